@@ -1,0 +1,82 @@
+"""Everything stillwatch raises on purpose.
+
+::
+
+    StillwatchError
+    ├── SettingsError      params.yaml or a command-line value
+    ├── LayoutError        the folder tree of an image set
+    ├── ImageError         one image file
+    ├── SplitError         the assignment of normals to train, validation, calibration
+    ├── TeacherError       pretrained weights: missing, wrong digest, unknown name
+    ├── DetectorError      a method, its settings, or inputs that it cannot take
+    ├── TrainingError      a training that ended without a detector
+    ├── CalibrationError   a threshold that cannot be given with its bound
+    ├── BundleError        a trained detector's folder: damaged, too new, tampered with
+    ├── StorageError       a folder that cannot be written, a full disk
+    ├── WorkspaceError     git and DVC
+    ├── ValidationError    an image set that failed a critical check
+    ├── TrackingError      MLflow: store, artifacts, registry
+    └── ServerError        a Prefect or MLflow server that does not answer
+
+Every message names the file or the setting, says what is wrong and what to do.
+"""
+
+
+class StillwatchError(Exception):
+    """Base of all errors that a user can do something about."""
+
+
+class SettingsError(StillwatchError):
+    """A setting is unknown, of the wrong type or out of range."""
+
+
+class LayoutError(StillwatchError):
+    """A folder tree is not a usable MVTec-layout image set."""
+
+
+class ImageError(StillwatchError):
+    """One image file cannot be used."""
+
+
+class SplitError(StillwatchError):
+    """The split file is damaged or contradicts the images."""
+
+
+class TeacherError(StillwatchError):
+    """A teacher is unknown, or its weights are missing or not the expected ones."""
+
+
+class DetectorError(StillwatchError):
+    """A detector is unknown or cannot work with its settings, teacher or inputs."""
+
+
+class TrainingError(StillwatchError):
+    """A training ended without a usable detector."""
+
+
+class CalibrationError(StillwatchError):
+    """A threshold cannot be given with the false-alarm bound that was asked for."""
+
+
+class BundleError(StillwatchError):
+    """A bundle is damaged, incomplete or of a newer schema."""
+
+
+class StorageError(StillwatchError):
+    """A folder cannot be written to, or the disk is full."""
+
+
+class WorkspaceError(StillwatchError):
+    """The git + DVC workspace is in a state in which nothing can be versioned."""
+
+
+class ValidationError(StillwatchError):
+    """A category failed a critical check and must not be trained on."""
+
+
+class TrackingError(StillwatchError):
+    """MLflow cannot be reached, or what it holds is not what was put there."""
+
+
+class ServerError(StillwatchError):
+    """A server that a flow needs could not be started or does not answer."""

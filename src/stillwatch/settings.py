@@ -1,0 +1,233 @@
+"""``params.yaml`` as typed settings: every knob once, unknown keys refused by name."""
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validator
+from pydantic import ValidationError as PydanticError
+
+from stillwatch.errors import SettingsError
+
+Share = Annotated[float, Field(gt=0.0, lt=1.0)]
+
+
+class Section(BaseModel):
+    """A part of ``params.yaml``; an unknown key is an error that names the nearest known one."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_unknown_keys(cls, values: Any, info: ValidationInfo) -> Any:
+        if isinstance(values, dict):
+            for key in values:
+                if key not in cls.model_fields:
+                    raise ValueError(unknown_name("setting", str(key), list(cls.model_fields)))
+        return values
+
+
+S = TypeVar("S", bound=Section)
+
+
+class WorkspaceSettings(Section):
+    """Where the image set lives: a git + DVC repository."""
+
+    path: Path = Field(Path("."), description="git + DVC repository that holds the image set")
+    image_set: str = Field("data", description="folder in it that DVC tracks as <image_set>.dvc")
+    remote: str | None = Field(
+        None,
+        description="DVC remote to push to; null: the workspace's default, else a local folder",
+    )
+
+
+class ImageSettings(Section):
+    """How image files become pixels."""
+
+    size: int = Field(256, ge=32, le=2048, description="side in pixels that images are resized to")
+    white_level: int | None = Field(
+        None, ge=1, le=65535, description="value shown as white in 16-bit images; null: bit depth"
+    )
+    max_megapixels: float = Field(100.0, gt=0, description="larger images are refused undecoded")
+
+
+class SplitSettings(Section):
+    """How ``train/good`` is divided; an image once assigned is never moved."""
+
+    calibration_share: Share = Field(0.2, description="share of the distinct normals")
+    validation_share: Share = Field(0.1, description="share of the distinct normals")
+    group_pattern: str | None = Field(
+        None, description="regular expression on the file name; its first group stays together"
+    )
+
+
+class CalibrationSettings(Section):
+    """False-alarm rates that the two thresholds are calibrated for."""
+
+    alpha_reject: Share = Field(0.05, description="false-alarm rate of the verdict reject")
+    alpha_review: Share = Field(0.15, description="rate at which a good part is not passed")
+
+    @model_validator(mode="after")
+    def _review_before_reject(self) -> "CalibrationSettings":
+        if self.alpha_review < self.alpha_reject:
+            raise ValueError(
+                f"alpha_review ({self.alpha_review}) must be at least alpha_reject "
+                f"({self.alpha_reject}): what is rejected is also not passed"
+            )
+        return self
+
+
+class CheckSettings(Section):
+    """Thresholds of the image-set checks."""
+
+    min_side: int = Field(32, ge=1, description="shortest side in pixels")
+    min_train_normals: int = Field(10, ge=2, description="distinct images that are trained on")
+    outlier_z: float = Field(
+        8.0, gt=0, description="robust z-score beyond which sharpness or exposure is an outlier"
+    )
+    max_clipped: Share = Field(0.5, description="share of pixels at 0 or 255")
+    near_duplicate_ratio: Share = Field(
+        0.2, description="hash distance relative to the category's typical nearest neighbour"
+    )
+
+
+class TeacherSettings(Section):
+    """The frozen pretrained network and where its weights may come from."""
+
+    name: str = Field("efficientnet_lite0", description="efficientnet_lite0..2 or a timm name")
+    weights_dir: Path = Field(Path("weights"), description="folder searched first")
+    sha256: str | None = Field(
+        None, description="expected digest of a weights file that stillwatch does not know"
+    )
+    allow_download: bool = Field(False, description="may ask timm's hub as the last resort")
+
+
+class TrainingSettings(Section):
+    """What all methods share in training; the rest is each method's own."""
+
+    seed: int = Field(0, ge=0, description="seed of initialisation, order and augmentation")
+    device: str = Field(
+        "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda[:i]"
+    )
+    checkpoint_every: int = Field(5, ge=1, description="epochs between checkpoints")
+    timeout_minutes: float = Field(
+        240.0, gt=0, description="a longer training is stopped and failed"
+    )
+
+
+class EvaluationSettings(Section):
+    """How test figures are computed."""
+
+    size: int = Field(256, ge=32, le=2048, description="side at which pixel metrics are computed")
+    bootstrap_resamples: int = Field(1000, ge=100, description="resamples behind each interval")
+    synthetic_anomalies: int = Field(
+        32, ge=4, description="made when a category has no real ones; always marked synthetic"
+    )
+
+
+class FloorSettings(Section):
+    """Absolute minimum of a category's first champion."""
+
+    image_auroc: float = Field(0.7, ge=0, le=1)
+    aupro: float = Field(0.3, ge=0, le=1, description="asked only where there are masks")
+
+
+class RetrainSettings(Section):
+    """What the retrain flow does when nothing is said on the command line."""
+
+    detectors: tuple[str, ...] = Field(("stfpm", "reverse_distillation"), min_length=1)
+    select_by: Literal["image_auroc", "image_ap", "pixel_auroc", "aupro"] = "image_auroc"
+    floors: FloorSettings = FloorSettings()
+
+
+class RuntimeSettings(Section):
+    """How the flow runs."""
+
+    task_runner: Literal["thread", "process"] = "thread"
+    parallel_trainings: int = Field(1, ge=1, description="trainings at a time on this machine")
+
+
+class TrackingSettings(Section):
+    """MLflow."""
+
+    uri: str | None = Field(None, description="tracking server; null: SQLite in the state folder")
+
+
+class Settings(Section):
+    """The whole of ``params.yaml``."""
+
+    state_dir: Path = Field(Path(".stillwatch"), description="caches, stores, servers' data")
+    workspace: WorkspaceSettings = WorkspaceSettings()
+    images: ImageSettings = ImageSettings()
+    split: SplitSettings = SplitSettings()
+    calibration: CalibrationSettings = CalibrationSettings()
+    checks: CheckSettings = CheckSettings()
+    teacher: TeacherSettings = TeacherSettings()
+    training: TrainingSettings = TrainingSettings()
+    detectors: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="per method; its keys are checked by the method itself"
+    )
+    evaluation: EvaluationSettings = EvaluationSettings()
+    retrain: RetrainSettings = RetrainSettings()
+    runtime: RuntimeSettings = RuntimeSettings()
+    tracking: TrackingSettings = TrackingSettings()
+
+
+def load_settings(path: Path) -> Settings:
+    """Read ``path`` (YAML). Relative folders in it are relative to the file's folder.
+
+    Raises:
+        SettingsError: no such file, not YAML, an unknown key or a value out of range.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise SettingsError(
+            f"{path}: no such settings file. Run stillwatch in its checkout, or name a file "
+            "with --params."
+        ) from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SettingsError(f"{path}: cannot be read as YAML ({error}). Mend the file.") from error
+    settings = parse_section(Settings, values or {}, where=str(path))
+    return _anchor_paths(settings, path.resolve().parent)
+
+
+def parse_section(section: type[S], values: Any, *, where: str) -> S:
+    """Validate ``values`` as ``section``; ``where`` names their origin in the error.
+
+    Raises:
+        SettingsError: one sentence per wrong value, each with its dotted name.
+    """
+    try:
+        return section.model_validate(values)
+    except PydanticError as error:
+        problems = "; ".join(_describe(item) for item in error.errors(include_url=False))
+        raise SettingsError(f"{where}: {problems}.") from error
+
+
+def unknown_name(kind: str, name: str, known: list[str]) -> str:
+    """One sentence for a name that does not exist, with the nearest one that does."""
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(sorted(known))}"
+    return f"unknown {kind} '{name}': {hint}"
+
+
+def _describe(item: Any) -> str:
+    name = ".".join(str(part) for part in item["loc"])
+    message = str(item["msg"]).removeprefix("Value error, ")
+    return f"{name}: {message}" if name else message
+
+
+def _anchor_paths(settings: Settings, base: Path) -> Settings:
+    return settings.model_copy(
+        update={
+            "state_dir": base / settings.state_dir,
+            "workspace": settings.workspace.model_copy(
+                update={"path": base / settings.workspace.path}
+            ),
+            "teacher": settings.teacher.model_copy(
+                update={"weights_dir": base / settings.teacher.weights_dir}
+            ),
+        }
+    )
