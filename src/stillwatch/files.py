@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +46,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         try:
             yield temporary
             temporary.chmod(0o755)
-            if path.exists():
-                retired = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
-                path.replace(retired / path.name)
-                temporary.replace(path)
-                shutil.rmtree(retired)
-            else:
-                temporary.replace(path)
+            _replace_folder(temporary, path)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
@@ -68,9 +62,25 @@ def write_json(path: Path, value: Any) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def _replace_folder(new: Path, path: Path) -> None:
+    """Rename ``new`` to ``path``, also while others do the same: the last one stays."""
+    while True:
+        try:
+            new.replace(path)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        else:
+            return
+        retired = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
+        with suppress(FileNotFoundError):
+            path.replace(retired / path.name)
+        shutil.rmtree(retired)
+
+
 @contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
-    """Turn the operating system's refusals to write ``path`` into a sentence that says what to do."""
+    """Turn the system's refusals to write ``path`` into a sentence that says what to do."""
     try:
         yield
     except OSError as error:
@@ -78,6 +88,11 @@ def storage_errors(path: Path) -> Iterator[None]:
             raise StorageError(
                 f"{path}: no space left on this disk. Free some space, or move the state folder "
                 "(setting state_dir) to a larger disk; nothing half-written was left behind."
+            ) from error
+        if error.errno == errno.EFBIG:
+            raise StorageError(
+                f"{path}: larger than a file may be here. Raise the limit (ulimit -f), or move the "
+                "state folder (setting state_dir) to another file system."
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
             raise StorageError(

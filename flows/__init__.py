@@ -1,0 +1,1 @@
+"""Third floor: when and in what order. Prefect flows and the command line."""

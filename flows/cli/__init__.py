@@ -1,0 +1,48 @@
+"""The command line. Commands import what they need when they run, so that ``--help`` is quick."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.cli import data, demo, doctor, inspect, models, pages, retrain, validate
+from flows.cli.console import fail
+from flows.cli.options import CommandContext
+from stillwatch.errors import StillwatchError
+
+app = typer.Typer(
+    name="stillwatch",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help=(
+        "Visual inspection that learns from good parts only.\n\n"
+        "Exit codes: **0** done, **1** something was refused or failed (the message says what to "
+        "do), **2** wrong usage."
+    ),
+)
+app.add_typer(data.app, name="data")
+for module in (demo, retrain, validate, inspect, models, doctor, pages):
+    module.add_to(app)
+
+
+@app.callback()
+def settings(
+    context: typer.Context,
+    params: Annotated[
+        Path, typer.Option(help="Settings file; the folders in it are relative to it.")
+    ] = Path("params.yaml"),
+) -> None:
+    """Read the settings before any command."""
+    context.obj = CommandContext(params)
+
+
+def main() -> None:
+    """Run the command line; a refusal is one sentence on stderr and exit code 1."""
+    try:
+        app()
+    except StillwatchError as error:
+        fail(str(error))
+        sys.exit(1)

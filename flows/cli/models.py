@@ -1,0 +1,39 @@
+"""``stillwatch models``: what is registered."""
+
+import typer
+from rich.table import Table
+
+from flows.cli.console import console, figure, print_json, say
+from flows.cli.options import AsJson, CommandContext
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(epilog="Example: `stillwatch models --json`")(models)
+
+
+def models(context: typer.Context, as_json: AsJson = False) -> None:
+    """List the registered versions of every category, newest first."""
+    from tasks.register import registered_versions
+    from tasks.tracking import open_tracking
+
+    given: CommandContext = context.obj
+    versions = registered_versions(open_tracking(given.settings))
+    if as_json:
+        print_json([version.as_dict() for version in versions])
+        return
+    if not versions:
+        say("nothing is registered yet; `stillwatch retrain` registers the winner per category")
+        return
+    table = Table("model", "version", "alias", "detector", "image AUROC", "data", "registered")
+    for version in versions:
+        table.add_row(
+            version.name,
+            str(version.version),
+            ", ".join(version.aliases) or "–",
+            version.detector,
+            figure(version.image_auroc) + (" synthetic" if version.synthetic else ""),
+            version.data_version[:12],
+            version.created,
+        )
+    console.print(table)

@@ -1,0 +1,86 @@
+"""A retraining on the terminal: progress bars while it runs, tables when it is done."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from flows.cli.console import console, fail, say
+from flows.report import RetrainReport
+from flows.summary import summary_rows
+from stillwatch.settings import Settings
+from tasks.progress import TrainingProgress, running_trainings
+
+_POLL_SECONDS = 0.5
+
+
+@contextmanager
+def watched_trainings(settings: Settings, output: Console, *, disabled: bool) -> Iterator[None]:
+    """Show a bar with the time left for every training that goes on during the block."""
+    progress = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("epoch {task.completed:.0f}/{task.total:.0f}"),
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+        console=output,
+        transient=True,
+        disable=disabled,
+    )
+    over = threading.Event()
+    watcher = threading.Thread(target=_watch, args=(settings, progress, over), daemon=True)
+    with progress:
+        watcher.start()
+        try:
+            yield
+        finally:
+            over.set()
+            watcher.join()
+
+
+def print_outcome(outcome: RetrainReport) -> None:
+    """Print one row per category and detector, what was registered, and why anything failed."""
+    rows = summary_rows(outcome)
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    table = Table(*columns)
+    for row in rows:
+        table.add_row(*(row.get(column, "") for column in columns))
+    console.print(table)
+    for name, category in outcome.categories.items():
+        if category.status == "failed":
+            fail(f"{name}: {category.reason}")
+            continue
+        word = "registered" if category.status == "registered" else "unchanged:"
+        alias = f" as {category.alias}" if category.alias else ""
+        say(
+            f"{word} stillwatch-{name} version {category.model_version}{alias}: "
+            f"{category.winner}, {category.selected}"
+        )
+        if category.reason:
+            say(f"  not promoted by itself: {category.reason}")
+    say(f"data version {outcome.data_version}")
+
+
+def _watch(settings: Settings, progress: Progress, over: threading.Event) -> None:
+    bars: dict[str, TaskID] = {}
+    while not over.wait(_POLL_SECONDS):
+        running = {training.title: training for training in running_trainings(settings.state_dir)}
+        for title in set(bars) - set(running):
+            progress.remove_task(bars.pop(title))
+        for title, training in running.items():
+            if title not in bars:
+                bars[title] = progress.add_task(title, total=training.epochs, note="")
+            progress.update(
+                bars[title],
+                completed=training.epoch,
+                total=training.epochs,
+                note=_note(training),
+            )
+
+
+def _note(training: TrainingProgress) -> str:
+    minutes, seconds = divmod(round(training.seconds_left), 60)
+    return f"validation loss {training.validation_loss:.4f}, {minutes}:{seconds:02d} left"

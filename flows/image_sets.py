@@ -1,0 +1,78 @@
+"""Which workspace an image set lives in: the settings' own, its own, or a managed one."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from stillwatch.errors import LayoutError
+from stillwatch.settings import Settings
+from tasks.image_import import import_image_set
+from tasks.version import DataVersion, version_image_set
+from tasks.workspace import Workspace, find_workspace, managed_workspace, open_workspace
+
+
+@dataclass(frozen=True)
+class ImageSetPlace:
+    """Where an image set is versioned."""
+
+    workspace: Workspace
+    imported_from: Path | None
+    """The root that is brought into the workspace first; None when it lives there."""
+
+
+def place_of(settings: Settings, root: Path | None) -> ImageSetPlace:
+    """Find the workspace of ``root``; one outside any workspace gets a managed one.
+
+    Args:
+        root: an image set, or None for the settings' own.
+
+    Raises:
+        LayoutError: ``root`` is not a folder.
+        WorkspaceError: the workspace cannot be used.
+    """
+    if root is None:
+        return ImageSetPlace(open_workspace(settings), None)
+    if not root.is_dir():
+        raise LayoutError(f"{root}: no such folder. Name the folder that holds the categories.")
+    workspace = find_workspace(root, settings)
+    if workspace is not None:
+        return ImageSetPlace(workspace, None)
+    return ImageSetPlace(managed_workspace(settings.state_dir, root), root)
+
+
+def version_images(
+    settings: Settings,
+    *,
+    root: Path | None,
+    categories: list[str] | None,
+    say: Callable[[str], None],
+) -> DataVersion:
+    """Import ``root`` if need be, then version the image set, outside any flow.
+
+    Raises:
+        StillwatchError: as ``import_image_set`` and ``version_image_set``.
+    """
+    place = place_of(settings, root)
+    if place.imported_from is not None:
+        import_image_set(place.imported_from, place.workspace, categories, say=say)
+    return version_image_set(
+        place.workspace,
+        split=settings.split,
+        smallest_alpha=settings.calibration.alpha_reject,
+        say=say,
+    )
+
+
+def chosen_categories(data: DataVersion, categories: Sequence[str] | None) -> list[str]:
+    """The categories that were asked for, or all of them, sorted.
+
+    Raises:
+        LayoutError: the image set has no category of that name.
+    """
+    unknown = sorted(set(categories or []) - set(data.categories))
+    if unknown:
+        raise LayoutError(
+            f"{data.root}: has no category {', '.join(unknown)}. It has "
+            f"{', '.join(sorted(data.categories))}."
+        )
+    return sorted(categories or data.categories)

@@ -1,0 +1,41 @@
+"""MLflow's pages over the local store, for as long as somebody looks at them."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from flows.processes import free_port, start_server
+
+PREFERRED_PORT = 5000
+
+
+@contextmanager
+def mlflow_pages(store_uri: str, artifacts: Path, folder: Path) -> Iterator[str]:
+    """Yield the address of an MLflow server over ``store_uri``; stop it at the end.
+
+    Args:
+        store_uri: the tracking store, for example ``sqlite:////…/mlflow.db``.
+        artifacts: folder of the artifacts that the server hands out.
+        folder: for its log.
+
+    Raises:
+        ServerError: the server did not start; the message names its log.
+    """
+    port = free_port(PREFERRED_PORT)
+    url = f"http://127.0.0.1:{port}"
+    server = start_server(
+        [
+            *(sys.executable, "-m", "mlflow", "server", "--workers", "1"),
+            *("--backend-store-uri", store_uri, "--artifacts-destination", str(artifacts)),
+            *("--host", "127.0.0.1", "--port", str(port)),
+        ],
+        # stillwatch submits no MLflow jobs; their runner costs seven processes and 0.5 GB.
+        environment={"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+        log=folder / "mlflow-server.log",
+        health_url=f"{url}/health",
+    )
+    try:
+        yield url
+    finally:
+        server.stop()

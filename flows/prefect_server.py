@@ -1,0 +1,157 @@
+"""The Prefect server that a run reports to: the one that is configured, else a shared local one.
+
+Prefect's built-in ephemeral server loses task records when the process exits, so a run without a
+configured server gets a real one, whose database stays in the state folder. Runs share it: each
+registers in a lock-protected file, dead registrants are ignored, and the last one out stops the
+server that stillwatch started.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock
+from pydantic import BaseModel, ValidationError
+
+from flows.processes import (
+    ProcessIdentity,
+    answers,
+    free_port,
+    start_server,
+    wait_until_it_answers,
+)
+from stillwatch.errors import ServerError
+from stillwatch.files import storage_errors, write_json
+
+PREFERRED_PORT = 4200
+
+
+@contextmanager
+def prefect_api(state_dir: Path) -> Iterator[str]:
+    """Yield the URL of a Prefect API that answers, and make this process use it.
+
+    Args:
+        state_dir: holds the local server's database, log and register under ``prefect/``.
+
+    Raises:
+        ServerError: the configured server does not answer, or a local one cannot be started.
+    """
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    configured = PREFECT_API_URL.value()
+    if configured:
+        if not answers(f"{configured}/health"):
+            raise ServerError(
+                f"PREFECT_API_URL={configured}: no Prefect server answers there. Start it, or "
+                "unset PREFECT_API_URL to let stillwatch run a local one."
+            )
+        yield configured
+        return
+    with (
+        LocalPrefectServer(state_dir / "prefect").joined() as url,
+        temporary_settings(updates={PREFECT_API_URL: url}),
+    ):
+        yield url
+
+
+class _Register(BaseModel):
+    """The server that runs, and the processes that use it."""
+
+    url: str
+    server: ProcessIdentity
+    registrants: list[ProcessIdentity]
+
+    def living(self) -> "_Register":
+        alive = [process for process in self.registrants if process.is_alive()]
+        return self.model_copy(update={"registrants": alive})
+
+
+class LocalPrefectServer:
+    """A Prefect server on loopback that several processes share.
+
+    Args:
+        folder: its database, log, lock and register.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._register_file = folder / "server.json"
+        self._log = folder / "server.log"
+
+    @contextmanager
+    def joined(self) -> Iterator[str]:
+        """Yield the API's URL while this process is registered; the last one out stops it.
+
+        Raises:
+            ServerError: the server did not start; the message names its log.
+            StorageError: the folder cannot be written to.
+        """
+        with storage_errors(self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True)
+        me = ProcessIdentity.of(os.getpid())
+        with self._locked():
+            register = self._usable()
+            register.registrants.append(me)
+            self._write(register)
+        try:
+            yield register.url
+        finally:
+            self._leave(me)
+
+    def _leave(self, me: ProcessIdentity) -> None:
+        with self._locked():
+            register = self._read()
+            if register is None:
+                return
+            register.registrants.remove(me)
+            register = register.living()
+            if register.registrants:
+                self._write(register)
+            else:
+                self._register_file.unlink()
+                register.server.stop()
+
+    def _usable(self) -> _Register:
+        register = self._read()
+        if register is None:
+            return self._start()
+        register = register.living()
+        if register.server.is_alive():
+            wait_until_it_answers(register.server, f"{register.url}/health", self._log)
+            return register
+        return self._start().model_copy(update={"registrants": register.registrants})
+
+    def _start(self) -> _Register:
+        port = free_port(PREFERRED_PORT)
+        url = f"http://127.0.0.1:{port}/api"
+        server = start_server(
+            [
+                *(sys.executable, "-m", "prefect", "server", "start"),
+                *("--host", "127.0.0.1", "--port", str(port)),
+            ],
+            # In-memory leases would leak a concurrency slot for good at a server restart.
+            environment={
+                "PREFECT_HOME": str(self._folder),
+                "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": (
+                    "prefect.server.concurrency.lease_storage.filesystem"
+                ),
+            },
+            log=self._log,
+            health_url=f"{url}/health",
+        )
+        return _Register(url=url, server=server, registrants=[])
+
+    def _read(self) -> _Register | None:
+        try:
+            return _Register.model_validate_json(self._register_file.read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValidationError):
+            return None
+
+    def _write(self, register: _Register) -> None:
+        write_json(self._register_file, json.loads(register.model_dump_json()))
+
+    def _locked(self) -> FileLock:
+        return FileLock(self._folder / "server.lock")

@@ -1,0 +1,124 @@
+"""Server processes on loopback: starting, recognising again, waiting for, stopping."""
+
+import os
+import socket
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+
+from stillwatch.errors import ServerError
+
+START_SECONDS = 120.0
+
+
+class ProcessIdentity(NamedTuple):
+    """A process by number and start time, since the system uses numbers again."""
+
+    pid: int
+    started: float
+
+    @classmethod
+    def of(cls, pid: int) -> "ProcessIdentity":
+        """The identity of a living process."""
+        return cls(pid, psutil.Process(pid).create_time())
+
+    def is_alive(self) -> bool:
+        """Whether this very process still runs."""
+        try:
+            process = psutil.Process(self.pid)
+            return (
+                process.create_time() == self.started and process.status() != psutil.STATUS_ZOMBIE
+            )
+        except psutil.NoSuchProcess:
+            return False
+
+    def stop(self) -> None:
+        """Ask the process to end, with its children; kill what has not ended in 10 s."""
+        if not self.is_alive():
+            return
+        parent = psutil.Process(self.pid)
+        family = [parent, *parent.children(recursive=True)]
+        parent.terminate()
+        _, survivors = psutil.wait_procs(family, timeout=10)
+        for process in survivors:
+            process.kill()
+        psutil.wait_procs(survivors, timeout=5)
+
+
+def start_server(
+    command: list[str], *, environment: Mapping[str, str], log: Path, health_url: str
+) -> ProcessIdentity:
+    """Start ``command`` in a session of its own and wait until ``health_url`` answers.
+
+    Args:
+        command: the program's path and its arguments.
+        environment: added to this process's environment.
+        log: both output streams are appended to it.
+
+    Raises:
+        ServerError: it ended, or did not answer within ``START_SECONDS``; nothing is left running.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    append = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    # Not subprocess.Popen: the server may outlive both the object and this process.
+    pid = os.posix_spawn(
+        command[0],
+        command,
+        os.environ | dict(environment),
+        file_actions=[
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, str(log), append, 0o644),
+            (os.POSIX_SPAWN_DUP2, 1, 2),
+        ],
+        setsid=True,
+    )
+    identity = ProcessIdentity.of(pid)
+    try:
+        wait_until_it_answers(identity, health_url, log)
+    except BaseException:
+        identity.stop()
+        raise
+    return identity
+
+
+def wait_until_it_answers(server: ProcessIdentity, health_url: str, log: Path) -> None:
+    """Wait for a server that is starting.
+
+    Raises:
+        ServerError: it ended, or did not answer within ``START_SECONDS``.
+    """
+    deadline = time.monotonic() + START_SECONDS
+    while not answers(health_url):
+        if not server.is_alive() or time.monotonic() > deadline:
+            raise ServerError(
+                f"the server at {health_url} did not start within {START_SECONDS:.0f} s: its log "
+                f"{log} says why. Mend that and try again."
+            )
+        time.sleep(0.2)
+
+
+def answers(health_url: str) -> bool:
+    """Whether a GET of ``health_url`` gives status 200."""
+    try:
+        with urllib.request.urlopen(health_url, timeout=5) as reply:  # noqa: S310
+            return bool(reply.status == 200)
+    except (urllib.error.URLError, TimeoutError, ConnectionError):
+        return False
+
+
+def free_port(preferred: int) -> int:
+    """The preferred port on loopback, so that a bookmark keeps working, or else any free one."""
+    for port in (preferred, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise ServerError("no port is free on 127.0.0.1. Close some programs and try again.")

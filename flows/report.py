@@ -1,0 +1,77 @@
+"""What a retraining ended with, as the flow returns it and ``--report FILE.json`` writes it."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from stillwatch.files import write_json
+
+Interval = tuple[float, float]
+
+
+class DetectorReport(BaseModel):
+    """One trained detector; a figure that cannot be computed (no masks, say) is null."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    image_auroc: float | None = None
+    image_auroc_ci: Interval | None = None
+    image_ap: float | None = None
+    image_ap_ci: Interval | None = None
+    pixel_auroc: float | None = None
+    pixel_auroc_ci: Interval | None = None
+    aupro: float | None = Field(None, description="to 30 % false-positive rate, normalised")
+    aupro_ci: Interval | None = None
+    false_alarm_rate: float | None = Field(None, description="test normals that are rejected")
+    false_alarm_rate_ci: Interval | None = None
+    recall: float | None = Field(None, description="test anomalies that are rejected")
+    recall_ci: Interval | None = None
+    threshold: float = Field(description="of the verdict reject, in raw scores")
+    alpha: float = Field(description="false-alarm rate that the threshold is calibrated for")
+    n_calibration: int
+    train_seconds: float
+    ms_per_image: float
+    reused: bool = Field(description="taken from an earlier run with the same fingerprint")
+    synthetic: bool = Field(False, description="figures come from synthetic anomalies")
+    run_id: str = Field(description="the MLflow run that holds the evidence")
+
+
+class CategoryReport(BaseModel):
+    """One category."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    status: Literal["registered", "unchanged", "failed"]
+    reason: str | None = Field(None, description="why it failed, in one sentence")
+    winner: str | None = None
+    model_version: int | None = None
+    alias: str | None = Field(None, description="champion or challenger, when it has one")
+    selected: str | None = Field(None, description="how the winner was chosen")
+    detectors: dict[str, DetectorReport] = {}
+
+
+class RetrainReport(BaseModel):
+    """A whole retraining."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    data_version: str | None = Field(description="DVC's hash of the image set, '<md5>.dir'")
+    categories: dict[str, CategoryReport]
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """The failed categories, each with its reason."""
+        return {
+            name: category.reason or "no reason was given"
+            for name, category in self.categories.items()
+            if category.status == "failed"
+        }
+
+    def write(self, path: Path) -> None:
+        """Write the report as JSON, atomically.
+
+        Raises:
+            StorageError: the folder cannot be written to.
+        """
+        write_json(path, self.model_dump(mode="json"))

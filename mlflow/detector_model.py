@@ -1,0 +1,63 @@
+"""What MLflow loads and serves: a bundle behind MLflow's own interface.
+
+Logged as code, so that no pickle is involved; the package ``stillwatch`` travels with it.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from mlflow.exceptions import MlflowException
+from mlflow.models import set_model
+from mlflow.pyfunc import PythonModel, PythonModelContext
+
+from stillwatch.bundle import read_bundle
+from stillwatch.errors import ImageError
+from stillwatch.images.decode import decode_image, resize_image
+from stillwatch.inspection import Inspector
+from stillwatch.torch_scorer import load_scorer
+
+
+class DetectorModel(PythonModel):
+    """Image files in, verdicts out.
+
+    Input: a column ``image`` with the bytes of image files (base64 over REST).
+    Output: one row per image with ``verdict``, ``score``, ``p_value``, ``threshold`` and ``alpha``.
+    """
+
+    def load_context(self, context: PythonModelContext) -> None:
+        """Read the bundle; ``model_config={"device": "cpu"}`` chooses another device than auto."""
+        bundle = read_bundle(Path(context.artifacts["bundle"]))
+        device = (context.model_config or {}).get("device", "auto")
+        self.inspector = Inspector(bundle, load_scorer(bundle, device))
+
+    def predict(
+        self, context: PythonModelContext, model_input: pd.DataFrame, params: dict | None = None
+    ) -> pd.DataFrame:
+        """Judge every image; one that cannot be read refuses the whole request by name."""
+        info = self.inspector.bundle.info
+        reject = info.calibration.reject
+        images = [self._decode(data, row) for row, data in enumerate(model_input["image"])]
+        inspected = self.inspector.inspect(_stacked(images, info.image_size))
+        return pd.DataFrame(
+            [
+                (image.verdict, image.score, image.p_value, reject.value, reject.alpha)
+                for image in inspected
+            ],
+            columns=["verdict", "score", "p_value", "threshold", "alpha"],
+        )
+
+    def _decode(self, data: bytes, row: int) -> np.ndarray:
+        info = self.inspector.bundle.info
+        try:
+            decoded = decode_image(data, name=f"image {row}", white_level=info.white_level)
+        except ImageError as error:
+            raise MlflowException.invalid_parameter_value(str(error)) from error
+        return resize_image(decoded.pixels, info.image_size)
+
+
+def _stacked(images: list[np.ndarray], size: int) -> np.ndarray:
+    return np.stack(images) if images else np.empty((0, size, size, 3), np.uint8)
+
+
+set_model(DetectorModel())

@@ -1,0 +1,258 @@
+"""A trained, calibrated detector as a folder of open files.
+
+``weights.safetensors`` holds every tensor, the teacher's included; ``bundle.json`` holds everything
+else. No pickle. Pictures may lie beside them; nothing reads those.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, FiniteFloat, JsonValue, model_validator
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from stillwatch import __version__
+from stillwatch.calibration import Calibration, Threshold, calibrate
+from stillwatch.errors import BundleError, SettingsError
+from stillwatch.files import atomic_folder, write_json
+from stillwatch.settings import Section, parse_section
+
+SCHEMA_VERSION = 1
+WEIGHTS_FILE = "weights.safetensors"
+INFO_FILE = "bundle.json"
+
+_MAKE_AGAIN = "Copy the bundle again from where it was made, or train it again."
+
+
+class DetectorInfo(Section):
+    """Which method, and the settings that rebuild it."""
+
+    name: str
+    version: int
+    settings: dict[str, JsonValue]
+
+
+class TeacherInfo(Section):
+    """The pretrained network whose weights are inside the bundle."""
+
+    name: str
+    digest: str = Field(description="sha256 of the weights file that it was loaded from")
+
+
+class NormalScores(Section):
+    """Image scores of the normals that the detector has seen, for the in-sample rates."""
+
+    train: tuple[FiniteFloat, ...]
+    validation: tuple[FiniteFloat, ...]
+
+
+class EpochLosses(Section):
+    """Losses of one epoch."""
+
+    phase: str
+    epoch: int
+    train_loss: FiniteFloat
+    validation_loss: FiniteFloat
+
+
+class TrainingInfo(Section):
+    """How the training went."""
+
+    seed: int
+    seconds: FiniteFloat
+    device: str
+    resumed: bool
+    kept_epochs: dict[str, int]
+    losses: tuple[EpochLosses, ...]
+
+
+class BundleInfo(Section):
+    """Everything in ``bundle.json``; ``write_bundle`` fills in the two facts about the weights."""
+
+    schema_version: int = SCHEMA_VERSION
+    stillwatch_version: str = __version__
+    category: str
+    detector: DetectorInfo
+    teacher: TeacherInfo
+    image_size: int = Field(ge=1, description="side in pixels of the images that are scored")
+    white_level: int = Field(ge=1, le=65535, description="raw value shown as white")
+    calibration: Calibration
+    normal_scores: NormalScores
+    fingerprint: str
+    provenance: dict[str, str]
+    training: TrainingInfo
+    groups: dict[str, int] = Field(
+        default_factory=dict, description="calibration images per group; empty without groups"
+    )
+    weights_sha256: str = ""
+    weights_bytes: int = 0
+    created: str = Field(
+        default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"),
+        description="ISO 8601, UTC",
+    )
+
+    @model_validator(mode="after")
+    def _thresholds_are_scores(self) -> "BundleInfo":
+        scores = self.calibration.scores
+        if list(scores) != sorted(scores):
+            raise ValueError("the calibration scores are not in ascending order")
+        for threshold in (self.calibration.reject, self.calibration.review):
+            if not _is_score(threshold, scores):
+                raise ValueError(
+                    f"the threshold {threshold.value} is not calibration score number "
+                    f"{threshold.rank} of {threshold.n}"
+                )
+        return self
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A folder that has been checked, and what its ``bundle.json`` says."""
+
+    folder: Path
+    info: BundleInfo
+
+
+def write_bundle(
+    folder: Path, info: BundleInfo, tensors: Mapping[str, NDArray[np.generic]]
+) -> Bundle:
+    """Write a bundle; a bundle that ``folder`` held is replaced as a whole.
+
+    Args:
+        folder: where the bundle goes.
+        info: its ``weights_sha256`` and ``weights_bytes`` are filled in here.
+        tensors: the detector's state by name.
+
+    Raises:
+        StorageError: the folder cannot be written or the disk is full; nothing is left behind.
+    """
+    arrays = {name: np.asarray(value, order="C") for name, value in tensors.items()}
+    weights = save(arrays)
+    info = info.model_copy(
+        update={
+            "weights_sha256": hashlib.sha256(weights).hexdigest(),
+            "weights_bytes": len(weights),
+        }
+    )
+    with atomic_folder(folder) as temporary:
+        # Not safetensors' own save_file: its error for a full disk is no OSError.
+        (temporary / WEIGHTS_FILE).write_bytes(weights)
+        write_json(temporary / INFO_FILE, info.model_dump(mode="json"))
+    return Bundle(folder, info)
+
+
+def read_bundle(folder: Path) -> Bundle:
+    """Read ``bundle.json`` and check the weights file against it.
+
+    Raises:
+        BundleError: a file is missing, truncated, unreadable or not the one that was written, or
+            the bundle is of a newer schema.
+    """
+    info = _read_info(folder / INFO_FILE)
+    weights = folder / WEIGHTS_FILE
+    try:
+        size, digest = weights.stat().st_size, _sha256(weights)
+    except OSError as error:
+        raise BundleError(
+            f"{weights}: cannot be read ({error.strerror}), and a bundle is nothing without its "
+            f"weights. {_MAKE_AGAIN}"
+        ) from error
+    if size < info.weights_bytes:
+        raise BundleError(
+            f"{weights}: truncated, has {size} of {info.weights_bytes} bytes. {_MAKE_AGAIN}"
+        )
+    if digest != info.weights_sha256:
+        raise BundleError(
+            f"{weights}: its sha256 is {digest[:12]}… and {INFO_FILE} says "
+            f"{info.weights_sha256[:12]}…, so the weights are damaged or exchanged. {_MAKE_AGAIN}"
+        )
+    return Bundle(folder, info)
+
+
+def read_weights(bundle: Bundle) -> dict[str, NDArray[np.generic]]:
+    """Every tensor of the bundle by name.
+
+    Raises:
+        BundleError: the weights file is no longer there or is not a safetensors file.
+    """
+    path = bundle.folder / WEIGHTS_FILE
+    try:
+        tensors: dict[str, NDArray[np.generic]] = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise BundleError(
+            f"{path}: cannot be read as safetensors ({error}). {_MAKE_AGAIN}"
+        ) from error
+    return tensors
+
+
+def recalibrated(
+    bundle: Bundle, folder: Path, *, alpha_reject: float, alpha_review: float
+) -> Bundle:
+    """The same detector with other false-alarm rates, as a new bundle; scores nothing again.
+
+    Raises:
+        CalibrationError: the calibration set is too small for an alpha.
+        StorageError: ``folder`` cannot be written.
+    """
+    calibration = calibrate(
+        bundle.info.calibration.scores, alpha_reject=alpha_reject, alpha_review=alpha_review
+    )
+    info = bundle.info.model_copy(update={"calibration": calibration})
+    with atomic_folder(folder) as temporary:
+        _link_or_copy(bundle.folder / WEIGHTS_FILE, temporary / WEIGHTS_FILE)
+        write_json(temporary / INFO_FILE, info.model_dump(mode="json"))
+    return Bundle(folder, info)
+
+
+def _read_info(path: Path) -> BundleInfo:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BundleError(
+            f"{path}: cannot be read ({error.strerror}). Name the folder of a bundle: it holds "
+            f"{INFO_FILE} and {WEIGHTS_FILE}."
+        ) from error
+    except ValueError as error:
+        raise BundleError(f"{path}: truncated or not JSON ({error}). {_MAKE_AGAIN}") from error
+    _check_schema(path, values)
+    try:
+        return parse_section(BundleInfo, values, where=str(path))
+    except SettingsError as error:
+        raise BundleError(f"{error} {_MAKE_AGAIN}") from error
+
+
+def _check_schema(path: Path, values: Any) -> None:
+    schema = values.get("schema_version") if isinstance(values, dict) else None
+    if type(schema) is not int or schema < 1:
+        raise BundleError(f"{path}: names no schema_version, so it is not a bundle. {_MAKE_AGAIN}")
+    if schema > SCHEMA_VERSION:
+        raise BundleError(
+            f"{path}: has schema version {schema}, and this stillwatch ({__version__}) "
+            f"knows versions up to {SCHEMA_VERSION}. Update stillwatch on this machine."
+        )
+
+
+def _is_score(threshold: Threshold, scores: tuple[float, ...]) -> bool:
+    within = threshold.n == len(scores) and 1 <= threshold.rank <= threshold.n
+    return within and threshold.value == scores[threshold.rank - 1]
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,59 @@
+"""The methods. A module in this package that defines a ``Detector`` is found by itself."""
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from stillwatch.detectors.base import Detector
+from stillwatch.errors import DetectorError
+from stillwatch.settings import Section, parse_section, unknown_name
+from stillwatch.teachers import Teacher
+
+
+@cache
+def detector_classes() -> dict[str, type[Detector]]:
+    """Every method by its name, in alphabetical order."""
+    found = {
+        value.name: value
+        for module in pkgutil.iter_modules(__path__, f"{__name__}.")
+        for value in vars(importlib.import_module(module.name)).values()
+        if isinstance(value, type) and issubclass(value, Detector) and not inspect.isabstract(value)
+    }
+    return dict(sorted(found.items()))
+
+
+def detector_class(name: str) -> type[Detector]:
+    """The method called ``name``.
+
+    Raises:
+        DetectorError: there is none; names the nearest.
+    """
+    classes = detector_classes()
+    if name not in classes:
+        raise DetectorError(f"{unknown_name('detector', name, list(classes))}.")
+    return classes[name]
+
+
+def parse_detector_settings(name: str, values: Mapping[str, Any]) -> Section:
+    """A method's settings from what ``params.yaml`` says about it.
+
+    Raises:
+        DetectorError: no such method.
+        SettingsError: an unknown key or a value out of range.
+    """
+    return parse_section(detector_class(name).Settings, dict(values), where=f"detectors.{name}")
+
+
+def build_detector(
+    name: str, teacher: Teacher, values: Mapping[str, Any], *, seed: int = 0
+) -> Detector:
+    """A method's untrained detector; its weights depend on ``seed`` alone.
+
+    Raises:
+        DetectorError: no such method, or one that cannot work with this teacher or these settings.
+        SettingsError: an unknown key or a value out of range.
+    """
+    return detector_class(name).build(teacher, values, seed=seed)

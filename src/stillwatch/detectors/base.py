@@ -1,0 +1,134 @@
+"""What every detector promises to the training loop, the calibration and the inspection."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, Self
+
+import torch
+from torch import Tensor, nn
+
+from stillwatch.settings import Section, parse_section
+from stillwatch.teachers import Teacher
+
+
+class Batch(Protocol):
+    """What one training step sees; what it does not ask for is neither computed nor kept."""
+
+    @property
+    def images(self) -> Tensor:
+        """float32 (B, 3, H, W) in [0, 1]."""
+        ...
+
+    @property
+    def features(self) -> list[Tensor]:
+        """The teacher's feature maps of ``images``, float32 (B, C_l, H/s_l, W/s_l) per level.
+
+        They are computed once and reused in every epoch. A loss that augments the images calls
+        the teacher on what it made of them instead.
+        """
+        ...
+
+
+def constant(_progress: float) -> float:
+    """A learning-rate schedule that changes nothing."""
+    return 1.0
+
+
+def warm_up_and_cosine(progress: float) -> float:
+    """Rise over the first twentieth of the training, then half a cosine down to 0."""
+    warm_up = 0.05
+    if progress < warm_up:
+        return progress / warm_up
+    return 0.5 * (1 + math.cos(math.pi * (progress - warm_up) / (1 - warm_up)))
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One stage of a training: what is trained, with which loss, optimiser and length."""
+
+    name: str
+    module: nn.Module
+    """Its parameters are trained; it is in train mode during the phase and in eval mode after."""
+    loss: Callable[[Batch], Tensor]
+    """Scalar mean loss of a batch; also evaluated, without gradients, on validation normals.
+    It may draw from torch's global random generator, which is seeded anew in every epoch."""
+    optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+    """All that it remembers between steps is tensors."""
+    epochs: int
+    batch_size: int
+    """Upper limit; an epoch is divided into batches of equal size, to within one image."""
+    schedule: Callable[[float], float] = constant
+    """Factor on the learning rate as a function of progress in (0, 1), applied every step."""
+    averaging: float | None = None
+    """Decay of an exponential moving average of the weights, which then is what is kept."""
+    keeps_best_epoch: bool = True
+    """Keep the epoch with the lowest validation loss; otherwise the last one."""
+
+
+class Detector(nn.Module, ABC):
+    """A teacher-student method that turns images into raw anomaly maps.
+
+    A subclass is constructed from a teacher and its own settings, builds its layers in the
+    constructor and does no other work there. Its state is tensors only (parameters and buffers,
+    the teacher's included), so that a bundle needs nothing else.
+
+    A method is added by adding one module to ``stillwatch.detectors``.
+    """
+
+    name: ClassVar[str]
+    """The method's name in ``params.yaml``, MLflow and the tables."""
+    version: ClassVar[int]
+    """Raised whenever the code changes what training or scoring gives; part of the fingerprint."""
+    Settings: ClassVar[type[Section]]
+    """The method's own settings; their defaults are affordable on two CPU cores."""
+    quick: ClassVar[Mapping[str, Any]]
+    """Settings under which it learns a toy set of a dozen small images in seconds."""
+    exportable: ClassVar[bool] = False
+    """Whether ``anomaly_map`` traces to ONNX with parity."""
+
+    def __init__(self, teacher: Teacher, settings: Section) -> None:
+        super().__init__()
+        self.teacher = teacher
+        self.settings = settings
+
+    @classmethod
+    def build(cls, teacher: Teacher, values: Mapping[str, Any], *, seed: int = 0) -> Self:
+        """An untrained detector from settings by name; its weights depend on ``seed`` alone.
+
+        Raises:
+            SettingsError: an unknown key or a value out of range.
+            DetectorError: the method cannot work with this teacher or these settings.
+        """
+        settings = parse_section(cls.Settings, dict(values), where=f"detectors.{cls.name}")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return cls(teacher, settings).eval()
+
+    def prepare(self, normals: Iterable[Batch]) -> None:
+        """See the training normals once, in order, before the first phase (statistics, memory)."""
+
+    @abstractmethod
+    def phases(self) -> list[Phase]:
+        """The stages of the training, in order; empty for a method without gradients."""
+
+    def finalize(self, validation_normals: Iterable[Batch]) -> None:
+        """Compute statistics of the trained method; never called with calibration images."""
+
+    @abstractmethod
+    def anomaly_map(self, images: Tensor) -> Tensor:
+        """Raw anomaly maps; higher means more anomalous.
+
+        Args:
+            images: float32 (B, 3, H, W) in [0, 1].
+
+        Returns:
+            float32 (B, H, W), the method's final map with the smoothing that the method has.
+        """
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode of everything but the teacher, which is frozen for good."""
+        super().train(mode)
+        self.teacher.eval()
+        return self

@@ -1,0 +1,290 @@
+"""The battery that every method passes, in the manner of scikit-learn's ``check_estimator``.
+
+It trains the method with its ``quick`` settings on a dozen toy images with a toy teacher, which
+takes seconds on one core. The export to ONNX is not in it yet.
+"""
+
+import tempfile
+from collections.abc import Callable
+from functools import cached_property
+from itertools import accumulate
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+from torch import Tensor, nn
+
+from stillwatch.detectors.base import Detector
+from stillwatch.inspection import score_images
+from stillwatch.settings import TrainingSettings
+from stillwatch.teachers import Teacher
+from stillwatch.torch_scorer import TorchScorer
+from stillwatch.training import EpochReport, train
+
+SIDE = 64
+"""Of the toy images, in pixels."""
+GPU_TOLERANCE = 0.1
+"""By how much scores of two trainings on a GPU may differ, relative to the largest: its sums are
+not always added in the same order."""
+
+
+class Trial:
+    """A method under test on one device, trained once for all checks that do not train it anew."""
+
+    def __init__(self, method: type[Detector], device: str = "cpu") -> None:
+        self.method = method
+        self.device = torch.device(device)
+
+    @cached_property
+    def trained(self) -> Detector:
+        """The method, trained on ``toy_normals(12)``."""
+        return self.train()
+
+    def untrained(self, seed: int = 0) -> Detector:
+        """A new detector of the method."""
+        return self.method.build(toy_teacher(), self.method.quick, seed=seed)
+
+    def train(
+        self,
+        *,
+        checkpoint: Path | None = None,
+        on_epoch: Callable[[EpochReport], None] = lambda _: None,
+        seed: int = 0,
+    ) -> Detector:
+        """A new detector of the method, trained."""
+        detector = self.untrained(seed)
+        train(
+            detector,
+            train_images=toy_normals(12),
+            validation_images=toy_normals(3, first=100),
+            settings=TrainingSettings(seed=seed, checkpoint_every=1),
+            device=self.device,
+            checkpoint=checkpoint,
+            on_epoch=on_epoch,
+        )
+        return detector
+
+    def maps(self, detector: Detector, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Anomaly maps as inspection computes them, all images in one batch."""
+        return TorchScorer(detector, self.device)(images)
+
+
+def check_detector(method: type[Detector], device: str = "cpu") -> None:
+    """Run every check on a method.
+
+    Raises:
+        AssertionError: the method breaks a promise; says which.
+    """
+    trial = Trial(method, device)
+    for check in CHECKS:
+        check(trial)
+
+
+def check_constructor_trains_nothing(trial: Trial) -> None:
+    """The teacher is frozen, and each phase has something of its own to train."""
+    detector = trial.untrained()
+    phases = detector.phases()
+    _require(len({phase.name for phase in phases}) == len(phases), "two phases share a name")
+    _require(
+        not any(parameter.requires_grad for parameter in detector.teacher.parameters()),
+        "the teacher can be trained",
+    )
+    for phase in phases:
+        parameters = list(phase.module.parameters())
+        _require(any(p.requires_grad for p in parameters), f"phase {phase.name} trains nothing")
+
+
+def check_maps(trial: Trial) -> None:
+    """Maps are float32 of the images' size; training changed them and left the teacher alone."""
+    images = toy_normals(2)
+    maps = trial.maps(trial.trained, images)
+    _require(maps.dtype == np.float32 and maps.shape == (2, SIDE, SIDE), "maps are ill-formed")
+    _require(
+        not np.array_equal(maps, trial.maps(trial.untrained(), images)), "training changes nothing"
+    )
+    taught = trial.trained.teacher.state_dict()
+    _require(_same(taught, toy_teacher().state_dict()), "training changes the teacher")
+
+
+def check_seed(trial: Trial) -> None:
+    """The same seed gives the same weights, on a CPU to the last bit; another gives others."""
+    again = trial.train()
+    images = toy_normals(3, first=50)
+    scores = score_images(_scorer(trial, trial.trained), images)
+    scores_again = score_images(_scorer(trial, again), images)
+    if trial.device.type == "cpu":
+        same = _same(trial.trained.state_dict(), again.state_dict())
+        _require(same, "the same seed gives other weights")
+    tolerance = 0.0 if trial.device.type == "cpu" else GPU_TOLERANCE * float(scores.max())
+    close = np.allclose(scores, scores_again, rtol=0, atol=tolerance)
+    _require(close, "the same seed gives other scores")
+    if trial.trained.phases():
+        other = score_images(_scorer(trial, trial.train(seed=1)), images)
+        _require(not np.array_equal(scores, other), "another seed gives the same scores")
+
+
+def check_saving(trial: Trial) -> None:
+    """Written as tensors and read into a new detector, it gives identical maps."""
+    tensors = {name: value.cpu().numpy() for name, value in trial.trained.state_dict().items()}
+    loaded = trial.untrained(seed=9)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "weights.safetensors"
+        save_file({name: np.asarray(value, order="C") for name, value in tensors.items()}, path)
+        read = {name: torch.from_numpy(value) for name, value in load_file(path).items()}
+    loaded.load_state_dict(read)
+    images = toy_normals(2, first=50)
+    same = np.array_equal(trial.maps(loaded, images), trial.maps(trial.trained, images))
+    _require(same, "the saved and loaded detector gives other maps")
+
+
+def check_batch_size(trial: Trial) -> None:
+    """An image's score does not depend on what else is in its batch, to 1e-5 of it."""
+    scorer = _scorer(trial, trial.trained)
+    images = np.concatenate([toy_normals(4, first=50), planted_defects(3)])
+    whole = score_images(scorer, images, batch_size=7)
+    for batch_size in (1, 3):
+        parts = score_images(scorer, images, batch_size=batch_size)
+        _require(np.allclose(parts, whole, rtol=1e-5, atol=0), f"batch {batch_size} scores apart")
+
+
+def check_strange_images(trial: Trial) -> None:
+    """Constant, black, white, grey and non-square images get finite maps of their size."""
+    black = np.zeros((1, SIDE, SIDE, 3), np.uint8)
+    grey = np.repeat(toy_normals(1)[..., :1], 3, axis=-1)
+    oblong = np.concatenate([toy_normals(1), toy_normals(1, first=1)], axis=2)
+    for name, images in {
+        "black": black,
+        "white": black + np.uint8(255),
+        "constant": black + np.array([200, 30, 90], np.uint8),
+        "grey": grey,
+        "non-square": oblong,
+    }.items():
+        maps = trial.maps(trial.trained, images)
+        _require(maps.shape == images.shape[:3], f"the map of a {name} image has another size")
+        _require(bool(np.isfinite(maps).all()), f"the map of a {name} image is not finite")
+
+
+def check_defects(trial: Trial) -> None:
+    """Planted defects score above unseen normals, and the maps are highest where they are."""
+    normals, defects = toy_normals(8, first=50), planted_defects(8)
+    scorer = _scorer(trial, trial.trained)
+    normal_scores, defect_scores = (score_images(scorer, x) for x in (normals, defects))
+    above = (defect_scores[:, None] > normal_scores).mean()
+    _require(above >= 0.9, f"planted defects score above normals in {above:.0%} of the pairs")
+    maps = trial.maps(trial.trained, defects)
+    inside = maps[:, DEFECT, DEFECT].mean()
+    _require(inside > 1.5 * maps.mean(), "the maps do not show where the defects are")
+
+
+def check_resume(trial: Trial) -> None:
+    """Stopped half-way or between two phases and started again, it ends with the same weights."""
+    ends = list(accumulate(phase.epochs for phase in trial.untrained().phases()))
+    for stop in sorted({ends[-1] // 2, *ends[:-1]}) if ends else ():
+        with tempfile.TemporaryDirectory() as folder:
+            _train_until(trial, Path(folder), stop)
+            resumed = trial.train(checkpoint=Path(folder))
+        same = _same(resumed.state_dict(), trial.trained.state_dict())
+        if trial.device.type == "cpu":
+            _require(same, f"resumed after {stop} epochs it ends with other weights")
+
+
+CHECKS: tuple[Callable[[Trial], None], ...] = (
+    check_constructor_trains_nothing,
+    check_maps,
+    check_seed,
+    check_saving,
+    check_batch_size,
+    check_strange_images,
+    check_defects,
+    check_resume,
+)
+
+DEFECT = slice(24, 40)
+"""Rows and columns of the planted defects."""
+
+
+def toy_normals(count: int, first: int = 0) -> NDArray[np.uint8]:
+    """Soft stripes of random phase, numbers ``first`` and up: uint8 (count, SIDE, SIDE, 3)."""
+    return np.stack([_stripes(number) for number in range(first, first + count)])
+
+
+def planted_defects(count: int) -> NDArray[np.uint8]:
+    """Normals of their own with a square of noise in the middle."""
+    images = toy_normals(count, first=1000)
+    noise = np.random.default_rng(0).integers(0, 256, images.shape, dtype=np.uint8)
+    images[:, DEFECT, DEFECT] = noise[:, DEFECT, DEFECT]
+    return images
+
+
+def toy_teacher() -> Teacher:
+    """A small network with fixed random weights, at strides 4, 8 and 16."""
+    channels = (12, 20, 28)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(123_456)  # no student's
+        return Teacher("toy", "0" * 64, _ToyNetwork, channels, (0.5,) * 3, (0.25,) * 3)
+
+
+class _ToyNetwork(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(inputs, outputs, 2 * stride - 1, stride, stride - 1, bias=False),
+                nn.BatchNorm2d(outputs),
+                nn.ReLU(),
+                nn.Conv2d(outputs, outputs, 3, padding=1),
+            )
+            for inputs, outputs, stride in ((3, 12, 4), (12, 20, 2), (20, 28, 2))
+        )
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        features = []
+        for stage in self.stages:
+            images = stage(images)
+            features.append(images)
+        return features
+
+
+class _StoppedError(Exception):
+    pass
+
+
+def _train_until(trial: Trial, checkpoint: Path, epochs: int) -> None:
+    seen = []
+
+    def stop(report: EpochReport) -> None:
+        seen.append(report)
+        if len(seen) == epochs:
+            raise _StoppedError
+
+    try:
+        trial.train(checkpoint=checkpoint, on_epoch=stop)
+    except _StoppedError:
+        return
+    _require(False, f"the training ends before epoch {epochs}")
+
+
+def _stripes(number: int) -> NDArray[np.uint8]:
+    random = np.random.default_rng(number)
+    rows, columns = np.mgrid[:SIDE, :SIDE]
+    phase = random.uniform(0, 2 * np.pi)
+    waves = 128 + 50 * np.sin((rows + 0.3 * columns) / 3 + phase)
+    colours = waves[..., None] + np.array([0, 10, -15]) + random.normal(0, 2, (SIDE, SIDE, 3))
+    return np.asarray(colours.clip(0, 255), dtype=np.uint8)
+
+
+def _scorer(trial: Trial, detector: Detector) -> TorchScorer:
+    return TorchScorer(detector, trial.device)
+
+
+def _same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    return first.keys() == second.keys() and all(
+        torch.equal(value.cpu(), second[name].cpu()) for name, value in first.items()
+    )
+
+
+def _require(kept: bool, otherwise: str) -> None:
+    if not kept:
+        raise AssertionError(otherwise)

@@ -1,0 +1,246 @@
+"""Reverse distillation: a decoder rebuilds the teacher's features from a one-class embedding.
+
+Deng, Li, "Anomaly Detection via Reverse Distillation from One-Class Embedding", CVPR 2022,
+arXiv 2201.10703, sections 3.2 to 3.4.
+
+MVTec AD with a Wide-ResNet-50-2 teacher, mean of the 15 categories: pixel AUROC 97.8 and AUPRO 93.9
+in the paper (and image AUROC 98.5, quoted from memory); image AUROC 98.5 and pixel AUROC 96.9 in
+anomalib's port.
+
+As in the authors' code, the loss compares whole flattened maps, where the paper writes single
+positions. For ResNet teachers the layers are the authors' as well. Our own, so that two CPU cores
+reach in tens of epochs what the authors' recipe takes hundreds for: Muon in small batches with
+warm-up and cosine decay, in place of Adam at a constant rate; and for other teachers a narrow
+decoder, its widths the teacher's channel counts rounded up to a power of two, with a linear layer
+on top of each level.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from stillwatch.detectors.base import Batch, Detector, Phase, warm_up_and_cosine
+from stillwatch.detectors.maps import (
+    cosine_distance,
+    flattened_cosine_loss,
+    gaussian_smooth,
+    resize_maps,
+)
+from stillwatch.optimizers import Muon
+from stillwatch.settings import Section
+from stillwatch.teachers import Teacher
+
+SIGMA = 4.0
+"""Of the Gaussian that smooths the final map, in pixels of the input."""
+
+_Resolution = Literal["halved", "kept", "doubled"]
+
+
+class ReverseDistillationSettings(Section):
+    """How long and how fast it learns."""
+
+    epochs: int = Field(30, ge=1, description="passes over the training normals")
+    batch_size: int = Field(8, ge=1, description="images per step, at most")
+    learning_rate: float = Field(
+        0.08, gt=0, lt=1, description="longest step relative to the weights' norm"
+    )
+
+
+class ReverseDistillation(Detector):
+    """Reverse distillation from a one-class bottleneck embedding."""
+
+    name = "reverse_distillation"
+    version = 1
+    Settings = ReverseDistillationSettings
+    quick: ClassVar = {"epochs": 10, "batch_size": 3}
+    exportable = True
+
+    settings: ReverseDistillationSettings
+
+    def __init__(self, teacher: Teacher, settings: ReverseDistillationSettings) -> None:
+        super().__init__(teacher, settings)
+        wide = teacher.name.startswith("wide_resnet")
+        self.student = EmbeddingAndDecoder(teacher.channels, wide=wide)
+
+    def phases(self) -> list[Phase]:
+        """One phase: embedding and decoder together."""
+        return [
+            Phase(
+                name="decoder",
+                module=self.student,
+                loss=self._loss,
+                optimizer=self._optimizer,
+                epochs=self.settings.epochs,
+                batch_size=self.settings.batch_size,
+                schedule=warm_up_and_cosine,
+            )
+        ]
+
+    def anomaly_map(self, images: Tensor) -> Tensor:
+        """Sum over the levels of 1 - cos at input size, smoothed.
+
+        Args:
+            images: float32 (B, 3, H, W) in [0, 1]; sides are multiples of 32.
+
+        Returns:
+            float32 (B, H, W) in [0, 6].
+        """
+        features = self.teacher(images)
+        levels = [
+            resize_maps(cosine_distance(a, b), images.shape[2:], align_corners=True)
+            for a, b in zip(features, self.student(features), strict=True)
+        ]
+        return gaussian_smooth(torch.stack(levels).sum(dim=0), SIGMA)
+
+    def _loss(self, batch: Batch) -> Tensor:
+        return flattened_cosine_loss(batch.features, self.student(batch.features))
+
+    def _optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        return Muon(parameters, lr=self.settings.learning_rate)
+
+
+class EmbeddingAndDecoder(nn.Module):
+    """Multi-scale fusion, one-class embedding and the decoder that mirrors the teacher.
+
+    Args:
+        channels: of the teacher's levels at strides 4, 8 and 16.
+        wide: bottleneck blocks of twice the width, as in Wide-ResNets.
+    """
+
+    def __init__(self, channels: tuple[int, ...], *, wide: bool = False) -> None:
+        super().__init__()
+        layout = _layout(channels, wide=wide)
+        shallow, middle, deep = layout.widths
+        blocks, narrowing = layout.decoder_blocks, layout.narrowing
+        self.fuse_shallow = nn.Sequential(
+            _conv_norm_relu(channels[0], middle, 3, 2), _conv_norm_relu(middle, deep, 3, 2)
+        )
+        self.fuse_middle = _conv_norm_relu(channels[1], deep, 3, 2)
+        self.fuse_deep = (
+            nn.Identity() if channels[2] == deep else _conv_norm_relu(channels[2], deep, 1, 1)
+        )
+        self.embed = _stage(
+            3 * deep, layout.embedding_width, "halved", layout.embedding_blocks, narrowing
+        )
+        self.decode_deep = _stage(layout.embedding_width, deep, "doubled", blocks[0], narrowing)
+        self.decode_middle = _stage(deep, middle, "doubled", blocks[1], narrowing)
+        self.decode_shallow = _stage(middle, shallow, "doubled", blocks[2], narrowing)
+        self.heads = nn.ModuleList(
+            nn.Identity() if width == count else nn.Conv2d(width, count, 1)
+            for width, count in zip(layout.widths, channels, strict=True)
+        )
+        self._initialise()
+
+    def forward(self, features: list[Tensor]) -> list[Tensor]:
+        """The teacher's feature maps as the decoder rebuilds them, in the same shapes."""
+        fused = torch.cat(
+            [
+                self.fuse_shallow(features[0]),
+                self.fuse_middle(features[1]),
+                self.fuse_deep(features[2]),
+            ],
+            dim=1,
+        )
+        deep = self.decode_deep(self.embed(fused))
+        middle = self.decode_middle(deep)
+        shallow = self.decode_shallow(middle)
+        return [head(x) for head, x in zip(self.heads, (shallow, middle, deep), strict=True)]
+
+    def _initialise(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Sizes of embedding and decoder."""
+
+    widths: tuple[int, int, int]
+    """At strides 4, 8 and 16."""
+    embedding_width: int
+    """At stride 32."""
+    embedding_blocks: int
+    decoder_blocks: tuple[int, int, int]
+    """At strides 16, 8 and 4."""
+    narrowing: int | None = None
+    """What the inner width of bottleneck blocks is divided by; None: basic blocks."""
+
+
+def _layout(channels: tuple[int, ...], *, wide: bool) -> _Layout:
+    shallow, middle, deep = (1 << (count - 1).bit_length() for count in channels)
+    widths = (shallow, middle, deep)
+    if widths != channels:
+        return _Layout(widths, 3 * deep // 2, 2, (2, 2, 1))
+    if deep < 1024:  # ResNet-18
+        return _Layout(widths, 2 * deep, 2, (2, 2, 2))
+    return _Layout(widths, 2 * deep, 3, (3, 4, 6), narrowing=2 if wide else 4)
+
+
+class _ResidualBlock(nn.Module):
+    """A ResNet block; ``narrowing`` divides the inner width of a bottleneck, None: basic block."""
+
+    def __init__(
+        self, inputs: int, outputs: int, resolution: _Resolution, narrowing: int | None
+    ) -> None:
+        super().__init__()
+        if narrowing is None:
+            self.body = nn.Sequential(
+                _spatial(inputs, outputs, resolution),
+                nn.BatchNorm2d(outputs),
+                nn.ReLU(inplace=True),
+                _spatial(outputs, outputs, "kept"),
+                nn.BatchNorm2d(outputs),
+            )
+        else:
+            width = outputs // narrowing
+            self.body = nn.Sequential(
+                _conv_norm_relu(inputs, width, 1, 1),
+                _spatial(width, width, resolution),
+                nn.BatchNorm2d(width),
+                nn.ReLU(inplace=True),
+                nn.Conv2d(width, outputs, 1, bias=False),
+                nn.BatchNorm2d(outputs),
+            )
+        self.shortcut = _shortcut(inputs, outputs, resolution)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.body(x) + self.shortcut(x))
+
+
+def _stage(
+    inputs: int, outputs: int, resolution: _Resolution, blocks: int, narrowing: int | None
+) -> nn.Sequential:
+    return nn.Sequential(
+        _ResidualBlock(inputs, outputs, resolution, narrowing),
+        *(_ResidualBlock(outputs, outputs, "kept", narrowing) for _ in range(blocks - 1)),
+    )
+
+
+def _spatial(inputs: int, outputs: int, resolution: _Resolution) -> nn.Module:
+    if resolution == "doubled":
+        return nn.ConvTranspose2d(inputs, outputs, 2, stride=2, bias=False)
+    stride = 2 if resolution == "halved" else 1
+    return nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
+
+
+def _shortcut(inputs: int, outputs: int, resolution: _Resolution) -> nn.Module:
+    if resolution == "kept":
+        return nn.Identity()
+    if resolution == "doubled":
+        resample: nn.Module = nn.ConvTranspose2d(inputs, outputs, 2, stride=2, bias=False)
+    else:
+        resample = nn.Conv2d(inputs, outputs, 1, stride=2, bias=False)
+    return nn.Sequential(resample, nn.BatchNorm2d(outputs))
+
+
+def _conv_norm_relu(inputs: int, outputs: int, size: int, stride: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, size, stride=stride, padding=size // 2, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
+    )

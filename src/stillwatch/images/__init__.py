@@ -1,0 +1,1 @@
+"""Image sets: scanning, decoding, facts, splitting, storing, generating. Needs no torch."""

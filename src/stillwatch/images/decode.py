@@ -1,0 +1,308 @@
+"""Image files to pixels, torch-free: one decoder for training, inspection and serving."""
+
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import BmpImagePlugin, ExifTags, Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
+from PIL.ImageFile import ImageFile as PillowFile
+from scipy import ndimage
+
+from stillwatch.errors import ImageError
+
+Samples = NDArray[np.uint8] | NDArray[np.uint16]
+
+# Pillow's own Image.open is passed by: its size limit is one global of the process, and it warns.
+_FORMATS: tuple[tuple[bytes, type[PillowFile]], ...] = (
+    (b"\x89PNG\r\n\x1a\n", PngImagePlugin.PngImageFile),
+    (b"\xff\xd8\xff", JpegImagePlugin.JpegImageFile),
+    (b"BM", BmpImagePlugin.BmpImageFile),
+    (b"II*\0", TiffImagePlugin.TiffImageFile),
+    (b"MM\0*", TiffImagePlugin.TiffImageFile),
+    (b"II+\0", TiffImagePlugin.TiffImageFile),
+    (b"MM\0+", TiffImagePlugin.TiffImageFile),
+)
+_COLOUR_THAT_PILLOW_CUTS_TO_8_BITS = ("RGB", "RGBA", "RGBX", "LA")
+_TURNS: dict[int, Callable[[Samples], Samples]] = {
+    2: lambda samples: samples[:, ::-1],
+    3: lambda samples: samples[::-1, ::-1],
+    4: lambda samples: samples[::-1],
+    5: lambda samples: samples.swapaxes(0, 1),
+    6: lambda samples: samples.swapaxes(0, 1)[:, ::-1],
+    7: lambda samples: samples[::-1, ::-1].swapaxes(0, 1),
+    8: lambda samples: samples.swapaxes(0, 1)[::-1],
+}
+"""What turns an image of this EXIF orientation upright."""
+_PILLOW_FILTER = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
+
+
+@dataclass(frozen=True)
+class DecodedImage:
+    """Pixels as everything else in stillwatch sees them, and what the file held."""
+
+    pixels: NDArray[np.uint8]
+    """(H, W, 3), upright as far as EXIF can be read; grey is replicated, alpha dropped, 16 bits
+    scaled to 8."""
+    width: int
+    height: int
+    mode: str
+    """Pillow's name of the file's own pixels: L, RGB, RGBA, P, CMYK, 1, I;16, RGB;16, RGBA;16."""
+    peak: int
+    """Largest sample in the file, before any scaling."""
+
+
+def decode_image(
+    data: bytes, *, name: str, white_level: int | None = None, max_megapixels: float = 100.0
+) -> DecodedImage:
+    """Decode one PNG, JPEG, BMP or TIFF (its first page), strictly: a damaged file is refused.
+
+    Args:
+        data: the file's bytes.
+        name: what errors call the file.
+        white_level: sample of a 16-bit image that becomes 255 (larger ones too); None: the
+            smallest usual bit depth that holds the image's own peak. 8-bit images ignore it.
+        max_megapixels: a larger image is refused from its header, without decoding.
+
+    Raises:
+        ImageError: empty, no such format, too large, truncated or damaged.
+    """
+    samples, mode = _decode_samples(data, name, max_megapixels)
+    peak = int(samples.max())
+    if samples.dtype == np.uint16:
+        samples = _scale_table(white_level or white_level_of(peak))[samples]
+    pixels = np.stack([samples] * 3, axis=2) if samples.ndim == 2 else samples
+    height, width = pixels.shape[:2]
+    return DecodedImage(np.require(pixels, np.uint8, ["C", "W"]), width, height, mode, peak)
+
+
+def resize_image(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """Resize uint8 (H, W, 3) to (size, size, 3), bilinear with antialiasing (Pillow)."""
+    if pixels.shape[:2] == (size, size):
+        return pixels
+    resized = Image.fromarray(pixels).resize((size, size), Image.Resampling.BILINEAR)
+    return np.array(resized)
+
+
+def read_image(
+    path: Path, *, size: int, white_level: int | None, max_megapixels: float = 100.0
+) -> NDArray[np.uint8]:
+    """Read, decode and resize one file to uint8 (size, size, 3); see ``decode_image``.
+
+    Raises:
+        ImageError: the file cannot be read or decoded.
+    """
+    data = read_bytes(path)
+    decoded = decode_image(
+        data, name=str(path), white_level=white_level, max_megapixels=max_megapixels
+    )
+    return resize_image(decoded.pixels, size)
+
+
+def decode_mask(data: bytes, *, name: str, max_megapixels: float = 100.0) -> NDArray[np.bool_]:
+    """Decode a ground-truth mask to bool (H, W): true where any colour is above 0.
+
+    Raises:
+        ImageError: as ``decode_image``.
+    """
+    samples, _mode = _decode_samples(data, name, max_megapixels)
+    largest: Samples = samples if samples.ndim == 2 else samples.max(axis=2)
+    return largest > 0
+
+
+def read_mask(path: Path) -> NDArray[np.bool_]:
+    """Read a ground-truth mask as bool (H, W); see ``decode_mask``.
+
+    Raises:
+        ImageError: the file cannot be read or decoded.
+    """
+    return decode_mask(read_bytes(path), name=str(path))
+
+
+def resize_mask(mask: NDArray[np.bool_], size: int) -> NDArray[np.bool_]:
+    """Resize bool (H, W) to (size, size): true where at least half of a pixel's area is.
+
+    An 8-connected region that would vanish keeps the one pixel that holds most of it, so that a
+    small defect still counts in region metrics.
+    """
+    height, width = mask.shape
+    share = _area_means(_area_means(mask.astype(np.float64), size).T, size).T
+    resized: NDArray[np.bool_] = np.ascontiguousarray(share >= 0.5 - 1e-9)
+    labels, count = ndimage.label(mask, structure=np.ones((3, 3)))
+    rows, columns = np.nonzero(mask)
+    regions = labels[rows, columns]
+    cells = ((2 * rows + 1) * size // (2 * height)) * size
+    cells += (2 * columns + 1) * size // (2 * width)
+    survives = np.zeros(count + 1, bool)
+    survives[regions[resized.ravel()[cells]]] = True
+    for region in range(1, count + 1):
+        if not survives[region]:
+            resized.ravel()[np.bincount(cells[regions == region]).argmax()] = True
+    return resized
+
+
+def white_level_of(peak: int) -> int:
+    """Largest sample of the smallest usual bit depth (8, 10, 12, 14, 16) that holds ``peak``."""
+    return next(2**bits - 1 for bits in (8, 10, 12, 14, 16) if peak < 2**bits)
+
+
+def read_bytes(path: Path) -> bytes:
+    """The bytes of an image file.
+
+    Raises:
+        ImageError: the file cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ImageError(
+            f"{path}: cannot be read ({error.strerror}); check that it exists and may be read."
+        ) from error
+
+
+def peak_of_16_bit(path: Path, *, max_megapixels: float = 100.0) -> int | None:
+    """Largest sample of a 16-bit image file; None for 8 bits, of which only the header is read.
+
+    Raises:
+        ImageError: the file cannot be read or decoded.
+    """
+    name = str(path)
+    with _damage_named(name), path.open("rb") as file:
+        raw_mode = _raw_mode(_open(file, name, max_megapixels))
+    if ";16" not in raw_mode and not raw_mode.startswith("I"):
+        return None
+    samples, _mode = _decode_samples(read_bytes(path), name, max_megapixels)
+    return int(samples.max()) if samples.dtype == np.uint16 else None
+
+
+def _decode_samples(data: bytes, name: str, max_megapixels: float) -> tuple[Samples, str]:
+    """Upright samples (H, W) or (H, W, 3) as the file has them, uint8 or uint16, and its mode."""
+    with _damage_named(name):
+        image = _open(BytesIO(data), name, max_megapixels)
+        if isinstance(image, PngImagePlugin.PngImageFile):
+            # Decoding alone skips the checksums, and verifying uses an image up.
+            PngImagePlugin.PngImageFile(BytesIO(data)).verify()
+        kind, _, depth = _raw_mode(image).partition(";")
+        mode = f"{kind};16" if depth.startswith("16") else str(image.mode)
+        image.load()
+        cut = depth.startswith("16") and kind in _COLOUR_THAT_PILLOW_CUTS_TO_8_BITS
+        samples = _decode_wide_colour(data) if cut else _samples_of(image, name)
+        if not isinstance(image, TiffImagePlugin.TiffImageFile):  # these come upright
+            samples = _upright(samples, image)
+    return samples, mode
+
+
+def _open(file: BinaryIO, name: str, max_megapixels: float) -> PillowFile:
+    """Read an image's header, and refuse from it what must not be decoded."""
+    start = file.read(8)
+    file.seek(0)
+    if not start:
+        raise ImageError(f"{name}: the file is empty; copy it again from its source or remove it.")
+    opener = next((opener for magic, opener in _FORMATS if start.startswith(magic)), None)
+    if opener is None:
+        raise ImageError(
+            f"{name}: not a PNG, JPEG, BMP or TIFF image, whatever its name says; convert it to "
+            "one of these or remove it."
+        )
+    if _PILLOW_FILTER not in warnings.filters:
+        # Not undone: restoring filters from several threads at once would mix them up.
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+    image = opener(file)
+    width, height = image.size
+    if width * height == 0:
+        raise ImageError(f"{name}: has no pixels ({width}×{height}); remove the file.")
+    if width * height > max_megapixels * 1e6:
+        raise ImageError(
+            f"{name}: {width}×{height} pixels are more than the {max_megapixels:g} megapixels "
+            "allowed; reduce the image, or raise the setting images.max_megapixels."
+        )
+    return image
+
+
+def _raw_mode(image: PillowFile) -> str:
+    """Pillow's name of a PNG's or TIFF's samples, such as ``RGB;16B``; "" for other formats."""
+    if not isinstance(image, PngImagePlugin.PngImageFile | TiffImagePlugin.TiffImageFile):
+        return ""
+    arguments = image.tile[0].args
+    return str(arguments[0] if isinstance(arguments, tuple) else arguments)
+
+
+def _samples_of(image: PillowFile, name: str) -> Samples:
+    mode = image.mode
+    if mode in ("L", "RGB"):
+        return np.asarray(image)
+    if mode == "LA":
+        return np.asarray(image)[..., 0]
+    if mode.startswith("I;16"):
+        return np.asarray(image).astype(np.uint16)
+    if mode == "I":
+        wide = np.asarray(image)
+        if wide.min() >= 0 and wide.max() <= 65535:
+            return wide.astype(np.uint16)
+    if mode in ("I", "F"):
+        raise ImageError(
+            f"{name}: has samples that are not whole numbers from 0 to 65535; save it with 8 or "
+            "16 bits per channel."
+        )
+    # A palette may have transparency, which a conversion to RGB would blend in.
+    target = "L" if mode == "1" else "RGBA" if mode in ("P", "PA", "RGBA") else "RGB"
+    converted = np.asarray(image.convert(target))
+    return converted[..., :3] if target == "RGBA" else converted
+
+
+def _decode_wide_colour(data: bytes) -> Samples:
+    import cv2  # slow to import, and needed by these rare files only
+
+    samples = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if samples is None or samples.dtype != np.uint16 or samples.ndim != 3:
+        raise ValueError("its 16-bit colours cannot be read")
+    colours: Samples = samples[..., 2::-1]
+    return colours
+
+
+def _upright(samples: Samples, image: PillowFile) -> Samples:
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # damaged metadata says nothing against the pixels
+        return samples
+    turn = _TURNS.get(orientation) if isinstance(orientation, int) else None
+    return turn(samples) if turn else samples
+
+
+@contextmanager
+def _damage_named(name: str) -> Iterator[None]:
+    """Pillow's parsers raise nearly anything on damaged data: make it one sentence."""
+    try:
+        yield
+    except (ImageError, MemoryError):
+        raise
+    except Exception as error:
+        raise ImageError(
+            f"{name}: the image is damaged or cut short ({error}); copy it again from its source "
+            "or remove it."
+        ) from error
+
+
+@lru_cache(maxsize=4)
+def _scale_table(white_level: int) -> NDArray[np.uint8]:
+    levels = np.arange(65536, dtype=np.float64) * (255 / white_level)
+    return np.minimum(np.rint(levels), 255).astype(np.uint8)
+
+
+def _area_means(values: NDArray[np.float64], size: int) -> NDArray[np.float64]:
+    """Means of (H, W) over ``size`` equal parts of its rows, fractions included: (size, W)."""
+    height = values.shape[0]
+    sums = np.vstack([np.zeros_like(values[:1]), np.cumsum(values, axis=0)])
+    edges = np.arange(size + 1) * height / size
+    below = np.minimum(edges.astype(np.int64), height - 1)
+    part = (edges - below)[:, None]
+    at_edges = sums[below] * (1 - part) + sums[below + 1] * part
+    means: NDArray[np.float64] = np.diff(at_edges, axis=0) * (size / height)
+    return means

@@ -1,0 +1,242 @@
+"""The MVTec layout: which files of a folder tree are which category's images and masks.
+
+::
+
+    <root>/<category>/train/good/*.png                       normals to learn from
+    <root>/<category>/test/good/*.png                        normals to test with
+    <root>/<category>/test/<defect>/*.png                    anomalies
+    <root>/<category>/ground_truth/<defect>/*_mask.png       their masks, same stem
+
+As described by Bergmann et al., "The MVTec Anomaly Detection Dataset" (IJCV 2021); HALCON's
+folder name ``ok`` is taken for ``good``, and a mask may also have its image's plain stem.
+"""
+
+import os
+import re
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from stillwatch.errors import LayoutError
+
+NORMAL_FOLDERS = ("good", "ok")
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
+_LEFT_BY_FILE_MANAGERS = {"thumbs.db", "desktop.ini"}
+_CATEGORY_NAME = re.compile(r"[a-z0-9_-]+")
+_REFUSED_ELSEWHERE = frozenset('\\:*?"<>|')
+
+
+@dataclass(frozen=True, order=True)
+class ImageFile:
+    """One file in an image folder; whether it really is an image only decoding tells."""
+
+    path: str
+    """POSIX, relative to the category's folder, as on disk: ``train/good/000.png``."""
+    split: Literal["train", "test"]
+    defect_type: str
+    """The folder's name; ``good`` for normals, also when the folder is called ``ok``."""
+    mask: str | None
+    """POSIX, relative to the category's folder; None where no file is found."""
+
+
+@dataclass(frozen=True)
+class Category:
+    """One product line's files."""
+
+    name: str
+    folder: Path
+    images: tuple[ImageFile, ...]
+    """Sorted by path."""
+
+    @property
+    def train_normals(self) -> tuple[ImageFile, ...]:
+        """The images of ``train/good``."""
+        return tuple(image for image in self.images if image.split == "train")
+
+    @property
+    def test_normals(self) -> tuple[ImageFile, ...]:
+        """The images of ``test/good``."""
+        return tuple(
+            image for image in self.images if image.split == "test" and image.defect_type == "good"
+        )
+
+    @property
+    def test_anomalies(self) -> tuple[ImageFile, ...]:
+        """The images of every other folder in ``test``."""
+        return tuple(image for image in self.images if image.defect_type != "good")
+
+
+def check_category_name(name: str) -> None:
+    """Refuse a name that could not be a folder, an experiment and a model name at once.
+
+    Raises:
+        LayoutError: the name is not made of a-z, 0-9, ``_`` and ``-`` only.
+    """
+    if not _CATEGORY_NAME.fullmatch(name):
+        raise LayoutError(
+            f"category {name!r}: a category's name may only have the characters a-z, 0-9, '_' "
+            "and '-'; rename its folder."
+        )
+
+
+def category_folders(root: Path) -> dict[str, Path]:
+    """Find the categories of an image set: name -> folder, sorted; hidden folders are passed by.
+
+    Raises:
+        LayoutError: no folder, none in it has a ``train`` folder, a name that is not allowed, a
+            symbolic link that leaves ``root``.
+    """
+    folders = {
+        entry.name: root / entry.name
+        for entry in _entries(root, root)
+        if entry.is_dir() and (root / entry.name / "train").is_dir()
+    }
+    if not folders:
+        hint = (
+            f"it is itself a category, so name its parent folder {root.absolute().parent}"
+            if (root / "train").is_dir()
+            else "it needs one folder per category, with the normals in <category>/train/good"
+        )
+        raise LayoutError(f"{root}: no category found; {hint}.")
+    for name in folders:
+        check_category_name(name)
+    return folders
+
+
+def scan_image_set(root: Path) -> dict[str, Category]:
+    """Scan every category of an image set, sorted by name.
+
+    One unusable category fails the whole scan; to go on without it, scan the folders of
+    ``category_folders`` one by one.
+
+    Raises:
+        LayoutError: as ``category_folders`` and ``scan_category``.
+    """
+    return {name: scan_category(folder) for name, folder in category_folders(root).items()}
+
+
+def scan_category(folder: Path) -> Category:
+    """List one category's images and masks; the image set's root is the folder's parent.
+
+    Every visible file in an image folder is listed, whatever its suffix, so that what is not an
+    image is reported rather than passed over.
+
+    Raises:
+        LayoutError: no ``train/good``, no image in it, folders that would not be read, a name that
+            is not allowed, a symbolic link that leaves the image set.
+    """
+    folder = folder.absolute()
+    check_category_name(folder.name)
+    root = folder.parent
+    images = sorted(
+        [*_train_images(folder, root), *_test_images(folder, root)], key=lambda image: image.path
+    )
+    if not any(
+        image.split == "train" and PurePosixPath(image.path).suffix.lower() in IMAGE_SUFFIXES
+        for image in images
+    ):
+        raise LayoutError(
+            f"{folder / 'train'}: no images of good parts; put PNG, JPEG, BMP or TIFF files into "
+            f"{folder / 'train' / 'good'}."
+        )
+    return Category(folder.name, folder, tuple(images))
+
+
+def unsafe_name(path: str) -> str | None:
+    """Say what makes a path unsafe for shells, tables or another system; None if nothing does."""
+    for part in PurePosixPath(path).parts:
+        if any(unicodedata.category(character) in ("Cc", "Cf", "Zl", "Zp") for character in part):
+            return "has a control or invisible character"
+        if any(unicodedata.category(character) == "Cs" for character in part):
+            return "is not valid UTF-8"
+        if part.startswith("-"):
+            return "begins with a dash, which programs take for an option"
+        if part != part.strip() or part.endswith("."):
+            return "begins or ends with a space, or ends with a dot"
+        refused = sorted(_REFUSED_ELSEWHERE.intersection(part))
+        if refused:
+            return f"has the character {refused[0]}, which other systems refuse"
+    return None
+
+
+def _train_images(folder: Path, root: Path) -> Iterator[ImageFile]:
+    train = folder / "train"
+    for entry in _entries(train, root):
+        if entry.is_dir() and entry.name not in NORMAL_FOLDERS:
+            raise LayoutError(
+                f"{train / entry.name}: only good parts are trained on; move the images to "
+                f"{folder / 'test' / entry.name}, or to {train / 'good'} if they are good."
+            )
+    for name in NORMAL_FOLDERS:
+        for file in _files(train / name, root):
+            yield ImageFile(f"train/{name}/{file}", "train", "good", None)
+
+
+def _test_images(folder: Path, root: Path) -> Iterator[ImageFile]:
+    for entry in _entries(folder / "test", root):
+        if not entry.is_dir():
+            continue
+        defect_type = "good" if entry.name in NORMAL_FOLDERS else entry.name
+        masks = set(_files(folder / "ground_truth" / entry.name, root))
+        for file in _files(folder / "test" / entry.name, root):
+            mask = _mask_of(PurePosixPath(file).stem, masks)
+            yield ImageFile(
+                f"test/{entry.name}/{file}",
+                "test",
+                defect_type,
+                mask and f"ground_truth/{entry.name}/{mask}",
+            )
+
+
+def _mask_of(stem: str, masks: set[str]) -> str | None:
+    names = (f"{stem}_mask.png", f"{stem}.png")
+    return next((name for name in names if name in masks), None)
+
+
+def _files(folder: Path, root: Path) -> list[str]:
+    """Names of the visible files in an image folder; none if it does not exist."""
+    names = []
+    for entry in _entries(folder, root):
+        if entry.is_dir():
+            raise LayoutError(
+                f"{folder / entry.name}: folders inside an image folder are not read; move its "
+                f"images up to {folder}."
+            )
+        if not entry.is_file():
+            raise LayoutError(f"{folder / entry.name}: not a regular file; remove it.")
+        if entry.name.lower() not in _LEFT_BY_FILE_MANAGERS:
+            names.append(entry.name)
+    return names
+
+
+def _entries(folder: Path, root: Path) -> list["os.DirEntry[str]"]:
+    """Visible entries, sorted by name, whose links stay inside ``root``; none without a folder."""
+    try:
+        with os.scandir(folder) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise LayoutError(
+            f"{folder}: cannot be read ({error.strerror}); check its permissions."
+        ) from error
+    visible = [entry for entry in entries if not entry.name.startswith(".")]
+    for path in (folder, *(Path(entry.path) for entry in visible if entry.is_symlink())):
+        _check_inside(path, root)
+    return visible
+
+
+def _check_inside(path: Path, root: Path) -> None:
+    try:
+        target = path.resolve(strict=True)
+    except (OSError, RuntimeError) as error:  # RuntimeError: a loop, before Python 3.13
+        raise LayoutError(
+            f"{path}: a symbolic link to nothing; remove it, or put the file in its place."
+        ) from error
+    if not target.is_relative_to(root.resolve()):
+        raise LayoutError(
+            f"{path}: leaves the image set by a symbolic link (to {target}); put the files "
+            "themselves in its place."
+        )

@@ -1,0 +1,285 @@
+"""The manifest: one row of facts per image, from one read and one decode of each file."""
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scipy.fft import dctn
+
+from stillwatch.errors import ImageError
+from stillwatch.images.decode import (
+    DecodedImage,
+    decode_image,
+    decode_mask,
+    peak_of_16_bit,
+    read_bytes,
+    white_level_of,
+)
+from stillwatch.images.layout import Category, ImageFile
+from stillwatch.images.split import group_of
+from stillwatch.settings import ImageSettings
+
+_SHARPNESS_SIDE = 512
+_HASH_INPUT_SIDE = 64
+_HASH_SIDE = 16
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """What is known of one image file; None where it could not be decoded or has no mask."""
+
+    path: str
+    """POSIX, relative to the category's folder."""
+    split: str
+    """train or test, by folder."""
+    part: str
+    """train, validation, calibration, duplicate, unassigned; test for test images."""
+    defect_type: str
+    """good for normals."""
+    bytes: int
+    """Size of the file; 0 where it cannot be read."""
+    md5: str
+    """Of the bytes read, hexadecimal; "" where the file cannot be read."""
+    expected_md5: str | None
+    """What the data version's file list says, if it was given."""
+    width: int | None
+    """In pixels, upright."""
+    height: int | None
+    mode: str | None
+    """Of the file's pixels: L, RGB, I;16, ... (``DecodedImage.mode``)."""
+    mean: float | None
+    """Of the grey image (Rec. 601 luma), 0 to 255."""
+    std: float | None
+    """Of the grey image, 0 to 127.5."""
+    clipped: float | None
+    """Share of samples, over all channels, that are 0 or 255: in [0, 1]."""
+    sharpness: float | None
+    """Variance of the Laplacian of the grey image, reduced to at most 512 pixels on a side."""
+    hash: str | None
+    """256-bit perceptual hash, 64 hexadecimal digits (``perceptual_hash``)."""
+    decode_error: str | None
+    """Why there are no pixels, in one sentence."""
+    mask: str | None
+    """The mask's path, relative to the category's folder."""
+    mask_width: int | None
+    mask_height: int | None
+    mask_area: int | None
+    """Marked pixels."""
+    mask_error: str | None
+    """Why the mask cannot be used: not decodable, or not the file that the version lists."""
+    group: str | None
+    """``group_of`` the path; None without a group pattern."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The facts of a category's images."""
+
+    category: str
+    white_level: int
+    """The sample that becomes 255 in this category's 16-bit images; 255 if it has none."""
+    rows: tuple[ImageFacts, ...]
+    """In the order of ``Category.images``."""
+
+
+def build_manifest(
+    category: Category,
+    *,
+    images: ImageSettings,
+    expected_md5: Mapping[str, str] | None,
+    parts: Mapping[str, str] | None,
+    group_pattern: str | None = None,
+    on_pixels: Callable[[str, NDArray[np.uint8]], None] | None = None,
+    workers: int | None = None,
+) -> Manifest:
+    """Read every image and mask of a category once, in threads.
+
+    A file that cannot be read or decoded becomes a row that says why, never an exception.
+
+    Args:
+        category: what to read.
+        images: white level and largest size.
+        expected_md5: path -> md5 as the data version lists it, images and masks.
+        parts: path -> part of the train normals (``split.part_of``).
+        group_pattern: names the group of every image (``split.group_of``).
+        on_pixels: called with (path, uint8 (H, W, 3) at full size) for every image that decodes,
+            from the worker threads and in any order; what it raises ends the manifest.
+        workers: threads; None: one per processor.
+
+    Raises:
+        SettingsError: the group pattern is not a regular expression.
+    """
+    with ThreadPoolExecutor(workers or len(os.sched_getaffinity(0))) as pool:
+        reader = _Reader(
+            folder=category.folder,
+            white_level=images.white_level or _white_level(category, images, pool),
+            max_megapixels=images.max_megapixels,
+            expected_md5=expected_md5 or {},
+            parts=parts or {},
+            group_pattern=group_pattern,
+            on_pixels=on_pixels,
+        )
+        rows = tuple(pool.map(reader.facts, category.images))
+    return Manifest(category.name, reader.white_level, rows)
+
+
+def perceptual_hash(grey: Image.Image) -> str:
+    """256-bit perceptual hash of a grey (mode L) image, as 64 hexadecimal digits.
+
+    The signs, relative to their median, of the 16 × 16 lowest frequencies of the DCT-II of the
+    image at 64 × 64 (Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions",
+    2010, with 16 × 16 for 8 × 8).
+    """
+    small = grey.resize((_HASH_INPUT_SIDE, _HASH_INPUT_SIDE), Image.Resampling.BILINEAR)
+    spectrum = dctn(np.asarray(small, np.float64), norm="ortho")[:_HASH_SIDE, :_HASH_SIDE]
+    return np.packbits(spectrum > np.median(spectrum)).tobytes().hex()
+
+
+def hash_distance_matrix(hashes: Sequence[str]) -> NDArray[np.int16]:
+    """Hamming distances (N, N) of N perceptual hashes of equal length, in bits (0 to 256)."""
+    if not hashes:
+        return np.zeros((0, 0), np.int16)
+    codes = np.array([list(bytes.fromhex(one)) for one in hashes], np.uint8)
+    signs = np.unpackbits(codes, axis=1).astype(np.float32) * 2 - 1
+    return np.asarray((signs.shape[1] - signs @ signs.T) / 2, np.int16)
+
+
+@dataclass(frozen=True)
+class _Appearance:
+    mean: float | None = None
+    std: float | None = None
+    clipped: float | None = None
+    sharpness: float | None = None
+    hash: str | None = None
+
+
+@dataclass(frozen=True)
+class _MaskFacts:
+    width: int | None = None
+    height: int | None = None
+    area: int | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Everything that the worker threads share; they only read it."""
+
+    folder: Path
+    white_level: int
+    max_megapixels: float
+    expected_md5: Mapping[str, str]
+    parts: Mapping[str, str]
+    group_pattern: str | None
+    on_pixels: Callable[[str, NDArray[np.uint8]], None] | None
+
+    def facts(self, image: ImageFile) -> ImageFacts:
+        data, decoded, error = self._decode(image.path)
+        if decoded is not None and self.on_pixels is not None:
+            self.on_pixels(image.path, decoded.pixels)
+        appearance = _appearance(decoded.pixels) if decoded else _Appearance()
+        mask = self._mask_facts(image.mask) if image.mask else _MaskFacts()
+        unassigned = "test" if image.split == "test" else "unassigned"
+        return ImageFacts(
+            path=image.path,
+            split=image.split,
+            part=self.parts.get(image.path, unassigned),
+            defect_type=image.defect_type,
+            bytes=len(data or b""),
+            md5="" if data is None else _md5(data),
+            expected_md5=self.expected_md5.get(image.path),
+            width=decoded.width if decoded else None,
+            height=decoded.height if decoded else None,
+            mode=decoded.mode if decoded else None,
+            mean=appearance.mean,
+            std=appearance.std,
+            clipped=appearance.clipped,
+            sharpness=appearance.sharpness,
+            hash=appearance.hash,
+            decode_error=error,
+            mask=image.mask,
+            mask_width=mask.width,
+            mask_height=mask.height,
+            mask_area=mask.area,
+            mask_error=mask.error,
+            group=group_of(image.path, self.group_pattern),
+        )
+
+    def _decode(self, path: str) -> tuple[bytes | None, DecodedImage | None, str | None]:
+        data = None
+        try:
+            data = read_bytes(self.folder / path)
+            decoded = decode_image(
+                data,
+                name=str(self.folder / path),
+                white_level=self.white_level,
+                max_megapixels=self.max_megapixels,
+            )
+        except ImageError as error:
+            return data, None, str(error)
+        return data, decoded, None
+
+    def _mask_facts(self, path: str) -> _MaskFacts:
+        name = str(self.folder / path)
+        try:
+            data = read_bytes(self.folder / path)
+            mask = decode_mask(data, name=name, max_megapixels=self.max_megapixels)
+        except ImageError as error:
+            return _MaskFacts(error=str(error))
+        height, width = mask.shape
+        error_text = None
+        if _md5(data) != self.expected_md5.get(path, _md5(data)):
+            error_text = f"{name}: differs from the file that the data version lists; restore it."
+        return _MaskFacts(width, height, int(np.count_nonzero(mask)), error_text)
+
+
+def _white_level(category: Category, images: ImageSettings, pool: ThreadPoolExecutor) -> int:
+    """Of all the train normals, so that one image's brightness does not set its own scale."""
+
+    def peak_of(image: ImageFile) -> int:
+        try:
+            peak = peak_of_16_bit(
+                category.folder / image.path, max_megapixels=images.max_megapixels
+            )
+        except ImageError:
+            return 0  # its row will say why
+        return peak or 0
+
+    return white_level_of(max(pool.map(peak_of, category.train_normals), default=0))
+
+
+def _appearance(pixels: NDArray[np.uint8]) -> _Appearance:
+    image = Image.fromarray(pixels)
+    grey = image.convert("L")
+    counts = np.array(grey.histogram(), np.float64)
+    levels = np.arange(256)
+    mean = float(counts @ levels / counts.sum())
+    samples = np.array(image.histogram(), np.int64).reshape(3, 256)
+    return _Appearance(
+        mean=mean,
+        std=float(np.sqrt(counts @ (levels - mean) ** 2 / counts.sum())),
+        clipped=float((samples[:, 0] + samples[:, 255]).sum() / samples.sum()),
+        sharpness=_sharpness(grey),
+        hash=perceptual_hash(grey),
+    )
+
+
+def _sharpness(grey: Image.Image) -> float:
+    factor = max(grey.size) / _SHARPNESS_SIDE
+    if factor > 1:
+        width, height = (max(1, round(side / factor)) for side in grey.size)
+        grey = grey.resize((width, height), Image.Resampling.BOX)
+    values = np.pad(np.asarray(grey, np.int16), 1, mode="edge")
+    centre = values[1:-1, 1:-1]
+    laplacian = values[:-2, 1:-1] + values[2:, 1:-1] + values[1:-1, :-2] + values[1:-1, 2:]
+    return float(np.var(laplacian - 4 * centre, dtype=np.float64))
+
+
+def _md5(data: bytes) -> str:
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()

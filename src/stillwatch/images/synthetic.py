@@ -1,0 +1,166 @@
+"""Synthetic anomalies with known masks, for categories that have no defect images at all.
+
+Half are CutPaste (Li, Sohn, Yoon & Pfister, "CutPaste: Self-Supervised Learning for Anomaly
+Detection and Localization", CVPR 2021, section 2.1): a patch or a thin, turned scar of an image,
+slightly jittered in colour, is pasted elsewhere on it. Half blend a strongly changed normal in
+where Perlin noise is high (Zavrtanik, Kristan & Skočaj, "DRAEM", ICCV 2021, section 3.3, where
+the blended texture is from another data set). Figures from them say little about real defects.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from stillwatch.errors import LayoutError
+
+Pixels = NDArray[np.uint8]
+Mask = NDArray[np.bool_]
+_Maker = Callable[[Pixels, int, np.random.Generator], tuple[Pixels, Mask]]
+
+VISIBLE_LEVELS = 8
+VISIBLE_SHARE = 0.5
+_TRIES = 50
+_CUTPASTE_SIDE = 256
+"""Side of the images for which the CutPaste paper gives its scars' lengths."""
+_RECOLOURINGS: tuple[Callable[[Image.Image], Image.Image], ...] = (
+    ImageOps.invert,
+    ImageOps.solarize,
+    ImageOps.equalize,
+    lambda image: ImageOps.posterize(image, 2),
+    lambda image: image.point([min(255, level + level // 2) for level in range(256)] * 3),
+    lambda image: image.point([level // 2 for level in range(256)] * 3),
+)
+
+
+@dataclass(frozen=True)
+class SyntheticAnomalies:
+    """Anomalies made from normals: equal to their normal outside the mask."""
+
+    images: Pixels
+    """uint8 (count, S, S, 3)."""
+    masks: Mask
+    """bool (count, S, S); never empty."""
+    kinds: tuple[str, ...]
+    """``cutpaste`` or ``perlin``, in turn."""
+
+
+def make_synthetic_anomalies(normals: Pixels, count: int, seed: int) -> SyntheticAnomalies:
+    """Make anomalies from normals alone, every normal used equally often.
+
+    In at least ``VISIBLE_SHARE`` of its mask's pixels an anomaly differs from its normal by
+    ``VISIBLE_LEVELS`` or more in some channel. The first anomalies do not depend on ``count``.
+
+    Args:
+        normals: uint8 (N, S, S, 3), N at least 1; test or validation normals, never calibration.
+        count: how many anomalies.
+        seed: the same seed makes the same anomalies.
+
+    Raises:
+        LayoutError: there are no normals.
+    """
+    if len(normals) == 0:
+        raise LayoutError(
+            "there are no normals to make synthetic anomalies from; add images of good parts to "
+            "test/good or train/good."
+        )
+    makers: dict[str, _Maker] = {"cutpaste": _cutpaste, "perlin": _perlin_blend}
+    kinds = tuple(list(makers)[index % 2] for index in range(count))
+    order = np.random.default_rng(seed).permutation(len(normals))
+    images = np.empty((count, *normals.shape[1:]), np.uint8)
+    masks = np.empty((count, *normals.shape[1:3]), bool)
+    for index, kind in enumerate(kinds):
+        source = int(order[index % len(normals)])
+        generator = np.random.default_rng([seed, index])
+        images[index], masks[index] = _visible(makers[kind], normals, source, generator)
+    return SyntheticAnomalies(images, masks, kinds)
+
+
+def _visible(
+    make: _Maker, normals: Pixels, source: int, generator: np.random.Generator
+) -> tuple[Pixels, Mask]:
+    normal = normals[source].astype(np.int16)
+    for _ in range(_TRIES):
+        content, mask = make(normals, source, generator)
+        difference = np.abs(content - normal).max(axis=2)
+        if np.mean(difference[mask] >= VISIBLE_LEVELS) >= VISIBLE_SHARE:
+            return np.where(mask[..., None], content, normals[source]), mask
+    # A plain surface has nothing to cut out or to blend in: a stain then.
+    stain = np.where(normal < 128, normal + 96, normal - 96).astype(np.uint8)
+    return np.where(mask[..., None], stain, normals[source]), mask
+
+
+def _cutpaste(normals: Pixels, source: int, generator: np.random.Generator) -> tuple[Pixels, Mask]:
+    size = normals.shape[1]
+    if generator.random() < 0.5:
+        area = generator.uniform(0.02, 0.15) * size**2
+        aspect = np.exp(generator.uniform(np.log(0.3), np.log(3.3)))
+        width, height, angle = np.sqrt(area * aspect), np.sqrt(area / aspect), 0.0
+    else:
+        scale = size / _CUTPASTE_SIDE
+        width, height = generator.uniform(2, 16) * scale, generator.uniform(10, 25) * scale
+        angle = generator.uniform(-45, 45)
+    columns, rows = max(1, round(width)), max(1, round(height))
+    image = Image.fromarray(normals[source])
+    left, top = generator.integers(0, size - columns + 1), generator.integers(0, size - rows + 1)
+    patch = _jittered(image.crop((left, top, left + columns, top + rows)), generator)
+    shape = Image.new("L", patch.size, 255)
+    if angle:
+        patch = patch.rotate(angle, Image.Resampling.BILINEAR, expand=True)
+        shape = shape.rotate(angle, Image.Resampling.NEAREST, expand=True)
+    left = generator.integers(0, size - patch.width + 1)
+    top = generator.integers(0, size - patch.height + 1)
+    image.paste(patch, (int(left), int(top)), shape)
+    mask = Image.new("L", image.size, 0)
+    mask.paste(shape, (int(left), int(top)))
+    return np.array(image), np.array(mask) > 0
+
+
+def _jittered(patch: Image.Image, generator: np.random.Generator) -> Image.Image:
+    values = np.asarray(patch, np.float64)
+    contrast, brightness = generator.uniform(0.9, 1.1, 2)
+    values = (contrast * (values - values.mean()) + values.mean()) * brightness
+    return Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8))
+
+
+def _perlin_blend(
+    normals: Pixels, source: int, generator: np.random.Generator
+) -> tuple[Pixels, Mask]:
+    size = normals.shape[1]
+    cells = 2 ** generator.integers(0, 6, 2)
+    noise = _perlin_noise(size, int(cells[0]), int(cells[1]), generator)
+    # The paper's 0.5, bent so that neither nothing nor most of the image is marked.
+    mask = noise > np.clip(0.5, np.quantile(noise, 0.8), np.quantile(noise, 0.995))
+    other = np.roll(
+        np.rot90(normals[generator.integers(len(normals))], int(generator.integers(4))),
+        tuple(generator.integers(size // 4, size - size // 4, 2)),
+        axis=(0, 1),
+    )
+    recoloured = Image.fromarray(np.ascontiguousarray(other))
+    for choice in generator.choice(len(_RECOLOURINGS), 2, replace=False):
+        recoloured = _RECOLOURINGS[choice](recoloured)
+    opacity = generator.uniform(0.2, 1.0)
+    blend = opacity * np.asarray(recoloured, np.float64) + (1 - opacity) * normals[source]
+    return np.rint(blend).astype(np.uint8), mask
+
+
+def _perlin_noise(
+    size: int, rows: int, columns: int, generator: np.random.Generator
+) -> NDArray[np.float64]:
+    """Gradient noise, about -1 to 1, (size, size), on a grid of rows × columns (Perlin 2002)."""
+    angles = generator.uniform(0, 2 * np.pi, (rows + 1, columns + 1))
+    y, x = (np.arange(size) + 0.5) * rows / size, (np.arange(size) + 0.5) * columns / size
+    row, column = y.astype(np.int64), x.astype(np.int64)
+    down, right = (y - row)[:, None], (x - column)[None, :]
+
+    def corner(below: int, beside: int) -> NDArray[np.float64]:
+        angle = angles[row + below][:, column + beside]
+        return np.asarray(np.sin(angle) * (down - below) + np.cos(angle) * (right - beside))
+
+    across = right**3 * (right * (6 * right - 15) + 10)
+    along = down**3 * (down * (6 * down - 15) + 10)
+    upper = corner(0, 0) * (1 - across) + corner(0, 1) * across
+    lower = corner(1, 0) * (1 - across) + corner(1, 1) * across
+    return np.asarray(np.sqrt(2) * (upper * (1 - along) + lower * along))

@@ -1,0 +1,261 @@
+"""Bundle and images in, verdicts, maps and masks out: the only inference path.
+
+Calibration, evaluation, the command line, the served model and the exported model all come through
+here. What computes the maps is a ``Scorer``, so that nothing here needs torch.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from stillwatch.bundle import Bundle
+from stillwatch.calibration import Verdict, p_values, verdict
+from stillwatch.errors import DetectorError, ImageError
+from stillwatch.images.decode import decode_image, read_bytes, read_image, resize_image
+from stillwatch.images.layout import IMAGE_SUFFIXES
+
+
+class Scorer(Protocol):
+    """Computes raw anomaly maps in float32."""
+
+    def __call__(self, images: NDArray[np.uint8], /) -> NDArray[np.float32]:
+        """Map uint8 images (B, S, S, 3) to anomaly maps float32 (B, S, S)."""
+        ...
+
+
+@dataclass(frozen=True)
+class InspectedImage:
+    """What stillwatch says about one image."""
+
+    score: float
+    """Maximum of the map, exact in float32."""
+    p_value: float
+    """Conformal p-value in [1/(n+1), 1]."""
+    verdict: Verdict
+    anomaly_map: NDArray[np.float32]
+    """(S, S), raw."""
+    mask: NDArray[np.bool_]
+    """(S, S), map > reject threshold: non-empty exactly when the verdict is reject."""
+
+
+@dataclass(frozen=True)
+class InspectedFile:
+    """An inspected image file, with its own pixels to show the result on."""
+
+    path: Path
+    pixels: NDArray[np.uint8]
+    """(height, width, 3), upright, at the file's own size."""
+    image: InspectedImage
+
+    @property
+    def width(self) -> int:
+        """Width of the file's image in pixels."""
+        return int(self.pixels.shape[1])
+
+    @property
+    def height(self) -> int:
+        """Height of the file's image in pixels."""
+        return int(self.pixels.shape[0])
+
+
+class Inspector:
+    """Judges images by a bundle's thresholds."""
+
+    def __init__(self, bundle: Bundle, scorer: Scorer, batch_size: int = 16) -> None:
+        self.bundle = bundle
+        self.scorer = scorer
+        self.batch_size = batch_size
+
+    def read(self, path: Path) -> NDArray[np.uint8]:
+        """Decode and resize an image file as the bundle's training images were: (S, S, 3).
+
+        Raises:
+            ImageError: the file is not a whole image.
+        """
+        info = self.bundle.info
+        return read_image(path, size=info.image_size, white_level=info.white_level)
+
+    def inspect(self, images: NDArray[np.uint8]) -> Iterator[InspectedImage]:
+        """Judge images uint8 (N, S, S, 3), one batch in memory at a time, in their order.
+
+        Raises:
+            DetectorError: the images are not of the bundle's size, or the maps are unusable.
+        """
+        size = self.bundle.info.image_size
+        if images.dtype != np.uint8 or images.shape[1:] != (size, size, 3):
+            raise DetectorError(
+                f"this bundle inspects uint8 images of shape (N, {size}, {size}, 3) and was given "
+                f"{images.dtype} {images.shape}. Read them with Inspector.read."
+            )
+        for maps in _maps(self.scorer, images, self.batch_size):
+            yield from self._judge(maps)
+
+    def inspect_file(self, path: Path) -> InspectedFile:
+        """Judge one image file.
+
+        Raises:
+            ImageError: the file cannot be read or is not a whole image.
+            DetectorError: the maps are unusable.
+        """
+        info = self.bundle.info
+        data = read_bytes(path)
+        decoded = decode_image(data, name=str(path), white_level=info.white_level)
+        image = resize_image(decoded.pixels, info.image_size)
+        return InspectedFile(path, decoded.pixels, next(self.inspect(image[None])))
+
+    def _judge(self, maps: NDArray[np.float32]) -> Iterator[InspectedImage]:
+        calibration = self.bundle.info.calibration
+        scores = _scores(maps)
+        masks = maps > np.float32(calibration.reject.value)
+        for score, p_value, anomaly_map, mask in zip(
+            scores.tolist(), p_values(scores, calibration.scores).tolist(), maps, masks, strict=True
+        ):
+            yield InspectedImage(score, p_value, verdict(score, calibration), anomaly_map, mask)
+
+
+def score_images(
+    scorer: Scorer, images: NDArray[np.uint8], batch_size: int = 16
+) -> NDArray[np.float32]:
+    """Image scores, float32 (N,), of uint8 images (N, S, S, 3), by the path that inspection takes.
+
+    Raises:
+        DetectorError: the maps have the wrong type or shape or are not finite.
+    """
+    scores = [_scores(maps) for maps in _maps(scorer, images, batch_size)]
+    return np.concatenate(scores) if scores else np.empty(0, np.float32)
+
+
+def bilinear(values: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
+    """Resize a map (h, w) to (height, width): plain bilinear, half-pixel centres, edges kept."""
+    if values.shape == (height, width):
+        return values
+    # Pillow's bilinear averages over an area when it shrinks, OpenCV's does not.
+    resized = cv2.resize(values, (width, height), interpolation=cv2.INTER_LINEAR)
+    # Rounding must not lift a map above its own maximum: that could cross a threshold.
+    return np.asarray(np.clip(resized, values.min(), values.max()), dtype=np.float32)
+
+
+def resize_map(anomaly_map: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
+    """Resize an anomaly map to an image's own size without losing its maximum.
+
+    ``resize_map(m, h, w) > t`` therefore has a pixel exactly when ``m > t`` has one, for every t.
+    """
+    resized = bilinear(anomaly_map, height, width).copy()
+    row, column = np.unravel_index(anomaly_map.argmax(), anomaly_map.shape)
+    resized[
+        (2 * row + 1) * height // (2 * anomaly_map.shape[0]),
+        (2 * column + 1) * width // (2 * anomaly_map.shape[1]),
+    ] = anomaly_map.max()
+    return resized
+
+
+def resize_mask_keeping_rejection(
+    mask: NDArray[np.bool_], height: int, width: int
+) -> NDArray[np.bool_]:
+    """Resize a mask to an image's own size; it keeps a pixel exactly when ``mask`` has one."""
+    cover = bilinear(mask.astype(np.float32), height, width)
+    resized = cover >= 0.5
+    if mask.any() and not resized.any():
+        resized = resize_map(mask.astype(np.float32), height, width) >= 0.5
+    return np.asarray(resized)
+
+
+def scores_agree(
+    a: ArrayLike, b: ArrayLike, thresholds: Sequence[float], tolerance: float
+) -> str | None:
+    """Whether two runs of one detector are the same to within ``tolerance``.
+
+    They agree when no score differs by more than ``tolerance`` and every image farther than that
+    from a threshold lies on the same side of it in both.
+
+    Args:
+        a: (N,) image scores of one run.
+        b: (N,) image scores of the other run, in the same order.
+        thresholds: raw scores at which a verdict changes.
+        tolerance: largest absolute difference that is allowed.
+
+    Returns:
+        None when they agree, else one sentence that says where they do not.
+    """
+    first, second = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    if first.shape != second.shape:
+        return f"{first.size} scores are compared with {second.size}"
+    if not (np.isfinite(first).all() and np.isfinite(second).all()):
+        return "some scores are not finite numbers"
+    for threshold in thresholds:
+        clear = np.maximum(np.abs(first - threshold), np.abs(second - threshold)) > tolerance
+        flipped = clear & ((first > threshold) != (second > threshold))
+        if flipped.any():
+            image = int(flipped.argmax())
+            return (
+                f"image {image} scores {first[image]:.6g} in one run and {second[image]:.6g} in "
+                f"the other, on different sides of the threshold {threshold:.6g}"
+            )
+    difference = np.abs(first - second)
+    if difference.max(initial=0.0) > tolerance:
+        worst = int(difference.argmax())
+        return (
+            f"image {worst} scores {first[worst]:.6g} in one run and {second[worst]:.6g} in the "
+            f"other, more than {tolerance:g} apart"
+        )
+    return None
+
+
+def find_images(paths: Sequence[Path]) -> list[Path]:
+    """Image files named by ``paths``: files as they are, folders searched to the bottom, sorted.
+
+    Raises:
+        ImageError: a path does not exist, or a folder holds no image.
+    """
+    found: dict[Path, None] = {}
+    for path in paths:
+        found.update(dict.fromkeys(_images_under(path)))
+    return list(found)
+
+
+def _images_under(path: Path) -> list[Path]:
+    if not path.exists():
+        raise ImageError(f"{path}: no such file or folder. Check the path.")
+    if not path.is_dir():
+        return [path]
+    images = sorted(
+        file
+        for file in path.rglob("*")
+        if file.suffix.lower() in IMAGE_SUFFIXES
+        and file.is_file()
+        and not any(part.startswith(".") for part in file.relative_to(path).parts)
+    )
+    if not images:
+        raise ImageError(
+            f"{path}: holds no image. Images end in {', '.join(sorted(IMAGE_SUFFIXES))}."
+        )
+    return images
+
+
+def _maps(
+    scorer: Scorer, images: NDArray[np.uint8], batch_size: int
+) -> Iterator[NDArray[np.float32]]:
+    for start in range(0, len(images), batch_size):
+        batch = np.ascontiguousarray(images[start : start + batch_size])
+        maps = scorer(batch)
+        if maps.dtype != np.float32 or maps.shape != batch.shape[:3]:
+            raise DetectorError(
+                f"the scorer returned {maps.dtype} maps of shape {maps.shape} for images of shape "
+                f"{batch.shape}; it must return float32 {batch.shape[:3]}. Mend the method."
+            )
+        # A score that is not a number is above no threshold: it would pass.
+        if not np.isfinite(maps).all():
+            raise DetectorError(
+                "the anomaly maps are not finite numbers, so no verdict can be given: the detector "
+                "is broken. Train it again, with a smaller learning rate."
+            )
+        yield maps
+
+
+def _scores(maps: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.asarray(maps.reshape(len(maps), -1).max(axis=1), dtype=np.float32)

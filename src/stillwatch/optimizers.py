@@ -1,0 +1,87 @@
+"""An optimiser that needs fewer steps than Adam for kernels that a normalisation follows."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+_ITERATIONS = 5
+_ADAM_BETAS = (0.9, 0.99)
+_ADAM_SHARE = 0.25
+
+
+class Muon(torch.optim.Optimizer):
+    """Orthogonalised momentum for kernels, Adam for vectors.
+
+    Jordan and others, "Muon: an optimizer for hidden layers in neural networks", 2024,
+    kellerjordan.github.io/posts/muon. Our own: a step is ``lr`` times the kernel's norm, since a
+    normalisation (or the cosine of the loss) makes the scale of a kernel meaningless; vectors
+    (biases, normalisation weights) take Adam's steps at a quarter of ``lr``.
+
+    Args:
+        params: to be trained.
+        lr: length of a step relative to the norm of the kernel.
+        momentum: decay of the gradient's moving average, used in Nesterov's form.
+    """
+
+    def __init__(self, params: Iterable[nn.Parameter], lr: float, momentum: float = 0.9) -> None:
+        super().__init__(params, {"lr": lr, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Take one step along the gradients."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    step = _kernel_step if parameter.ndim > 1 else _vector_step
+                    step(parameter, parameter.grad, self.state[parameter], group)
+
+
+def orthogonalised(matrix: Tensor) -> Tensor:
+    """Nearly the orthogonal factor of a matrix's polar decomposition (singular values near 1).
+
+    Newton-Schulz iterations with a quintic polynomial. They run on the smaller Gram matrix, so that
+    a long matrix is multiplied twice and not in every iteration.
+    """
+    tall = matrix.shape[0] > matrix.shape[1]
+    wide = matrix.T if tall else matrix
+    wide = wide / (wide.norm() + 1e-7)
+    gram = wide @ wide.T
+    total = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    a, b, c = _COEFFICIENTS
+    for _ in range(_ITERATIONS):
+        factor = b * gram + c * (gram @ gram)
+        factor.diagonal().add_(a)
+        total = factor @ total
+        gram = factor @ gram @ factor
+    result: Tensor = total @ wide
+    return result.T if tall else result
+
+
+def _kernel_step(
+    kernel: Tensor, gradient: Tensor, state: dict[str, Tensor], group: dict[str, Any]
+) -> None:
+    if not state:
+        state["momentum"] = torch.zeros_like(kernel)
+    state["momentum"].lerp_(gradient, 1 - group["momentum"])
+    direction = gradient.lerp(state["momentum"], group["momentum"])
+    update = orthogonalised(direction.flatten(1)).reshape(direction.shape)
+    kernel.sub_(update * (group["lr"] * kernel.norm() / (update.norm() + 1e-8)))
+
+
+def _vector_step(
+    vector: Tensor, gradient: Tensor, state: dict[str, Tensor], group: dict[str, Any]
+) -> None:
+    if not state:
+        state["mean"] = torch.zeros_like(vector)
+        state["square"] = torch.zeros_like(vector)
+        state["step"] = torch.zeros(())
+    state["step"] += 1
+    mean_decay, square_decay = _ADAM_BETAS
+    state["mean"].lerp_(gradient, 1 - mean_decay)
+    state["square"].lerp_(gradient.square(), 1 - square_decay)
+    mean = state["mean"] / (1 - mean_decay ** state["step"])
+    square = state["square"] / (1 - square_decay ** state["step"])
+    vector.sub_(_ADAM_SHARE * group["lr"] * mean / (square.sqrt() + 1e-8))

@@ -1,0 +1,30 @@
+"""Pictures of a detector's work, for people: heat overlays, a gallery, histograms and curves.
+
+Everything is drawn on ``Figure`` objects of its own, without pyplot and its global state, so that
+threads can draw side by side.
+"""
+
+from stillwatch.pictures.charts import (
+    EpochLosses,
+    loss_curve,
+    pro_curve,
+    roc_curve,
+    score_histogram,
+)
+from stillwatch.pictures.gallery import GalleryItem, choose_items, gallery, map_limits
+from stillwatch.pictures.overlays import overlay
+from stillwatch.pictures.style import save_figure
+
+__all__ = [
+    "EpochLosses",
+    "GalleryItem",
+    "choose_items",
+    "gallery",
+    "loss_curve",
+    "map_limits",
+    "overlay",
+    "pro_curve",
+    "roc_curve",
+    "save_figure",
+    "score_histogram",
+]

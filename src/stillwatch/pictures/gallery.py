@@ -1,0 +1,235 @@
+"""A page of test images with what the detector saw in them, its mistakes first."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from stillwatch.calibration import Threshold, Verdict
+from stillwatch.inspection import resize_map
+from stillwatch.pictures.overlays import (
+    TRUTH_COLOUR,
+    draw_contour,
+    heat_colours,
+    heat_share,
+    overlay,
+)
+from stillwatch.pictures.style import INK, MUTED, VERMILLION, heading, new_figure
+
+_NORMAL = "good"
+_ROWS_PER_BLOCK = 8
+_TILE_INCHES = 1.45
+_BLOCK_INCHES = 5.7 * _TILE_INCHES
+_HEAD_INCHES = 1.5
+_MARGIN_INCHES = 0.1
+_THUMBNAIL = 240
+_COLUMNS = ("image", "ground truth", "anomaly map", "overlay and mask")
+
+
+@dataclass(frozen=True)
+class GalleryItem:
+    """One inspected test image."""
+
+    name: str
+    """Shown under the defect type: the path in the category."""
+    defect_type: str
+    """``good`` for normals."""
+    pixels: NDArray[np.uint8]
+    """(H, W, 3)."""
+    truth: NDArray[np.bool_] | None
+    """Ground truth of any size; None where there is none."""
+    anomaly_map: NDArray[np.float32]
+    """(h, w), raw."""
+    mask: NDArray[np.bool_]
+    """Of any size, non-empty exactly when the verdict is reject."""
+    score: float
+    p_value: float
+    verdict: Verdict
+
+    @property
+    def false_pass(self) -> bool:
+        """A defect that nobody would see."""
+        return self.defect_type != _NORMAL and self.verdict == "pass"
+
+    @property
+    def false_reject(self) -> bool:
+        """A good part thrown away."""
+        return self.defect_type == _NORMAL and self.verdict == "reject"
+
+
+def gallery(
+    items: Sequence[GalleryItem],
+    *,
+    reject: Threshold,
+    title: str,
+    limit: int = 16,
+    synthetic: bool = False,
+) -> Figure:
+    """Draw test images: image, ground truth, map, overlay, and what was said about them.
+
+    All maps share one colour scale, with the reject threshold in its middle.
+
+    Args:
+        items: all test images, at least one; :func:`choose_items` picks those to show.
+        reject: the threshold above which an image is rejected.
+        title: above the figure.
+        limit: most images to show.
+        synthetic: the anomalies are made, not photographed; the picture says so.
+    """
+    shown = choose_items(items, limit, reject.value)
+    limits = map_limits([item.anomaly_map for item in items], reject.value)
+    blocks = -(-len(shown) // _ROWS_PER_BLOCK)
+    rows = min(len(shown), _ROWS_PER_BLOCK)
+    width, height = blocks * _BLOCK_INCHES, rows * _TILE_INCHES + _HEAD_INCHES
+    figure = new_figure(width, height)
+    figure.set_layout_engine("none")
+    _write_heading(figure, heading(title, synthetic, width), _summary(items, len(shown)))
+    _draw_scale(figure, limits, reject)
+    for number, item in enumerate(shown):
+        block, row = divmod(number, _ROWS_PER_BLOCK)
+        left, bottom = block * _BLOCK_INCHES + _MARGIN_INCHES, (rows - 1 - row) * _TILE_INCHES
+        place = (left / width, bottom / height, 5.6 * _TILE_INCHES / width, _TILE_INCHES / height)
+        axes = figure.add_axes(place)
+        axes.set(xlim=(0, 5.6), ylim=(0, 1))
+        axes.set_axis_off()
+        _draw_item(axes, item, limits, reject)
+        if row == 0:
+            for column, name in enumerate(_COLUMNS):
+                axes.text(column, 1.03, name, fontsize=8, color=MUTED)
+    return figure
+
+
+def choose_items(items: Sequence[GalleryItem], limit: int, reject: float) -> list[GalleryItem]:
+    """Pick what to show: false passes, then false rejects, then the others.
+
+    False rejects keep a quarter of the page. The others take turns by defect type, each type's
+    image nearest to the threshold first.
+    """
+    passes = sorted((item for item in items if item.false_pass), key=lambda item: item.score)
+    rejects = sorted((item for item in items if item.false_reject), key=lambda item: -item.score)
+    chosen = passes[: limit - min(len(rejects), limit // 4)]
+    chosen += rejects[: limit - len(chosen)]
+    waiting: dict[str, list[GalleryItem]] = defaultdict(list)
+    for item in sorted(items, key=lambda item: abs(item.score - reject)):
+        if not (item.false_pass or item.false_reject):
+            waiting[item.defect_type].append(item)
+    turns = [
+        (turn, defect_type, item)
+        for defect_type, queue in waiting.items()
+        for turn, item in enumerate(queue)
+    ]
+    turns.sort(key=lambda entry: entry[:2])
+    return chosen + [item for _, _, item in turns[: limit - len(chosen)]]
+
+
+def map_limits(maps: Sequence[NDArray[np.float32]], reject: float) -> tuple[float, float]:
+    """Return the raw values of the darkest and brightest colour.
+
+    The darkest is the median of all pixels, that is, quiet surface; the threshold is in the middle.
+    """
+    quiet = float(np.median(np.concatenate([part.ravel() for part in maps])))
+    reach = max(reject - quiet, abs(reject) * 1e-6, 1e-12)
+    return reject - reach, reject + reach
+
+
+def _draw_item(
+    axes: Axes, item: GalleryItem, limits: tuple[float, float], reject: Threshold
+) -> None:
+    """Draw one row in units of tiles: four pictures, then words."""
+    small = _thumbnail(item.pixels)
+    height, width = small.shape[:2]
+    low, high = limits
+    heat = heat_share(resize_map(item.anomaly_map, height, width), low, high)
+    truth = item.truth if item.truth is not None and item.truth.any() else None
+    tiles = (
+        small,
+        np.full_like(small, 245) if truth is None else draw_contour(small, truth, TRUTH_COLOUR),
+        heat_colours(heat),
+        overlay(small, item.anomaly_map, item.mask, vmin=low, vmax=high),
+    )
+    across, up = 0.96 * width / max(small.shape), 0.96 * height / max(small.shape)
+    for column, tile in enumerate(tiles):
+        axes.imshow(tile, extent=(column, column + across, 0.96 - up, 0.96), aspect="auto")
+    axes.set(xlim=(0, 5.6), ylim=(0, 1))
+    if truth is None:
+        words = "normal" if item.defect_type == _NORMAL else "no mask"
+        axes.text(1 + across / 2, 0.96 - up / 2, words, ha="center", va="center", color=MUTED)
+    _write_verdict(axes, item, reject)
+
+
+def _thumbnail(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    height, width = pixels.shape[:2]
+    scale = _THUMBNAIL / max(height, width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(pixels, size, interpolation=how), dtype=np.uint8)
+
+
+def _write_verdict(axes: Axes, item: GalleryItem, reject: Threshold) -> None:
+    if item.false_pass:
+        said, colour = "FALSE PASS", VERMILLION
+    elif item.false_reject:
+        said, colour = "FALSE REJECT", VERMILLION
+    else:
+        said, colour = item.verdict, INK
+    lines = (
+        (item.defect_type, 10, "bold", INK),
+        (item.name, 7, "normal", MUTED),
+        (said, 10, "bold", colour),
+        (f"score {item.score:.4g}{_against(item.score, reject.value)}", 8, "normal", INK),
+        (f"p = {item.p_value:.3f}", 8, "normal", INK),
+    )
+    for place, (text, size, weight, ink) in enumerate(lines):
+        axes.text(
+            4.06,
+            0.8 - 0.15 * place,
+            text,
+            fontsize=size,
+            fontweight=weight,
+            color=ink,
+            va="center",
+        )
+
+
+def _against(score: float, threshold: float) -> str:
+    if threshold <= 0:
+        return ""
+    return f" = {score / threshold:.2f} × threshold"
+
+
+def _write_heading(figure: Figure, title: str, summary: str) -> None:
+    width, height = figure.get_size_inches()
+    left = _MARGIN_INCHES / width
+    figure.text(left, 1 - 0.1 / height, title, fontsize=12, fontweight="bold", color=INK, va="top")
+    level = 0.26 + 0.2 * len(title.splitlines())
+    figure.text(left, 1 - level / height, summary, fontsize=9, color=MUTED)
+
+
+def _summary(items: Sequence[GalleryItem], shown: int) -> str:
+    passes = sum(item.false_pass for item in items)
+    rejects = sum(item.false_reject for item in items)
+    anomalies = sum(item.defect_type != _NORMAL for item in items)
+    return (
+        f"false passes: {passes} of {anomalies} anomalies · "
+        f"false rejects: {rejects} of {len(items) - anomalies} normals · "
+        f"{shown} of {len(items)} test images shown, mistakes first"
+    )
+
+
+def _draw_scale(figure: Figure, limits: tuple[float, float], reject: Threshold) -> None:
+    width, height = figure.get_size_inches()
+    level = 1 - 0.92 / height
+    figure.text(_MARGIN_INCHES / width, level, "anomaly map", fontsize=8, color=MUTED)
+    axes = figure.add_axes((1.0 / width, level, 2.4 / width, 0.12 / height))
+    axes.imshow(heat_colours(np.linspace(0, 1, 256, dtype=np.float32)[None]), aspect="auto")
+    axes.set_yticks([])
+    axes.set_xticks(
+        [0, 127.5, 255], ["quiet", f"reject above {reject.value:.3g}", f"{limits[1]:.3g}"]
+    )
+    axes.spines[:].set_visible(False)
+    axes.tick_params(labelsize=8, labelcolor=MUTED, color=MUTED, length=3)

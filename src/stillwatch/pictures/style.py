@@ -1,0 +1,59 @@
+"""What all pictures have in common: colours, clean axes, a heading, a way to the disk.
+
+Colours are those of Okabe and Ito, which people with any kind of colour vision can tell apart.
+"""
+
+from pathlib import Path
+from textwrap import wrap
+
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+from stillwatch.files import atomic_file
+
+BLUE, VERMILLION, GREEN = "#0072B2", "#D55E00", "#009E73"
+INK, MUTED, HAIRLINE = "#222222", "#6b6b6b", "#dddddd"
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG, atomically and without a date or version in it.
+
+    Raises:
+        StorageError: the folder cannot be written to or the disk is full.
+    """
+    with atomic_file(path) as temporary:
+        figure.savefig(temporary, format="png", metadata={"Software": None})
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty white figure, in inches at 100 dpi, that belongs to nobody else."""
+    figure = Figure(figsize=(width, height), dpi=100, layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def heading(title: str, synthetic: bool, width: float) -> str:
+    """Return the title, with a mark if the anomalies are made, broken to fit a width in inches."""
+    lines = wrap(title, int(width * 11))
+    return "\n".join([*lines, "synthetic anomalies"] if synthetic else lines)
+
+
+def plain_log_ticks(axis: Axis, low: float, high: float) -> None:
+    """Make a log axis from ``low`` to ``high`` show ordinary numbers, and enough of them."""
+    steps = (1, 2, 5) if high / low < 1000 else (1,)
+    axis.set_major_locator(LogLocator(subs=steps))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def clean(axes: Axes) -> Axes:
+    """Take away what carries no information and return the axes."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(MUTED)
+    axes.tick_params(colors=MUTED, labelsize=9)
+    axes.xaxis.label.set_color(INK)
+    axes.yaxis.label.set_color(INK)
+    return axes

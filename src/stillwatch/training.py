@@ -1,0 +1,241 @@
+"""The one training loop: every method's phases, seeded, resumable, watched on validation normals.
+
+Every epoch starts from a seed made of the setting, the phase and the epoch, and no random state is
+carried from one epoch to the next: a training resumed from a checkpoint therefore takes the steps
+that it would have taken anyway.
+"""
+
+import hashlib
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from stillwatch.checkpoints import Checkpoint, grouped, load_checkpoint, save_checkpoint
+from stillwatch.detectors.base import Detector, Phase
+from stillwatch.devices import choose_device as choose_device
+from stillwatch.devices import full_precision, mixed_precision
+from stillwatch.errors import TrainingError
+from stillwatch.settings import TrainingSettings
+from stillwatch.training_data import Normals
+from stillwatch.training_job import EpochReport as EpochReport
+from stillwatch.training_state import PhaseState
+
+_STATISTICS_BATCH = 16
+
+
+@dataclass(frozen=True)
+class TrainingSummary:
+    """How a whole training went."""
+
+    seconds: float
+    kept_epochs: dict[str, int]
+    """Phase -> the epoch whose weights were kept."""
+    resumed: bool
+    epochs: tuple[EpochReport, ...]
+
+
+def train(
+    detector: Detector,
+    *,
+    train_images: NDArray[np.uint8],
+    validation_images: NDArray[np.uint8],
+    settings: TrainingSettings,
+    device: torch.device,
+    checkpoint: Path | None,
+    on_epoch: Callable[[EpochReport], None],
+) -> TrainingSummary:
+    """Train ``detector`` in place; it is left on ``device``, in eval mode, ready to score.
+
+    Args:
+        detector: as ``build_detector`` made it.
+        train_images: uint8 (N, S, S, 3), the only images that weights are fitted to.
+        validation_images: uint8 (M, S, S, 3), normals that choose the epoch and set statistics.
+        settings: seed and checkpoint interval.
+        device: where to train.
+        checkpoint: folder to resume from and to write to; None: no checkpoints.
+        on_epoch: called after every epoch that this call trains.
+
+    Raises:
+        TrainingError: no images, a loss that is not finite, or not enough GPU memory.
+        StorageError: the checkpoint cannot be written.
+    """
+    for part, images in (("train", train_images), ("validation", validation_images)):
+        if len(images) == 0:
+            raise TrainingError(f"there are no {part} normals. Add good images to train/good.")
+    detector.to(device).to(memory_format=torch.channels_last).eval()
+    training = _Training(
+        detector=detector,
+        normals=Normals(train_images, detector.teacher, device),
+        validation=Normals(validation_images, detector.teacher, device),
+        settings=settings,
+        device=device,
+        checkpoint=checkpoint,
+        identity=_identity(detector, settings, train_images, validation_images),
+        on_epoch=on_epoch,
+    )
+    try:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            return training.run()
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            f"{device} has not enough memory for detector '{detector.name}'. Lower its batch_size "
+            "or images.size, or set training.device to cpu."
+        ) from error
+
+
+@dataclass
+class _Training:
+    detector: Detector
+    normals: Normals
+    validation: Normals
+    settings: TrainingSettings
+    device: torch.device
+    checkpoint: Path | None
+    identity: str
+    on_epoch: Callable[[EpochReport], None]
+    reports: list[EpochReport] = field(default_factory=list)
+    kept_epochs: dict[str, int] = field(default_factory=dict)
+    started: float = field(default_factory=time.monotonic)
+
+    def run(self) -> TrainingSummary:
+        saved = load_checkpoint(self.checkpoint, self.identity) if self.checkpoint else None
+        if saved is None:
+            self._seed("prepare")
+            with torch.no_grad(), full_precision(self.device):
+                self.detector.prepare(self.normals.batches(_STATISTICS_BATCH))
+        else:
+            self._take_up(saved)
+        phases = self.detector.phases()
+        reached = 0 if saved is None else saved.state["phase"]
+        for index in range(reached, len(phases)):
+            state = PhaseState.start(phases[index])
+            if saved is not None and index == reached:
+                state.restore(saved)
+            self._run_phase(state, index, phases)
+        self.detector.eval()
+        self._seed("finalize")
+        with torch.no_grad(), full_precision(self.device):
+            self.detector.finalize(self.validation.batches(_STATISTICS_BATCH))
+        return TrainingSummary(
+            self._seconds(), self.kept_epochs, saved is not None, tuple(self.reports)
+        )
+
+    def _run_phase(self, state: PhaseState, index: int, phases: list[Phase]) -> None:
+        phase = state.phase
+        began, done_before = time.monotonic(), state.epochs_done
+        for epoch in range(state.epochs_done, phase.epochs):
+            self._seed(f"{index}/{epoch}")
+            train_loss = self._train_epoch(state, epoch)
+            self._seed(f"{index}/validation")
+            validation_loss = self._validate(state, epoch)
+            self._require_finite(phase, epoch, train_loss, validation_loss)
+            state.epochs_done = epoch + 1
+            epochs_left = sum(later.epochs for later in phases[index:]) - state.epochs_done
+            seconds_per_epoch = (time.monotonic() - began) / (state.epochs_done - done_before)
+            report = EpochReport(
+                phase=phase.name,
+                epoch=epoch,
+                epochs=phase.epochs,
+                train_loss=train_loss,
+                validation_loss=validation_loss,
+                seconds=self._seconds(),
+                seconds_left=epochs_left * seconds_per_epoch,
+            )
+            self.reports.append(report)
+            if state.epochs_done % self.settings.checkpoint_every == 0 or epoch + 1 == phase.epochs:
+                self._save(state, index)
+            self.on_epoch(report)
+        phase.module.load_state_dict(state.kept)
+        phase.module.eval()
+        self.kept_epochs[phase.name] = state.kept_epoch
+
+    def _train_epoch(self, state: PhaseState, epoch: int) -> float:
+        phase = state.phase
+        phase.module.train()
+        total = torch.zeros((), device=self.device)
+        steps = math.ceil(len(self.normals) / phase.batch_size)
+        order = torch.randperm(len(self.normals))
+        batches = self.normals.batches(phase.batch_size, order)
+        for step, batch in enumerate(batches, start=epoch * steps):
+            state.set_learning_rate((step + 0.5) / (phase.epochs * steps))
+            with mixed_precision(self.device):
+                loss = phase.loss(batch)
+            state.optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            state.optimizer.step()
+            state.update_average(step)
+            total += loss.detach() * len(batch)
+        return float(total) / len(self.normals)
+
+    @torch.no_grad()
+    def _validate(self, state: PhaseState, epoch: int) -> float:
+        phase = state.phase
+        total = torch.zeros((), device=self.device)
+        with state.averaged_weights():
+            phase.module.eval()
+            for batch in self.validation.batches(phase.batch_size):
+                with mixed_precision(self.device):
+                    total += phase.loss(batch) * len(batch)
+            loss = float(total) / len(self.validation)
+            state.keep_if_better(loss, epoch)
+        return loss
+
+    def _require_finite(self, phase: Phase, epoch: int, *losses: float) -> None:
+        if not all(math.isfinite(loss) for loss in losses):
+            raise TrainingError(
+                f"detector '{self.detector.name}', phase '{phase.name}', epoch {epoch}: the "
+                f"training loss is {losses[0]} and the validation loss {losses[1]}. Lower "
+                f"detectors.{self.detector.name}.learning_rate."
+            )
+
+    def _save(self, state: PhaseState, index: int) -> None:
+        if self.checkpoint is None:
+            return
+        values = {
+            "identity": self.identity,
+            "phase": index,
+            "kept_epochs": self.kept_epochs,
+            "seconds": self._seconds(),
+            "reports": [asdict(report) for report in self.reports],
+        }
+        tensors = grouped(detector=_without_teacher(self.detector))
+        checkpoint = Checkpoint(values | state.values(), tensors | state.tensors())
+        save_checkpoint(self.checkpoint, checkpoint)
+
+    def _take_up(self, saved: Checkpoint) -> None:
+        own = self.detector.state_dict()
+        self.detector.load_state_dict(own | saved.group("detector"))
+        self.reports = [EpochReport(**report) for report in saved.state["reports"]]
+        self.kept_epochs = saved.state["kept_epochs"]
+        self.started -= saved.state["seconds"]
+
+    def _seed(self, moment: str) -> None:
+        digest = hashlib.sha256(f"{self.settings.seed}/{moment}".encode()).digest()
+        torch.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+    def _seconds(self) -> float:
+        return time.monotonic() - self.started
+
+
+def _without_teacher(detector: Detector) -> dict[str, Tensor]:
+    state = detector.state_dict()
+    return {name: value for name, value in state.items() if not name.startswith("teacher.")}
+
+
+def _identity(detector: Detector, settings: TrainingSettings, *images: NDArray[np.uint8]) -> str:
+    """What must be the same for a checkpoint to be of this training."""
+    digest = hashlib.sha256(
+        f"{detector.name}/{detector.version}/{detector.settings.model_dump_json()}/"
+        f"{detector.teacher.digest}/{settings.seed}".encode()
+    )
+    for part in images:
+        digest.update(str(part.shape).encode())
+        digest.update(np.ascontiguousarray(part).data)
+    return digest.hexdigest()

@@ -1,0 +1,271 @@
+"""Evaluation of one trained detector, or reading back what MLflow already holds."""
+
+import re
+import tempfile
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from pydantic import BaseModel, ConfigDict
+
+from stillwatch.bundle import BundleInfo, read_bundle
+from stillwatch.errors import TrackingError
+from stillwatch.evaluation import NORMAL, Evaluation, ImageRow, TestImages, evaluate
+from stillwatch.files import write_json
+from stillwatch.inspection import Inspector
+from stillwatch.settings import Settings
+from tasks.evidence import write_pictures
+from tasks.examine import ExaminedCategory
+from tasks.locks import exclusive
+from tasks.testset import read_test_set
+from tasks.tracking import BUNDLE, EVALUATED, STAGE, Tracking, figures, milliseconds, open_tracking
+from tasks.train import TrainedDetector
+from tasks.version import DataVersion
+
+Interval = tuple[float, float]
+
+RESULT_FILE = "evaluation.json"
+SCORES_FILE = "scores.parquet"
+FROM_NORMALS_ONLY = frozenset({"false_alarm_rate", "review_rate"})
+"""Figures that no anomaly, real or synthetic, takes part in."""
+
+
+class GroupResult(BaseModel):
+    """False alarms on the test normals of one group."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    normals: int
+    false_alarms: int
+    rate: float
+    interval: Interval
+
+
+class DetectorResult(BaseModel):
+    """Everything that is reported about one detector; the run's ``evaluation.json``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    category: str
+    detector: str
+    fingerprint: str
+    run_id: str
+    data_version: str
+    synthetic: bool
+    """Its anomalies are made, not photographed."""
+    test_normals_from: str
+    """``test``, or ``validation`` where the category has no ``test/good``."""
+    metrics: dict[str, float]
+    intervals: dict[str, Interval]
+    recall_by_defect: dict[str, float]
+    false_alarms: dict[str, float | Interval]
+    false_alarms_by_group: dict[str, GroupResult]
+    evaluation_size: int
+    threshold: float
+    review_threshold: float
+    alpha: float
+    alpha_review: float
+    n_calibration: int
+    calibration_groups: int
+    """0 without a group pattern."""
+    bound: float
+    rate_95: float
+    train_seconds: float
+    ms_per_image: float
+    evaluated_at: int
+    """Milliseconds since 1970."""
+    reused: bool = False
+    """Trained by an earlier retraining."""
+
+
+def evaluate_detector(
+    trained: TrainedDetector, category: ExaminedCategory, *, data: DataVersion, settings: Settings
+) -> DetectorResult:
+    """Judge a detector on the test images and put the evidence into its run, once.
+
+    Args:
+        trained: names the run that holds the bundle.
+        category: the one that it was trained on.
+        data: the data version that ``category`` belongs to.
+        settings: all of them.
+
+    Raises:
+        StillwatchError: a damaged bundle, no usable test image, or a store that does not answer.
+    """
+    tracking = open_tracking(settings)
+    title = f"{trained.category}/{trained.detector}"
+    with exclusive(settings, f"evaluate-{trained.run_id}", f"evaluating {title}"):
+        if tracking.tags(trained.run_id).get(STAGE) == EVALUATED:
+            result = read_result(tracking, trained.run_id)
+        else:
+            test = read_test_set(category, settings.evaluation)
+            with (
+                tracking.artifact(trained.run_id, BUNDLE) as bundle,
+                tempfile.TemporaryDirectory(prefix="stillwatch-") as evidence,
+            ):
+                result = _evaluate(bundle, Path(evidence), trained, test, data, settings)
+                _record(tracking, result, data, Path(evidence))
+    return result.model_copy(update={"reused": trained.reused})
+
+
+evaluate_task = task(
+    name="evaluate",
+    task_run_name="evaluate {trained.category}/{trained.detector}",
+    cache_policy=NO_CACHE,
+)(evaluate_detector)
+
+
+def read_result(tracking: Tracking, run_id: str) -> DetectorResult:
+    """Read what an earlier evaluation stored in its run.
+
+    Raises:
+        TrackingError: the run holds no readable result.
+    """
+    with tracking.artifact(run_id, RESULT_FILE) as path:
+        try:
+            return DetectorResult.model_validate_json(path.read_bytes())
+        except ValueError as error:
+            raise TrackingError(
+                f"{RESULT_FILE} of run {run_id} at {tracking.uri} is damaged ({error}). Delete "
+                "the run in MLflow and retrain: the figures are computed again."
+            ) from error
+
+
+def read_scores(tracking: Tracking, run_id: str) -> list[ImageRow]:
+    """Read the per-image table that an evaluation stored in its run.
+
+    Raises:
+        TrackingError: the run holds none.
+    """
+    with tracking.artifact(run_id, SCORES_FILE) as path:
+        rows: list[ImageRow] = pq.read_table(path).to_pylist()
+    return rows
+
+
+def named_metrics(result: DetectorResult) -> dict[str, float]:
+    """All figures under the names that they have in MLflow.
+
+    A figure that synthetic anomalies take part in is called ``synthetic_…``, so that no chart
+    mixes it with real ones; the ends of its interval are ``…_low`` and ``…_high``.
+    """
+    named = dict(result.metrics)
+    for name, (low, high) in result.intervals.items():
+        named |= {f"{name}_low": low, f"{name}_high": high}
+    for defect, recall in result.recall_by_defect.items():
+        named[f"recall/{_metric_name(defect)}"] = recall
+    for place, rate in result.false_alarms.items():
+        if isinstance(rate, float):
+            named[f"false_alarm_rate/{place}"] = rate
+    if result.synthetic:
+        named = {
+            name if _from_normals_only(name) else f"synthetic_{name}": value
+            for name, value in named.items()
+        }
+    return named | {"ms_per_image": result.ms_per_image}
+
+
+def _evaluate(
+    bundle_folder: Path,
+    evidence: Path,
+    trained: TrainedDetector,
+    test: TestImages,
+    data: DataVersion,
+    settings: Settings,
+) -> DetectorResult:
+    # Reading back and listing need no torch, which takes seconds to import.
+    from stillwatch.torch_scorer import load_scorer
+
+    bundle = read_bundle(bundle_folder)
+    inspector = Inspector(bundle, load_scorer(bundle, settings.training.device))
+    evaluation = evaluate(inspector, test, settings=settings.evaluation)
+    result = _result(trained, evaluation, bundle.info, data)
+    write_json(evidence / RESULT_FILE, result.model_dump(mode="json"))
+    pq.write_table(pa.Table.from_pylist(list(map(dict, evaluation.rows))), evidence / SCORES_FILE)
+    write_pictures(evidence / "pictures", bundle.info, test, evaluation)
+    return result
+
+
+def _result(
+    trained: TrainedDetector, evaluation: Evaluation, info: BundleInfo, data: DataVersion
+) -> DetectorResult:
+    reject, review = info.calibration.reject, info.calibration.review
+    return DetectorResult(
+        category=trained.category,
+        detector=trained.detector,
+        fingerprint=trained.fingerprint,
+        run_id=trained.run_id,
+        data_version=data.dir_hash,
+        synthetic=evaluation.synthetic,
+        test_normals_from=_origin_of_normals(evaluation),
+        metrics=evaluation.metrics,
+        intervals=evaluation.intervals,
+        recall_by_defect=evaluation.recall_by_defect,
+        false_alarms=dict(evaluation.false_alarms),
+        false_alarms_by_group={
+            name: GroupResult(**vars(group)) for name, group in evaluation.by_group.items()
+        },
+        evaluation_size=evaluation.evaluation_size,
+        threshold=reject.value,
+        review_threshold=review.value,
+        alpha=reject.alpha,
+        alpha_review=review.alpha,
+        n_calibration=reject.n,
+        calibration_groups=len(info.groups),
+        bound=reject.bound,
+        rate_95=reject.rate_95,
+        train_seconds=info.training.seconds,
+        ms_per_image=evaluation.ms_per_image,
+        evaluated_at=milliseconds(),
+    )
+
+
+def _record(tracking: Tracking, result: DetectorResult, data: DataVersion, evidence: Path) -> None:
+    tracking.log_folder(result.run_id, evidence)
+    tracking.log(
+        result.run_id,
+        metrics=figures(
+            named_metrics(result),
+            timestamp=result.evaluated_at,
+            dataset=(result.category, data.dir_hash),
+        ),
+        tags={
+            "stillwatch.synthetic": str(result.synthetic).lower(),
+            "stillwatch.test_normals_from": result.test_normals_from,
+            "stillwatch.evaluation_size": result.evaluation_size,
+            "mlflow.note.content": _note(result),
+        },
+    )
+    tracking.log(result.run_id, tags={STAGE: EVALUATED})
+    tracking.end_run(result.run_id, "FINISHED")
+
+
+def _note(result: DetectorResult) -> str:
+    lines = [
+        f"**{result.detector}** on **{result.category}**, pixel figures at "
+        f"{result.evaluation_size}×{result.evaluation_size}.",
+        f"Rejects above {result.threshold:.6g}: at most {result.bound:.2%} false alarms on average "
+        f"({result.n_calibration} calibration normals, asked for {result.alpha:.2%}).",
+    ]
+    if result.synthetic:
+        lines.append(
+            "**synthetic**: the category has no defect image, so the anomalies are made. These "
+            "figures say that the detector works, not how well it will do on real defects."
+        )
+    if result.test_normals_from != "test":
+        lines.append("There is no test/good: the validation normals stand in for it.")
+    return "\n\n".join(lines)
+
+
+def _origin_of_normals(evaluation: Evaluation) -> str:
+    normals = [row["path"] for row in evaluation.rows if row["defect_type"] == NORMAL]
+    return "validation" if any(path.startswith("train/") for path in normals) else "test"
+
+
+def _from_normals_only(name: str) -> bool:
+    return any(name.startswith(figure) for figure in FROM_NORMALS_ONLY)
+
+
+def _metric_name(text: str) -> str:
+    return re.sub(r"[^\w.\- ]", "_", text)

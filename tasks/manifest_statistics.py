@@ -1,0 +1,221 @@
+"""What a manifest says about its images together: usual values, duplicates, outliers.
+
+Pure functions; the judgement is left to the expectations.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stillwatch.images.layout import unsafe_name
+from stillwatch.images.manifest import ImageFacts, Manifest, hash_distance_matrix
+
+FEWEST_FOR_STATISTICS = 3
+"""With fewer images 'usual for this category' means nothing."""
+
+MAD_TO_SIGMA = 1.4826
+"""Median absolute deviation of a normal distribution to its standard deviation."""
+
+SHARPNESS_FLOOR = 0.1
+"""Smallest sigma of log sharpness: at z = 8 a factor of 2.2 in the variance of the Laplacian."""
+
+EXPOSURE_FLOOR = 0.05
+"""Smallest sigma of the logit of brightness: at z = 8 about 25 grey values from mid-grey."""
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """Another image with a similar perceptual hash."""
+
+    path: str
+    distance: int
+    """Hamming distance of the two hashes, 0..256 bits."""
+
+
+@dataclass(frozen=True)
+class ImageStatistics:
+    """One image beside its category; None where it is not judged or cannot be."""
+
+    unsafe_name: str | None
+    size: str | None
+    shortest_side: int | None
+    mask_size: str | None
+    copies_in_train: tuple[str, ...]
+    """Of a test image: train images with the same bytes."""
+    earlier_copy: str | None
+    """Of a train image: the first train image with the same bytes."""
+    near_in_train: tuple[Neighbour, ...]
+    """Train images that are far closer than usual in this category, nearest first."""
+    sharpness_z: float | None
+    exposure_z: float | None
+    clipped: float | None
+    """Share of pixels at 0 or 255, of normals only."""
+
+
+@dataclass(frozen=True)
+class CategoryStatistics:
+    """All images of a category, and what is usual among its train normals."""
+
+    usual_size: str | None
+    usual_mode: str | None
+    usual_clipped: float | None
+    usual_neighbour: float | None
+    """Median hash distance of the distinct images to their nearest neighbour, in bits."""
+    images: dict[str, ImageStatistics]
+
+
+def category_statistics(manifest: Manifest, *, near_duplicate_ratio: float) -> CategoryStatistics:
+    """Compare each image of ``manifest`` with its category.
+
+    Args:
+        manifest: one row of facts per image.
+        near_duplicate_ratio: two images are near duplicates when their hash distance is at most
+            this share of the category's median nearest-neighbour distance.
+    """
+    rows = manifest.rows
+    train = [row for row in rows if row.split == "train"]
+    distinct_train = _distinct(train)
+    sharpness = _z_scores(rows, distinct_train, log_sharpness, SHARPNESS_FLOOR)
+    exposure = _z_scores(rows, distinct_train, logit_brightness, EXPOSURE_FLOOR)
+    usual_neighbour, near = near_duplicates(rows, ratio=near_duplicate_ratio)
+    by_md5: dict[str, list[str]] = {}
+    for row in train:
+        by_md5.setdefault(row.md5, []).append(row.path)
+    images = {}
+    for row in rows:
+        copies = tuple(by_md5.get(row.md5, ())) if row.decode_error is None else ()
+        in_train = row.split == "train"
+        judged = is_normal(row)
+        images[row.path] = ImageStatistics(
+            unsafe_name=unsafe_name(row.path),
+            size=_size(row.width, row.height),
+            shortest_side=_shortest(row),
+            mask_size=_size(row.mask_width, row.mask_height),
+            copies_in_train=() if in_train else copies,
+            earlier_copy=_earlier(copies, row.path) if in_train else None,
+            near_in_train=near.get(row.path, ()),
+            sharpness_z=sharpness.get(row.path) if judged else None,
+            exposure_z=exposure.get(row.path) if judged else None,
+            clipped=row.clipped if judged else None,
+        )
+    clipped = [row.clipped for row in train if row.clipped is not None]
+    return CategoryStatistics(
+        usual_size=_most_common([_size(row.width, row.height) for row in distinct_train]),
+        usual_mode=_most_common([row.mode for row in distinct_train]),
+        usual_clipped=float(np.median(clipped)) if clipped else None,
+        usual_neighbour=usual_neighbour,
+        images=images,
+    )
+
+
+def is_normal(row: ImageFacts) -> bool:
+    """Whether the image shows a good part."""
+    return row.defect_type == "good"
+
+
+def near_duplicates(
+    rows: Sequence[ImageFacts], *, ratio: float
+) -> tuple[float | None, dict[str, tuple[Neighbour, ...]]]:
+    """Find pairs far closer than the category's own nearest neighbours.
+
+    Parts on a line all look alike, so no fixed distance would do. Pairs are a test and a train
+    image, or two train images (then the later path names the earlier one); images with the same
+    bytes are no pairs.
+
+    Returns:
+        The median nearest-neighbour distance in bits (None: too few images, or half of them are
+        indistinguishable to the hash, so that nothing can be said), and per image its neighbours.
+    """
+    hashed = [row for row in rows if row.hash is not None]
+    firsts = {row.md5: index for index, row in reversed(list(enumerate(hashed)))}
+    distinct = sorted(firsts.values())
+    if len(distinct) < FEWEST_FOR_STATISTICS:
+        return None, {}
+    distances = hash_distance_matrix([row.hash for row in hashed if row.hash is not None])
+    among_distinct = distances[np.ix_(distinct, distinct)].astype(np.float64)
+    np.fill_diagonal(among_distinct, np.inf)
+    usual = float(np.median(among_distinct.min(axis=1)))
+    if usual == 0:
+        return None, {}
+    train = np.array([i for i in distinct if hashed[i].split == "train"], dtype=np.intp)
+    near = {}
+    for index, row in enumerate(hashed):
+        others = train[train < index] if row.split == "train" else train
+        if row.split == "train" and index not in train:
+            continue
+        close = others[distances[index, others] <= ratio * usual]
+        neighbours = [
+            Neighbour(hashed[other].path, int(distances[index, other]))
+            for other in close
+            if hashed[other].md5 != row.md5
+        ]
+        if neighbours:
+            near[row.path] = tuple(sorted(neighbours, key=lambda n: (n.distance, n.path)))
+    return usual, near
+
+
+def log_sharpness(row: ImageFacts) -> float | None:
+    """Natural logarithm of the variance of the Laplacian: sharpness differs by factors."""
+    return None if row.sharpness is None else float(np.log(row.sharpness + 0.1))
+
+
+def logit_brightness(row: ImageFacts) -> float | None:
+    """Logit of the mean grey value, which stretches both ends: near black and near white."""
+    if row.mean is None:
+        return None
+    share = (row.mean + 0.5) / 256
+    return float(np.log(share / (1 - share)))
+
+
+def robust_z(
+    values: NDArray[np.float64], reference: NDArray[np.float64], floor: float
+) -> NDArray[np.float64]:
+    """Distance of ``values`` from the reference's median, in robust standard deviations.
+
+    Median and median absolute deviation (Iglewicz & Hoaglin, *How to Detect and Handle Outliers*,
+    1993), the latter never below ``floor``: images of one camera can be all but identical.
+    """
+    center = np.median(reference)
+    sigma = MAD_TO_SIGMA * np.median(np.abs(reference - center))
+    return np.asarray((values - center) / max(float(sigma), floor), dtype=np.float64)
+
+
+def _z_scores(
+    rows: Sequence[ImageFacts],
+    reference: Sequence[ImageFacts],
+    measure: Callable[[ImageFacts], float | None],
+    floor: float,
+) -> dict[str, float]:
+    usual = [value for row in reference if (value := measure(row)) is not None]
+    if len(usual) < FEWEST_FOR_STATISTICS:
+        return {}
+    measured = {row.path: value for row in rows if (value := measure(row)) is not None}
+    scores = robust_z(np.array(list(measured.values())), np.array(usual), floor)
+    return dict(zip(measured, scores.tolist(), strict=True))
+
+
+def _distinct(rows: Iterable[ImageFacts]) -> list[ImageFacts]:
+    firsts: dict[str, ImageFacts] = {}
+    for row in rows:
+        firsts.setdefault(row.md5, row)
+    return list(firsts.values())
+
+
+def _earlier(copies: tuple[str, ...], path: str) -> str | None:
+    return copies[0] if copies and copies[0] != path else None
+
+
+def _size(width: int | None, height: int | None) -> str | None:
+    return None if width is None or height is None else f"{width}×{height}"
+
+
+def _shortest(row: ImageFacts) -> int | None:
+    return None if row.width is None or row.height is None else min(row.width, row.height)
+
+
+def _most_common(values: Iterable[str | None]) -> str | None:
+    counts = Counter(value for value in values if value is not None)
+    return min(counts, key=lambda value: (-counts[value], value)) if counts else None

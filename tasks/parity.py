@@ -1,0 +1,109 @@
+"""Does the registered model, reloaded from the registry, give what the trained one gave?"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from stillwatch.calibration import Verdict
+from stillwatch.errors import TrackingError
+from stillwatch.inspection import scores_agree
+
+_OF_THRESHOLD, _OF_LARGEST = 1e-4, 1e-5
+"""Far above float32 rounding of the scores, far below what moves a verdict."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What one run of a detector said about the test images, in their order."""
+
+    scores: tuple[float, ...]
+    verdicts: tuple[Verdict, ...]
+
+
+def tolerance_of(threshold: float, scores: Sequence[float]) -> float:
+    """The absolute difference of raw scores that parity allows."""
+    largest = max((abs(score) for score in scores), default=0.0)
+    return max(_OF_THRESHOLD * abs(threshold), _OF_LARGEST * largest)
+
+
+class FreshProcess:
+    """A process that knows nothing of the evaluated detector; use as a context manager.
+
+    It starts to import the large libraries at once, while the model is still being registered.
+    """
+
+    def __enter__(self) -> Self:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tasks.parity_process"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def scores(
+        self,
+        uri: str,
+        model: str,
+        images: Sequence[Path],
+        *,
+        device: str,
+        timeout_seconds: float,
+    ) -> Scores:
+        """Load a model, with the code that was registered with it, and score files; once.
+
+        Args:
+            uri: the tracking store and registry.
+            model: ``models:/NAME/VERSION``.
+            images: image files.
+            device: ``auto``, ``cpu`` or ``cuda[:i]``.
+            timeout_seconds: the process is stopped after that.
+
+        Raises:
+            TrackingError: the model cannot be loaded, or fails on an image.
+        """
+        order = {"uri": uri, "model": model, "device": device, "images": [str(i) for i in images]}
+        try:
+            said, complaint = self._process.communicate(json.dumps(order), timeout_seconds)
+        except subprocess.TimeoutExpired as error:
+            raise TrackingError(
+                f"{model}: reloading it and scoring {len(images)} images took more than "
+                f"{timeout_seconds:.0f} s. Raise training.timeout_minutes or use a faster device."
+            ) from error
+        if self._process.returncode != 0:
+            reason = (complaint.strip().splitlines() or [f"exit {self._process.returncode}"])[-1]
+            raise TrackingError(
+                f"{model}: cannot be reloaded from {uri} ({reason}). Run 'stillwatch doctor'; if "
+                "it finds nothing, retrain with --force."
+            )
+        rows = json.loads(said.splitlines()[-1])
+        return Scores(tuple(row["score"] for row in rows), tuple(row["verdict"] for row in rows))
+
+
+def difference(
+    evaluated: Scores, registered: Scores, thresholds: Sequence[float], tolerance: float
+) -> str | None:
+    """One sentence on how two runs differ; None when scores and verdicts agree.
+
+    Verdicts must be equal for every image farther than ``tolerance`` from every threshold.
+    """
+    problem = scores_agree(evaluated.scores, registered.scores, thresholds, tolerance)
+    if problem is not None:
+        return problem
+    distances = np.abs(np.subtract.outer(np.asarray(evaluated.scores), np.asarray(thresholds)))
+    for image, clear in enumerate((distances > tolerance).all(axis=1)):
+        before, after = evaluated.verdicts[image], registered.verdicts[image]
+        if clear and before != after:
+            return f"image {image} has the verdict {before} in one run and {after} in the other"
+    return None

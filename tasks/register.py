@@ -1,0 +1,350 @@
+"""The winner of a category into the MLflow registry, if its reloaded copy is the same detector."""
+
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from stillwatch.errors import SettingsError, TrackingError
+from stillwatch.evaluation import NORMAL, TestImages
+from stillwatch.settings import FloorSettings, Settings
+from tasks.evaluate import SCORES_FILE, DetectorResult, named_metrics, read_scores
+from tasks.examine import ExaminedCategory
+from tasks.locks import exclusive
+from tasks.model_package import log_detector_model
+from tasks.parity import FreshProcess, Scores, difference, tolerance_of
+from tasks.registry import (
+    CHALLENGER,
+    CHAMPION,
+    fetch_bundle,
+    model_name,
+    registered_versions,
+    version_with_alias,
+    versions_of,
+)
+from tasks.testset import image_files, png, read_test_set
+from tasks.tracking import (
+    BUNDLE,
+    FINGERPRINT,
+    REVIEW_THRESHOLD,
+    THRESHOLD,
+    Tracking,
+    figures,
+    open_tracking,
+)
+
+__all__ = [
+    "Registration",
+    "choose_winner",
+    "fetch_bundle",
+    "register_task",
+    "register_winner",
+    "registered_versions",
+]
+
+SAME = 1e-9
+"""Figures no farther apart than this are a tie."""
+PARITY = "stillwatch.parity"
+_PROMOTED = "stillwatch.champion_since"
+
+
+@dataclass(frozen=True)
+class Registration:
+    """The category's winner in the registry."""
+
+    category: str
+    detector: str
+    name: str
+    version: int
+    alias: str | None
+    """``champion`` or ``challenger``; None when an older version has none any more."""
+    run_id: str
+    created: bool
+    """False: it was registered by an earlier retraining."""
+    selected: str
+    """The mark that its figures carry: they were used to choose it."""
+    below_floors: tuple[str, ...]
+    """Why it may not become a champion by itself, one phrase each."""
+
+
+def choose_winner(results: Sequence[DetectorResult], select_by: str) -> DetectorResult:
+    """The best by one figure; ties go to the higher AUPRO, then to the faster detector.
+
+    Raises:
+        SettingsError: no detector has that figure.
+    """
+    having = [result for result in results if select_by in result.metrics]
+    if not having:
+        category = results[0].category if results else "the category"
+        raise SettingsError(
+            f"retrain.select_by is {select_by} and no detector of {category} has that figure: it "
+            "needs normals and anomalies in test, and masks if it is a pixel figure. Choose "
+            "another figure or add what is missing."
+        )
+    tied = _best(having, select_by)
+    return min(_best(tied, "aupro"), key=lambda result: result.ms_per_image)
+
+
+def register_winner(
+    results: Sequence[DetectorResult],
+    category: ExaminedCategory,
+    *,
+    settings: Settings,
+    parent_run: str | None = None,
+) -> Registration:
+    """Register the best of a category's detectors, unless it is registered already.
+
+    The version is reloaded from the registry in a fresh process and must give the scores and
+    verdicts of the evaluation; if it does not, it is deleted.
+
+    Args:
+        results: of one category, at least one.
+        category: the one that they were evaluated on.
+        settings: all of them.
+        parent_run: MLflow run of the whole retraining.
+
+    Raises:
+        SettingsError: no detector has the figure to select by.
+        TrackingError: parity failed, or the store does not answer.
+    """
+    winner = choose_winner(results, settings.retrain.select_by)
+    name = model_name(winner.category)
+    selected = f"selected on test (best of {len(results)})"
+    tracking = open_tracking(settings)
+    with exclusive(settings, f"register-{winner.category}", f"registering {name}"):
+        version = _registered_before(tracking, name, winner)
+        created = version is None
+        if version is None:
+            version = _register(tracking, name, winner, selected, category, settings)
+        alias = _alias_of(tracking, name, version)
+    tracking.log(winner.run_id, tags={"stillwatch.selected_on_test": selected})
+    if parent_run is not None:
+        tags = {"stillwatch.winner": winner.detector, "stillwatch.model_version": version}
+        tracking.log(parent_run, tags=tags)
+    return Registration(
+        category=winner.category,
+        detector=winner.detector,
+        name=name,
+        version=version,
+        alias=alias,
+        run_id=winner.run_id,
+        created=created,
+        selected=selected,
+        below_floors=below_floors(winner, settings.retrain.floors),
+    )
+
+
+register_task = task(
+    name="register",
+    task_run_name="register {category.version.name}",
+    cache_policy=NO_CACHE,
+)(register_winner)
+
+
+def below_floors(result: DetectorResult, floors: FloorSettings) -> tuple[str, ...]:
+    """Why a detector may not become a category's first champion without a person."""
+    reasons = []
+    if result.synthetic:
+        reasons.append("its figures come from synthetic anomalies")
+    if result.test_normals_from != "test":
+        reasons.append("there is no test/good")
+    for figure, floor in (("image_auroc", floors.image_auroc), ("aupro", floors.aupro)):
+        value = result.metrics.get(figure)
+        if value is not None and value < floor:
+            reasons.append(f"{figure} {value:.3f} is below its floor {floor}")
+    if "image_auroc" not in result.metrics:
+        reasons.append("it has no image_auroc")
+    return tuple(reasons)
+
+
+def _best(results: Sequence[DetectorResult], figure: str) -> list[DetectorResult]:
+    values = [result.metrics.get(figure, -1.0) for result in results]
+    return [r for r, value in zip(results, values, strict=True) if max(values) - value <= SAME]
+
+
+def _registered_before(tracking: Tracking, name: str, winner: DetectorResult) -> int | None:
+    """The version that is this very detector: same training, same thresholds."""
+    identity = {
+        FINGERPRINT: winner.fingerprint,
+        THRESHOLD: repr(winner.threshold),
+        REVIEW_THRESHOLD: repr(winner.review_threshold),
+    }
+    found = None
+    for version in versions_of(tracking, name):
+        if identity.items() <= version.tags.items():
+            if PARITY in version.tags:
+                found = int(version.version)
+            else:
+                # Its registration was cut off before it was complete.
+                _delete(tracking, version)
+    return found
+
+
+def _register(
+    tracking: Tracking,
+    name: str,
+    winner: DetectorResult,
+    selected: str,
+    category: ExaminedCategory,
+    settings: Settings,
+) -> int:
+    with FreshProcess() as fresh:
+        test = read_test_set(category, settings.evaluation)
+        tags = _version_tags(tracking, winner, selected)
+        with tracking.artifact(winner.run_id, BUNDLE) as bundle:
+            model_id = log_detector_model(
+                tracking, winner.run_id, name=name, bundle=bundle, example=_example(test), tags=tags
+            )
+        version = _create_version(tracking, name, winner, model_id, tags)
+        try:
+            tolerance = _check_parity(
+                tracking, fresh, version, winner, test, category.folder, settings
+            )
+        except BaseException:
+            with suppress(TrackingError):
+                _delete(tracking, version)
+                with tracking.errors("delete the model"):
+                    tracking.client.delete_logged_model(model_id)
+            raise
+    tracking.log(
+        winner.run_id,
+        metrics=figures(
+            named_metrics(winner),
+            timestamp=winner.evaluated_at,
+            dataset=(winner.category, winner.data_version),
+            model_id=model_id,
+        ),
+    )
+    _give_alias(tracking, name, version, winner, settings.retrain.floors)
+    # The last word: without it the next retraining registers again.
+    said = f"reloaded scores equal to within {tolerance:.3g}"
+    _tag(tracking, version, PARITY, said)
+    return int(version.version)
+
+
+def _create_version(
+    tracking: Tracking, name: str, winner: DetectorResult, model_id: str, tags: dict[str, str]
+) -> ModelVersion:
+    with tracking.errors(f"register {name}"):
+        client = tracking.client
+        try:
+            client.get_registered_model(name)
+        except MlflowException:
+            client.create_registered_model(
+                name, description=f"Anomaly detectors of the category {winner.category}."
+            )
+        return client.create_model_version(
+            name,
+            source=client.get_logged_model(model_id).artifact_location,
+            run_id=winner.run_id,
+            model_id=model_id,
+            tags=tags,
+        )
+
+
+def _check_parity(
+    tracking: Tracking,
+    fresh: FreshProcess,
+    version: ModelVersion,
+    winner: DetectorResult,
+    test: TestImages,
+    folder: Path,
+    settings: Settings,
+) -> float:
+    """The tolerance to within which the reloaded model agrees."""
+    model = f"models:/{version.name}/{version.version}"
+    with tempfile.TemporaryDirectory(prefix="stillwatch-") as made:
+        registered = fresh.scores(
+            tracking.uri,
+            model,
+            image_files(folder, test, Path(made)),
+            device=settings.training.device,
+            timeout_seconds=60 * settings.training.timeout_minutes,
+        )
+    evaluated = _evaluated_scores(tracking, winner.run_id, test)
+    tolerance = tolerance_of(winner.threshold, evaluated.scores)
+    thresholds = (winner.threshold, winner.review_threshold)
+    problem = difference(evaluated, registered, thresholds, tolerance)
+    if problem is not None:
+        raise TrackingError(
+            f"{model}: reloaded from the registry it is not the detector that was evaluated "
+            f"({problem}), so the version was deleted. Retrain with --force; if it happens again, "
+            "the device computes unreliably or the store alters files."
+        )
+    return tolerance
+
+
+def _evaluated_scores(tracking: Tracking, run_id: str, test: TestImages) -> Scores:
+    rows = {row["path"]: row for row in read_scores(tracking, run_id)}
+    try:
+        ordered = [rows[path] for path in test.paths]
+    except KeyError as error:
+        raise TrackingError(
+            f"{SCORES_FILE} of run {run_id} lacks the test image {error}. Retrain with --force."
+        ) from error
+    return Scores(tuple(r["score"] for r in ordered), tuple(r["verdict"] for r in ordered))
+
+
+def _example(test: TestImages) -> list[bytes]:
+    """Two images: a normal and, if there is one, an anomaly."""
+    kinds = [kind == NORMAL for kind in test.defect_types]
+    chosen = {kinds.index(kind) if kind in kinds else 0 for kind in (True, False)}
+    return [png(test.images[index]) for index in sorted(chosen)]
+
+
+def _version_tags(tracking: Tracking, winner: DetectorResult, selected: str) -> dict[str, str]:
+    about_the_run = ("host", "process", "stage", "reason", "selected_on_test")
+    tags = {
+        key: value
+        for key, value in tracking.tags(winner.run_id).items()
+        if key.startswith("stillwatch.") and key.partition(".")[2] not in about_the_run
+    }
+    tags["stillwatch.selected_on_test"] = selected
+    return tags | {name: f"{value:.6g}" for name, value in named_metrics(winner).items()}
+
+
+def _give_alias(
+    tracking: Tracking,
+    name: str,
+    version: ModelVersion,
+    winner: DetectorResult,
+    floors: FloorSettings,
+) -> None:
+    """The category's first champion needs no person if it is above the floors."""
+    versions = versions_of(tracking, name)
+    had_champion = any(_PROMOTED in v.tags for v in versions) or (
+        version_with_alias(tracking, name, CHAMPION) is not None
+    )
+    first = not had_champion and not below_floors(winner, floors)
+    if first:
+        _tag(tracking, version, _PROMOTED, datetime.now(UTC).isoformat(timespec="seconds"))
+    with tracking.errors(f"set an alias of {name}"):
+        alias = CHAMPION if first else CHALLENGER
+        tracking.client.set_registered_model_alias(name, alias, str(version.version))
+
+
+def _alias_of(tracking: Tracking, name: str, version: int) -> str | None:
+    for alias in (CHAMPION, CHALLENGER):
+        if version_with_alias(tracking, name, alias) == version:
+            return alias
+    return None
+
+
+def _tag(tracking: Tracking, version: ModelVersion, key: str, value: str) -> None:
+    with tracking.errors(f"tag a version of {version.name}"):
+        tracking.client.set_model_version_tag(version.name, str(version.version), key, value)
+
+
+def _delete(tracking: Tracking, version: ModelVersion) -> None:
+    """Delete a version, and the registered model with it if it was the only one."""
+    with tracking.errors(f"delete version {version.version} of {version.name}"):
+        tracking.client.delete_model_version(version.name, str(version.version))
+        if not versions_of(tracking, version.name):
+            tracking.client.delete_registered_model(version.name)

@@ -1,0 +1,159 @@
+"""Reading the registry: which versions there are, and their bundles."""
+
+import atexit
+import shutil
+import tempfile
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import mlflow
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from stillwatch.bundle import Bundle, read_bundle
+from stillwatch.errors import TrackingError
+from tasks.tracking import BUNDLE, Tracking
+
+CHAMPION, CHALLENGER = "champion", "challenger"
+PREFIX = "stillwatch-"
+
+_NO_SUCH_ALIAS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
+
+
+@dataclass(frozen=True)
+class RegisteredVersion:
+    """One line of ``stillwatch models``."""
+
+    name: str
+    version: int
+    aliases: tuple[str, ...]
+    detector: str
+    image_auroc: float | None
+    synthetic: bool
+    """Its figures come from synthetic anomalies."""
+    selected: str
+    """How it was chosen, for example ``selected on test (best of 2)``."""
+    data_version: str
+    created: str
+    """ISO 8601, UTC."""
+    run_id: str
+
+    def as_dict(self) -> dict[str, object]:
+        """For JSON."""
+        return asdict(self)
+
+
+def model_name(category: str) -> str:
+    """The registered model of a category."""
+    return f"{PREFIX}{category}"
+
+
+def registered_versions(tracking: Tracking) -> list[RegisteredVersion]:
+    """Every version of every category, by name, newest first.
+
+    Raises:
+        TrackingError: the registry does not answer.
+    """
+    with tracking.errors("list the registered models"):
+        models = [
+            model
+            for model in tracking.client.search_registered_models(max_results=1000)
+            if model.name.startswith(PREFIX)
+        ]
+        return [
+            _described(version, model.aliases)
+            for model in sorted(models, key=lambda model: model.name)
+            for version in versions_of(tracking, model.name)
+        ]
+
+
+def versions_of(tracking: Tracking, name: str) -> list[ModelVersion]:
+    """The versions of one registered model, newest first; none if there is no such model.
+
+    Raises:
+        TrackingError: the registry does not answer.
+    """
+    with tracking.errors(f"list the versions of {name}"):
+        found = tracking.client.search_model_versions(f"name = '{name}'", max_results=10000)
+    return sorted(found, key=lambda version: int(version.version), reverse=True)
+
+
+def version_with_alias(tracking: Tracking, name: str, alias: str) -> int | None:
+    """The version that an alias points to; None when there is no such alias.
+
+    Raises:
+        TrackingError: the registry does not answer.
+    """
+    with tracking.errors(f"look up {name}@{alias}"):
+        try:
+            return int(tracking.client.get_model_version_by_alias(name, alias).version)
+        except MlflowException as error:
+            # MLflow calls a missing alias an invalid parameter.
+            if error.error_code in _NO_SUCH_ALIAS:
+                return None
+            raise
+
+
+def fetch_bundle(tracking: Tracking, source: str) -> Bundle:
+    """The bundle of a registered model; a downloaded one is removed when the process ends.
+
+    Args:
+        tracking: the registry.
+        source: ``models:/NAME/VERSION`` or ``models:/NAME@ALIAS``.
+
+    Raises:
+        TrackingError: there is no such model, version or alias, or the registry does not answer.
+        BundleError: the bundle in it is damaged.
+    """
+    name, version = _parsed(tracking, source)
+    with tracking.errors(f"hand out {source}"):
+        location = tracking.client.get_model_version_download_uri(name, str(version))
+        folder = None
+        if tracking.artifacts is None:
+            folder = tempfile.mkdtemp(prefix="stillwatch-")
+            atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        found = mlflow.artifacts.download_artifacts(
+            f"{location}/artifacts/{BUNDLE}", dst_path=folder, tracking_uri=tracking.uri
+        )
+    return read_bundle(Path(found))
+
+
+def _parsed(tracking: Tracking, source: str) -> tuple[str, int]:
+    rest = source.removeprefix("models:/")
+    name, at, alias = rest.partition("@")
+    if at:
+        version = version_with_alias(tracking, name, alias)
+        if version is None:
+            raise TrackingError(
+                f"{source}: no such model or alias at {tracking.uri}. 'stillwatch models' lists "
+                "what is registered."
+            )
+        return name, version
+    name, _, number = rest.rpartition("/")
+    if not name or not number.isdigit():
+        raise TrackingError(
+            f"{source}: names no version. Write models:/NAME/VERSION, for example "
+            f"models:/{PREFIX}plate/1, or models:/NAME@champion."
+        )
+    return name, int(number)
+
+
+def _described(version: ModelVersion, aliases: dict[str, str]) -> RegisteredVersion:
+    tags = version.tags
+    synthetic = tags.get("stillwatch.synthetic") == "true"
+    auroc = tags.get("synthetic_image_auroc" if synthetic else "image_auroc")
+    return RegisteredVersion(
+        name=version.name,
+        version=int(version.version),
+        aliases=tuple(sorted(a for a, v in aliases.items() if int(v) == int(version.version))),
+        detector=tags.get("stillwatch.method", ""),
+        image_auroc=float(auroc) if auroc else None,
+        synthetic=synthetic,
+        selected=tags.get("stillwatch.selected_on_test", ""),
+        data_version=tags.get("stillwatch.data_version", ""),
+        created=datetime.fromtimestamp(version.creation_timestamp / 1000, UTC).isoformat(
+            timespec="seconds"
+        ),
+        run_id=version.run_id or "",
+    )

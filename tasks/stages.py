@@ -1,0 +1,121 @@
+"""The stages of ``dvc.yaml``: the flow's own task functions for a laptop without any server.
+
+Usage: ``python -m tasks.stages STAGE CATEGORY [DETECTOR]``; DVC runs it in the workspace.
+"""
+
+import csv
+import sys
+from argparse import ArgumentParser
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+
+from stillwatch.bundle import read_bundle
+from stillwatch.errors import StillwatchError, WorkspaceError
+from stillwatch.files import atomic_file, write_json
+from stillwatch.metrics import roc_curve
+from stillwatch.settings import Settings, load_settings
+from tasks.evaluate import evaluate_detector, read_scores
+from tasks.examine import ExaminedCategory, examine_category
+from tasks.thumbnails import Thumbnails
+from tasks.tracking import BUNDLE, open_tracking
+from tasks.train import train_detector
+from tasks.validate import validate_manifest
+from tasks.validation_page import write_page
+from tasks.version import DataVersion, matches_tracked, version_image_set
+from tasks.workspace import open_workspace
+
+RESULTS = Path("results")
+
+
+def validate_stage(settings: Settings, category: str) -> None:
+    """Check a category; write ``results/<category>/validation.{html,json}``.
+
+    Raises:
+        ValidationError: a critical check failed.
+    """
+    data, examined = _examined(settings, category)
+    report = validate_manifest(
+        examined.manifest, checks=settings.checks, calibration=settings.calibration
+    )
+    folder = RESULTS / category
+    thumbnails = Thumbnails(examined.folder, white_level=examined.manifest.white_level)
+    write_page(folder / "validation.html", report, thumbnails, data_version=data.name)
+    report.raise_if_failed()
+    write_json(folder / "validation.json", asdict(report))
+
+
+def train_stage(settings: Settings, category: str, detector: str) -> None:
+    """Train, calibrate and evaluate; write metrics and plots to ``results/<category>/<detector>``.
+
+    The run, its bundle and its pictures are in MLflow, as after the flow.
+    """
+    data, examined = _examined(settings, category)
+    trained = train_detector(examined, detector, data=data, settings=settings)
+    result = evaluate_detector(trained, examined, data=data, settings=settings)
+    folder = RESULTS / category / detector
+    write_json(
+        folder / "metrics.json",
+        {"synthetic": result.synthetic, **result.metrics, "threshold": result.threshold},
+    )
+    tracking = open_tracking(settings)
+    scores = read_scores(tracking, result.run_id)
+    curve = roc_curve(
+        [row["label"] for row in scores],
+        [row["score"] for row in scores],
+    )
+    _write_csv(folder / "roc.csv", ("fpr", "tpr"), zip(curve.x, curve.y, strict=True))
+    with tracking.artifact(result.run_id, BUNDLE) as bundle:
+        losses = read_bundle(bundle).info.training.losses
+    _write_csv(
+        folder / "losses.csv",
+        ("step", "train_loss", "validation_loss"),
+        ((step, one.train_loss, one.validation_loss) for step, one in enumerate(losses)),
+    )
+
+
+def main() -> int:
+    """Run one stage; a refusal is one sentence on stderr and exit code 1."""
+    parser = ArgumentParser(description=__doc__)
+    stages = parser.add_subparsers(required=True, dest="stage")
+    for stage in ("validate", "train"):
+        arguments = stages.add_parser(stage)
+        arguments.add_argument("category")
+        if stage == "train":
+            arguments.add_argument("detector")
+    given = parser.parse_args()
+    try:
+        settings = load_settings(Path("params.yaml"))
+        if given.stage == "validate":
+            validate_stage(settings, given.category)
+        else:
+            train_stage(settings, given.category, given.detector)
+    except StillwatchError as error:
+        sys.stderr.write(f"stillwatch: {error}\n")
+        return 1
+    return 0
+
+
+def _examined(settings: Settings, category: str) -> tuple[DataVersion, ExaminedCategory]:
+    workspace = open_workspace(settings)
+    # While DVC runs a stage, nothing may be added to what the stage depends on.
+    split, smallest_alpha = settings.split, settings.calibration.alpha_reject
+    if not matches_tracked(workspace, split=split, smallest_alpha=smallest_alpha):
+        raise WorkspaceError(
+            f"{workspace.data}: is not what {workspace.dvc_file.name} records at HEAD. Run "
+            "'stillwatch data add' first, then 'dvc repro'."
+        )
+    data = version_image_set(workspace, split=split, smallest_alpha=smallest_alpha)
+    version = data.categories[category]
+    return data, examine_category(version, root=data.root, settings=settings)
+
+
+def _write_csv(path: Path, names: tuple[str, ...], rows: Iterable[tuple[float, ...]]) -> None:
+    with atomic_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(names)
+        writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,23 @@
+"""The one place that switches off the telemetry of every library stillwatch builds on."""
+
+import os
+
+SWITCHES = {
+    "DO_NOT_TRACK": "1",  # https://consoledonottrack.com: Prefect's client, timm's hub client
+    "DVC_NO_ANALYTICS": "1",
+    "GX_ANALYTICS_ENABLED": "false",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+}
+
+
+def switch_off_telemetry() -> None:
+    """Tell Prefect, MLflow, DVC and Great Expectations to send nothing.
+
+    Must run before any of them is imported; child processes inherit it. A variable that is
+    already set keeps its value, so a user can decide otherwise.
+    """
+    for variable, value in SWITCHES.items():
+        os.environ.setdefault(variable, value)

@@ -1,0 +1,391 @@
+"""MLflow: where runs are kept, found again and read back.
+
+Everything goes through one client with an explicit address and explicit run ids, never through
+MLflow's process-wide "current" store, experiment or run, so that it works from any thread and
+process.
+"""
+
+import json
+import logging
+import os
+import socket
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlparse
+
+import psutil
+from mlflow import MlflowClient
+from mlflow.data.meta_dataset import MetaDataset
+from mlflow.data.sources import LocalArtifactDatasetSource
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
+
+from stillwatch.errors import TrackingError
+from stillwatch.files import storage_errors
+from stillwatch.settings import Settings
+
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+
+FINGERPRINT = "stillwatch.fingerprint"
+EVALUATION = "stillwatch.evaluation"
+THRESHOLD = "stillwatch.threshold"
+REVIEW_THRESHOLD = "stillwatch.review_threshold"
+STAGE = "stillwatch.stage"
+TRAINED, EVALUATED = "trained", "evaluated"
+BUNDLE = "bundle"
+"""Where a run keeps its bundle among its artifacts."""
+_HOST, _PROCESS = "stillwatch.host", "stillwatch.process"
+
+_MOST_METRICS, _MOST_PARAMS, _MOST_TAGS = 1000, 100, 100
+_LONGEST_VALUE = 5000
+
+# A dead server is worth three tries, not the library's four minutes.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+logging.getLogger("mlflow").setLevel(logging.WARNING)
+logging.getLogger("alembic").setLevel(logging.WARNING)
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """The image set as MLflow shows it beside a run."""
+
+    name: str
+    digest: str
+    """DVC's own hash of the image set, ``<md5>.dir``."""
+    folder: Path
+    profile: Mapping[str, int]
+    """How many images of which kind."""
+
+
+class Tracking:
+    """One MLflow store."""
+
+    def __init__(self, uri: str, artifacts: Path | None) -> None:
+        """Name a store; nothing is contacted yet.
+
+        Args:
+            uri: the tracking address.
+            artifacts: where new experiments keep their files; None: the server decides.
+        """
+        self.uri = uri
+        self.artifacts = artifacts
+
+    @property
+    def client(self) -> MlflowClient:
+        """MLflow's client for this store; call it inside ``errors``."""
+        return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+
+    @contextmanager
+    def errors(self, doing: str) -> Iterator[None]:
+        """Turn every way in which MLflow says no into one sentence.
+
+        Raises:
+            TrackingError: naming the store, what was being done and what to do.
+        """
+        try:
+            yield
+        except (MlflowException, SQLAlchemyError, OSError) as error:
+            reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else repr(error)
+            remedy = (
+                "Check that the server is up and that tracking.uri in params.yaml names it"
+                if self.artifacts is None
+                else "Check that it can be reached and written to and that its disk is not full"
+            )
+            raise TrackingError(
+                f"MLflow at {self.uri} could not {doing}: {reason}. {remedy}, then run again: "
+                "what was trained is kept and is not trained again."
+            ) from error
+
+    def experiment(self, category: str) -> str:
+        """Id of the category's experiment, made if it is not there.
+
+        Raises:
+            TrackingError: the store does not answer, or somebody deleted the experiment.
+        """
+        name = experiment_name(category)
+        with self.errors(f"open the experiment {name}"):
+            found = self.client.get_experiment_by_name(name)
+            if found is None:
+                return self._create_experiment(name)
+            if found.lifecycle_stage == "deleted":
+                raise TrackingError(
+                    f"the experiment {name} at {self.uri} was deleted. Restore it with "
+                    f"'mlflow experiments restore -x {found.experiment_id}', or remove it for "
+                    "good with 'mlflow gc'."
+                )
+            return str(found.experiment_id)
+
+    def start_run(
+        self, category: str, name: str, tags: Mapping[str, str], parent: str | None = None
+    ) -> str:
+        """Begin a run in the category's experiment and return its id.
+
+        Raises:
+            TrackingError: the store does not answer.
+        """
+        experiment = self.experiment(category)
+        all_tags = {
+            "mlflow.user": psutil.Process().username(),
+            "mlflow.source.name": "stillwatch",
+            _HOST: socket.gethostname(),
+            _PROCESS: _process_tag(),
+            **({"mlflow.parentRunId": parent} if parent else {}),
+            **tags,
+        }
+        with self.errors("start a run"):
+            run = self.client.create_run(
+                experiment, run_name=name, tags={k: _shortened(v) for k, v in all_tags.items()}
+            )
+        return str(run.info.run_id)
+
+    def end_run(self, run_id: str, status: Status) -> None:
+        """Say how a run ended.
+
+        Raises:
+            TrackingError: the store does not answer.
+        """
+        with self.errors("end a run"):
+            self.client.set_terminated(run_id, status)
+
+    def fail_run(self, run_id: str, reason: BaseException | str) -> None:
+        """End a run as failed, or as killed if ``reason`` is an interruption, and say why.
+
+        Raises:
+            TrackingError: the store does not answer.
+        """
+        killed = isinstance(reason, BaseException) and not isinstance(reason, Exception)
+        self.log(run_id, tags={"stillwatch.reason": str(reason) or type(reason).__name__})
+        self.end_run(run_id, "KILLED" if killed else "FAILED")
+
+    def log(
+        self,
+        run_id: str,
+        *,
+        metrics: Sequence[Metric] = (),
+        params: Mapping[str, object] | None = None,
+        tags: Mapping[str, object] | None = None,
+    ) -> None:
+        """Log in as few requests as MLflow's limits allow.
+
+        Raises:
+            TrackingError: the store does not answer or refuses a name.
+        """
+        all_params = [Param(k, _shortened(v)) for k, v in (params or {}).items()]
+        all_tags = [RunTag(k, _shortened(v)) for k, v in (tags or {}).items()]
+        with self.errors("log to a run"):
+            client = self.client
+            # MLflow takes at most so many of each kind in one request.
+            while metrics or all_params or all_tags:
+                client.log_batch(
+                    run_id,
+                    metrics=metrics[:_MOST_METRICS],
+                    params=all_params[:_MOST_PARAMS],
+                    tags=all_tags[:_MOST_TAGS],
+                )
+                metrics = metrics[_MOST_METRICS:]
+                all_params, all_tags = all_params[_MOST_PARAMS:], all_tags[_MOST_TAGS:]
+
+    def log_data(self, run_id: str, data: DataSource) -> None:
+        """Record what a run was trained on: identity and origin, no image is read.
+
+        Raises:
+            TrackingError: the store does not answer.
+        """
+        described = MetaDataset(
+            LocalArtifactDatasetSource(str(data.folder)), name=data.name, digest=data.digest
+        ).to_dict()
+        entity = Dataset(**described, profile=json.dumps(dict(data.profile)))
+        context = InputTag("mlflow.data.context", "training")
+        with self.errors("log the data version"):
+            self.client.log_inputs(run_id, datasets=[DatasetInput(entity, tags=[context])])
+
+    def log_folder(self, run_id: str, folder: Path, path: str | None = None) -> None:
+        """Upload the contents of ``folder`` under ``path`` of the run's artifacts.
+
+        Raises:
+            TrackingError: the store does not answer or cannot be written.
+        """
+        with self.errors(f"store {path or 'the evidence'}"):
+            self.client.log_artifacts(run_id, str(folder), path)
+
+    @contextmanager
+    def artifact(self, run_id: str, path: str) -> Iterator[Path]:
+        """Yield a readable copy (or, in a local store, the original) of one artifact.
+
+        Raises:
+            TrackingError: there is no such artifact, or the store does not answer.
+        """
+        with tempfile.TemporaryDirectory(prefix="stillwatch-") as folder:
+            with self.errors(f"hand out {path} of run {run_id}"):
+                where = Path(self.client.download_artifacts(run_id, path, _copy_to(self, folder)))
+            yield where
+
+    def find_runs(self, category: str, tags: Mapping[str, str]) -> list[Run]:
+        """The runs of the category that carry all these tags, newest first, whatever their status.
+
+        Raises:
+            TrackingError: the store does not answer.
+        """
+        wanted = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
+        experiment = self.experiment(category)
+        with self.errors("search its runs"):
+            return list(
+                self.client.search_runs(
+                    [experiment], wanted, order_by=["attributes.start_time DESC"]
+                )
+            )
+
+    def tags(self, run_id: str) -> dict[str, str]:
+        """The tags of a run.
+
+        Raises:
+            TrackingError: no such run, or the store does not answer.
+        """
+        with self.errors(f"read run {run_id}"):
+            return dict(self.client.get_run(run_id).data.tags)
+
+    def close_dead_runs(self, category: str) -> int:
+        """Mark as killed what a process of this machine left running when it died.
+
+        Raises:
+            TrackingError: the store does not answer.
+        """
+        experiment = self.experiment(category)
+        here = f"attributes.status = 'RUNNING' and tags.`{_HOST}` = '{socket.gethostname()}'"
+        with self.errors("search its runs"):
+            running = self.client.search_runs([experiment], here)
+            dead = [run for run in running if not _is_alive(run.data.tags.get(_PROCESS, ""))]
+            for run in dead:
+                self.client.set_terminated(run.info.run_id, "KILLED")
+        return len(dead)
+
+    def _create_experiment(self, name: str) -> str:
+        location = None
+        if self.artifacts is not None:
+            location = (self.artifacts / name).resolve().as_uri()
+        try:
+            return str(self.client.create_experiment(name, artifact_location=location))
+        except MlflowException:
+            # Another process may have made it in the meantime.
+            found = self.client.get_experiment_by_name(name)
+            if found is None:
+                raise
+            return str(found.experiment_id)
+
+
+def open_tracking(settings: Settings) -> Tracking:
+    """The MLflow store of ``settings``; a local one is made if it is not there.
+
+    Raises:
+        TrackingError: the store does not answer.
+        StorageError: the state folder cannot be written to.
+    """
+    tracking = Tracking(tracking_uri(settings), artifact_folder(settings))
+    if settings.tracking.uri is None:
+        folder = mlflow_folder(settings)
+        with storage_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+    with tracking.errors("be opened"):
+        tracking.client.search_experiments(max_results=1)
+    return tracking
+
+
+def tracking_uri(settings: Settings) -> str:
+    """The address of the store: the setting, else SQLite in the state folder."""
+    return settings.tracking.uri or f"sqlite:///{mlflow_folder(settings) / 'mlflow.db'}"
+
+
+def mlflow_folder(settings: Settings) -> Path:
+    """Where a local store keeps its database and artifacts."""
+    return settings.state_dir.resolve() / "mlflow"
+
+
+def artifact_folder(settings: Settings) -> Path | None:
+    """Where new experiments keep their files; None when a tracking server decides that itself."""
+    if urlparse(tracking_uri(settings)).scheme in ("http", "https"):
+        return None
+    return mlflow_folder(settings) / "artifacts"
+
+
+def experiment_name(category: str) -> str:
+    """The name of a category's experiment."""
+    return f"stillwatch/{category}"
+
+
+def figures(
+    values: Mapping[str, float],
+    *,
+    timestamp: int | None = None,
+    dataset: tuple[str, str] | None = None,
+    model_id: str | None = None,
+) -> list[Metric]:
+    """Final figures as MLflow metrics of one moment.
+
+    Args:
+        values: by name.
+        timestamp: milliseconds since 1970; None: now.
+        dataset: name and digest of the data that they were measured on.
+        model_id: the logged model that they belong to.
+    """
+    moment = milliseconds() if timestamp is None else timestamp
+    name, digest = dataset or (None, None)
+    return [
+        Metric(
+            *(key, float(value), moment, 0),
+            model_id=model_id,
+            dataset_name=name,
+            dataset_digest=digest,
+        )
+        for key, value in values.items()
+    ]
+
+
+def milliseconds() -> int:
+    """Now, in milliseconds since 1970, as MLflow counts."""
+    return int(time.time() * 1000)
+
+
+def flattened(values: Mapping[str, object], prefix: str) -> dict[str, object]:
+    """Nested settings as ``prefix.section.key``."""
+    flat: dict[str, object] = {}
+    for key, value in values.items():
+        name = f"{prefix}.{key}"
+        if isinstance(value, Mapping):
+            flat |= flattened(value, name)
+        else:
+            flat[name] = value
+    return flat
+
+
+def _copy_to(tracking: Tracking, folder: str) -> str | None:
+    # A local store hands out its own files: nothing is copied.
+    return folder if tracking.artifacts is None else None
+
+
+def _shortened(value: object) -> str:
+    return str(value)[:_LONGEST_VALUE]
+
+
+def _process_tag() -> str:
+    return f"{os.getpid()} since {psutil.Process().create_time():.0f}"
+
+
+def _is_alive(tag: str) -> bool:
+    pid, _, started = tag.partition(" since ")
+    if not (pid.isdigit() and started.isdigit()):
+        return True
+    try:
+        return abs(psutil.Process(int(pid)).create_time() - int(started)) < 5
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.AccessDenied:
+        return True

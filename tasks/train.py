@@ -1,0 +1,329 @@
+"""Training of one detector on one category, or finding that MLflow already holds it."""
+
+import logging
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from stillwatch.bundle import Bundle, read_bundle, recalibrated
+from stillwatch.detectors import detector_class, parse_detector_settings
+from stillwatch.errors import BundleError, TrackingError
+from stillwatch.images.split import PARTS
+from stillwatch.settings import CalibrationSettings, Settings
+from stillwatch.teacher_weights import TeacherWeights, find_weights
+from stillwatch.training_job import EpochReport, TrainingJob, run_training
+from tasks.epoch_log import EpochLog
+from tasks.examine import ExaminedCategory
+from tasks.identity import evaluation_key, find_finished_run, fingerprint
+from tasks.locks import exclusive
+from tasks.progress import visible_progress
+from tasks.retraining_run import data_tags
+from tasks.tracking import (
+    BUNDLE,
+    EVALUATION,
+    FINGERPRINT,
+    REVIEW_THRESHOLD,
+    STAGE,
+    THRESHOLD,
+    TRAINED,
+    DataSource,
+    Tracking,
+    figures,
+    flattened,
+    open_tracking,
+)
+from tasks.training_slots import training_slot
+from tasks.version import CategoryVersion, DataVersion
+
+
+@dataclass(frozen=True)
+class TrainedDetector:
+    """A bundle in MLflow."""
+
+    category: str
+    detector: str
+    fingerprint: str
+    run_id: str
+    reused: bool
+    """Trained by an earlier retraining."""
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is to be trained, and under which identity."""
+
+    category: CategoryVersion
+    data: DataVersion
+    job: TrainingJob
+    method_version: int
+    weights: TeacherWeights
+    evaluation: str
+    state_dir: Path
+    slots: int
+
+    @property
+    def title(self) -> str:
+        return f"{self.job.category}/{self.job.detector}"
+
+
+def train_detector(
+    category: ExaminedCategory,
+    detector: str,
+    *,
+    data: DataVersion,
+    settings: Settings,
+    parent_run: str | None = None,
+    force: bool = False,
+) -> TrainedDetector:
+    """Train, calibrate and upload one detector, unless MLflow holds it.
+
+    The training itself runs in a child process. Two calls for the same detector at the same time
+    end with one training; a call that was killed is taken up again from its checkpoint.
+
+    Args:
+        category: what to train on; its manifest says which image is in which part.
+        detector: the method's name.
+        data: the data version that ``category`` belongs to.
+        settings: all of them.
+        parent_run: MLflow run of the whole retraining.
+        force: train even if MLflow holds the same detector.
+
+    Raises:
+        StillwatchError: unknown detector, missing teacher, failed training, too few calibration
+            images for an alpha, or a store that does not answer.
+    """
+    plan = _plan(category, detector, data, settings)
+    tracking = open_tracking(settings)
+    with exclusive(settings, f"train-{plan.job.fingerprint}", f"training {plan.title}"):
+        if force:
+            _forget(plan.job)
+        elif (run_id := _already_there(tracking, plan)) is not None:
+            if parent_run is not None:
+                tracking.log(parent_run, tags={f"stillwatch.reused.{detector}": run_id})
+            return _trained(plan, run_id, reused=True)
+        run_id = tracking.start_run(plan.job.category, detector, _first_tags(plan), parent_run)
+        with _failures_recorded(tracking, run_id):
+            reused = _fill_run(tracking, run_id, plan, force=force)
+        _forget(plan.job)
+    return _trained(plan, run_id, reused=reused)
+
+
+train_task = task(
+    name="train",
+    task_run_name="train {category.version.name}/{detector}",
+    cache_policy=NO_CACHE,
+)(train_detector)
+
+
+def _plan(
+    category: ExaminedCategory, detector: str, data: DataVersion, settings: Settings
+) -> _Plan:
+    version, manifest = category.version, category.manifest
+    method = detector_class(detector)
+    values = parse_detector_settings(detector, settings.detectors.get(detector, {}))
+    weights = find_weights(settings.teacher)
+    identity = fingerprint(
+        category_digest=version.digest,
+        split_digest=version.split_digest,
+        detector=detector,
+        method_version=method.version,
+        detector_settings=values.model_dump(mode="json"),
+        seed=settings.training.seed,
+        image_size=settings.images.size,
+        white_level=manifest.white_level,
+        teacher=weights.name,
+        teacher_digest=weights.sha256,
+    )
+    job = TrainingJob(
+        category=version.name,
+        detector=detector,
+        detector_settings=values.model_dump(mode="json"),
+        teacher=settings.teacher,
+        training=settings.training,
+        calibration=settings.calibration,
+        image_size=settings.images.size,
+        white_level=manifest.white_level,
+        store=category.store,
+        parts={part: tuple(r.path for r in manifest.rows if r.part == part) for part in PARTS},
+        groups={r.path: r.group for r in manifest.rows if r.group and r.part in PARTS},
+        checkpoint=settings.state_dir / "checkpoints" / identity,
+        bundle=settings.state_dir / "bundles" / identity,
+        fingerprint=identity,
+        provenance={
+            "data_version": data.dir_hash,
+            "git_commit": data.commit,
+            "category_digest": version.digest,
+            "split_digest": version.split_digest,
+        },
+    )
+    evaluation = evaluation_key(settings.calibration, settings.evaluation)
+    return _Plan(
+        version,
+        data,
+        job,
+        method.version,
+        weights,
+        evaluation,
+        settings.state_dir,
+        settings.runtime.parallel_trainings,
+    )
+
+
+def _already_there(tracking: Tracking, plan: _Plan) -> str | None:
+    return find_finished_run(
+        tracking, plan.job.category, plan.job.fingerprint, evaluation=plan.evaluation
+    )
+
+
+def _fill_run(tracking: Tracking, run_id: str, plan: _Plan, *, force: bool) -> bool:
+    """Put a bundle into the run; whether it was trained before."""
+    tracking.log(run_id, params=_params(plan))
+    tracking.log_data(run_id, _data_source(plan))
+    losses = EpochLog(tracking, run_id)
+    earlier = None
+    if not force:
+        earlier = find_finished_run(tracking, plan.job.category, plan.job.fingerprint)
+    if earlier is not None:
+        with tracking.artifact(earlier, BUNDLE) as folder:
+            _record(tracking, run_id, plan, read_bundle(folder), losses)
+        tracking.log(run_id, tags={"stillwatch.recalibrated_from": earlier})
+        return True
+    bundle = _kept_bundle(plan.job)
+    if bundle is None:
+        bundle = _run(plan, run_id, tracking, losses)
+    _record(tracking, run_id, plan, bundle, losses)
+    return False
+
+
+def _run(plan: _Plan, run_id: str, tracking: Tracking, losses: EpochLog) -> Bundle:
+    with (
+        training_slot(plan.state_dir, plan.slots),
+        visible_progress(plan.state_dir, plan.title) as progress,
+    ):
+
+        def on_epoch(epoch: EpochReport) -> None:
+            losses.add(epoch.phase, epoch.epoch, epoch.train_loss, epoch.validation_loss)
+            progress.show(epoch)
+
+        outcome = run_training(plan.job, on_epoch=on_epoch)
+    tracking.log(
+        run_id,
+        metrics=figures({"peak_memory_megabytes": outcome.peak_memory_bytes / 2**20}),
+        tags={"stillwatch.resumed": str(outcome.resumed).lower()},
+    )
+    return read_bundle(plan.job.bundle)
+
+
+def _kept_bundle(job: TrainingJob) -> Bundle | None:
+    """What an earlier call trained but could not upload."""
+    try:
+        bundle = read_bundle(job.bundle)
+    except BundleError:
+        return None
+    return bundle if bundle.info.fingerprint == job.fingerprint else None
+
+
+def _record(tracking: Tracking, run_id: str, plan: _Plan, bundle: Bundle, losses: EpochLog) -> None:
+    with tempfile.TemporaryDirectory(prefix="stillwatch-") as folder:
+        bundle = _with_alphas(bundle, plan.job.calibration, Path(folder) / BUNDLE)
+        info = bundle.info
+        for epoch in info.training.losses:
+            losses.add(epoch.phase, epoch.epoch, epoch.train_loss, epoch.validation_loss)
+        losses.flush()
+        tracking.log_folder(run_id, bundle.folder, BUNDLE)
+    reject, review = info.calibration.reject, info.calibration.review
+    tracking.log(
+        run_id,
+        metrics=figures(
+            {
+                "threshold": reject.value,
+                "review_threshold": review.value,
+                "train_seconds": info.training.seconds,
+            }
+        ),
+        tags={
+            STAGE: TRAINED,
+            THRESHOLD: repr(reject.value),
+            REVIEW_THRESHOLD: repr(review.value),
+            "stillwatch.n": reject.n,
+            "stillwatch.bound": f"{reject.bound:.6g}",
+            "stillwatch.rate_95": f"{reject.rate_95:.6g}",
+            "stillwatch.device": info.training.device,
+        },
+    )
+
+
+def _with_alphas(bundle: Bundle, wanted: CalibrationSettings, folder: Path) -> Bundle:
+    calibration = bundle.info.calibration
+    has = (calibration.reject.alpha, calibration.review.alpha)
+    if has == (wanted.alpha_reject, wanted.alpha_review):
+        return bundle
+    return recalibrated(
+        bundle, folder, alpha_reject=wanted.alpha_reject, alpha_review=wanted.alpha_review
+    )
+
+
+@contextmanager
+def _failures_recorded(tracking: Tracking, run_id: str) -> Iterator[None]:
+    try:
+        yield
+    except BaseException as error:
+        with suppress(TrackingError):
+            tracking.fail_run(run_id, error)
+        raise
+
+
+def _trained(plan: _Plan, run_id: str, *, reused: bool) -> TrainedDetector:
+    job = plan.job
+    if reused:
+        logging.getLogger(__name__).info("%s is taken from MLflow run %s.", plan.title, run_id)
+    return TrainedDetector(job.category, job.detector, job.fingerprint, run_id, reused)
+
+
+def _forget(job: TrainingJob) -> None:
+    shutil.rmtree(job.checkpoint, ignore_errors=True)
+    shutil.rmtree(job.bundle, ignore_errors=True)
+
+
+def _first_tags(plan: _Plan) -> dict[str, str]:
+    job = plan.job
+    return {
+        **data_tags(plan.category, plan.data),
+        FINGERPRINT: job.fingerprint,
+        EVALUATION: plan.evaluation,
+        "stillwatch.method": job.detector,
+        "stillwatch.method_version": str(plan.method_version),
+        "stillwatch.teacher": plan.weights.name,
+        "stillwatch.teacher_digest": plan.weights.sha256,
+        "stillwatch.alpha": str(job.calibration.alpha_reject),
+        "stillwatch.alpha_review": str(job.calibration.alpha_review),
+    }
+
+
+def _params(plan: _Plan) -> dict[str, object]:
+    job = plan.job
+    return {
+        "image_size": job.image_size,
+        "white_level": job.white_level,
+        "teacher": plan.weights.name,
+        "seed": job.training.seed,
+        "device": job.training.device,
+        **flattened(job.calibration.model_dump(mode="json"), "calibration"),
+        **flattened(job.detector_settings, job.detector),
+        **{f"images.{part}": len(paths) for part, paths in job.parts.items()},
+    }
+
+
+def _data_source(plan: _Plan) -> DataSource:
+    return DataSource(
+        name=plan.job.category,
+        digest=plan.data.dir_hash,
+        folder=plan.data.root / plan.job.category,
+        profile={part: len(paths) for part, paths in plan.job.parts.items()},
+    )

@@ -1,0 +1,51 @@
+"""Methods are found by themselves, and asked for by name."""
+
+from pathlib import Path
+
+import pytest
+
+from stillwatch import detectors
+from stillwatch.detectors import (
+    build_detector,
+    detector_class,
+    detector_classes,
+    parse_detector_settings,
+)
+from stillwatch.detectors.checks import toy_teacher
+from stillwatch.errors import DetectorError, SettingsError
+
+ONE_MORE = """
+from stillwatch.detectors.stfpm import STFPM
+
+class Another(STFPM):
+    name = "another"
+"""
+
+
+def test_both_methods_are_there() -> None:
+    assert {"stfpm", "reverse_distillation"} <= detector_classes().keys()
+
+
+def test_adding_a_file_adds_a_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "another_method.py").write_text(ONE_MORE)
+    monkeypatch.setattr(detectors, "__path__", [*detectors.__path__, str(tmp_path)])
+    detector_classes.cache_clear()
+    try:
+        assert "another" in detector_classes()
+    finally:
+        detector_classes.cache_clear()
+
+
+def test_unknown_method_names_the_nearest() -> None:
+    with pytest.raises(DetectorError, match="did you mean 'stfpm'"):
+        detector_class("stfmp")
+
+
+def test_unknown_setting_names_the_nearest_and_the_method() -> None:
+    with pytest.raises(SettingsError, match=r"detectors\.stfpm.*did you mean 'epochs'"):
+        parse_detector_settings("stfpm", {"epoch": 3})
+
+
+def test_setting_out_of_range_is_refused() -> None:
+    with pytest.raises(SettingsError, match="batch_size"):
+        build_detector("stfpm", toy_teacher(), {"batch_size": 0})

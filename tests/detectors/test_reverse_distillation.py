@@ -1,0 +1,93 @@
+"""Reverse distillation against its formulas, and its layers against the authors' description."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+
+from stillwatch.detectors.checks import toy_normals, toy_teacher
+from stillwatch.detectors.reverse_distillation import EmbeddingAndDecoder, ReverseDistillation
+from stillwatch.teachers import images_to_input
+from stillwatch.training_data import Normals
+
+
+def features(channels: tuple[int, ...], side: int = 64, images: int = 1) -> list[torch.Tensor]:
+    return [
+        torch.randn(images, count, side // stride, side // stride)
+        for count, stride in zip(channels, (4, 8, 16), strict=True)
+    ]
+
+
+def convolutions(stage: nn.Module) -> int:
+    kinds = (nn.Conv2d, nn.ConvTranspose2d)
+    return sum(isinstance(module, kinds) for module in stage.modules())
+
+
+def test_loss_compares_flattened_maps() -> None:
+    detector = ReverseDistillation.build(toy_teacher(), {})
+    (batch,) = Normals(toy_normals(3), detector.teacher, torch.device("cpu")).batches(3)
+    (phase,) = detector.phases()
+    expected = 0.0
+    with torch.no_grad():
+        for a, b in zip(batch.features, detector.student(batch.features), strict=True):
+            t, s = a.double().flatten(1).numpy(), b.double().flatten(1).numpy()
+            cosines = (t * s).sum(1) / np.sqrt((t**2).sum(1) * (s**2).sum(1))
+            expected += (1 - cosines).mean()
+        np.testing.assert_allclose(phase.loss(batch).item(), expected, rtol=1e-5)
+
+
+def test_map_is_the_smoothed_sum_of_the_upsampled_distances() -> None:
+    detector = ReverseDistillation.build(toy_teacher(), {})
+    images = images_to_input(torch.from_numpy(toy_normals(2)))
+    total = torch.zeros(2, 64, 64, dtype=torch.float64)
+    with torch.no_grad():
+        taught = detector.teacher(images)
+        for a, b in zip(taught, detector.student(taught), strict=True):
+            t, s = a.double().numpy(), b.double().numpy()
+            cosines = (t * s).sum(1) / np.sqrt((t**2).sum(1) * (s**2).sum(1))
+            maps = torch.from_numpy(1 - cosines)[:, None]
+            total += F.interpolate(maps, (64, 64), mode="bilinear", align_corners=True)[:, 0]
+        expected = np.stack([gaussian_filter(one, 4.0) for one in total.numpy()])
+        np.testing.assert_allclose(detector.anomaly_map(images), expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("channels", [(24, 40, 112), (64, 128, 256), (12, 20, 28), (96, 192, 384)])
+def test_decoder_fits_any_teacher(channels: tuple[int, ...]) -> None:
+    given = features(channels)
+    rebuilt = EmbeddingAndDecoder(channels).eval()(given)
+    assert [x.shape for x in rebuilt] == [x.shape for x in given]
+
+
+def test_layers_for_wide_resnet_50_are_the_authors() -> None:
+    with torch.device("meta"):
+        student = EmbeddingAndDecoder((256, 512, 1024), wide=True)
+    assert isinstance(student.fuse_deep, nn.Identity)
+    assert all(isinstance(head, nn.Identity) for head in student.heads)
+    assert [len(stage) for stage in (student.decode_deep, student.decode_middle)] == [3, 4]
+    assert len(student.decode_shallow) == 6
+    assert len(student.embed) == 3
+    first = student.embed[0]
+    assert first.shortcut[0].weight.shape == (2048, 3072, 1, 1)
+    assert first.body[1].weight.shape == (1024, 1024, 3, 3), "twice as wide as a plain bottleneck"
+    assert first.body[1].stride == (2, 2)
+    up = student.decode_deep[0]
+    assert up.body[1].weight.shape == (512, 512, 2, 2)
+    assert isinstance(up.body[1], nn.ConvTranspose2d)
+    assert up.shortcut[0].weight.shape == (2048, 1024, 2, 2)
+
+
+def test_layers_for_resnet_18_are_the_authors() -> None:
+    student = EmbeddingAndDecoder((64, 128, 256))
+    assert [convolutions(stage) for stage in student.children()][:3] == [2, 1, 0]
+    stages = (student.embed, student.decode_deep, student.decode_middle, student.decode_shallow)
+    assert [len(stage) for stage in stages] == [2, 2, 2, 2]
+    assert student.embed[0].body[0].weight.shape == (512, 768, 3, 3)
+    assert student.decode_deep[0].body[0].weight.shape == (512, 256, 2, 2)
+    assert all(isinstance(head, nn.Identity) for head in student.heads)
+
+
+def test_teachers_signed_features_can_be_rebuilt() -> None:
+    rebuilt = EmbeddingAndDecoder((24, 40, 112)).eval()(features((24, 40, 112), images=2))
+    assert all(bool((level < 0).any()) for level in rebuilt)

@@ -1,0 +1,63 @@
+"""STFPM against its formulas, computed here in numpy from the networks' features."""
+
+import numpy as np
+import torch
+from torch.nn import functional as F  # noqa: N812
+
+from stillwatch.detectors.checks import toy_normals, toy_teacher
+from stillwatch.detectors.stfpm import STFPM
+from stillwatch.teachers import images_to_input
+from stillwatch.training_data import Normals
+
+
+def squared_distances(detector: STFPM, images: torch.Tensor) -> list[np.ndarray]:
+    """Per level ||f_t/|f_t| - f_s/|f_s|||^2 at each position: (B, h, w)."""
+    found = []
+    with torch.no_grad():
+        student = detector.student(detector.teacher.normalise(images))
+        for a, b in zip(detector.teacher(images), student, strict=True):
+            t, s = a.double().numpy(), b.double().numpy()
+            t = t / np.sqrt((t**2).sum(axis=1, keepdims=True))
+            s = s / np.sqrt((s**2).sum(axis=1, keepdims=True))
+            found.append(((t - s) ** 2).sum(axis=1))
+    return found
+
+
+def test_loss_is_the_mean_over_positions_and_the_sum_over_levels() -> None:
+    detector = STFPM.build(toy_teacher(), {})
+    normals = Normals(toy_normals(3), detector.teacher, torch.device("cpu"))
+    (batch,) = normals.batches(3)
+    (phase,) = detector.phases()
+    expected = sum(level.mean() for level in squared_distances(detector, batch.images))
+    # The stored features are rounded to float16.
+    np.testing.assert_allclose(phase.loss(batch).item(), expected, rtol=1e-3)
+
+
+def test_map_is_the_product_at_a_quarter_of_the_size_without_smoothing() -> None:
+    detector = STFPM.build(toy_teacher(), {})
+    images = images_to_input(torch.from_numpy(toy_normals(2)))
+    product = np.ones((2, 16, 16))
+    for level in squared_distances(detector, images):
+        maps = torch.from_numpy(level)[:, None]
+        product *= F.interpolate(maps, (16, 16), mode="bilinear", align_corners=False)[:, 0].numpy()
+    expected = F.interpolate(
+        torch.from_numpy(product)[:, None], (64, 64), mode="bilinear", align_corners=False
+    )[:, 0]
+    with torch.no_grad():
+        np.testing.assert_allclose(detector.anomaly_map(images), expected, rtol=1e-4)
+
+
+def test_optimiser_is_the_authors() -> None:
+    detector = STFPM.build(toy_teacher(), {"learning_rate": 0.4})
+    (phase,) = detector.phases()
+    optimizer = phase.optimizer(phase.module.parameters())
+    assert isinstance(optimizer, torch.optim.SGD)
+    (group,) = optimizer.param_groups
+    assert (group["lr"], group["momentum"], group["weight_decay"]) == (0.4, 0.9, 1e-4)
+
+
+def test_student_has_the_teachers_architecture_and_other_weights() -> None:
+    detector = STFPM.build(toy_teacher(), {})
+    teacher, student = detector.teacher.network.state_dict(), detector.student.state_dict()
+    assert {k: v.shape for k, v in teacher.items()} == {k: v.shape for k, v in student.items()}
+    assert not torch.equal(teacher["stages.0.0.weight"], student["stages.0.0.weight"])

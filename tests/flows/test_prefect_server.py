@@ -1,0 +1,100 @@
+import json
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from flows.prefect_server import LocalPrefectServer, prefect_api
+from flows.processes import ProcessIdentity, answers
+from stillwatch.errors import ServerError
+
+pytestmark = [pytest.mark.servers, pytest.mark.xdist_group("servers")]
+
+
+def server_of(folder: Path) -> ProcessIdentity:
+    register = json.loads((folder / "server.json").read_text())
+    return ProcessIdentity(*register["server"])
+
+
+def test_several_processes_share_one_server_and_the_last_one_stops_it(tmp_path: Path) -> None:
+    folder = tmp_path / "prefect"
+    code = textwrap.dedent(
+        """
+        import sys
+        from pathlib import Path
+        from flows.prefect_server import LocalPrefectServer
+        with LocalPrefectServer(Path(sys.argv[1])).joined() as url:
+            print(url, flush=True)
+            sys.stdin.readline()
+        """
+    )
+
+    def join() -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-c", code, str(folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    with LocalPrefectServer(folder).joined() as url:
+        server = server_of(folder)
+        other, killed = join(), join()
+        assert other.stdout is not None
+        assert killed.stdout is not None
+        assert {other.stdout.readline().strip(), killed.stdout.readline().strip()} == {url}
+        killed.kill()
+        killed.communicate()
+    assert answers(f"{url}/health"), "the other process still uses it"
+    other.communicate("\n")
+    assert not server.is_alive(), "the killed registrant must not keep it alive"
+    assert not (folder / "server.json").exists()
+
+
+def test_a_dead_server_is_replaced(tmp_path: Path) -> None:
+    local = LocalPrefectServer(tmp_path)
+    with local.joined():
+        server_of(tmp_path).stop()
+        with local.joined() as url:
+            assert answers(f"{url}/health")
+
+
+def test_a_configured_server_that_does_not_answer_is_refused(tmp_path: Path) -> None:
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    with (
+        temporary_settings({PREFECT_API_URL: "http://127.0.0.1:1/api"}),
+        pytest.raises(ServerError, match="no Prefect server answers there"),
+        prefect_api(tmp_path),
+    ):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_pinned_versions_run_a_flow_and_schedule_a_cron_deployment(tmp_path: Path) -> None:
+    """One wrong version of a dependency breaks only the scheduler, and silently."""
+    from prefect import flow, get_client
+
+    @flow
+    def nightly() -> int:
+        return 7
+
+    with prefect_api(tmp_path):
+        assert nightly() == 7
+        deployment = nightly.to_deployment("nightly", cron="* * * * *")
+        deployment_id = deployment.apply()
+        deadline = time.monotonic() + 90
+        with get_client(sync_client=True) as client:
+            while True:
+                runs = [
+                    run
+                    for run in client.read_flow_runs()
+                    if run.deployment_id == deployment_id and run.state_name == "Scheduled"
+                ]
+                if runs or time.monotonic() > deadline:
+                    break
+                time.sleep(0.5)
+    assert runs, "the cron deployment got no scheduled run: check the pinned sqlalchemy"

@@ -1,0 +1,234 @@
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stillwatch.errors import LayoutError
+from stillwatch.images.layout import (
+    ImageFile,
+    category_folders,
+    check_category_name,
+    scan_category,
+    scan_image_set,
+    unsafe_name,
+)
+
+MakeCategory = Callable[..., Path]
+
+
+def test_a_category_is_scanned_in_a_fixed_order(make_category: MakeCategory) -> None:
+    category = scan_category(make_category("bolt", train=2, test=1, anomalies=1))
+    assert category.name == "bolt"
+    assert category.images == (
+        ImageFile("test/good/000.png", "test", "good", None),
+        ImageFile("test/scratch/000.png", "test", "scratch", "ground_truth/scratch/000_mask.png"),
+        ImageFile("train/good/000.png", "train", "good", None),
+        ImageFile("train/good/001.png", "train", "good", None),
+    )
+    assert [image.path for image in category.train_normals] == [
+        "train/good/000.png",
+        "train/good/001.png",
+    ]
+    assert [image.path for image in category.test_normals] == ["test/good/000.png"]
+    assert [image.path for image in category.test_anomalies] == ["test/scratch/000.png"]
+
+
+def test_ok_is_good(make_category: MakeCategory) -> None:
+    category = scan_category(make_category(good="ok", train=1, test=1, anomalies=0))
+    assert category.images == (
+        ImageFile("test/ok/000.png", "test", "good", None),
+        ImageFile("train/ok/000.png", "train", "good", None),
+    )
+
+
+def test_a_mask_may_have_the_images_own_name(make_category: MakeCategory) -> None:
+    folder = make_category(anomalies=2)
+    masks = folder / "ground_truth" / "scratch"
+    (masks / "000_mask.png").rename(masks / "000.png")
+    (masks / "001_mask.png").unlink()
+    found = [image.mask for image in scan_category(folder).test_anomalies]
+    assert found == ["ground_truth/scratch/000.png", None]
+
+
+def test_a_mask_of_a_normal_is_reported(make_category: MakeCategory) -> None:
+    folder = make_category(test=1)
+    (folder / "ground_truth" / "good").mkdir()
+    (folder / "ground_truth" / "good" / "000_mask.png").touch()
+    assert scan_category(folder).test_normals[0].mask == "ground_truth/good/000_mask.png"
+
+
+def test_whatever_lies_among_the_images_is_listed(make_category: MakeCategory) -> None:
+    folder = make_category(train=1)
+    images = folder / "train" / "good"
+    for name in ("notes.txt", "001.PNG", "animation.gif", ".hidden.png", "Thumbs.db"):
+        (images / name).touch()
+    (folder / "readme.txt").touch()
+    (folder / "test" / "readme.txt").touch()
+    found = [Path(image.path).name for image in scan_category(folder).train_normals]
+    assert found == ["000.png", "001.PNG", "animation.gif", "notes.txt"]
+
+
+def test_an_image_set_is_its_folders_with_train(make_category: MakeCategory) -> None:
+    root = make_category("screw").parent
+    make_category("bolt")
+    (root / "licenses").mkdir()
+    (root / ".cache" / "train").mkdir(parents=True)
+    (root / "readme.txt").touch()
+    assert list(scan_image_set(root)) == ["bolt", "screw"]
+    assert category_folders(root) == {"bolt": root / "bolt", "screw": root / "screw"}
+
+
+def test_the_root_may_be_a_link(make_category: MakeCategory, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(make_category("bolt").parent)
+    assert list(scan_image_set(tmp_path / "link")) == ["bolt"]
+
+
+@pytest.mark.parametrize("content", ["nothing", "no train", "empty train", "no images"])
+def test_an_empty_category(tmp_path: Path, content: str) -> None:
+    folder = tmp_path / "bolt"
+    folder.mkdir()
+    if content != "nothing":
+        (folder / ("test" if content == "no train" else "train") / "good").mkdir(parents=True)
+    if content == "no images":
+        (folder / "train" / "good" / "readme.txt").touch()
+    with pytest.raises(LayoutError, match=r"bolt/train: no images of good parts; put .*train/good"):
+        scan_category(folder)
+
+
+@pytest.mark.parametrize("root", ["missing", "empty"])
+def test_a_root_without_categories(tmp_path: Path, root: str) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(LayoutError, match=r"no category found; it needs"):
+        scan_image_set(tmp_path / root)
+
+
+def test_a_category_taken_for_a_root_is_told_so(make_category: MakeCategory) -> None:
+    folder = make_category("bolt")
+    with pytest.raises(LayoutError, match=r"itself a category, so name its parent folder .*/set\."):
+        scan_image_set(folder)
+
+
+@pytest.mark.parametrize("name", ["../x", "..", "", "Screw", "a b", "a/b", "bolt\n", "größe"])
+def test_names_that_no_category_may_have(name: str) -> None:
+    with pytest.raises(LayoutError, match="rename its folder"):
+        check_category_name(name)
+
+
+def test_a_folder_with_such_a_name(make_category: MakeCategory) -> None:
+    root = make_category("Bolt 1").parent
+    with pytest.raises(LayoutError, match="category 'Bolt 1'"):
+        scan_image_set(root)
+
+
+@pytest.mark.parametrize("place", ["train/scratch", "train/good/monday", "test/scratch/monday"])
+def test_folders_that_would_not_be_read(make_category: MakeCategory, place: str) -> None:
+    folder = make_category()
+    (folder / place).mkdir()
+    with pytest.raises(LayoutError, match=f"{place}: .*move"):
+        scan_category(folder)
+
+
+def test_what_is_no_file(make_category: MakeCategory) -> None:
+    folder = make_category()
+    os.mkfifo(folder / "train" / "good" / "pipe.png")
+    with pytest.raises(LayoutError, match=r"pipe\.png: not a regular file"):
+        scan_category(folder)
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "train/good/x.png",
+        "test/good/x.png",
+        "ground_truth/scratch/x_mask.png",
+        "test/crack",
+        "ground_truth/good",
+    ],
+)
+def test_a_link_that_leaves_the_image_set(
+    make_category: MakeCategory, tmp_path: Path, place: str
+) -> None:
+    folder = make_category()
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "x.png").touch()
+    target = outside if "." not in place else outside / "x.png"
+    (folder / place).symlink_to(target)
+    with pytest.raises(LayoutError, match="leaves the image set"):
+        scan_category(folder)
+
+
+@pytest.mark.parametrize("moved", ["train", "test", "ground_truth", "."])
+def test_a_folder_that_is_a_link_out_of_the_image_set(
+    make_category: MakeCategory, tmp_path: Path, moved: str
+) -> None:
+    folder = make_category()
+    (folder / moved).resolve().rename(tmp_path / "outside")
+    (folder / moved if moved != "." else folder).symlink_to(tmp_path / "outside")
+    with pytest.raises(LayoutError, match="leaves the image set"):
+        scan_category(folder)
+    if moved in (".", "train"):
+        with pytest.raises(LayoutError, match="leaves the image set"):
+            scan_image_set(folder.parent)
+
+
+def test_links_inside_the_image_set_are_followed(make_category: MakeCategory) -> None:
+    first = make_category("bolt")
+    second = make_category("nut", train=1)
+    (second / "train" / "good" / "x.png").symlink_to(first / "train" / "good" / "000.png")
+    (second / "test" / "dent").symlink_to("../../bolt/test/scratch")
+    category = scan_category(second)
+    assert category.train_normals[-1].path == "train/good/x.png"
+    assert {image.defect_type for image in category.test_anomalies} == {"scratch", "dent"}
+
+
+def test_a_link_to_nothing(make_category: MakeCategory) -> None:
+    folder = make_category()
+    (folder / "train" / "good" / "x.png").symlink_to("gone.png")
+    (folder / "test" / "good" / "loop.png").symlink_to("loop.png")
+    with pytest.raises(LayoutError, match=r"x\.png: a symbolic link to nothing"):
+        scan_category(folder)
+    (folder / "train" / "good" / "x.png").unlink()
+    with pytest.raises(LayoutError, match=r"loop\.png: a symbolic link to nothing"):
+        scan_category(folder)
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("train/good/a\nb.png", "control"),
+        ("train/good/a\x7f.png", "control"),
+        ("train/good/a\u202eb.png", "invisible"),
+        ("train/good/a\udcff.png", "UTF-8"),
+        ("train/good/-rf.png", "dash"),
+        ("test/-x/000.png", "dash"),
+        ("train/good/ a.png", "space"),
+        ("train/good/a.png ", "space"),
+        ("train/good/a.", "dot"),
+        ("train/good/a:b.png", "character :"),
+        ("train/good/a|b.png", r"character \|"),
+        ("train/good/a\\b.png", r"character \\"),
+    ],
+)
+def test_unsafe_names(path: str, reason: str) -> None:
+    assert re.search(reason, unsafe_name(path) or "")
+
+
+@pytest.mark.parametrize("path", ["train/good/000.png", "test/größe/Teil 7 (2).jpeg", "a/b-c.tif"])
+def test_safe_names(path: str) -> None:
+    assert unsafe_name(path) is None
+
+
+@given(name=st.text("abcXYZ019_.-", max_size=20))
+def test_plain_names_are_safe(name: str) -> None:
+    assert unsafe_name(f"train/good/a{name}.png") is None
+
+
+def test_a_file_name_that_is_not_utf_8(make_category: MakeCategory) -> None:
+    folder = make_category(train=1)
+    (folder / "train" / "good" / os.fsdecode(b"\xff.png")).touch()
+    assert unsafe_name(scan_category(folder).train_normals[-1].path) == "is not valid UTF-8"

@@ -1,0 +1,223 @@
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from stillwatch.errors import LayoutError, StorageError
+from stillwatch.images.decode import read_image, resize_image
+from stillwatch.images.layout import scan_category
+from stillwatch.images.manifest import build_manifest
+from stillwatch.images.store import ImageStore, StoreWriter, store_folder
+from stillwatch.settings import ImageSettings
+
+MakeCategory = Callable[..., Path]
+
+
+def pixels(seed: int, height: int = 20, width: int = 30) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3)).astype(np.uint8)
+
+
+def test_what_goes_in_comes_out_resized(tmp_path: Path) -> None:
+    folder = tmp_path / "stores" / "bolt"
+    paths = [f"train/good/{index}.png" for index in range(20)]
+    with StoreWriter(folder, paths, 16) as writer, ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda index: writer.add(paths[index], pixels(index)), reversed(range(20))))
+    store = ImageStore.open(folder)
+    assert store.paths == tuple(paths)
+    assert store.images.shape == (20, 16, 16, 3)
+    assert store.images.dtype == np.uint8
+    assert isinstance(store.images, np.memmap)
+    for index in range(20):
+        np.testing.assert_array_equal(store.images[index], resize_image(pixels(index), 16))
+    assert store.rows([paths[7], paths[0]]) == [7, 0]
+    assert [entry.name for entry in folder.parent.iterdir()] == ["bolt"]
+
+
+def test_a_store_is_read_only(tmp_path: Path) -> None:
+    with StoreWriter(tmp_path / "store", ["a"], 8) as writer:
+        writer.add("a", pixels(0))
+    with pytest.raises(ValueError, match="read-only"):
+        ImageStore.open(tmp_path / "store").images[0] = 0
+
+
+def test_images_that_the_store_lacks(tmp_path: Path) -> None:
+    with StoreWriter(tmp_path / "store", ["a"], 8) as writer:
+        writer.add("a", pixels(0))
+        with pytest.raises(KeyError):
+            writer.add("b", pixels(0))
+    with pytest.raises(StorageError, match=r"does not hold b \(2 images missing\)"):
+        ImageStore.open(tmp_path / "store").rows(["a", "b", "c"])
+
+
+def test_nothing_is_left_of_an_incomplete_store(tmp_path: Path) -> None:
+    with StoreWriter(tmp_path / "store", ["a", "b"], 8) as writer:
+        writer.add("a", pixels(0))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_nothing_is_left_of_an_interrupted_store(
+    tmp_path: Path, error: type[BaseException]
+) -> None:
+    def work() -> None:
+        with StoreWriter(tmp_path / "store", ["a"], 8) as writer:
+            writer.add("a", pixels(0))
+            raise error
+
+    with pytest.raises(error):
+        work()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_writers_of_one_store_both_end_well(tmp_path: Path) -> None:
+    folder = tmp_path / "store"
+    together = threading.Barrier(4)
+
+    def write(_: int) -> None:
+        for _ in range(20):
+            with StoreWriter(folder, ["a"], 8) as writer:
+                writer.add("a", pixels(0))
+                together.wait()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(4)))
+    np.testing.assert_array_equal(ImageStore.open(folder).images[0], resize_image(pixels(0), 8))
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def damage(folder: Path, how: str) -> None:
+    if how == "truncated":
+        os.truncate(folder / "images.npy", 200)
+    elif how == "empty":
+        (folder / "images.npy").write_bytes(b"")
+    elif how == "pickle":
+        np.save(folder / "images.npy", np.array([{}], object), allow_pickle=True)
+    elif how == "other shape":
+        np.save(folder / "images.npy", np.zeros((2, 8, 8, 3), np.uint8))
+    elif how == "no paths":
+        (folder / "paths.json").unlink()
+    elif how == "no JSON":
+        (folder / "paths.json").write_text("[")
+
+
+@pytest.mark.parametrize(
+    "how", ["truncated", "empty", "pickle", "other shape", "no paths", "no JSON"]
+)
+def test_a_damaged_store_says_what_to_do(tmp_path: Path, how: str) -> None:
+    folder = tmp_path / "store"
+    with StoreWriter(folder, ["a"], 8) as writer:
+        writer.add("a", pixels(0))
+    damage(folder, how)
+    with pytest.raises(StorageError, match=r"store: not a complete store .* delete the folder"):
+        ImageStore.open(folder)
+
+
+def test_a_store_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="not a complete store"):
+        ImageStore.open(tmp_path / "store")
+
+
+def test_everything_that_sets_the_pixels_is_in_the_folders_name(tmp_path: Path) -> None:
+    base = {"category": "bolt", "digest": "ab", "size": 256, "white_level": 255}
+    changes = [{}, {"category": "nut"}, {"digest": "cd"}, {"size": 128}, {"white_level": 4095}]
+    folders = {store_folder(tmp_path, **(base | change)) for change in changes}  # type: ignore[arg-type]
+    assert len(folders) == 5
+    assert all(tmp_path in folder.parents for folder in folders)
+    with pytest.raises(LayoutError):
+        store_folder(tmp_path, **(base | {"category": "../x"}))  # type: ignore[arg-type]
+
+
+def test_the_manifest_fills_the_store_as_inspection_reads_files(
+    make_category: MakeCategory, tmp_path: Path
+) -> None:
+    category = scan_category(make_category(train=5))
+    paths = [image.path for image in category.images]
+    with StoreWriter(tmp_path / "store", paths, 24) as writer:
+        build_manifest(
+            category,
+            images=ImageSettings(),
+            expected_md5=None,
+            parts=None,
+            on_pixels=writer.add,
+        )
+    store = ImageStore.open(tmp_path / "store")
+    for row, path in enumerate(store.paths):
+        expected = read_image(category.folder / path, size=24, white_level=255)
+        np.testing.assert_array_equal(store.images[row], expected)
+
+
+def test_a_category_with_a_damaged_image_has_no_store(
+    make_category: MakeCategory, tmp_path: Path
+) -> None:
+    folder = make_category(train=3)
+    (folder / "train" / "good" / "001.png").write_bytes(b"")
+    category = scan_category(folder)
+    with StoreWriter(tmp_path / "store", [image.path for image in category.images], 24) as writer:
+        build_manifest(
+            category, images=ImageSettings(), expected_md5=None, parts=None, on_pixels=writer.add
+        )
+    assert not (tmp_path / "store").exists()
+
+
+FILE_LIMIT = """
+import resource, sys
+from pathlib import Path
+from stillwatch.errors import StorageError
+from stillwatch.images.store import StoreWriter
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+try:
+    with StoreWriter(Path(sys.argv[1]), ["a", "b"], 256):
+        raise AssertionError("began to work")
+except StorageError as error:
+    print(error)
+"""
+
+
+def test_a_limit_on_file_sizes_is_met_before_any_work(tmp_path: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", FILE_LIMIT, str(tmp_path / "store")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert f"{tmp_path / 'store'}: larger than a file may be" in result.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[None]:
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(folder)]
+    try:
+        mounted = subprocess.run(mount, capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        mounted = False
+    if not mounted:
+        pytest.skip("no permission to mount a small disk")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_full_disk_is_met_before_any_work(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk"):
+        folder = tmp_path / "disk" / "store"
+        message = rf"{folder}: no space left .* nothing half-written was left behind"
+        with pytest.raises(StorageError, match=message), StoreWriter(folder, ["a", "b"], 256):
+            pytest.fail("began to work")
+        assert list((tmp_path / "disk").iterdir()) == []
+        with StoreWriter(folder, ["a", "b"], 64) as writer:
+            writer.add("a", pixels(0))
+            writer.add("b", pixels(1))
+        assert len(ImageStore.open(folder).images) == 2

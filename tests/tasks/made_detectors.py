@@ -1,0 +1,156 @@
+"""A small examined category, and detectors of it in MLflow without the time of a training."""
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from stillwatch.bundle import (
+    BundleInfo,
+    DetectorInfo,
+    NormalScores,
+    TeacherInfo,
+    TrainingInfo,
+    write_bundle,
+)
+from stillwatch.calibration import calibrate
+from stillwatch.detectors import build_detector
+from stillwatch.images.layout import scan_category
+from stillwatch.images.split import assign, split_digest
+from stillwatch.images.store import ImageStore
+from stillwatch.inspection import score_images
+from stillwatch.settings import EvaluationSettings, FloorSettings, ImageSettings, Settings
+from stillwatch.teachers import load_teacher
+from stillwatch.torch_scorer import TorchScorer
+from tasks.examine import ExaminedCategory, examine_category
+from tasks.version import CategoryVersion, DataVersion
+
+SIDE = 64
+DIR_HASH = "0123456789abcdef0123456789abcdef.dir"
+
+
+def small(settings: Settings) -> Settings:
+    """Images of 64 pixels, one epoch, and no floor that such a training could miss."""
+    return settings.model_copy(
+        update={
+            "images": ImageSettings(size=SIDE),
+            "evaluation": EvaluationSettings(
+                size=SIDE, bootstrap_resamples=100, synthetic_anomalies=6
+            ),
+            "detectors": {
+                "stfpm": {"epochs": 2, "batch_size": 8},
+                "reverse_distillation": {"epochs": 1, "batch_size": 8},
+            },
+            "retrain": settings.retrain.model_copy(
+                update={"floors": FloorSettings(image_auroc=0.0, aupro=0.0)}
+            ),
+        }
+    )
+
+
+def photograph(seed: int, *, scratched: bool = False) -> NDArray[np.uint8]:
+    """A surface with soft blobs, and with a hard bright bar if it is scratched."""
+    random = np.random.default_rng(seed)
+    blobs = Image.fromarray(random.integers(90, 160, (8, 8, 3), dtype=np.uint8))
+    pixels = np.asarray(blobs.resize((SIDE, SIDE), Image.Resampling.BICUBIC)).copy()
+    if scratched:
+        pixels[20:30, 12:52] = (255, 255, 0)
+    return pixels
+
+
+def make_images(folder: Path, *, anomalies: int = 4, test_normals: int = 6) -> None:
+    """Write a category of 40 train normals."""
+    for number in range(40):
+        _save(folder / f"train/good/{number:03}.png", photograph(number))
+    for number in range(test_normals):
+        _save(folder / f"test/good/{number:03}.png", photograph(1000 + number))
+    mask = np.zeros((SIDE, SIDE), np.uint8)
+    mask[20:30, 12:52] = 255
+    for number in range(anomalies):
+        _save(folder / f"test/scratch/{number:03}.png", photograph(2000 + number, scratched=True))
+        _save(folder / f"ground_truth/scratch/{number:03}_mask.png", mask)
+
+
+def examined(folder: Path, settings: Settings) -> tuple[ExaminedCategory, DataVersion]:
+    """Read a category as the flow does, without a repository around it."""
+    files = {
+        path.relative_to(folder).as_posix(): hashlib.md5(path.read_bytes()).hexdigest()  # noqa: S324
+        for path in sorted(folder.rglob("*.png"))
+    }
+    normals = {image.path: files[image.path] for image in scan_category(folder).train_normals}
+    assignment = assign({}, normals, settings=settings.split, smallest_alpha=0.05)
+    version = CategoryVersion(
+        name=folder.name,
+        digest=hashlib.sha256(repr(files).encode()).hexdigest()[:32],
+        files=files,
+        assignment=assignment,
+        split_digest=split_digest(assignment),
+    )
+    data = DataVersion(
+        dir_hash=DIR_HASH,
+        commit="c" * 40,
+        tag="data-1",
+        root=folder.parent,
+        categories={folder.name: version},
+        message="data: plate +40",
+        changed=True,
+    )
+    return examine_category(version, root=folder.parent, settings=settings), data
+
+
+def write_untrained_bundle(
+    folder: Path, category: ExaminedCategory, fingerprint: str, settings: Settings
+) -> None:
+    """Everything that a training leaves, but for the training."""
+    values = settings.detectors["stfpm"]
+    teacher = load_teacher(settings.teacher)
+    detector = build_detector("stfpm", teacher, values)
+    scorer = TorchScorer(detector, next(detector.parameters()).device)
+    store = ImageStore.open(category.store)
+
+    def scores(part: str) -> NDArray[np.float32]:
+        paths = [row.path for row in category.manifest.rows if row.part == part]
+        return score_images(scorer, store.images[store.rows(paths)])
+
+    info = BundleInfo(
+        category=category.version.name,
+        detector=DetectorInfo(
+            name="stfpm", version=detector.version, settings=detector.settings.model_dump()
+        ),
+        teacher=TeacherInfo(name=teacher.name, digest=teacher.digest),
+        image_size=settings.images.size,
+        white_level=category.manifest.white_level,
+        calibration=calibrate(
+            scores("calibration"),
+            alpha_reject=settings.calibration.alpha_reject,
+            alpha_review=settings.calibration.alpha_review,
+        ),
+        normal_scores=NormalScores(
+            train=tuple(scores("train").tolist()), validation=tuple(scores("validation").tolist())
+        ),
+        fingerprint=fingerprint,
+        provenance={},
+        training=TrainingInfo(
+            seed=0, seconds=0.0, device="cpu", resumed=False, kept_epochs={}, losses=()
+        ),
+    )
+    tensors = {name: value.numpy() for name, value in detector.state_dict().items()}
+    write_bundle(folder, info, tensors)
+
+
+def without_test_rows(category: ExaminedCategory, *defect_types: str) -> ExaminedCategory:
+    """The category as if it had no test images of these kinds."""
+    rows = tuple(
+        row
+        for row in category.manifest.rows
+        if row.part != "test" or row.defect_type not in defect_types
+    )
+    return replace(category, manifest=replace(category.manifest, rows=rows))
+
+
+def _save(path: Path, pixels: NDArray[np.uint8]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)

@@ -1,0 +1,242 @@
+import json
+from pathlib import Path
+
+import pytest
+from made_detectors import examined, make_images, small, without_test_rows, write_untrained_bundle
+from made_stores import new_store
+
+from stillwatch.bundle import read_bundle
+from stillwatch.errors import SettingsError, TrackingError
+from stillwatch.settings import FloorSettings, Settings
+from tasks.evaluate import DetectorResult, evaluate_detector
+from tasks.examine import ExaminedCategory
+from tasks.parity import FreshProcess, Scores, difference
+from tasks.register import below_floors, choose_winner, register_winner
+from tasks.registry import (
+    fetch_bundle,
+    registered_versions,
+    version_with_alias,
+    versions_of,
+)
+from tasks.tracking import BUNDLE, STAGE, TRAINED, Tracking
+from tasks.train import TrainedDetector
+from tasks.version import DataVersion
+
+NAME = "stillwatch-plate"
+
+
+def result(detector: str = "stfpm", **changes: object) -> DetectorResult:
+    values: dict[str, object] = {
+        "category": "plate",
+        "detector": detector,
+        "fingerprint": "f",
+        "run_id": f"run of {detector}",
+        "data_version": "d.dir",
+        "synthetic": False,
+        "test_normals_from": "test",
+        "metrics": {"image_auroc": 0.9, "aupro": 0.8},
+        "intervals": {},
+        "recall_by_defect": {},
+        "false_alarms": {},
+        "false_alarms_by_group": {},
+        "evaluation_size": 64,
+        "threshold": 1.0,
+        "review_threshold": 0.9,
+        "alpha": 0.05,
+        "alpha_review": 0.15,
+        "n_calibration": 19,
+        "calibration_groups": 0,
+        "bound": 0.05,
+        "rate_95": 0.14,
+        "train_seconds": 1.0,
+        "ms_per_image": 10.0,
+        "evaluated_at": 0,
+    }
+    return DetectorResult.model_validate(values | changes)
+
+
+class TestChoice:
+    def test_the_best_figure_wins(self) -> None:
+        low = result("a", metrics={"image_auroc": 0.9, "aupro": 0.99})
+        high = result("b", metrics={"image_auroc": 0.91, "aupro": 0.1}, ms_per_image=99.0)
+        assert choose_winner([low, high], "image_auroc") is high
+        assert choose_winner([low, high], "aupro") is low
+
+    def test_ties_go_to_aupro_then_to_speed(self) -> None:
+        slow = result("a", metrics={"image_auroc": 0.9, "aupro": 0.8}, ms_per_image=20.0)
+        fast = result("b", metrics={"image_auroc": 0.9 + 1e-12, "aupro": 0.8}, ms_per_image=5.0)
+        local = result("c", metrics={"image_auroc": 0.9, "aupro": 0.81}, ms_per_image=99.0)
+        assert choose_winner([slow, fast], "image_auroc") is fast
+        assert choose_winner([slow, fast, local], "image_auroc") is local
+
+    def test_without_masks_a_tie_goes_to_speed(self) -> None:
+        slow = result("a", metrics={"image_auroc": 1.0}, ms_per_image=20.0)
+        fast = result("b", metrics={"image_auroc": 1.0}, ms_per_image=5.0)
+        assert choose_winner([slow, fast], "image_auroc") is fast
+
+    def test_a_figure_that_nobody_has_is_a_setting_to_change(self) -> None:
+        with pytest.raises(SettingsError, match=r"retrain\.select_by is pixel_auroc"):
+            choose_winner([result(metrics={"image_auroc": 1.0})], "pixel_auroc")
+
+    def test_floors_and_synthetic_figures_keep_a_detector_from_becoming_champion(self) -> None:
+        floors = FloorSettings(image_auroc=0.85, aupro=0.5)
+        assert below_floors(result(), floors) == ()
+        assert below_floors(result(metrics={"image_auroc": 0.9}), floors) == ()
+        assert len(below_floors(result(metrics={"image_auroc": 0.8, "aupro": 0.4}), floors)) == 2
+        assert "synthetic" in below_floors(result(synthetic=True), floors)[0]
+        assert "test/good" in below_floors(result(test_normals_from="validation"), floors)[0]
+
+
+class TestParity:
+    before = Scores((1.0, 2.0, 3.0), ("pass", "review", "reject"))
+
+    def test_equal_runs_agree(self) -> None:
+        assert difference(self.before, self.before, (1.5, 2.5), 1e-6) is None
+
+    def test_another_score_or_another_verdict_is_named(self) -> None:
+        moved = Scores((1.0, 2.1, 3.0), self.before.verdicts)
+        assert "image 1" in str(difference(self.before, moved, (1.5, 2.5), 1e-6))
+        said = Scores(self.before.scores, ("pass", "review", "review"))
+        assert "image 2 has the verdict" in str(difference(self.before, said, (1.5, 2.5), 1e-6))
+
+    def test_within_the_tolerance_of_a_threshold_the_verdict_may_differ(self) -> None:
+        near = Scores((1.0, 2.0, 3.0), ("pass", "pass", "reject"))
+        assert difference(self.before, near, (2.0, 2.5), 1e-3) is None
+
+    def test_a_lost_image_is_a_difference(self) -> None:
+        short = Scores((1.0, 2.0), ("pass", "review"))
+        assert difference(self.before, short, (1.5,), 1e-6) is not None
+
+    def test_a_model_that_cannot_be_loaded_is_one_sentence(self, settings: Settings) -> None:
+        uri = new_store(settings).uri
+        with FreshProcess() as fresh, pytest.raises(TrackingError, match="cannot be reloaded"):
+            fresh.scores(uri, "models:/nothing/1", [], device="cpu", timeout_seconds=120)
+
+
+@pytest.fixture
+def here(settings: Settings) -> Settings:
+    return small(settings)
+
+
+@pytest.fixture
+def tracking(here: Settings) -> Tracking:
+    return new_store(here)
+
+
+@pytest.fixture
+def plate(here: Settings, tmp_path: Path) -> tuple[ExaminedCategory, DataVersion]:
+    make_images(tmp_path / "data" / "plate")
+    return examined(tmp_path / "data" / "plate", here)
+
+
+def evaluated(
+    tracking: Tracking,
+    plate: tuple[ExaminedCategory, DataVersion],
+    settings: Settings,
+    folder: Path,
+    fingerprint: str = "f",
+) -> DetectorResult:
+    category, data = plate
+    tags = {"stillwatch.fingerprint": fingerprint, "stillwatch.method": "stfpm"}
+    run_id = tracking.start_run("plate", "stfpm", tags)
+    write_untrained_bundle(folder / run_id, category, fingerprint, settings)
+    reject = read_bundle(folder / run_id).info.calibration.reject
+    review = read_bundle(folder / run_id).info.calibration.review
+    tracking.log_folder(run_id, folder / run_id, BUNDLE)
+    tracking.log(
+        run_id,
+        tags={
+            STAGE: TRAINED,
+            "stillwatch.threshold": repr(reject.value),
+            "stillwatch.review_threshold": repr(review.value),
+        },
+    )
+    trained = TrainedDetector("plate", "stfpm", fingerprint, run_id, reused=False)
+    return evaluate_detector(trained, category, data=data, settings=settings)
+
+
+def test_the_winner_is_registered_once_and_answers_like_the_evaluated_one(
+    here: Settings,
+    tracking: Tracking,
+    plate: tuple[ExaminedCategory, DataVersion],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    category, _ = plate
+    monkeypatch.chdir(tmp_path)
+    winner = evaluated(tracking, plate, here, tmp_path / "made")
+    parent = tracking.start_run("plate", "retraining", {})
+    first = register_winner([winner], category, settings=here, parent_run=parent)
+    again = register_winner([winner], category, settings=here)
+    assert (first.version, first.alias, first.created) == (1, "champion", True)
+    assert (again.version, again.alias, again.created) == (1, "champion", False)
+    assert tracking.tags(parent)["stillwatch.model_version"] == "1"
+    assert {path.name for path in tmp_path.iterdir()} == {"data", "made", "state"}
+
+    (version,) = versions_of(tracking, NAME)
+    assert version.run_id == winner.run_id
+    assert version.tags["stillwatch.selected_on_test"] == "selected on test (best of 1)"
+    assert version.tags["stillwatch.threshold"] == repr(winner.threshold)
+    assert float(version.tags["image_auroc"]) == pytest.approx(winner.metrics["image_auroc"])
+    assert "within" in version.tags["stillwatch.parity"]
+
+    (logged,) = tracking.client.search_logged_models([tracking.experiment("plate")])
+    assert {metric.key for metric in logged.metrics} >= {"image_auroc", "aupro"}
+    package = Path(version.source.removeprefix("file://"))
+    needed = (package / "requirements.txt").read_text(encoding="utf-8")
+    assert "torch==" in needed
+    assert "+" not in needed
+    assert (package / "code" / "stillwatch" / "inspection.py").exists()
+    example = json.loads((package / "input_example.json").read_text(encoding="utf-8"))
+    assert len(example["data"]) == 2
+    assert not list(package.rglob("*.pkl"))
+
+    (row,) = registered_versions(tracking)
+    assert (row.name, row.version, row.aliases, row.synthetic) == (NAME, 1, ("champion",), False)
+    assert row.detector == "stfpm"
+    by_alias = fetch_bundle(tracking, f"models:/{NAME}@champion")
+    assert by_alias.info == fetch_bundle(tracking, f"models:/{NAME}/1").info
+    assert by_alias.info.fingerprint == "f"
+
+
+def test_who_becomes_champion_and_what_differs_is_deleted(
+    here: Settings,
+    tracking: Tracking,
+    plate: tuple[ExaminedCategory, DataVersion],
+    tmp_path: Path,
+) -> None:
+    category, data = plate
+    normals_only = without_test_rows(category, "scratch")
+    made = evaluated(tracking, (normals_only, data), here, tmp_path / "made", "synthetic")
+    waiting = register_winner([made], normals_only, settings=here)
+    assert (waiting.version, waiting.alias) == (1, "challenger")
+    assert "synthetic" in waiting.below_floors[0]
+    (version,) = versions_of(tracking, NAME)
+    assert "synthetic_image_auroc" in version.tags
+    assert "image_auroc" not in version.tags
+    assert registered_versions(tracking)[0].synthetic
+
+    real = evaluated(tracking, plate, here, tmp_path / "made", "real")
+    assert register_winner([real], category, settings=here).alias == "champion"
+    later = evaluated(tracking, plate, here, tmp_path / "made", "later")
+    assert register_winner([later], category, settings=here).alias == "challenger"
+    assert version_with_alias(tracking, NAME, "champion") == 2
+
+    altered = evaluated(tracking, plate, here, tmp_path / "made", "altered")
+    image = category.folder / "test/good/000.png"
+    image.write_bytes((category.folder / "test/scratch/000.png").read_bytes())
+    with pytest.raises(TrackingError, match="the version was deleted"):
+        register_winner([altered], category, settings=here)
+    assert [int(version.version) for version in versions_of(tracking, NAME)] == [3, 2, 1]
+    assert version_with_alias(tracking, NAME, "challenger") == 3
+
+
+def test_what_is_not_registered_is_refused_with_a_sentence(tracking: Tracking) -> None:
+    assert registered_versions(tracking) == []
+    assert version_with_alias(tracking, NAME, "champion") is None
+    with pytest.raises(TrackingError, match="no such model or alias"):
+        fetch_bundle(tracking, f"models:/{NAME}@champion")
+    with pytest.raises(TrackingError, match=r"hand out models:/stillwatch-plate/7"):
+        fetch_bundle(tracking, f"models:/{NAME}/7")
+    with pytest.raises(TrackingError, match="names no version"):
+        fetch_bundle(tracking, f"models:/{NAME}")

@@ -1,0 +1,204 @@
+import os
+import socket
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from made_stores import new_store
+from mlflow.entities import Metric
+
+from stillwatch.errors import StorageError, TrackingError
+from stillwatch.settings import Settings, TrackingSettings
+from tasks.epoch_log import EpochLog
+from tasks.tracking import DataSource, Tracking, figures, flattened, open_tracking
+
+DIR_HASH = "0123456789abcdef0123456789abcdef.dir"
+
+
+@pytest.fixture
+def tracking(settings: Settings) -> Tracking:
+    return new_store(settings)
+
+
+def metrics_of(tracking: Tracking, run_id: str) -> dict[str, float]:
+    return dict(tracking.client.get_run(run_id).data.metrics)
+
+
+def test_the_default_store_lies_in_the_state_folder_wherever_one_stands(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    tracking = new_store(settings)
+    run_id = tracking.start_run("plate", "stfpm", {})
+    evidence = tmp_path / "evidence"
+    evidence.mkdir()
+    (evidence / "a.txt").write_text("a", encoding="utf-8")
+    tracking.log_folder(run_id, evidence, "notes")
+    kept = settings.state_dir / "mlflow"
+    assert tracking.uri == f"sqlite:///{kept / 'mlflow.db'}"
+    assert [path.name for path in kept.rglob("a.txt")] == ["a.txt"]
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_children_hang_under_their_parent(tracking: Tracking) -> None:
+    parent = tracking.start_run("plate", "retraining", {})
+    child = tracking.start_run("plate", "stfpm", {"stillwatch.method": "stfpm"}, parent)
+    assert tracking.tags(child)["mlflow.parentRunId"] == parent
+    assert tracking.tags(child)["stillwatch.method"] == "stfpm"
+    assert tracking.experiment("plate") != tracking.experiment("cloth")
+
+
+def test_more_than_one_request_takes_is_logged_whole(tracking: Tracking) -> None:
+    run_id = tracking.start_run("plate", "many", {})
+    tracking.log(
+        run_id,
+        metrics=[Metric("loss", float(step), 0, step) for step in range(1500)],
+        params={f"p{number}": number for number in range(250)},
+        tags={f"t{number}": number for number in range(150)},
+    )
+    run = tracking.client.get_run(run_id)
+    assert len(run.data.params) == 250
+    assert sum(name.startswith("t") for name in run.data.tags) == 150
+    assert len(tracking.client.get_metric_history(run_id, "loss")) == 1500
+
+
+def test_the_data_version_is_an_input_with_dvcs_own_hash(
+    tracking: Tracking, tmp_path: Path
+) -> None:
+    run_id = tracking.start_run("plate", "stfpm", {})
+    tracking.log_data(run_id, DataSource("plate", DIR_HASH, tmp_path, {"train": 7}))
+    (logged,) = tracking.client.get_run(run_id).inputs.dataset_inputs
+    assert (logged.dataset.name, logged.dataset.digest) == ("plate", DIR_HASH)
+    assert str(tmp_path) in logged.dataset.source
+    assert logged.dataset.profile == '{"train": 7}'
+
+
+def test_runs_are_found_by_their_tags_newest_first(tracking: Tracking) -> None:
+    first = tracking.start_run("plate", "one", {"stillwatch.fingerprint": "f"})
+    second = tracking.start_run("plate", "two", {"stillwatch.fingerprint": "f"})
+    tracking.start_run("plate", "other", {"stillwatch.fingerprint": "g"})
+    tracking.start_run("cloth", "elsewhere", {"stillwatch.fingerprint": "f"})
+    found = [
+        run.info.run_id for run in tracking.find_runs("plate", {"stillwatch.fingerprint": "f"})
+    ]
+    assert found == [second, first]
+
+
+def test_threads_may_start_the_first_run_of_a_category_together(tracking: Tracking) -> None:
+    with ThreadPoolExecutor(6) as pool:
+        runs = list(pool.map(lambda n: tracking.start_run("plate", f"run {n}", {}), range(6)))
+    assert len(set(runs)) == 6
+    assert len(tracking.find_runs("plate", {})) == 6
+
+
+def test_runs_of_dead_processes_are_closed_and_living_ones_are_not(tracking: Tracking) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    alive = tracking.start_run("plate", "alive", {})
+    left = tracking.start_run("plate", "left", {"stillwatch.process": f"{dead.pid} since 1"})
+    far = tracking.start_run(
+        "plate", "far", {"stillwatch.host": "another", "stillwatch.process": "1 since 1"}
+    )
+    reused_id = tracking.start_run("plate", "id", {"stillwatch.process": f"{os.getpid()} since 1"})
+    assert tracking.close_dead_runs("plate") == 2
+    status = {
+        run: tracking.client.get_run(run).info.status for run in (alive, left, far, reused_id)
+    }
+    assert status == {alive: "RUNNING", left: "KILLED", far: "RUNNING", reused_id: "KILLED"}
+
+
+def test_a_run_says_why_it_failed_and_whether_it_was_interrupted(tracking: Tracking) -> None:
+    failed = tracking.start_run("plate", "a", {})
+    killed = tracking.start_run("plate", "b", {})
+    tracking.fail_run(failed, ValueError("the reason"))
+    tracking.fail_run(killed, KeyboardInterrupt())
+    assert tracking.tags(failed)["stillwatch.reason"] == "the reason"
+    assert tracking.tags(killed)["stillwatch.reason"] == "KeyboardInterrupt"
+    status = [tracking.client.get_run(run).info.status for run in (failed, killed)]
+    assert status == ["FAILED", "KILLED"]
+
+
+def test_an_artifact_that_is_not_there_is_an_error_that_names_it(tracking: Tracking) -> None:
+    run_id = tracking.start_run("plate", "stfpm", {})
+    with (
+        pytest.raises(TrackingError, match=f"could not hand out bundle of run {run_id}"),
+        tracking.artifact(run_id, "bundle"),
+    ):
+        pass
+
+
+def test_losses_are_sent_in_batches_and_none_is_lost_or_doubled(tracking: Tracking) -> None:
+    run_id = tracking.start_run("plate", "stfpm", {})
+    losses = EpochLog(tracking, run_id, every_seconds=3600)
+    for epoch in range(3):
+        losses.add("student", epoch, 1.0 / (epoch + 1), 2.0)
+    assert metrics_of(tracking, run_id) == {}
+    losses.add("student", 2, 9.0, 9.0)
+    losses.flush()
+    losses.flush()
+    history = tracking.client.get_metric_history(run_id, "student/train_loss")
+    assert [(point.step, point.value) for point in history] == [(0, 1.0), (1, 0.5), (2, 1 / 3)]
+
+
+def test_a_store_that_goes_away_does_not_end_a_training(
+    settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tracking = new_store(settings)
+    run_id = tracking.start_run("plate", "stfpm", {})
+    gone = Tracking(f"sqlite:///{tmp_path / 'nowhere' / 'mlflow.db'}", tmp_path)
+    (tmp_path / "nowhere").write_text("a file where a folder should be", encoding="utf-8")
+    losses = EpochLog(gone, run_id, every_seconds=0)
+    losses.add("student", 0, 1.0, 2.0)
+    assert "The training goes on" in caplog.text
+    losses._tracking = tracking
+    losses.flush()
+    assert metrics_of(tracking, run_id) == {
+        "student/train_loss": 1.0,
+        "student/validation_loss": 2.0,
+    }
+
+
+def test_a_server_that_is_down_is_one_sentence(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        uri = f"http://127.0.0.1:{free.getsockname()[1]}"
+    down = settings.model_copy(update={"tracking": TrackingSettings(uri=uri)})
+    with pytest.raises(TrackingError, match=r"server is up and that tracking\.uri") as caught:
+        open_tracking(down)
+    assert uri in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_store_of_an_unknown_kind_is_refused(settings: Settings) -> None:
+    wrong = settings.model_copy(update={"tracking": TrackingSettings(uri="carrier-pigeon://roof")})
+    with pytest.raises(TrackingError, match="carrier-pigeon"):
+        open_tracking(wrong)
+
+
+def test_a_state_folder_that_cannot_be_made_is_a_storage_error(
+    settings: Settings, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    blocked = settings.model_copy(update={"state_dir": tmp_path / "file" / "state"})
+    with pytest.raises(StorageError, match="cannot be written"):
+        open_tracking(blocked)
+
+
+def test_a_deleted_experiment_says_how_to_get_it_back(tracking: Tracking) -> None:
+    tracking.client.delete_experiment(tracking.experiment("plate"))
+    with pytest.raises(TrackingError, match="experiments restore"):
+        tracking.start_run("plate", "stfpm", {})
+
+
+def test_settings_are_flattened_and_figures_are_metrics_of_one_moment() -> None:
+    assert flattened({"a": 1, "b": {"c": [2]}}, "stfpm") == {"stfpm.a": 1, "stfpm.b.c": [2]}
+    one, two = figures({"x": 1, "y": 0.5}, timestamp=7, dataset=("plate", DIR_HASH))
+    assert (one.key, one.value, one.timestamp, one.step) == ("x", 1.0, 7, 0)
+    assert (two.dataset_name, two.dataset_digest) == ("plate", DIR_HASH)

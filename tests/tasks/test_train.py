@@ -1,0 +1,215 @@
+import inspect
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from made_detectors import DIR_HASH, examined, make_images, small
+from made_stores import new_store
+
+from stillwatch.bundle import read_bundle
+from stillwatch.errors import DetectorError, TrackingError, TrainingError
+from stillwatch.settings import CalibrationSettings, EvaluationSettings, Settings, TrainingSettings
+from tasks.examine import ExaminedCategory
+from tasks.identity import evaluation_key, fingerprint
+from tasks.retraining_run import finish_retraining_run, start_retraining_run
+from tasks.tracking import BUNDLE, Tracking
+from tasks.train import TrainedDetector, train_detector
+from tasks.version import DataVersion
+
+Train = Callable[..., TrainedDetector]
+
+
+@pytest.fixture
+def here(settings: Settings) -> Settings:
+    training = TrainingSettings(device="cpu", checkpoint_every=1)
+    return small(settings).model_copy(update={"training": training})
+
+
+@pytest.fixture
+def tracking(here: Settings) -> Tracking:
+    return new_store(here)
+
+
+@pytest.fixture
+def plate(here: Settings, tmp_path: Path) -> tuple[ExaminedCategory, DataVersion]:
+    make_images(tmp_path / "data" / "plate")
+    return examined(tmp_path / "data" / "plate", here)
+
+
+@pytest.fixture
+def train(here: Settings, tracking: Tracking, plate: tuple[ExaminedCategory, DataVersion]) -> Train:
+    def call(settings: Settings = here, **more: Any) -> TrainedDetector:
+        category, data = plate
+        return train_detector(category, "stfpm", data=data, settings=settings, **more)
+
+    return call
+
+
+def test_what_is_trained_is_kept_with_its_whole_origin_and_never_trained_again(
+    here: Settings,
+    tracking: Tracking,
+    plate: tuple[ExaminedCategory, DataVersion],
+    train: Train,
+) -> None:
+    category, data = plate
+    parent = start_retraining_run(category.version, data, here)
+    with ThreadPoolExecutor(2) as pool:
+        together = list(pool.map(lambda _: train(parent_run=parent), range(2)))
+    assert sorted(one.reused for one in together) == [False, True]
+    assert len({one.run_id for one in together}) == 1
+    first = together[0]
+
+    run = tracking.client.get_run(first.run_id)
+    tags = run.data.tags
+    assert tags["mlflow.parentRunId"] == parent
+    assert tags["stillwatch.fingerprint"] == first.fingerprint
+    assert tags["stillwatch.data_version"] == DIR_HASH
+    assert tags["stillwatch.git_commit"] == data.commit
+    assert tags["stillwatch.method"] == "stfpm"
+    assert len(tags["stillwatch.teacher_digest"]) == 64
+    assert (tags["stillwatch.alpha"], tags["stillwatch.n"]) == ("0.05", "19")
+    assert run.data.params["stfpm.epochs"] == "2"
+    assert run.data.params["images.calibration"] == "19"
+    assert run.inputs.dataset_inputs[0].dataset.digest == DIR_HASH
+    losses = tracking.client.get_metric_history(first.run_id, "student/validation_loss")
+    assert [point.step for point in losses] == [0, 1]
+    with tracking.artifact(first.run_id, BUNDLE) as folder:
+        info = read_bundle(folder).info
+    assert info.fingerprint == first.fingerprint
+    assert tags["stillwatch.threshold"] == repr(info.calibration.reject.value)
+    assert tracking.tags(parent)["stillwatch.reused.stfpm"] == first.run_id
+    assert not list((here.state_dir / "bundles").iterdir())
+    assert not list((here.state_dir / "checkpoints").iterdir())
+
+    finish_retraining_run(here, parent)
+    assert tracking.client.get_run(parent).info.status == "FINISHED"
+
+    alphas = CalibrationSettings(alpha_reject=0.1, alpha_review=0.2)
+    other = train(here.model_copy(update={"calibration": alphas}))
+    assert other.reused
+    assert other.run_id != first.run_id
+    assert other.fingerprint == first.fingerprint
+    assert not was_trained(tracking, other)
+    with tracking.artifact(other.run_id, BUNDLE) as folder:
+        recalibrated = read_bundle(folder).info
+    assert recalibrated.weights_sha256 == info.weights_sha256
+    assert recalibrated.calibration.reject.alpha == 0.1
+    assert tracking.tags(other.run_id)["stillwatch.recalibrated_from"] == first.run_id
+
+    forced = train(force=True)
+    assert was_trained(tracking, forced)
+    assert not forced.reused
+    assert forced.run_id not in (first.run_id, other.run_id)
+    assert train().run_id == forced.run_id
+
+
+def was_trained(tracking: Tracking, trained: TrainedDetector) -> bool:
+    return "peak_memory_megabytes" in tracking.client.get_run(trained.run_id).data.metrics
+
+
+def kill_after_first_checkpoint(state_dir: Path) -> None:
+    while not list(state_dir.glob("checkpoints/*")):
+        time.sleep(0.01)
+    for child in psutil.Process().children():
+        if "stillwatch.training_process" in child.cmdline():
+            child.kill()
+
+
+def test_a_killed_training_resumes_and_one_that_could_not_be_stored_is_stored(
+    here: Settings, tracking: Tracking, train: Train
+) -> None:
+    longer = here.model_copy(update={"detectors": {"stfpm": {"epochs": 30, "batch_size": 8}}})
+    killer = threading.Thread(target=kill_after_first_checkpoint, args=(here.state_dir,))
+    killer.start()
+    with pytest.raises(TrainingError, match="SIGKILL"):
+        train(longer)
+    killer.join()
+    (killed,) = tracking.find_runs("plate", {})
+    assert killed.info.status == "FAILED"
+
+    artifacts = here.state_dir / "mlflow" / "artifacts"
+    artifacts.write_text("a file where the artifacts should go", encoding="utf-8")
+    with pytest.raises(TrackingError, match="could not store bundle"):
+        train(longer)
+    failed = tracking.find_runs("plate", {})[0]
+    assert failed.info.status == "FAILED"
+    assert failed.data.tags["stillwatch.resumed"] == "true"
+    assert "could not store bundle" in failed.data.tags["stillwatch.reason"]
+
+    artifacts.unlink()
+    stored = train(longer)
+    assert not stored.reused
+    assert not was_trained(tracking, stored)
+    with tracking.artifact(stored.run_id, BUNDLE) as folder:
+        assert read_bundle(folder).info.training.resumed
+
+
+def test_too_few_normals_for_an_alpha_fail_with_the_childs_own_sentence(
+    here: Settings, tracking: Tracking, train: Train
+) -> None:
+    alphas = CalibrationSettings(alpha_reject=0.001, alpha_review=0.15)
+    with pytest.raises(TrainingError, match=r"alpha_reject 0\.001 needs 999"):
+        train(here.model_copy(update={"calibration": alphas}))
+    (run,) = tracking.find_runs("plate", {})
+    assert run.info.status == "FAILED"
+    assert "needs 999" in run.data.tags["stillwatch.reason"]
+
+
+def test_an_unknown_detector_starts_no_run(
+    here: Settings, tracking: Tracking, plate: tuple[ExaminedCategory, DataVersion]
+) -> None:
+    category, data = plate
+    with pytest.raises(DetectorError, match="did you mean 'stfpm'"):
+        train_detector(category, "stfmp", data=data, settings=here)
+    assert tracking.find_runs("plate", {}) == []
+
+
+class TestIdentity:
+    parts: dict[str, Any] = {  # noqa: RUF012
+        "category_digest": "c",
+        "split_digest": "s",
+        "detector": "stfpm",
+        "method_version": 1,
+        "detector_settings": {"epochs": 2},
+        "seed": 0,
+        "image_size": 256,
+        "white_level": 255,
+        "teacher": "efficientnet_lite0",
+        "teacher_digest": "t",
+    }
+
+    def test_everything_that_scores_depend_on_changes_it(self) -> None:
+        others = {
+            "category_digest": "d",
+            "split_digest": "t",
+            "detector": "reverse_distillation",
+            "method_version": 2,
+            "detector_settings": {"epochs": 3},
+            "seed": 1,
+            "image_size": 128,
+            "white_level": 4095,
+            "teacher": "resnet18",
+            "teacher_digest": "u",
+        }
+        assert others.keys() == inspect.signature(fingerprint).parameters.keys()
+        made = [fingerprint(**self.parts | {key: value}) for key, value in others.items()]
+        assert len({fingerprint(**self.parts), *made}) == len(others) + 1
+
+    def test_it_is_the_same_every_time_and_in_every_order(self) -> None:
+        turned = dict(reversed(list(self.parts.items())))
+        assert fingerprint(**turned) == fingerprint(**self.parts)
+        assert len(fingerprint(**self.parts)) == 64
+
+    def test_alphas_and_evaluation_settings_change_the_evaluation(self) -> None:
+        calibration, evaluation = CalibrationSettings(), EvaluationSettings()
+        keys = {
+            evaluation_key(calibration, evaluation),
+            evaluation_key(CalibrationSettings(alpha_reject=0.04), evaluation),
+            evaluation_key(calibration, EvaluationSettings(size=128)),
+        }
+        assert len(keys) == 3

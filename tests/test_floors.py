@@ -1,0 +1,88 @@
+"""Imports run downward only, and the ground floor needs no orchestrator and no server."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FLOORS = {
+    "src/stillwatch": {"tasks", "flows", "prefect", "mlflow", "dvc", "great_expectations"},
+    "tasks": {"flows"},
+}
+
+
+def imported_packages(file: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module.split(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("floor", FLOORS)
+def test_no_floor_imports_what_is_above_it(floor: str) -> None:
+    files = sorted((ROOT / floor).rglob("*.py"))
+    assert files
+    upward = {
+        str(file.relative_to(ROOT)): sorted(imported_packages(file) & FLOORS[floor])
+        for file in files
+        if imported_packages(file) & FLOORS[floor]
+    }
+    assert upward == {}
+
+
+BLOCKED_IMPORTS = """
+import importlib, pkgutil, sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {blocked!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}} (made absent)")
+
+sys.meta_path.insert(0, Absent())
+import stillwatch
+names = [one.name for one in pkgutil.walk_packages(stillwatch.__path__, "stillwatch.")]
+for name in names:
+    importlib.import_module(name)
+print(len(names))
+"""
+
+
+def import_everything_without(blocked: set[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", BLOCKED_IMPORTS.format(blocked=blocked)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_every_ground_floor_module_imports_without_the_upper_floors_tools() -> None:
+    result = import_everything_without(
+        {"prefect", "mlflow", "dvc", "great_expectations", "pandas", "typer", "rich", "filelock"}
+    )
+    assert result.returncode == 0, result.stderr
+    assert int(result.stdout) > 20
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["images.decode", "images.manifest", "calibration", "bundle", "inspection", "evaluation"],
+)
+def test_what_an_edge_box_needs_does_not_import_torch(module: str) -> None:
+    code = f"import sys, stillwatch.{module}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_folder_mlflow_does_not_hide_the_library() -> None:
+    assert not (ROOT / "mlflow" / "__init__.py").exists()
+    code = "import mlflow; print(mlflow.__version__)"
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr

@@ -1,0 +1,58 @@
+from pathlib import Path
+
+import pytest
+
+from stillwatch.errors import SettingsError
+from stillwatch.settings import Settings, load_settings
+
+ROOT = Path(__file__).parents[1]
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "params.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_params_yaml_holds_every_knob_with_its_default() -> None:
+    anchored = {"state_dir", "workspace", "teacher"}
+    shipped = load_settings(ROOT / "params.yaml")
+    assert shipped.model_dump(exclude=anchored) == Settings().model_dump(exclude=anchored)
+    assert shipped.workspace.model_fields_set == set(type(shipped.workspace).model_fields)
+    assert shipped.model_fields_set == set(Settings.model_fields)
+
+
+def test_folders_are_relative_to_the_settings_file(tmp_path: Path) -> None:
+    settings = load_settings(write(tmp_path, "state_dir: state\n"))
+    assert settings.state_dir == tmp_path / "state"
+    assert settings.workspace.path == tmp_path
+
+
+def test_an_empty_file_means_the_defaults(tmp_path: Path) -> None:
+    assert load_settings(write(tmp_path, "")).images.size == 256
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("images: {sise: 64}", "images: unknown setting 'sise': did you mean 'size'?"),
+        ("trainning: {}", "unknown setting 'trainning': did you mean 'training'?"),
+        ("images: {size: 8}", "images.size: Input should be greater than or equal to 32"),
+        ("calibration: {alpha_reject: 1.5}", "calibration.alpha_reject: Input should be less than 1"),
+        ("calibration: {alpha_reject: 0.3}", "must be at least alpha_reject"),
+        ("training: {device: tpu}", "training.device"),
+        ("images: [", "cannot be read as YAML"),
+        ("- 1", "valid dictionary"),
+    ],
+)
+def test_a_wrong_setting_is_named(tmp_path: Path, text: str, sentence: str) -> None:
+    path = write(tmp_path, text)
+    with pytest.raises(SettingsError) as caught:
+        load_settings(path)
+    assert sentence in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def test_a_missing_file_says_where_to_run(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="no such settings file"):
+        load_settings(tmp_path / "params.yaml")
