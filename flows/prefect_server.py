@@ -39,6 +39,7 @@ def prefect_api(state_dir: Path) -> Iterator[str]:
     Raises:
         ServerError: the configured server does not answer, or a local one cannot be started.
     """
+    from prefect.logging.handlers import APILogHandler
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     configured = PREFECT_API_URL.value()
@@ -54,7 +55,11 @@ def prefect_api(state_dir: Path) -> Iterator[str]:
         LocalPrefectServer(state_dir / "prefect").joined() as url,
         temporary_settings(updates={PREFECT_API_URL: url}),
     ):
-        yield url
+        try:
+            yield url
+        finally:
+            # Prefect sends logs from a thread of its own; the server may stop right after this.
+            APILogHandler.flush()
 
 
 class _Register(BaseModel):

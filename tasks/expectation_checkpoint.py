@@ -86,9 +86,12 @@ def build_report(
     outcomes: list[CheckOutcome] = []
     for check in suite:
         judgement = judgements[check.name]
-        found = () if judgement.error else _failures(check, judgement, manifest, statistics)
-        if judgement.error:
-            errored.append(f"check {check.name} broke: {judgement.error}")
+        error = judgement.error
+        found = [] if error else _failures(check, judgement, manifest, statistics)
+        if not judgement.success and not found:
+            error = error or "it failed without naming an image or a figure"
+        if error:
+            errored.append(f"check {check.name} broke: {error}")
         failures += found
         outcomes.append(
             CheckOutcome(
@@ -96,7 +99,7 @@ def build_report(
                 title=check.title,
                 advice=check.advice,
                 severity=check.expectation.severity.value,
-                state="broke" if judgement.error else "failed" if found else "passed",
+                state="broke" if error else "failed" if found else "passed",
                 failures=len(found),
                 on_images=isinstance(check, ImageCheck),
             )
@@ -113,14 +116,11 @@ def build_report(
 def _judgement(result: ExpectationValidationResult) -> Judgement:
     unexpected = result.result.get("unexpected_index_list") or []
     observed = result.result.get("observed_value")
-    error = _error(result.exception_info or {})
-    if error is None and not result.success and not unexpected and observed is None:
-        error = "it failed without naming an image or a figure"
     return Judgement(
         success=bool(result.success),
         paths=frozenset(row["path"] for row in unexpected),
         observed=None if observed is None else float(observed),
-        error=error,
+        error=_error(result.exception_info or {}),
     )
 
 

@@ -152,8 +152,8 @@ def _plan(
         store=category.store,
         parts={part: tuple(r.path for r in manifest.rows if r.part == part) for part in PARTS},
         groups={r.path: r.group for r in manifest.rows if r.group and r.part in PARTS},
-        checkpoint=settings.state_dir / "checkpoints" / identity,
-        bundle=settings.state_dir / "bundles" / identity,
+        checkpoint=settings.state_dir / "trainings" / identity / "checkpoint",
+        bundle=settings.state_dir / "trainings" / identity / BUNDLE,
         fingerprint=identity,
         provenance={
             "data_version": data.dir_hash,
@@ -287,8 +287,8 @@ def _trained(plan: _Plan, run_id: str, *, reused: bool) -> TrainedDetector:
 
 
 def _forget(job: TrainingJob) -> None:
-    shutil.rmtree(job.checkpoint, ignore_errors=True)
-    shutil.rmtree(job.bundle, ignore_errors=True)
+    """Remove what is kept in case a training is killed or its bundle cannot be stored."""
+    shutil.rmtree(job.bundle.parent, ignore_errors=True)
 
 
 def _first_tags(plan: _Plan) -> dict[str, str]:

@@ -111,7 +111,7 @@ def test_steps_are_gradient_descent_on_the_mean_loss() -> None:
     detector = line(epochs=1, batch_size=2, learning_rate=0.25)
     run(detector, flat(51, 102), flat(51))
     # One step from 0: gradient -2 * mean(0.2, 0.4).
-    assert float(detector.level.value) == pytest.approx(0.25 * 2 * 0.3)
+    assert detector.level.value.item() == pytest.approx(0.25 * 2 * 0.3)
 
 
 def test_report_of_an_epoch() -> None:
@@ -133,14 +133,14 @@ def test_the_epoch_with_the_lowest_validation_loss_is_kept() -> None:
     losses = [report.validation_loss for report in summary.epochs]
     kept = summary.kept_epochs["level"]
     assert kept == int(np.argmin(losses)) < 7
-    assert (float(best.level.value) - 0.2) ** 2 == pytest.approx(losses[kept], rel=1e-4)
+    assert (best.level.value.item() - 0.2) ** 2 == pytest.approx(losses[kept], rel=1e-4)
 
 
 def test_a_phase_may_keep_its_last_epoch() -> None:
     last = line(epochs=8, learning_rate=0.1, keeps_best_epoch=False)
     summary = run(last, flat(204, 204, 204, 204), flat(51))
     assert summary.kept_epochs == {"level": 7}
-    assert float(last.level.value) == pytest.approx(0.8 * (1 - 0.8**8), rel=1e-4)
+    assert last.level.value.item() == pytest.approx(0.8 * (1 - 0.8**8), rel=1e-4)
 
 
 def test_averaged_weights_are_judged_and_kept() -> None:
@@ -151,7 +151,7 @@ def test_averaged_weights_are_judged_and_kept() -> None:
         value += 0.2 * (0.8 - value)
         decay = min(0.5, (1 + step) / (10 + step))
         average = decay * average + (1 - decay) * value
-    assert float(detector.level.value) == pytest.approx(average, rel=1e-5)
+    assert detector.level.value.item() == pytest.approx(average, rel=1e-5)
     expected = pytest.approx((0.8 - average) ** 2, rel=1e-4)
     assert summary.epochs[-1].validation_loss == expected
 
@@ -346,7 +346,7 @@ def test_schedule_warms_up_and_decays() -> None:
 
 
 def test_device_that_is_not_there_is_refused() -> None:
-    with pytest.raises(SettingsError, match="training.device is cuda:99"):
+    with pytest.raises(SettingsError, match=r"training\.device is cuda:99"):
         choose_device("cuda:99")
     assert choose_device("cpu") == CPU
     assert choose_device("auto").type in ("cpu", "cuda")

@@ -83,8 +83,7 @@ def test_what_is_trained_is_kept_with_its_whole_origin_and_never_trained_again(
     assert info.fingerprint == first.fingerprint
     assert tags["stillwatch.threshold"] == repr(info.calibration.reject.value)
     assert tracking.tags(parent)["stillwatch.reused.stfpm"] == first.run_id
-    assert not list((here.state_dir / "bundles").iterdir())
-    assert not list((here.state_dir / "checkpoints").iterdir())
+    assert not list((here.state_dir / "trainings").iterdir())
 
     finish_retraining_run(here, parent)
     assert tracking.client.get_run(parent).info.status == "FINISHED"
@@ -113,7 +112,7 @@ def was_trained(tracking: Tracking, trained: TrainedDetector) -> bool:
 
 
 def kill_after_first_checkpoint(state_dir: Path) -> None:
-    while not list(state_dir.glob("checkpoints/*")):
+    while not list(state_dir.glob("trainings/*/checkpoint/*.safetensors")):
         time.sleep(0.01)
     for child in psutil.Process().children():
         if "stillwatch.training_process" in child.cmdline():
@@ -123,7 +122,7 @@ def kill_after_first_checkpoint(state_dir: Path) -> None:
 def test_a_killed_training_resumes_and_one_that_could_not_be_stored_is_stored(
     here: Settings, tracking: Tracking, train: Train
 ) -> None:
-    longer = here.model_copy(update={"detectors": {"stfpm": {"epochs": 30, "batch_size": 8}}})
+    longer = here.model_copy(update={"detectors": {"stfpm": {"epochs": 12, "batch_size": 8}}})
     killer = threading.Thread(target=kill_after_first_checkpoint, args=(here.state_dir,))
     killer.start()
     with pytest.raises(TrainingError, match="SIGKILL"):
@@ -147,6 +146,7 @@ def test_a_killed_training_resumes_and_one_that_could_not_be_stored_is_stored(
     assert not was_trained(tracking, stored)
     with tracking.artifact(stored.run_id, BUNDLE) as folder:
         assert read_bundle(folder).info.training.resumed
+    assert not list((here.state_dir / "trainings").iterdir())
 
 
 def test_too_few_normals_for_an_alpha_fail_with_the_childs_own_sentence(

@@ -272,6 +272,20 @@ def test_a_check_that_breaks_is_told_apart_from_images_that_fail(sound: Manifest
     assert table_rows(report)[0]["severity"] == "broke"
 
 
+def test_a_failure_without_evidence_is_a_broken_check_and_never_a_pass(sound: Manifest) -> None:
+    from tasks.expectation_checkpoint import Judgement, build_report
+    from tasks.expectations import build_suite
+
+    checks = SETTINGS.checks
+    statistics = category_statistics(sound, near_duplicate_ratio=checks.near_duplicate_ratio)
+    suite = build_suite(sound, statistics, checks=checks, calibration=SETTINGS.calibration)
+    silent = Judgement(success=False, paths=frozenset(), observed=None, error=None)
+    report = build_report(sound, statistics, suite, {check.name: silent for check in suite})
+    assert not report.passed
+    assert len(report.errored) == len(suite)
+    assert {outcome.state for outcome in report.outcomes} == {"broke"}
+
+
 def test_categories_can_be_judged_from_several_threads(sound: Manifest) -> None:
     paths = [f"train/good/{index:03}.png" for index in range(3)]
     reports: dict[str, ValidationReport] = {}

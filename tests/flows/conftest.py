@@ -1,0 +1,133 @@
+"""A plant with two product lines of tiny images, and the command line as its engineer uses it."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+SIDE = 64
+TINY = {
+    "images": {"size": SIDE},
+    "checks": {"min_train_normals": 4},
+    "calibration": {"alpha_reject": 0.2, "alpha_review": 0.3},
+    "detectors": {
+        "stfpm": {"epochs": 1, "batch_size": 4},
+        "reverse_distillation": {"epochs": 1, "batch_size": 4},
+    },
+    "evaluation": {"size": SIDE, "bootstrap_resamples": 100},
+    "retrain": {"floors": {"image_auroc": 0.0, "aupro": 0.0}},
+}
+
+
+@dataclass(frozen=True)
+class Plant:
+    """A folder with settings, an image set and everything that stillwatch keeps."""
+
+    folder: Path
+
+    @property
+    def images(self) -> Path:
+        return self.folder / "images"
+
+    @property
+    def state(self) -> Path:
+        return self.folder / ".stillwatch"
+
+    def command(self, *arguments: str) -> list[str]:
+        start = "from flows.cli import main; main()"
+        return [sys.executable, "-W", "ignore", "-c", start, *arguments]
+
+    def environment(self) -> dict[str, str]:
+        kept = {name: value for name, value in os.environ.items() if "PREFECT" not in name}
+        home = self.folder / "home"
+        return kept | {
+            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+            "HOME": str(home),
+            "GIT_CONFIG_NOSYSTEM": "1",
+            "DVC_SITE_CACHE_DIR": str(home / "dvc-site"),
+        }
+
+    def run(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        """Run ``stillwatch`` with these arguments in the plant's folder."""
+        return subprocess.run(
+            self.command(*arguments),
+            cwd=self.folder,
+            env=self.environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def start(self, *arguments: str) -> "subprocess.Popen[str]":
+        """Start ``stillwatch`` and do not wait for it."""
+        return subprocess.Popen(
+            self.command(*arguments),
+            cwd=self.folder,
+            env=self.environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def retrain(self, *arguments: str) -> dict[str, Any]:
+        """Retrain from the image set and return the report."""
+        report = self.folder / "report.json"
+        report.unlink(missing_ok=True)
+        done = self.run("retrain", "--root", "images", "--report", str(report), *arguments)
+        assert report.exists(), done.stdout + done.stderr
+        content: dict[str, Any] = json.loads(report.read_text())
+        return content
+
+    def set_params(self, **sections: Any) -> None:
+        """Write ``params.yaml``: tiny settings, with whole sections replaced."""
+        text = yaml.safe_dump(TINY | sections)
+        (self.folder / "params.yaml").write_text(text, encoding="utf-8")
+
+
+def write_image(path: Path, seed: int, *, spot: bool = False) -> None:
+    """A smooth part of random light; ``spot`` paints a bright defect on it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    generator = np.random.default_rng(seed)
+    coarse = generator.integers(60, 180, (8, 8, 3), dtype=np.uint8)
+    part = Image.fromarray(coarse).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+    if spot:
+        part.paste((255, 255, 0), (20, 20, 36, 36))
+    part.save(path)
+
+
+def write_category(folder: Path, *, seed: int = 0) -> None:
+    """Twelve train normals, four test normals, four anomalies with masks."""
+    for number in range(12):
+        write_image(folder / "train" / "good" / f"{number:03}.png", seed + number)
+    for number in range(4):
+        write_image(folder / "test" / "good" / f"{number:03}.png", seed + 100 + number)
+        write_image(folder / "test" / "spot" / f"{number:03}.png", seed + 200 + number, spot=True)
+        mask = Image.new("L", (SIDE, SIDE))
+        mask.paste(255, (20, 20, 36, 36))
+        path = folder / "ground_truth" / "spot" / f"{number:03}_mask.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        mask.save(path)
+
+
+def make_plant(folder: Path) -> Plant:
+    """A plant with the category ``bolt``."""
+    folder.mkdir(parents=True)
+    plant = Plant(folder)
+    (folder / "home").mkdir()
+    plant.set_params()
+    write_category(plant.images / "bolt")
+    return plant
+
+
+@pytest.fixture(scope="session")
+def plant(tmp_path_factory: pytest.TempPathFactory) -> Plant:
+    """Shared by the tests that only look at it or retrain what is already there."""
+    return make_plant(tmp_path_factory.mktemp("plant") / "line")

@@ -1,0 +1,166 @@
+"""The main job as a user runs it: real servers, real stores, real trainings, tiny images."""
+
+import sqlite3
+import subprocess
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+from PIL import Image
+
+from flows.report import CategoryReport, DetectorReport, RetrainReport
+from tests.flows.conftest import Plant, write_category
+
+pytestmark = [pytest.mark.servers, pytest.mark.xdist_group("servers")]
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def first(plant: Plant) -> dict[str, Any]:
+    """A retraining of a sound category beside one with a truncated image."""
+    write_category(plant.images / "nut", seed=1000)
+    broken = plant.images / "nut" / "train" / "good" / "003.png"
+    broken.write_bytes(broken.read_bytes()[:200])
+    return plant.retrain()
+
+
+def client_of(plant: Plant) -> MlflowClient:
+    uri = f"sqlite:///{plant.state / 'mlflow' / 'mlflow.db'}"
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def trained_runs(plant: Plant) -> list[Any]:
+    client = client_of(plant)
+    experiment = client.get_experiment_by_name("stillwatch/bolt")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    return [run for run in runs if "stillwatch.fingerprint" in run.data.tags]
+
+
+def commits(plant: Plant) -> int:
+    (workspace,) = (plant.state / "workspaces").glob("images-*")
+    count = subprocess.run(
+        ["git", "rev-list", "--count", "HEAD"],
+        cwd=workspace,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return int(count.stdout)
+
+
+def test_a_failing_category_stops_no_other(first: dict[str, Any]) -> None:
+    bolt, nut = first["categories"]["bolt"], first["categories"]["nut"]
+    assert (bolt["status"], bolt["model_version"], bolt["alias"]) == ("registered", 1, "champion")
+    assert bolt["selected"] == "selected on test (best of 2)"
+    assert set(bolt["detectors"]) == {"stfpm", "reverse_distillation"}
+    assert nut["status"] == "failed"
+    assert "train/good/003.png" in nut["reason"]
+    assert nut["detectors"] == {}
+
+
+def test_the_report_has_the_documented_keys(first: dict[str, Any]) -> None:
+    report = RetrainReport.model_validate(first)
+    assert report.data_version is not None
+    assert report.data_version.endswith(".dir")
+    documented = (ROOT / "docs" / "report.md").read_text(encoding="utf-8")
+    for model in (RetrainReport, CategoryReport, DetectorReport):
+        for name in model.model_fields:
+            assert f'"{name}"' in documented or f"`{name}`" in documented, name
+    for figures in first["categories"]["bolt"]["detectors"].values():
+        low, high = figures["image_auroc_ci"]
+        assert 0 <= low <= figures["image_auroc"] <= high <= 1
+        assert figures["alpha"] == 0.2
+        assert figures["n_calibration"] == 4
+        assert not figures["reused"]
+
+
+def test_prefect_keeps_every_run_and_task(plant: Plant, first: dict[str, Any]) -> None:
+    with sqlite3.connect(plant.state / "prefect" / "prefect.db") as database:
+        flows = database.execute("select name, state_name from flow_run").fetchall()
+        tasks = dict(database.execute("select name, state_name from task_run").fetchall())
+        keys = {row[0] for row in database.execute("select key from artifact")}
+    assert ("retrain all", "Failed") in flows
+    for name in ("examine bolt", "validate bolt", "register bolt", "validate nut"):
+        assert tasks[name] == "Completed", tasks
+    for detector in ("stfpm", "reverse_distillation"):
+        assert tasks[f"train bolt/{detector}"] == "Completed"
+        assert tasks[f"evaluate bolt/{detector}"] == "Completed"
+    assert not any("nut/" in name for name in tasks), "nothing of nut may be trained"
+    assert {"retraining", "validation-bolt", "validation-nut"} <= keys
+
+
+def test_the_registry_holds_the_winner_with_its_evidence(
+    plant: Plant, first: dict[str, Any]
+) -> None:
+    client = client_of(plant)
+    version = client.get_model_version_by_alias("stillwatch-bolt", "champion")
+    assert version.tags["stillwatch.data_version"] == first["data_version"]
+    assert version.tags["stillwatch.selected_on_test"] == "selected on test (best of 2)"
+    assert version.run_id is not None
+    run = client.get_run(version.run_id)
+    assert run.inputs.dataset_inputs[0].dataset.digest == first["data_version"]
+    artifacts = {item.path for item in client.list_artifacts(version.run_id, "pictures")}
+    assert {"pictures/gallery.png", "pictures/scores.png"} <= artifacts
+    parent = client.get_run(run.data.tags["mlflow.parentRunId"])
+    assert parent.info.status == "FINISHED"
+
+
+def test_a_second_retraining_reuses_everything(plant: Plant, first: dict[str, Any]) -> None:
+    before = commits(plant), len(trained_runs(plant))
+    second = plant.retrain("--category", "bolt")
+    bolt = second["categories"]["bolt"]
+    assert (bolt["status"], bolt["model_version"]) == ("unchanged", 1)
+    assert all(figures["reused"] for figures in bolt["detectors"].values())
+    for name, figures in bolt["detectors"].items():
+        earlier = first["categories"]["bolt"]["detectors"][name]
+        assert figures | {"reused": False} == earlier
+    assert (commits(plant), len(trained_runs(plant))) == before
+
+
+def test_two_retrainings_at_the_same_time_end_well_with_one_result(
+    plant: Plant, first: dict[str, Any]
+) -> None:
+    arguments = ("retrain", "--root", "images", "--category", "bolt", "--seed", "1")
+    both = [plant.start(*arguments, "--detector", "stfpm") for _ in range(2)]
+    for process in both:
+        output, _ = process.communicate()
+        assert process.returncode == 0, output
+    seeds = Counter(run.data.params.get("seed") for run in trained_runs(plant))
+    assert seeds["1"] == 1
+    versions = client_of(plant).search_model_versions("name = 'stillwatch-bolt'")
+    assert sorted(int(version.version) for version in versions) == [1, 2]
+
+
+def test_the_process_runner_gives_the_same_figures(plant: Plant, first: dict[str, Any]) -> None:
+    plant.set_params(runtime={"task_runner": "process"}, state_dir=str(plant.folder / "other"))
+    try:
+        report = plant.retrain("--category", "bolt", "--detector", "reverse_distillation")
+    finally:
+        plant.set_params()
+    ours = report["categories"]["bolt"]["detectors"]["reverse_distillation"]
+    theirs = first["categories"]["bolt"]["detectors"]["reverse_distillation"]
+    timed = {"train_seconds", "ms_per_image", "run_id"}
+    assert not ours["reused"]
+    assert {k: v for k, v in ours.items() if k not in timed} == {
+        k: v for k, v in theirs.items() if k not in timed
+    }
+
+
+def test_the_registered_model_inspects_new_images(plant: Plant, first: dict[str, Any]) -> None:
+    out = plant.folder / "results"
+    (plant.folder / "fresh").mkdir()
+    Image.new("RGB", (90, 70), "yellow").save(plant.folder / "fresh" / "odd.png")
+    (plant.folder / "fresh" / "text.png").write_text("not an image")
+    done = plant.run(
+        *("inspect", "models:/stillwatch-bolt@champion", "fresh", "images/bolt/test"),
+        *("--out", str(out)),
+    )
+    assert done.returncode == 1, "one file could not be inspected"
+    assert "text.png" in done.stdout
+    rows = (out / "inspection.csv").read_text().splitlines()
+    assert len(rows) == 1 + 2 + 8
+    assert len(list(out.glob("*.png"))) == 9
