@@ -59,7 +59,7 @@ def prefect_api(state_dir: Path) -> Iterator[str]:
             yield url
         finally:
             # Prefect sends logs from a thread of its own; the server may stop right after this.
-            APILogHandler.flush()
+            APILogHandler().flush()
 
 
 class _Register(BaseModel):

@@ -164,6 +164,30 @@ def below_floors(result: DetectorResult, floors: FloorSettings) -> tuple[str, ..
     return tuple(reasons)
 
 
+def give_alias(
+    tracking: Tracking,
+    name: str,
+    version: ModelVersion,
+    winner: DetectorResult,
+    floors: FloorSettings,
+) -> None:
+    """Make a new version champion if the category never had one and it is fit, else challenger.
+
+    Raises:
+        TrackingError: the registry does not answer.
+    """
+    versions = versions_of(tracking, name)
+    had_champion = any(_PROMOTED in v.tags for v in versions) or (
+        version_with_alias(tracking, name, CHAMPION) is not None
+    )
+    first = not had_champion and not below_floors(winner, floors)
+    if first:
+        _tag(tracking, version, _PROMOTED, datetime.now(UTC).isoformat(timespec="seconds"))
+    with tracking.errors(f"set an alias of {name}"):
+        alias = CHAMPION if first else CHALLENGER
+        tracking.client.set_registered_model_alias(name, alias, str(version.version))
+
+
 def _best(results: Sequence[DetectorResult], figure: str) -> list[DetectorResult]:
     values = [result.metrics.get(figure, -1.0) for result in results]
     return [r for r, value in zip(results, values, strict=True) if max(values) - value <= SAME]
@@ -222,7 +246,7 @@ def _register(
             model_id=model_id,
         ),
     )
-    _give_alias(tracking, name, version, winner, settings.retrain.floors)
+    give_alias(tracking, name, version, winner, settings.retrain.floors)
     # The last word: without it the next retraining registers again.
     said = f"reloaded scores equal to within {tolerance:.3g}"
     _tag(tracking, version, PARITY, said)
@@ -308,26 +332,6 @@ def _version_tags(tracking: Tracking, winner: DetectorResult, selected: str) -> 
     }
     tags["stillwatch.selected_on_test"] = selected
     return tags | {name: f"{value:.6g}" for name, value in named_metrics(winner).items()}
-
-
-def _give_alias(
-    tracking: Tracking,
-    name: str,
-    version: ModelVersion,
-    winner: DetectorResult,
-    floors: FloorSettings,
-) -> None:
-    """The category's first champion needs no person if it is above the floors."""
-    versions = versions_of(tracking, name)
-    had_champion = any(_PROMOTED in v.tags for v in versions) or (
-        version_with_alias(tracking, name, CHAMPION) is not None
-    )
-    first = not had_champion and not below_floors(winner, floors)
-    if first:
-        _tag(tracking, version, _PROMOTED, datetime.now(UTC).isoformat(timespec="seconds"))
-    with tracking.errors(f"set an alias of {name}"):
-        alias = CHAMPION if first else CHALLENGER
-        tracking.client.set_registered_model_alias(name, alias, str(version.version))
 
 
 def _alias_of(tracking: Tracking, name: str, version: int) -> str | None:

@@ -34,7 +34,7 @@ S = TypeVar("S", bound=Section)
 class WorkspaceSettings(Section):
     """Where the image set lives: a git + DVC repository."""
 
-    path: Path = Field(Path("."), description="git + DVC repository that holds the image set")
+    path: Path = Field(Path(), description="git + DVC repository that holds the image set")
     image_set: str = Field("data", description="folder in it that DVC tracks as <image_set>.dvc")
     remote: str | None = Field(
         None,

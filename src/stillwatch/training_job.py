@@ -122,12 +122,11 @@ def _child(stderr: IO[bytes]) -> Iterator[subprocess.Popen[str]]:
     try:
         yield child
     finally:
-        with suppress(ProcessLookupError):
+        if child.poll() is None:
             os.killpg(child.pid, signal.SIGKILL)
         child.wait()
-        for pipe in (child.stdin, child.stdout):
-            with suppress(BrokenPipeError):
-                pipe.close()  # type: ignore[union-attr]
+        with suppress(BrokenPipeError):
+            child.stdin.close()  # type: ignore[union-attr]
 
 
 def _send(child: subprocess.Popen[str], job: TrainingJob) -> None:
@@ -142,8 +141,10 @@ def _events(child: subprocess.Popen[str]) -> "queue.Queue[dict[str, Any] | None]
     stdout: IO[str] = child.stdout  # type: ignore[assignment]
 
     def read() -> None:
-        for line in stdout:
-            events.put(json.loads(line))
+        # The last line may be half of one, if the child was killed.
+        with stdout, suppress(json.JSONDecodeError):
+            for line in stdout:
+                events.put(json.loads(line))
         events.put(None)
 
     threading.Thread(target=read, name="training-events", daemon=True).start()

@@ -1,10 +1,12 @@
 """A small examined category, and detectors of it in MLflow without the time of a training."""
 
 import hashlib
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -27,6 +29,10 @@ from stillwatch.teachers import load_teacher
 from stillwatch.torch_scorer import TorchScorer
 from tasks.examine import ExaminedCategory, examine_category
 from tasks.version import CategoryVersion, DataVersion
+
+# On images this small more threads only wait for one another; child processes inherit the variable.
+os.environ["OMP_NUM_THREADS"] = "1"
+torch.set_num_threads(1)
 
 SIDE = 64
 DIR_HASH = "0123456789abcdef0123456789abcdef.dir"

@@ -1,9 +1,12 @@
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from made_detectors import examined, make_images, small, without_test_rows, write_untrained_bundle
+from made_detectors import examined, make_images, small, write_untrained_bundle
 from made_stores import new_store
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
 
 from stillwatch.bundle import read_bundle
 from stillwatch.errors import SettingsError, TrackingError
@@ -11,7 +14,7 @@ from stillwatch.settings import FloorSettings, Settings
 from tasks.evaluate import DetectorResult, evaluate_detector
 from tasks.examine import ExaminedCategory
 from tasks.parity import FreshProcess, Scores, difference
-from tasks.register import below_floors, choose_winner, register_winner
+from tasks.register import below_floors, choose_winner, give_alias, register_winner
 from tasks.registry import (
     fetch_bundle,
     registered_versions,
@@ -199,36 +202,55 @@ def test_the_winner_is_registered_once_and_answers_like_the_evaluated_one(
     assert by_alias.info.fingerprint == "f"
 
 
-def test_who_becomes_champion_and_what_differs_is_deleted(
+def test_a_copy_that_differs_is_deleted_with_all_its_traces(
     here: Settings,
     tracking: Tracking,
     plate: tuple[ExaminedCategory, DataVersion],
     tmp_path: Path,
 ) -> None:
-    category, data = plate
-    normals_only = without_test_rows(category, "scratch")
-    made = evaluated(tracking, (normals_only, data), here, tmp_path / "made", "synthetic")
-    waiting = register_winner([made], normals_only, settings=here)
-    assert (waiting.version, waiting.alias) == (1, "challenger")
-    assert "synthetic" in waiting.below_floors[0]
-    (version,) = versions_of(tracking, NAME)
-    assert "synthetic_image_auroc" in version.tags
-    assert "image_auroc" not in version.tags
-    assert registered_versions(tracking)[0].synthetic
-
-    real = evaluated(tracking, plate, here, tmp_path / "made", "real")
-    assert register_winner([real], category, settings=here).alias == "champion"
-    later = evaluated(tracking, plate, here, tmp_path / "made", "later")
-    assert register_winner([later], category, settings=here).alias == "challenger"
-    assert version_with_alias(tracking, NAME, "champion") == 2
-
-    altered = evaluated(tracking, plate, here, tmp_path / "made", "altered")
+    category, _ = plate
+    winner = evaluated(tracking, plate, here, tmp_path / "made")
     image = category.folder / "test/good/000.png"
     image.write_bytes((category.folder / "test/scratch/000.png").read_bytes())
     with pytest.raises(TrackingError, match="the version was deleted"):
-        register_winner([altered], category, settings=here)
-    assert [int(version.version) for version in versions_of(tracking, NAME)] == [3, 2, 1]
-    assert version_with_alias(tracking, NAME, "challenger") == 3
+        register_winner([winner], category, settings=here)
+    assert registered_versions(tracking) == []
+    assert tracking.client.search_registered_models() == []
+    assert tracking.client.search_logged_models([tracking.experiment("plate")]) == []
+
+
+def new_version(tracking: Tracking, folder: Path) -> ModelVersion:
+    with suppress(MlflowException):
+        tracking.client.create_registered_model(NAME)
+    return tracking.client.create_model_version(NAME, str(folder))
+
+
+class TestAlias:
+    def test_the_first_that_is_fit_becomes_champion_and_later_ones_challenge(
+        self, tracking: Tracking, tmp_path: Path
+    ) -> None:
+        floors = FloorSettings(image_auroc=0.85, aupro=0.5)
+
+        def alias_of_next(winner: DetectorResult) -> str:
+            version = new_version(tracking, tmp_path)
+            give_alias(tracking, NAME, version, winner, floors)
+            (row,) = [r for r in registered_versions(tracking) if r.version == version.version]
+            return row.aliases[0]
+
+        assert alias_of_next(result(synthetic=True)) == "challenger"
+        assert alias_of_next(result(metrics={"image_auroc": 0.8})) == "challenger"
+        assert alias_of_next(result()) == "champion"
+        assert alias_of_next(result(metrics={"image_auroc": 1.0})) == "challenger"
+        assert version_with_alias(tracking, NAME, "champion") == 3
+
+    def test_a_champion_that_a_person_withdrew_is_not_replaced_unasked(
+        self, tracking: Tracking, tmp_path: Path
+    ) -> None:
+        give_alias(tracking, NAME, new_version(tracking, tmp_path), result(), FloorSettings())
+        tracking.client.delete_registered_model_alias(NAME, "champion")
+        give_alias(tracking, NAME, new_version(tracking, tmp_path), result(), FloorSettings())
+        assert version_with_alias(tracking, NAME, "champion") is None
+        assert version_with_alias(tracking, NAME, "challenger") == 2
 
 
 def test_what_is_not_registered_is_refused_with_a_sentence(tracking: Tracking) -> None:

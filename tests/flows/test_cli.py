@@ -1,0 +1,133 @@
+"""What the command line refuses, and what it says."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.flows.conftest import Plant, make_plant, write_image
+
+
+@pytest.fixture
+def line(tmp_path: Path) -> Plant:
+    return make_plant(tmp_path / "line")
+
+
+def refusal(plant: Plant, *arguments: str) -> str:
+    """The one sentence on stderr of a command that must be refused."""
+    done = plant.run(*arguments)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith("stillwatch: ")
+    return " ".join(done.stderr.split())
+
+
+def test_help_names_every_command_with_an_example(line: Plant) -> None:
+    done = line.run("--help")
+    assert done.returncode == 0
+    commands = (
+        "sample",
+        "demo",
+        "retrain",
+        "validate",
+        "inspect",
+        "models",
+        "doctor",
+        "ui",
+        "data",
+    )
+    for command in commands:
+        assert f" {command} " in done.stdout
+        if command != "data":
+            assert "Example" in line.run(command, "--help").stdout
+    assert "Exit codes" in done.stdout
+
+
+def test_wrong_usage_has_its_own_exit_code(line: Plant) -> None:
+    assert line.run("retrain", "--no-such-option").returncode == 2
+
+
+def test_an_unknown_setting_names_the_nearest_one(line: Plant) -> None:
+    line.set_params(trainings={"seed": 1})
+    assert "unknown setting 'trainings': did you mean 'training'?" in refusal(line, "models")
+
+
+def test_a_missing_settings_file(line: Plant) -> None:
+    (line.folder / "params.yaml").unlink()
+    assert "no such settings file" in refusal(line, "models")
+
+
+def test_a_root_that_is_not_there(line: Plant) -> None:
+    assert "no such folder" in refusal(line, "validate", "--root", "nowhere")
+
+
+def test_a_workspace_that_is_no_repository(line: Plant) -> None:
+    assert "git" in refusal(line, "data", "list")
+
+
+def test_a_category_that_is_not_there(line: Plant) -> None:
+    assert "screw" in refusal(line, "validate", "--root", "images", "--category", "screw")
+
+
+def test_a_category_name_that_leaves_the_root(line: Plant) -> None:
+    assert "../images" in refusal(line, "validate", "--root", "images", "--category", "../images")
+
+
+def test_a_bundle_that_is_not_there(line: Plant) -> None:
+    sentence = refusal(line, "inspect", "nowhere", "images/bolt/test/good/000.png")
+    assert "nowhere/bundle.json" in sentence
+
+
+def test_images_that_are_not_there(line: Plant) -> None:
+    assert "no such file or folder" in refusal(line, "inspect", "nowhere", "missing.png")
+
+
+def test_a_model_that_is_not_registered(line: Plant) -> None:
+    sentence = refusal(line, "inspect", "models:/stillwatch-bolt@champion", "images")
+    assert "stillwatch models" in sentence
+
+
+def test_a_tracking_server_that_is_down(line: Plant) -> None:
+    line.set_params(tracking={"uri": "http://127.0.0.1:1"})
+    sentence = refusal(line, "models")
+    assert "http://127.0.0.1:1" in sentence
+    assert "tracking.uri" in sentence
+
+
+def test_validation_names_the_files_and_fails(line: Plant) -> None:
+    leaked = line.images / "bolt" / "train" / "good" / "leaked.png"
+    leaked.write_bytes((line.images / "bolt" / "test" / "good" / "000.png").read_bytes())
+    done = line.run("validate", "--root", "images", "--json")
+    assert done.returncode == 1
+    failures = json.loads(done.stdout)["bolt"]["failures"]
+    named = {failure["path"] for failure in failures if failure["severity"] == "critical"}
+    assert {"train/good/leaked.png", "test/good/000.png"} & named
+    page = line.state / "validation" / "bolt.html"
+    assert "leaked.png" in page.read_text(encoding="utf-8")
+
+
+def test_versions_are_listed_and_restored(line: Plant) -> None:
+    added = json.loads(line.run("data", "add", "--root", "images", "--json").stdout)
+    assert added["changed"]
+    write_image(line.images / "bolt" / "train" / "good" / "new.png", 77)
+    again = json.loads(line.run("data", "add", "--root", "images", "--json").stdout)
+    assert again["data_version"] != added["data_version"]
+    versions = json.loads(line.run("data", "list", "--root", "images", "--json").stdout)
+    assert [one["dir_hash"] for one in versions] == [again["data_version"], added["data_version"]]
+    done = line.run("data", "checkout", versions[1]["tag"], "--root", "images")
+    assert done.returncode == 0, done.stderr
+    (workspace,) = (line.state / "workspaces").glob("images-*")
+    names = {path.name for path in (workspace / "data" / "bolt" / "train" / "good").iterdir()}
+    assert "000.png" in names
+    assert "new.png" not in names
+
+
+def test_the_doctor_finds_what_is_missing(line: Plant) -> None:
+    assert line.run("doctor").returncode == 0
+    line.set_params(teacher={"name": "resnet18.tv_in1k"})
+    done = line.run("doctor", "--json")
+    assert done.returncode == 1
+    findings = {one["what"]: one for one in json.loads(done.stdout)}
+    assert findings["teacher weights"]["state"] == "missing"
+    assert "resnet18.tv_in1k" in findings["teacher weights"]["detail"]
+    assert findings["torch"]["state"] == "ok"

@@ -1,0 +1,83 @@
+"""``dvc repro`` does what the flow does."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tasks.dvc_repository import initialise_dvc
+from tasks.git_repository import run_git
+from tests.flows.conftest import Plant, make_plant
+
+pytestmark = [pytest.mark.servers, pytest.mark.xdist_group("servers")]
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def laptop(tmp_path: Path) -> Plant:
+    """A workspace of its own, with this project's pipeline and one category."""
+    plant = make_plant(tmp_path / "laptop")
+    run_git(plant.folder, "init", "--quiet", "--initial-branch=main")
+    initialise_dvc(plant.folder)
+    plant.images.rename(plant.folder / "data")
+    pipeline = (ROOT / "dvc.yaml").read_text(encoding="utf-8")
+    assert pipeline.count("[plate, cloth]") == 2
+    (plant.folder / "dvc.yaml").write_text(
+        pipeline.replace("[plate, cloth]", "[bolt]").replace(
+            "${retrain.detectors}", "[stfpm, reverse_distillation]"
+        ),
+        encoding="utf-8",
+    )
+    plant.set_params(teacher={}, split={}, training={})
+    return plant
+
+
+def dvc(plant: Plant, *arguments: str) -> str:
+    environment = plant.environment()
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", *arguments],
+        cwd=plant.folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_repro_and_flow_give_the_same_metrics(laptop: Plant) -> None:
+    assert laptop.run("data", "add").returncode == 0
+    dvc(laptop, "repro")
+    shown = json.loads(dvc(laptop, "metrics", "show", "--json"))
+    assert "up to date" in dvc(laptop, "repro")
+    assert "index.html" in dvc(laptop, "plots", "show", "-o", "plots")
+
+    laptop.set_params(state_dir="fresh")
+    report = laptop.folder / "report.json"
+    done = laptop.run("retrain", "--report", str(report))
+    assert done.returncode == 0, done.stdout + done.stderr
+    flow = json.loads(report.read_text())["categories"]["bolt"]["detectors"]
+    for detector in ("stfpm", "reverse_distillation"):
+        metrics = shown[""]["data"][f"results/bolt/{detector}/metrics.json"]["data"]
+        assert not flow[detector]["reused"]
+        for name in ("image_auroc", "pixel_auroc", "aupro", "recall", "threshold"):
+            assert metrics[name] == flow[detector][name], name
+
+
+def test_a_stage_refuses_images_that_are_not_on_record(laptop: Plant) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "tasks.stages", "validate", "bolt"],
+        cwd=laptop.folder,
+        env=laptop.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "stillwatch data add" in done.stderr
