@@ -1,5 +1,10 @@
 """Settings that every test shares."""
 
+import os
+
+# Before torch is imported, here and in every child: tiny tensors lose by sharing the work.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 import hypothesis
 import pytest
 
@@ -11,5 +16,4 @@ hypothesis.settings.load_profile("stillwatch")
 
 @pytest.fixture(scope="session", autouse=True)
 def quiet_tools() -> None:
-    """Prefect's heartbeat thread costs a second per flow run; the logs are not what is tested."""
     telemetry.switch_off_telemetry()

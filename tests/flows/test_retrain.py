@@ -104,7 +104,7 @@ def test_the_registry_holds_the_winner_with_its_evidence(
     run = client.get_run(version.run_id)
     assert run.inputs.dataset_inputs[0].dataset.digest == first["data_version"]
     artifacts = {item.path for item in client.list_artifacts(version.run_id, "pictures")}
-    assert {"pictures/gallery.png", "pictures/scores.png"} <= artifacts
+    assert {"pictures/gallery.png", "pictures/score_histogram.png"} <= artifacts
     parent = client.get_run(run.data.tags["mlflow.parentRunId"])
     assert parent.info.status == "FINISHED"
 
