@@ -54,12 +54,28 @@ def prefect_api(state_dir: Path) -> Iterator[str]:
     with (
         LocalPrefectServer(state_dir / "prefect").joined() as url,
         temporary_settings(updates={PREFECT_API_URL: url}),
+        _environment(PREFECT_API_URL=url),
     ):
         try:
             yield url
         finally:
             # Prefect sends logs from a thread of its own; the server may stop right after this.
             APILogHandler().flush()
+
+
+@contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    """Set variables for child processes: without the URL they would start servers of their own."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 class _Register(BaseModel):

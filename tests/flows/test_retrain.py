@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.servers, pytest.mark.xdist_group("servers")]
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def first(plant: Plant) -> dict[str, Any]:
     """A retraining of a sound category beside one with a truncated image."""
     write_category(plant.images / "nut", seed=1000)

@@ -115,7 +115,8 @@ def kill_after_first_checkpoint(state_dir: Path) -> None:
     while not list(state_dir.glob("trainings/*/checkpoint/*.safetensors")):
         time.sleep(0.01)
     for child in psutil.Process().children():
-        if "stillwatch.training_process" in child.cmdline():
+        is_zombie = child.status() == psutil.STATUS_ZOMBIE
+        if not is_zombie and "stillwatch.training_process" in child.cmdline():
             child.kill()
 
 

@@ -43,10 +43,10 @@ _Resolution = Literal["halved", "kept", "doubled"]
 class ReverseDistillationSettings(Section):
     """How long and how fast it learns."""
 
-    epochs: int = Field(30, ge=1, description="passes over the training normals")
+    epochs: int = Field(44, ge=1, description="passes over the training normals")
     batch_size: int = Field(8, ge=1, description="images per step, at most")
     learning_rate: float = Field(
-        0.08, gt=0, lt=1, description="longest step relative to the weights' norm"
+        0.03, gt=0, lt=1, description="longest step relative to the weights' norm"
     )
 
 

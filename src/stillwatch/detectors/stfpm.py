@@ -6,8 +6,10 @@ arXiv 2103.04257, section 3.
 MVTec AD with a ResNet-18 teacher, mean of the 15 categories as the authors' repository reports it
 (gdwang08/STFPM): image AUROC 0.955, pixel AUROC 0.970. The paper's pixel AUROC is 0.970.
 
-Followed to the letter: loss, map, optimiser, selection on held-out normals. Our own: the epoch is
-selected by the validation loss, where the authors' code takes the mean of the anomaly map.
+Followed to the letter: loss, map, selection on held-out normals. Our own: the epoch is selected by
+the validation loss, where the authors' code takes the mean of the anomaly map; and Muon with small
+batches and a decaying rate, where the authors take SGD at 0.4 with batches of 32 for 100 epochs or
+more: a CPU affords a fraction of these.
 """
 
 from collections.abc import Iterable
@@ -17,18 +19,21 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from stillwatch.detectors.base import Batch, Detector, Phase
+from stillwatch.detectors.base import Batch, Detector, Phase, warm_up_and_cosine
 from stillwatch.detectors.maps import normalised_distance, resize_maps
+from stillwatch.optimizers import Muon
 from stillwatch.settings import Section
 from stillwatch.teachers import Teacher
 
 
 class STFPMSettings(Section):
-    """The authors' values, with fewer epochs."""
+    """How long and how fast it learns."""
 
-    epochs: int = Field(100, ge=1, description="passes over the training normals")
-    batch_size: int = Field(32, ge=1, description="images per step, at most")
-    learning_rate: float = Field(0.4, gt=0, description="of SGD")
+    epochs: int = Field(16, ge=1, description="passes over the training normals")
+    batch_size: int = Field(8, ge=1, description="images per step, at most")
+    learning_rate: float = Field(
+        0.03, gt=0, lt=1, description="longest step relative to the weights' norm"
+    )
 
 
 class STFPM(Detector):
@@ -37,7 +42,7 @@ class STFPM(Detector):
     name = "stfpm"
     version = 1
     Settings = STFPMSettings
-    quick: ClassVar = {"epochs": 6, "batch_size": 4, "learning_rate": 0.1}
+    quick: ClassVar = {"epochs": 10, "batch_size": 3}
     exportable = True
 
     settings: STFPMSettings
@@ -56,6 +61,7 @@ class STFPM(Detector):
                 optimizer=self._optimizer,
                 epochs=self.settings.epochs,
                 batch_size=self.settings.batch_size,
+                schedule=warm_up_and_cosine,
             )
         ]
 
@@ -83,6 +89,4 @@ class STFPM(Detector):
         return [normalised_distance(a, b) for a, b in zip(features, imitated, strict=True)]
 
     def _optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        return torch.optim.SGD(
-            parameters, lr=self.settings.learning_rate, momentum=0.9, weight_decay=1e-4
-        )
+        return Muon(parameters, lr=self.settings.learning_rate)
