@@ -76,7 +76,7 @@ def test_it_leaves_a_bundle_and_no_checkpoint(finished: Finished) -> None:
     info = read_bundle(job.bundle).info
     assert not job.checkpoint.exists()
     assert (info.category, info.detector.name, info.fingerprint) == ("plate", "stfpm", "f" * 64)
-    assert info.detector.settings == {"epochs": 5, "batch_size": 4, "learning_rate": 0.05}
+    assert info.detector.settings == {**job.detector_settings, "optimizer": "muon"}
     assert info.provenance == job.provenance
     assert info.groups == {"session 0": 4, "session 1": 5}
     assert outcome.device == info.training.device == "cpu"

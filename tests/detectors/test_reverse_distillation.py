@@ -91,3 +91,14 @@ def test_layers_for_resnet_18_are_the_authors() -> None:
 def test_teachers_signed_features_can_be_rebuilt() -> None:
     rebuilt = EmbeddingAndDecoder((24, 40, 112)).eval()(features((24, 40, 112), images=2))
     assert all(bool((level < 0).any()) for level in rebuilt)
+
+
+def test_authors_recipe() -> None:
+    authors = {"optimizer": "adam", "learning_rate": 0.005, "batch_size": 16, "epochs": 200}
+    (phase,) = ReverseDistillation.build(toy_teacher(), authors).phases()
+    optimizer = phase.optimizer(phase.module.parameters())
+    assert isinstance(optimizer, torch.optim.Adam)
+    (group,) = optimizer.param_groups
+    assert (group["lr"], group["betas"], group["weight_decay"]) == (0.005, (0.5, 0.999), 0)
+    assert (phase.epochs, phase.batch_size) == (200, 16)
+    assert {phase.schedule(progress) for progress in (0.001, 0.5, 0.999)} == {1.0}

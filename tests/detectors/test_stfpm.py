@@ -47,13 +47,15 @@ def test_map_is_the_product_at_a_quarter_of_the_size_without_smoothing() -> None
         np.testing.assert_allclose(detector.anomaly_map(images), expected, rtol=1e-4)
 
 
-def test_optimiser_is_the_authors() -> None:
-    detector = STFPM.build(toy_teacher(), {"learning_rate": 0.4})
-    (phase,) = detector.phases()
+def test_authors_recipe() -> None:
+    authors = {"optimizer": "sgd", "learning_rate": 0.4, "batch_size": 32, "epochs": 100}
+    (phase,) = STFPM.build(toy_teacher(), authors).phases()
     optimizer = phase.optimizer(phase.module.parameters())
     assert isinstance(optimizer, torch.optim.SGD)
     (group,) = optimizer.param_groups
     assert (group["lr"], group["momentum"], group["weight_decay"]) == (0.4, 0.9, 1e-4)
+    assert (phase.epochs, phase.batch_size) == (100, 32)
+    assert {phase.schedule(progress) for progress in (0.001, 0.5, 0.999)} == {1.0}
 
 
 def test_student_has_the_teachers_architecture_and_other_weights() -> None:
