@@ -10,7 +10,7 @@ from PIL import Image
 
 from stillwatch.bundle import Bundle, read_bundle
 from stillwatch.errors import StillwatchError
-from stillwatch.files import atomic_file, storage_errors, write_json
+from stillwatch.files import atomic_file, ensure_writable, write_json
 from stillwatch.inspection import (
     InspectedFile,
     Inspector,
@@ -70,8 +70,7 @@ def inspect_files(
     from stillwatch.torch_scorer import load_scorer
 
     if out is not None:
-        with storage_errors(out):
-            out.mkdir(parents=True, exist_ok=True)
+        ensure_writable(out)
     inspector = Inspector(bundle, load_scorer(bundle, device))
     reject = bundle.info.calibration.reject
     for number, path in enumerate(paths):

@@ -16,7 +16,7 @@ from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTa
 from flows.image_sets import chosen_categories, place_of
 from flows.prefect_server import prefect_api
 from flows.report import CategoryReport, RetrainReport
-from flows.summary import category_report, failure_sentence, summary_rows
+from flows.summary import category_report, failure_sentence, full_rows
 from stillwatch.detectors import parse_detector_settings
 from stillwatch.errors import ServerError, StillwatchError, TrackingError, TrainingError
 from stillwatch.settings import Settings, load_settings
@@ -71,7 +71,7 @@ def retrain(
     )
     report = _Retraining(settings, data, chosen_categories(data, categories), force=force).run()
     create_table_artifact(
-        table=summary_rows(report),
+        table=full_rows(report),
         key="retraining",
         description=f"Retraining on {data.name} ({data.dir_hash})",
     )

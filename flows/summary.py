@@ -30,31 +30,50 @@ def failure_sentence(report: RetrainReport) -> str:
     return " ".join(f"{name}: {reason}" for name, reason in report.failed.items())
 
 
-def summary_rows(report: RetrainReport) -> list[dict[str, str]]:
-    """Rows of the table artifact and of the terminal's table, one per category and detector."""
+def short_rows(report: RetrainReport) -> list[dict[str, str]]:
+    """Rows of the terminal's table, one per trained detector."""
+    return [
+        {"category": name} | _row(category, detector, one)
+        for name, category in report.categories.items()
+        for detector, one in category.detectors.items()
+    ]
+
+
+def full_rows(report: RetrainReport) -> list[dict[str, str]]:
+    """Rows of the table artifact: as the terminal's, with intervals, identities and failures."""
     rows = []
     for name, category in report.categories.items():
-        if not category.detectors:
-            rows.append({"category": name, "detector": "–", "outcome": category.reason or ""})
+        if category.status == "failed":
+            rows.append({"category": name, "outcome": category.reason or ""})
         rows += [
-            _row(name, category, detector, one) for detector, one in category.detectors.items()
+            {"category": name, "outcome": category.status}
+            | _row(category, detector, one)
+            | _intervals(one)
+            | {"data version": report.data_version or "", "MLflow run": one.run_id}
+            for detector, one in category.detectors.items()
         ]
     return rows
 
 
-def _row(name: str, category: CategoryReport, detector: str, one: DetectorReport) -> dict[str, str]:
+def _row(category: CategoryReport, detector: str, one: DetectorReport) -> dict[str, str]:
     won = detector == category.winner
-    version = f"stillwatch-{name}/{category.model_version}" if won else ""
     return {
-        "category": name,
         "detector": detector,
-        "image AUROC": _figure(one.image_auroc, one.image_auroc_ci, synthetic=one.synthetic),
-        "AUPRO": _figure(one.aupro, one.aupro_ci, synthetic=one.synthetic),
-        "false alarms": _figure(one.false_alarm_rate, one.false_alarm_rate_ci),
-        "recall": _figure(one.recall, None, synthetic=one.synthetic),
+        "image AUROC": _figure(one.image_auroc, synthetic=one.synthetic),
+        "AUPRO": _figure(one.aupro, synthetic=one.synthetic),
+        "false alarms": _figure(one.false_alarm_rate),
+        "recall": _figure(one.recall, synthetic=one.synthetic),
         "ms/image": f"{one.ms_per_image:.0f}",
         "trained": "reused" if one.reused else f"{one.train_seconds:.0f} s",
-        "model": f"{version} {category.alias or ''}".strip(),
+        "model": f"v{category.model_version} {category.alias or ''}".strip() if won else "",
+    }
+
+
+def _intervals(one: DetectorReport) -> dict[str, str]:
+    return {
+        "image AUROC 95 %": _interval(one.image_auroc_ci),
+        "AUPRO 95 %": _interval(one.aupro_ci),
+        "false alarms 95 %": _interval(one.false_alarm_rate_ci),
     }
 
 
@@ -79,10 +98,11 @@ def _detector_report(result: DetectorResult) -> DetectorReport:
     )
 
 
-def _figure(value: float | None, interval: Interval | None, *, synthetic: bool = False) -> str:
+def _figure(value: float | None, *, synthetic: bool = False) -> str:
     if value is None:
         return "–"
-    text = f"{value:.3f}"
-    if interval is not None:
-        text += f" [{interval[0]:.3f}, {interval[1]:.3f}]"
-    return f"{text} synthetic" if synthetic else text
+    return f"{value:.3f} synthetic" if synthetic else f"{value:.3f}"
+
+
+def _interval(interval: Interval | None) -> str:
+    return "" if interval is None else f"{interval[0]:.3f} – {interval[1]:.3f}"

@@ -4,13 +4,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from flows.cli.console import console, fail, say
 from flows.report import RetrainReport
-from flows.summary import summary_rows
+from flows.summary import short_rows
 from stillwatch.settings import Settings
 from tasks.progress import TrainingProgress, running_trainings
 
@@ -43,12 +44,12 @@ def watched_trainings(settings: Settings, output: Console, *, disabled: bool) ->
 
 def print_outcome(outcome: RetrainReport) -> None:
     """Print one row per category and detector, what was registered, and why anything failed."""
-    rows = summary_rows(outcome)
-    columns = list(dict.fromkeys(column for row in rows for column in row))
-    table = Table(*columns)
-    for row in rows:
-        table.add_row(*(row.get(column, "") for column in columns))
-    console.print(table)
+    rows = short_rows(outcome)
+    if rows:
+        table = Table(*rows[0], box=box.SIMPLE_HEAD)
+        for row in rows:
+            table.add_row(*row.values())
+        console.print(table)
     for name, category in outcome.categories.items():
         if category.status == "failed":
             fail(f"{name}: {category.reason}")

@@ -39,8 +39,11 @@ def retrain(
     """
     from flows.cli.outcome import print_outcome, watched_trainings
     from flows.retrain import run_retraining
+    from stillwatch.files import ensure_writable
 
     given: CommandContext = context.obj
+    if report is not None:
+        ensure_writable(report.absolute().parent)
     with watched_trainings(given.settings, console, disabled=as_json):
         outcome = run_retraining(
             given.settings,

@@ -51,6 +51,17 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
+def ensure_writable(folder: Path) -> None:
+    """Make ``folder`` and try it out, before work begins whose result is to go there.
+
+    Raises:
+        StorageError: it cannot be made or written to.
+    """
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as indented JSON with sorted keys, atomically.
 

@@ -82,6 +82,13 @@ def test_images_that_are_not_there(line: Plant) -> None:
     assert "no such file or folder" in refusal(line, "inspect", "nowhere", "missing.png")
 
 
+def test_a_report_that_cannot_be_written_is_refused_before_any_work(line: Plant) -> None:
+    sentence = refusal(line, "retrain", "--root", "images", "--report", "params.yaml/report.json")
+    assert "params.yaml" in sentence
+    assert "cannot be written" in sentence
+    assert not line.state.exists()
+
+
 def test_a_model_that_is_not_registered(line: Plant) -> None:
     sentence = refusal(line, "inspect", "models:/stillwatch-bolt@champion", "images")
     assert "stillwatch models" in sentence

@@ -58,7 +58,6 @@ class ReverseDistillation(Detector):
     version = 1
     Settings = ReverseDistillationSettings
     quick: ClassVar = {"epochs": 10, "batch_size": 3, "learning_rate": 0.08}
-    exportable = True
 
     settings: ReverseDistillationSettings
 

@@ -44,7 +44,6 @@ class STFPM(Detector):
     version = 1
     Settings = STFPMSettings
     quick: ClassVar = {"epochs": 10, "batch_size": 3}
-    exportable = True
 
     settings: STFPMSettings
 
