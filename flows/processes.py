@@ -8,6 +8,7 @@ import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 import psutil
 
@@ -36,6 +37,19 @@ class ProcessIdentity(NamedTuple):
             )
         except psutil.NoSuchProcess:
             return False
+
+    def listens_on(self, port: int | None) -> bool:
+        """Whether this process, and not somebody else's, or a child of it serves ``port``."""
+        try:
+            parent = psutil.Process(self.pid)
+            sockets = [
+                socket
+                for process in (parent, *parent.children(recursive=True))
+                for socket in process.net_connections("inet")
+            ]
+        except psutil.Error:
+            return False
+        return any(one.status == psutil.CONN_LISTEN and one.laddr.port == port for one in sockets)
 
     def stop(self) -> None:
         """Ask the process to end, with its children; kill what has not ended in 10 s."""
@@ -93,7 +107,8 @@ def wait_until_it_answers(server: ProcessIdentity, health_url: str, log: Path) -
         ServerError: it ended, or did not answer within ``START_SECONDS``.
     """
     deadline = time.monotonic() + START_SECONDS
-    while not answers(health_url):
+    port = urlsplit(health_url).port
+    while not (server.listens_on(port) and answers(health_url)):
         if not server.is_alive() or time.monotonic() > deadline:
             raise ServerError(
                 f"the server at {health_url} did not start within {START_SECONDS:.0f} s: its log "

@@ -11,7 +11,7 @@ from prefect.artifacts import create_table_artifact
 from prefect.client.schemas import State
 from prefect.futures import PrefectFuture, wait
 from prefect.states import Completed, Failed
-from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
+from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.image_sets import chosen_categories, place_of
 from flows.prefect_server import prefect_api
@@ -95,8 +95,9 @@ def run_retraining(
     Raises:
         StillwatchError: what stopped the whole retraining, before any category.
     """
+    workers = settings.runtime.parallel_trainings + _OVERLAP
     with prefect_api(settings.state_dir):
-        state = retrain.with_options(task_runner=task_runner(settings))(
+        state = retrain.with_options(task_runner=ThreadPoolTaskRunner(max_workers=workers))(
             params=params.resolve(),
             root=None if root is None else root.resolve(),
             categories=categories,
@@ -111,14 +112,6 @@ def run_retraining(
     if isinstance(outcome, BaseException):
         raise outcome
     raise ServerError(f"the flow run ended {state.name} and left no report: {state.message}.")
-
-
-def task_runner(settings: Settings) -> TaskRunner[Any]:
-    """What ``runtime`` asks for."""
-    workers = settings.runtime.parallel_trainings + _OVERLAP
-    if settings.runtime.task_runner == "process":
-        return ProcessPoolTaskRunner(max_workers=workers)
-    return ThreadPoolTaskRunner(max_workers=workers)
 
 
 def _requested(settings: Settings, detectors: list[str] | None, seed: int | None) -> Settings:

@@ -144,7 +144,6 @@ class RetrainSettings(Section):
 class RuntimeSettings(Section):
     """How the flow runs."""
 
-    task_runner: Literal["thread", "process"] = "thread"
     parallel_trainings: int = Field(1, ge=1, description="trainings at a time on this machine")
 
 

@@ -135,21 +135,6 @@ def test_two_retrainings_at_the_same_time_end_well_with_one_result(
     assert sorted(int(version.version) for version in versions) == [1, 2]
 
 
-def test_the_process_runner_gives_the_same_figures(plant: Plant, first: dict[str, Any]) -> None:
-    plant.set_params(runtime={"task_runner": "process"}, state_dir=str(plant.folder / "other"))
-    try:
-        report = plant.retrain("--category", "bolt", "--detector", "reverse_distillation")
-    finally:
-        plant.set_params()
-    ours = report["categories"]["bolt"]["detectors"]["reverse_distillation"]
-    theirs = first["categories"]["bolt"]["detectors"]["reverse_distillation"]
-    timed = {"train_seconds", "ms_per_image", "run_id"}
-    assert not ours["reused"]
-    assert {k: v for k, v in ours.items() if k not in timed} == {
-        k: v for k, v in theirs.items() if k not in timed
-    }
-
-
 def test_the_registered_model_inspects_new_images(plant: Plant, first: dict[str, Any]) -> None:
     out = plant.folder / "results"
     (plant.folder / "fresh").mkdir()
