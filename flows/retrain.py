@@ -11,7 +11,7 @@ from prefect.artifacts import create_table_artifact
 from prefect.client.schemas import State
 from prefect.futures import PrefectFuture, wait
 from prefect.states import Completed, Failed
-from prefect.task_runners import ThreadPoolTaskRunner
+from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from flows.image_sets import chosen_categories, place_of
 from flows.prefect_server import prefect_api
@@ -95,9 +95,11 @@ def run_retraining(
     Raises:
         StillwatchError: what stopped the whole retraining, before any category.
     """
-    workers = settings.runtime.parallel_trainings + _OVERLAP
+    runner: TaskRunner[Any] = ThreadPoolTaskRunner(
+        max_workers=settings.runtime.parallel_trainings + _OVERLAP
+    )
     with prefect_api(settings.state_dir):
-        state = retrain.with_options(task_runner=ThreadPoolTaskRunner(max_workers=workers))(
+        state = retrain.with_options(task_runner=runner)(
             params=params.resolve(),
             root=None if root is None else root.resolve(),
             categories=categories,
