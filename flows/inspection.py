@@ -50,7 +50,7 @@ def open_bundle(source: str, settings: Settings) -> Bundle:
     """
     if not source.startswith(REGISTRY_SCHEME):
         return read_bundle(Path(source))
-    from tasks.register import fetch_bundle
+    from tasks.registry import fetch_bundle
     from tasks.tracking import open_tracking
 
     return fetch_bundle(open_tracking(settings), source)

@@ -23,9 +23,7 @@ from tasks.parity import FreshProcess, Scores, difference, tolerance_of
 from tasks.registry import (
     CHALLENGER,
     CHAMPION,
-    fetch_bundle,
     model_name,
-    registered_versions,
     version_with_alias,
     versions_of,
 )
@@ -39,15 +37,6 @@ from tasks.tracking import (
     figures,
     open_tracking,
 )
-
-__all__ = [
-    "Registration",
-    "choose_winner",
-    "fetch_bundle",
-    "register_task",
-    "register_winner",
-    "registered_versions",
-]
 
 SAME = 1e-9
 """Figures no farther apart than this are a tie."""

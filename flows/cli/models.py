@@ -14,7 +14,7 @@ def add_to(app: typer.Typer) -> None:
 
 def models(context: typer.Context, as_json: AsJson = False) -> None:
     """List the registered versions of every category, newest first."""
-    from tasks.register import registered_versions
+    from tasks.registry import registered_versions
     from tasks.tracking import open_tracking
 
     given: CommandContext = context.obj
