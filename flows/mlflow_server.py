@@ -4,10 +4,19 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlparse
 
 from flows.processes import free_port, start_server
+from stillwatch.settings import TrackingSettings
 
 PREFERRED_PORT = 5000
+
+
+def pages_address(tracking: TrackingSettings) -> str:
+    """Where a browser finds MLflow; with the local store only while ``stillwatch ui`` runs."""
+    if tracking.uri is not None and urlparse(tracking.uri).scheme in {"http", "https"}:
+        return tracking.uri.rstrip("/")
+    return f"http://127.0.0.1:{PREFERRED_PORT}"
 
 
 @contextmanager

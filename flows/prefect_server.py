@@ -40,7 +40,7 @@ def prefect_api(state_dir: Path) -> Iterator[str]:
         ServerError: the configured server does not answer, or a local one cannot be started.
     """
     from prefect.logging.handlers import APILogHandler
-    from prefect.settings import PREFECT_API_URL, temporary_settings
+    from prefect.settings import PREFECT_API_URL
 
     configured = PREFECT_API_URL.value()
     if configured:
@@ -53,8 +53,7 @@ def prefect_api(state_dir: Path) -> Iterator[str]:
         return
     with (
         LocalPrefectServer(state_dir / "prefect").joined() as url,
-        temporary_settings(updates={PREFECT_API_URL: url}),
-        _environment(PREFECT_API_URL=url),
+        _prefect_environment(PREFECT_API_URL=url),
     ):
         try:
             yield url
@@ -64,10 +63,17 @@ def prefect_api(state_dir: Path) -> Iterator[str]:
 
 
 @contextmanager
-def _environment(**values: str) -> Iterator[None]:
-    """Set variables for child processes: without the URL they would start servers of their own."""
+def _prefect_environment(**values: str) -> Iterator[None]:
+    """Set variables for child processes and for every thread of this one.
+
+    Prefect's own ``temporary_settings`` reaches neither: not the threads in which a process pool
+    forwards its events and logs, and each would start an ephemeral server.
+    """
+    from prefect.context import refresh_global_settings_context
+
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
+    refresh_global_settings_context()
     try:
         yield
     finally:
@@ -76,6 +82,7 @@ def _environment(**values: str) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+        refresh_global_settings_context()
 
 
 class _Register(BaseModel):

@@ -11,9 +11,10 @@ from prefect.artifacts import create_table_artifact
 from prefect.client.schemas import State
 from prefect.futures import PrefectFuture, wait
 from prefect.states import Completed, Failed
-from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
+from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 
 from flows.image_sets import chosen_categories, place_of
+from flows.mlflow_server import pages_address
 from flows.prefect_server import prefect_api
 from flows.report import CategoryReport, RetrainReport
 from flows.summary import category_report, failure_sentence, full_rows
@@ -71,7 +72,7 @@ def retrain(
     )
     report = _Retraining(settings, data, chosen_categories(data, categories), force=force).run()
     create_table_artifact(
-        table=full_rows(report),
+        table=full_rows(report, pages_address(settings.tracking)),
         key="retraining",
         description=f"Retraining on {data.name} ({data.dir_hash})",
     )
@@ -95,11 +96,8 @@ def run_retraining(
     Raises:
         StillwatchError: what stopped the whole retraining, before any category.
     """
-    runner: TaskRunner[Any] = ThreadPoolTaskRunner(
-        max_workers=settings.runtime.parallel_trainings + _OVERLAP
-    )
     with prefect_api(settings.state_dir):
-        state = retrain.with_options(task_runner=runner)(
+        state = retrain.with_options(task_runner=_task_runner(settings))(
             params=params.resolve(),
             root=None if root is None else root.resolve(),
             categories=categories,
@@ -114,6 +112,13 @@ def run_retraining(
     if isinstance(outcome, BaseException):
         raise outcome
     raise ServerError(f"the flow run ended {state.name} and left no report: {state.message}.")
+
+
+def _task_runner(settings: Settings) -> TaskRunner[Any]:
+    workers = settings.runtime.parallel_trainings + _OVERLAP
+    if settings.runtime.task_runner == "process":
+        return ProcessPoolTaskRunner(max_workers=workers)
+    return ThreadPoolTaskRunner(max_workers=workers)
 
 
 def _requested(settings: Settings, detectors: list[str] | None, seed: int | None) -> Settings:

@@ -39,8 +39,8 @@ def short_rows(report: RetrainReport) -> list[dict[str, str]]:
     ]
 
 
-def full_rows(report: RetrainReport) -> list[dict[str, str]]:
-    """Rows of the table artifact: as the terminal's, with intervals, identities and failures."""
+def full_rows(report: RetrainReport, mlflow_address: str) -> list[dict[str, str]]:
+    """Rows of the table artifact: as the terminal's, with intervals, links and failures."""
     rows = []
     for name, category in report.categories.items():
         if category.status == "failed":
@@ -49,7 +49,10 @@ def full_rows(report: RetrainReport) -> list[dict[str, str]]:
             {"category": name, "outcome": category.status}
             | _row(category, detector, one)
             | _intervals(one)
-            | {"data version": report.data_version or "", "MLflow run": one.run_id}
+            | {
+                "data version": report.data_version or "",
+                "MLflow run": f"{mlflow_address}/#/runs/{one.run_id}",
+            }
             for detector, one in category.detectors.items()
         ]
     return rows

@@ -18,14 +18,14 @@ def write_pictures(
     Raises:
         StorageError: the folder cannot be written.
     """
-    title = f"{info.category} · {info.detector.name}"
+    subject = f"{info.category} · {info.detector.name}"
     rows = evaluation.rows
     reject, review = info.calibration.reject, info.calibration.review
     figures = {
         "gallery": pictures.gallery(
             gallery_items(info, test, evaluation),
             reject=reject,
-            title=title,
+            title=f"{subject} · test images",
             synthetic=evaluation.synthetic,
         ),
         "score_histogram": pictures.score_histogram(
@@ -34,7 +34,7 @@ def write_pictures(
             info.calibration.scores,
             reject=reject,
             review=review,
-            title=title,
+            title=f"{subject} · image scores",
             synthetic=evaluation.synthetic,
         ),
     }
@@ -43,7 +43,7 @@ def write_pictures(
             *evaluation.curves["roc"],
             evaluation.metrics["image_auroc"],
             evaluation.intervals.get("image_auroc"),
-            title=title,
+            title=f"{subject} · ROC",
             synthetic=evaluation.synthetic,
         )
     if "pro" in evaluation.curves:
@@ -51,12 +51,12 @@ def write_pictures(
             *evaluation.curves["pro"],
             evaluation.metrics["aupro"],
             evaluation.intervals.get("aupro"),
-            title=title,
+            title=f"{subject} · per-region overlap",
             synthetic=evaluation.synthetic,
         )
     if info.training.losses:
         figures["loss_curve"] = pictures.loss_curve(
-            info.training.losses, info.training.kept_epochs, title=title
+            info.training.losses, info.training.kept_epochs, title=f"{subject} · loss"
         )
     for name, figure in figures.items():
         pictures.save_figure(figure, folder / f"{name}.png")

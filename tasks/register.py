@@ -12,9 +12,10 @@ from mlflow.exceptions import MlflowException
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from stillwatch.detectors import detector_class
 from stillwatch.errors import SettingsError, TrackingError
 from stillwatch.evaluation import NORMAL, TestImages
-from stillwatch.settings import FloorSettings, Settings
+from stillwatch.settings import FloorSettings, RetrainSettings, Settings
 from tasks.evaluate import SCORES_FILE, DetectorResult, named_metrics, read_scores
 from tasks.examine import ExaminedCategory
 from tasks.locks import exclusive
@@ -63,6 +64,28 @@ class Registration:
     """Why it may not become a champion by itself, one phrase each."""
 
 
+def eligible(
+    results: Sequence[DetectorResult], settings: RetrainSettings
+) -> Sequence[DetectorResult]:
+    """Those that may win: all that distil, and the yardsticks where the settings say so.
+
+    Raises:
+        SettingsError: only yardsticks were trained and none may win.
+    """
+    able = [
+        result
+        for result in results
+        if settings.allow_yardstick or detector_class(result.detector).distils
+    ]
+    if not able:
+        raise SettingsError(
+            f"only {', '.join(result.detector for result in results)} was trained, which distils "
+            "nothing and may not win. Add a detector to retrain.detectors, or set "
+            "retrain.allow_yardstick."
+        )
+    return able
+
+
 def choose_winner(results: Sequence[DetectorResult], select_by: str) -> DetectorResult:
     """The best by one figure; ties go to the higher AUPRO, then to the faster detector.
 
@@ -100,12 +123,13 @@ def register_winner(
         parent_run: MLflow run of the whole retraining.
 
     Raises:
-        SettingsError: no detector has the figure to select by.
+        SettingsError: no detector has the figure to select by, or none may win.
         TrackingError: parity failed, or the store does not answer.
     """
-    winner = choose_winner(results, settings.retrain.select_by)
+    competing = eligible(results, settings.retrain)
+    winner = choose_winner(competing, settings.retrain.select_by)
     name = model_name(winner.category)
-    selected = f"selected on test (best of {len(results)})"
+    selected = f"selected on test (best of {len(competing)})"
     tracking = open_tracking(settings)
     with exclusive(settings, f"register-{winner.category}", f"registering {name}"):
         version = _registered_before(tracking, name, winner)

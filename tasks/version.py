@@ -71,7 +71,7 @@ class DataVersion:
         return self.tag or self.commit[:10]
 
 
-@task(name="version", cache_policy=NO_CACHE)
+@task(name="version", task_run_name="version", cache_policy=NO_CACHE)
 def version(
     workspace: Workspace,
     *,

@@ -5,19 +5,21 @@ import sys
 from typing import Any
 
 from rich.console import Console
+from rich.text import Text
 
 console = Console()
 _errors = Console(stderr=True)
 
 
 def say(message: str) -> None:
-    """Print one line for a person."""
-    console.print(message, highlight=False)
+    """Print one line for a person, as it is: a path may hold what rich takes for markup."""
+    console.print(message, highlight=False, markup=False, soft_wrap=True)
 
 
 def fail(message: str) -> None:
     """Print why a command was refused, to stderr and in red."""
-    _errors.print(f"[bold red]stillwatch:[/] {_plain(message)}", highlight=False, soft_wrap=True)
+    text = Text("stillwatch: ", style="bold red").append(message, style="not bold default")
+    _errors.print(text, highlight=False, soft_wrap=True)
 
 
 def print_json(value: Any) -> None:
@@ -34,7 +36,3 @@ def figure(value: float | None, digits: int = 3) -> str:
 def interval(value: tuple[float, float] | None) -> str:
     """A 95 % interval for a table; an absent one is nothing."""
     return "" if value is None else f" [{value[0]:.3f}, {value[1]:.3f}]"
-
-
-def _plain(message: str) -> str:
-    return message.replace("[", r"\[")

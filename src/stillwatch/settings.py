@@ -138,12 +138,18 @@ class RetrainSettings(Section):
 
     detectors: tuple[str, ...] = Field(("stfpm", "reverse_distillation"), min_length=1)
     select_by: Literal["image_auroc", "image_ap", "pixel_auroc", "aupro"] = "image_auroc"
+    allow_yardstick: bool = Field(
+        False, description="a method that distils nothing (patchcore) may win, too"
+    )
     floors: FloorSettings = FloorSettings()
 
 
 class RuntimeSettings(Section):
     """How the flow runs."""
 
+    task_runner: Literal["thread", "process"] = Field(
+        "thread", description="what the flow's tasks run in; trainings are processes either way"
+    )
     parallel_trainings: int = Field(1, ge=1, description="trainings at a time on this machine")
 
 

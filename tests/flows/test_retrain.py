@@ -1,5 +1,6 @@
 """The main job as a user runs it: real servers, real stores, real trainings, tiny images."""
 
+import json
 import sqlite3
 import subprocess
 from collections import Counter
@@ -133,6 +134,23 @@ def test_two_retrainings_at_the_same_time_end_well_with_one_result(
     assert seeds["1"] == 1
     versions = client_of(plant).search_model_versions("name = 'stillwatch-bolt'")
     assert sorted(int(version.version) for version in versions) == [1, 2]
+
+
+def test_the_process_runner_gives_the_same_figures(plant: Plant, first: dict[str, Any]) -> None:
+    plant.set_params(runtime={"task_runner": "process"}, state_dir=str(plant.folder / "other"))
+    arguments = ("--category", "bolt", "--detector", "reverse_distillation", "--json")
+    try:
+        done = plant.run("retrain", "--root", "images", *arguments)
+    finally:
+        plant.set_params()
+    assert "temporary server" not in done.stderr, "a worker does not know the server"
+    ours = json.loads(done.stdout)["categories"]["bolt"]["detectors"]["reverse_distillation"]
+    theirs = first["categories"]["bolt"]["detectors"]["reverse_distillation"]
+    timed = {"train_seconds", "ms_per_image", "run_id"}
+    assert not ours["reused"]
+    assert {k: v for k, v in ours.items() if k not in timed} == {
+        k: v for k, v in theirs.items() if k not in timed
+    }
 
 
 def test_the_registered_model_inspects_new_images(plant: Plant, first: dict[str, Any]) -> None:

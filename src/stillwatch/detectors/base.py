@@ -85,6 +85,8 @@ class Detector(nn.Module, ABC):
     """The method's own settings; their defaults are affordable on two CPU cores."""
     quick: ClassVar[Mapping[str, Any]]
     """Settings under which it learns a toy set of a dozen small images in seconds."""
+    distils: ClassVar[bool] = True
+    """Whether a student imitates a teacher; others are yardsticks, and win only where they may."""
     exportable: ClassVar[bool] = False
     """Whether ``anomaly_map`` traces to ONNX with parity."""
 

@@ -6,6 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+SIGMA = 4.0
+"""Of the Gaussian with which several methods smooth their final map, in pixels of the input."""
+
 
 def cosine_distance(a: Tensor, b: Tensor) -> Tensor:
     """1 - cos of the channel vectors at each position: (B, C, h, w) twice -> float32 (B, h, w).

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from stillwatch.detectors.base import Batch, Detector, Phase, constant, warm_up_and_cosine
 from stillwatch.detectors.maps import (
+    SIGMA,
     cosine_distance,
     flattened_cosine_loss,
     gaussian_smooth,
@@ -33,9 +34,6 @@ from stillwatch.detectors.maps import (
 from stillwatch.optimizers import Muon
 from stillwatch.settings import Section
 from stillwatch.teachers import Teacher
-
-SIGMA = 4.0
-"""Of the Gaussian that smooths the final map, in pixels of the input."""
 
 _Resolution = Literal["halved", "kept", "doubled"]
 
