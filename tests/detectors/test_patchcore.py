@@ -1,0 +1,82 @@
+"""PatchCore against its formulas and scikit-learn's nearest neighbours."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+from sklearn.neighbors import NearestNeighbors
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+from stillwatch.detectors.checks import toy_normals, toy_teacher
+from stillwatch.detectors.patchcore import PatchCore
+from stillwatch.teachers import images_to_input
+from stillwatch.training_data import Normals
+
+
+@pytest.fixture(scope="module")
+def detector() -> PatchCore:
+    made = PatchCore.build(toy_teacher(), {"coreset": 0.1})
+    normals = Normals(toy_normals(6), made.teacher, torch.device("cpu"))
+    made.prepare(normals.batches(4))
+    return made
+
+
+@pytest.fixture(scope="module")
+def images() -> Tensor:
+    return images_to_input(torch.from_numpy(toy_normals(2, first=50)))
+
+
+def patches_of(detector: PatchCore, images: Tensor) -> np.ndarray:
+    """Features of the levels at strides 8 and 16, averaged over 3×3, joined at stride 8."""
+    _, fine, coarse = detector.teacher(images)
+    fine, coarse = F.avg_pool2d(fine, 3, 1, 1), F.avg_pool2d(coarse, 3, 1, 1)
+    coarse = F.interpolate(coarse, fine.shape[2:], mode="bilinear")
+    joined = torch.cat([fine, coarse], dim=1).permute(0, 2, 3, 1)
+    return np.asarray(joined.flatten(1, 2).numpy(), dtype=np.float64)
+
+
+def test_the_memory_is_a_share_of_the_patches(detector: PatchCore) -> None:
+    assert detector.memory.shape == (-(-6 * 64 // 10), 20 + 28)
+
+
+def test_map_is_the_smoothed_distance_to_the_nearest(detector: PatchCore, images: Tensor) -> None:
+    patches = patches_of(detector, images)
+    oracle = NearestNeighbors(n_neighbors=1).fit(detector.memory.double().numpy())
+    distances = oracle.kneighbors(patches.reshape(-1, patches.shape[-1]))[0].reshape(2, 1, 8, 8)
+    resized = F.interpolate(torch.from_numpy(distances), (64, 64), mode="bilinear")[:, 0]
+    expected = np.stack([gaussian_filter(one, 4.0) for one in resized.numpy()])
+    # In float32, products leave few digits of a distance that is small beside the vectors.
+    np.testing.assert_allclose(detector.anomaly_map(images), expected, rtol=2e-3)
+
+
+def test_the_papers_score_weighs_the_largest_distance(detector: PatchCore, images: Tensor) -> None:
+    memory = detector.memory.double().numpy()
+    oracle = NearestNeighbors(n_neighbors=9).fit(memory)
+    expected = []
+    for patches in patches_of(detector, images):
+        distances, rows = (part[:, 0] for part in oracle.kneighbors(patches, 1))
+        worst = int(distances.argmax())
+        around = oracle.kneighbors(memory[rows[worst]][None])[1][0]
+        exponentials = np.exp(np.linalg.norm(patches[worst] - memory[around], axis=1))
+        weight = 1 - np.exp(distances[worst]) / exponentials.sum()
+        expected.append(weight * distances[worst])
+    np.testing.assert_allclose(detector.published_scores(images), expected, rtol=1e-4)
+
+
+def test_many_channels_are_projected_for_the_choice_alone() -> None:
+    teacher = toy_teacher()
+    made = PatchCore.build(teacher, {"coreset": 0.5})
+    features = [
+        torch.randn(2, count, 64 // s, 64 // s) for count, s in ((8, 4), (100, 8), (80, 16))
+    ]
+
+    class _Batch:
+        images = torch.zeros(2, 3, 64, 64)
+
+        def __init__(self) -> None:
+            self.features = features
+
+    with torch.random.fork_rng():
+        made.prepare([_Batch()])
+    assert made.memory.shape == (64, 180)
