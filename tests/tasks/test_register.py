@@ -10,11 +10,17 @@ from mlflow.exceptions import MlflowException
 
 from stillwatch.bundle import read_bundle
 from stillwatch.errors import SettingsError, TrackingError
-from stillwatch.settings import FloorSettings, Settings
+from stillwatch.settings import FloorSettings, RetrainSettings, Settings
 from tasks.evaluate import DetectorResult, evaluate_detector
 from tasks.examine import ExaminedCategory
 from tasks.parity import FreshProcess, Scores, difference
-from tasks.register import below_floors, choose_winner, give_alias, register_winner
+from tasks.register import (
+    below_floors,
+    choose_winner,
+    eligible,
+    give_alias,
+    register_winner,
+)
 from tasks.registry import (
     fetch_bundle,
     registered_versions,
@@ -80,6 +86,14 @@ class TestChoice:
     def test_a_figure_that_nobody_has_is_a_setting_to_change(self) -> None:
         with pytest.raises(SettingsError, match=r"retrain\.select_by is pixel_auroc"):
             choose_winner([result(metrics={"image_auroc": 1.0})], "pixel_auroc")
+
+    def test_a_yardstick_wins_only_where_it_may(self) -> None:
+        yardstick, student = result("patchcore"), result("stfpm")
+        assert eligible([yardstick, student], RetrainSettings()) == [student]
+        both = RetrainSettings(allow_yardstick=True)
+        assert eligible([yardstick, student], both) == [yardstick, student]
+        with pytest.raises(SettingsError, match=r"retrain\.allow_yardstick"):
+            eligible([yardstick], RetrainSettings())
 
     def test_floors_and_synthetic_figures_keep_a_detector_from_becoming_champion(self) -> None:
         floors = FloorSettings(image_auroc=0.85, aupro=0.5)

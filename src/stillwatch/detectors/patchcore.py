@@ -110,7 +110,7 @@ class PatchCore(Detector):
         queries = patches.flatten(0, -2)
         found = [
             torch.cdist(block, self.memory).topk(count, largest=False)
-            for block in queries.split(_QUERIES)
+            for block in torch.split(queries, _QUERIES)
         ]
         distances, rows = (torch.cat(parts) for parts in zip(*found, strict=True))
         shape = (*patches.shape[:-1], count)
