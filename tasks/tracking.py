@@ -275,7 +275,14 @@ class Tracking:
         if self.artifacts is not None:
             location = (self.artifacts / name).resolve().as_uri()
         try:
-            return str(self.client.create_experiment(name, artifact_location=location))
+            return str(
+                self.client.create_experiment(
+                    name,
+                    artifact_location=location,
+                    # Or else MLflow's pages open on their views for language models.
+                    tags={"mlflow.experimentKind": "custom_model_development"},
+                )
+            )
         except MlflowException:
             # Another process may have made it in the meantime.
             found = self.client.get_experiment_by_name(name)
