@@ -83,3 +83,11 @@ def workspace(settings: Settings, empty_workspace: Path) -> Workspace:
     """A person's git + DVC repository: one commit, no image set, no remote, no identity."""
     shutil.copytree(empty_workspace, settings.workspace.path)
     return open_workspace(settings)
+
+
+@pytest.fixture
+def plate(workspace: Workspace, make_category: MakeCategory) -> Path:
+    """The folder of the workspace's only category: 15 images, not yet versioned."""
+    folder = workspace.data / "plate"
+    make_category(folder)
+    return folder

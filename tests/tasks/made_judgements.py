@@ -1,0 +1,28 @@
+"""Manifests and folders as the checks judge them."""
+
+from pathlib import Path
+from typing import Any
+
+from made_manifests import SETTINGS, read_manifest
+
+from stillwatch.images.manifest import Manifest
+from stillwatch.settings import CheckSettings
+from tasks.validate import validate_manifest
+from tasks.validation_report import ValidationReport
+
+TRAIN, GOOD, DEFECT = "train/good/003.png", "test/good/001.png", "test/scratch/001.png"
+"""Images of the category that ``make_category`` writes."""
+
+
+def judge(manifest: Manifest, **checks: Any) -> ValidationReport:
+    return validate_manifest(
+        manifest, checks=CheckSettings(**checks), calibration=SETTINGS.calibration
+    )
+
+
+def judge_folder(folder: Path, recorded: dict[str, str] | None = None) -> ValidationReport:
+    return judge(read_manifest(folder, recorded))
+
+
+def found_in(report: ValidationReport) -> set[tuple[str, str, str | None]]:
+    return {(failure.check, failure.severity, failure.path) for failure in report.failures}
