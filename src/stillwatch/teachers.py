@@ -1,4 +1,4 @@
-"""Frozen pretrained feature extractors: three levels of one network, at strides 4, 8 and 16."""
+"""Frozen pretrained feature extractors: levels of one network at given strides."""
 
 import difflib
 from collections.abc import Callable, Mapping
@@ -13,6 +13,7 @@ from stillwatch.settings import TeacherSettings
 from stillwatch.teacher_weights import WEIGHT_PACKAGES, find_weights
 
 STRIDES = (4, 8, 16)
+"""Of the levels that most methods compare."""
 
 
 class Teacher(nn.Module):
@@ -24,11 +25,12 @@ class Teacher(nn.Module):
         name: the name in ``teacher.name``.
         digest: sha256 of the weights file.
         build: makes the network without pretrained weights; its forward pass takes normalised
-            images and returns one feature map per stride of ``STRIDES``.
+            images and returns one feature map per stride.
         channels: of the levels, from shallow to deep.
         mean: of the three colour channels, subtracted from images in [0, 1].
         std: of the three colour channels, divided by.
         network: ``build()`` with its pretrained weights.
+        strides: of the levels, from shallow to deep.
     """
 
     mean: Tensor
@@ -43,12 +45,13 @@ class Teacher(nn.Module):
         mean: tuple[float, ...],
         std: tuple[float, ...],
         network: nn.Module | None = None,
+        strides: tuple[int, ...] = STRIDES,
     ) -> None:
         super().__init__()
         self.name = name
         self.digest = digest
         self.channels = channels
-        self.strides = STRIDES
+        self.strides = strides
         self.untrained_network = build
         """Makes the same architecture with random weights."""
         self.network = build() if network is None else network
@@ -70,51 +73,52 @@ def images_to_input(pixels: Tensor) -> Tensor:
     return pixels.permute(0, 3, 1, 2).float().div_(255)
 
 
-def load_teacher(settings: TeacherSettings) -> Teacher:
+def load_teacher(settings: TeacherSettings, strides: tuple[int, ...] = STRIDES) -> Teacher:
     """The teacher with its pretrained weights, frozen, on the CPU.
 
     Raises:
-        TeacherError: unknown name, no levels at strides 4, 8 and 16, or weights that are missing,
-            not the expected ones, or of another architecture.
+        TeacherError: unknown name, no levels at these strides, or weights that are missing, not
+            the expected ones, or of another architecture.
     """
     weights = find_weights(settings)
     state = _read_state(weights.path)
     if settings.name in WEIGHT_PACKAGES:
         state = _renamed(state, settings.name, weights.path)
     try:
-        network = _filled_network(settings.name, state)
+        network = _filled_network(settings.name, strides, state)
     except RuntimeError as error:
         raise TeacherError(
             f"{weights.path}: does not hold the weights of '{settings.name}' ({error}). "
             "Replace the file."
         ) from error
-    return _teacher(settings.name, weights.sha256, network)
+    return _teacher(settings.name, weights.sha256, strides, network)
 
 
-def empty_teacher(name: str, digest: str) -> Teacher:
+def empty_teacher(name: str, digest: str, strides: tuple[int, ...] = STRIDES) -> Teacher:
     """The same architecture with random weights, to be filled from a bundle.
 
     Raises:
-        TeacherError: timm does not know ``name``, or it has no levels at strides 4, 8 and 16.
+        TeacherError: timm does not know ``name``, or it has no levels at these strides.
     """
-    return _teacher(name, digest, _build_network(name))
+    return _teacher(name, digest, strides, _build_network(name, strides))
 
 
-def _teacher(name: str, digest: str, network: nn.Module) -> Teacher:
+def _teacher(name: str, digest: str, strides: tuple[int, ...], network: nn.Module) -> Teacher:
     cfg = network.pretrained_cfg
     return Teacher(
         name,
         digest,
-        partial(_build_network, name),
+        partial(_build_network, name, strides),
         tuple(network.feature_info.channels()),  # type: ignore[operator, union-attr]
         tuple(cfg["mean"]),  # type: ignore[index]
         tuple(cfg["std"]),  # type: ignore[index]
         network,
+        strides,
     )
 
 
-def _filled_network(name: str, state: Mapping[str, Tensor]) -> nn.Module:
-    network = _build_network(name)
+def _filled_network(name: str, strides: tuple[int, ...], state: Mapping[str, Tensor]) -> nn.Module:
+    network = _build_network(name, strides)
     given = {_plain(key): value for key, value in state.items()}
     own = network.state_dict()
     # Older files do not count batches, and a frozen network does not ask.
@@ -130,11 +134,11 @@ def _plain(key: str) -> str:
     return key.replace("_", ".")
 
 
-def _build_network(name: str) -> nn.Module:
+def _build_network(name: str, strides: tuple[int, ...]) -> nn.Module:
     """The layers of a timm model up to its deepest level, with random weights."""
     import timm  # takes seconds, and a teacher made elsewhere does not need it
 
-    levels = _levels(name)
+    levels = _levels(name, strides)
     network: nn.Module = timm.create_model(_timm_name(name), features_only=True, out_indices=levels)
     if hasattr(network, "_stage_out_idx"):  # timm keeps the deeper stages of these, and runs them
         deepest = max(network._stage_out_idx)  # type: ignore[arg-type]
@@ -142,22 +146,22 @@ def _build_network(name: str) -> nn.Module:
     return network
 
 
-def _levels(name: str) -> tuple[int, ...]:
-    """Indices of timm's feature levels that have the strides we use."""
+def _levels(name: str, strides: tuple[int, ...]) -> tuple[int, ...]:
+    """Indices of timm's feature levels that have these strides."""
     import timm
 
     try:
         with torch.device("meta"):
             network = timm.create_model(_timm_name(name), features_only=True)
-        strides = network.feature_info.reduction()
+        available = network.feature_info.reduction()
     except (RuntimeError, ValueError, AttributeError) as error:
         raise TeacherError(_unknown_teacher(name)) from error
-    if not set(STRIDES) <= set(strides):
+    if not set(strides) <= set(available):
         raise TeacherError(
-            f"teacher '{name}' has feature maps at strides {strides}; the detectors need "
-            f"{list(STRIDES)}. Use a convolutional network such as resnet18.tv_in1k."
+            f"teacher '{name}' has feature maps at strides {available}; the detector needs "
+            f"{list(strides)}. Use a convolutional network such as resnet18.tv_in1k."
         )
-    return tuple(strides.index(stride) for stride in STRIDES)
+    return tuple(available.index(stride) for stride in strides)
 
 
 def _whole_state(name: str) -> dict[str, Tensor]:

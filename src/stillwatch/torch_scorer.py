@@ -41,14 +41,15 @@ def load_scorer(bundle: Bundle, device: str = "auto") -> TorchScorer:
         TeacherError: no such teacher here.
     """
     info = bundle.info
-    version = detector_class(info.detector.name).version
-    if version != info.detector.version:
+    method = detector_class(info.detector.name)
+    if method.version != info.detector.version:
         raise BundleError(
             f"{bundle.folder}: made by version {info.detector.version} of detector "
-            f"'{info.detector.name}', and this stillwatch has version {version}, which scores "
-            f"differently. Train it again, or use stillwatch {info.stillwatch_version}."
+            f"'{info.detector.name}', and this stillwatch has version {method.version}, which "
+            f"scores differently. Train it again, or use stillwatch {info.stillwatch_version}."
         )
-    teacher = empty_teacher(info.teacher.name, info.teacher.digest)
+    strides = method.teacher_strides(info.teacher.name)
+    teacher = empty_teacher(info.teacher.name, info.teacher.digest, strides)
     detector = build_detector(info.detector.name, teacher, info.detector.settings)
     weights = {name: torch.from_numpy(value) for name, value in read_weights(bundle).items()}
     try:

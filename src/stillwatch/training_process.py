@@ -31,7 +31,7 @@ from stillwatch.bundle import (
     write_bundle,
 )
 from stillwatch.calibration import calibrate
-from stillwatch.detectors import build_detector
+from stillwatch.detectors import build_detector, detector_class
 from stillwatch.detectors.base import Detector
 from stillwatch.devices import choose_device
 from stillwatch.errors import StillwatchError
@@ -67,9 +67,9 @@ def run(job: TrainingJob, emit: Emit) -> TrainingOutcome:
     """
     device = choose_device(job.training.device)
     store = ImageStore.open(job.store)
-    detector = build_detector(
-        job.detector, load_teacher(job.teacher), job.detector_settings, seed=job.training.seed
-    )
+    strides = detector_class(job.detector).teacher_strides(job.teacher.name)
+    teacher = load_teacher(job.teacher, strides)
+    detector = build_detector(job.detector, teacher, job.detector_settings, seed=job.training.seed)
     summary = train(
         detector,
         train_images=_images(store, job, "train"),

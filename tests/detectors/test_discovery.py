@@ -22,7 +22,7 @@ class Another(STFPM):
 """
 
 
-def test_both_methods_are_there() -> None:
+def test_the_default_methods_are_there() -> None:
     assert {"stfpm", "reverse_distillation"} <= detector_classes().keys()
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from stillwatch.settings import Section, parse_section
-from stillwatch.teachers import Teacher
+from stillwatch.teachers import STRIDES, Teacher
 
 
 class Batch(Protocol):
@@ -107,6 +107,11 @@ class Detector(nn.Module, ABC):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return cls(teacher, settings).eval()
+
+    @classmethod
+    def teacher_strides(cls, teacher_name: str) -> tuple[int, ...]:
+        """Strides of the levels that the method takes from this teacher, from shallow to deep."""
+        return STRIDES
 
     def prepare(self, normals: Iterable[Batch]) -> None:
         """See the training normals once, in order, before the first phase (statistics, memory)."""

@@ -1,0 +1,162 @@
+"""Multiresolution distillation against its formulas, and its cloner against the authors' layers."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from stillwatch.detectors.checks import toy_normals, toy_teacher
+from stillwatch.detectors.input_gradients import (
+    gradient_maps,
+    guided_gradient_maps,
+    opened,
+    smooth_gradient_maps,
+)
+from stillwatch.detectors.multiresolution import Multiresolution, direction_loss, value_loss
+from stillwatch.teachers import Teacher, empty_teacher, images_to_input
+from stillwatch.training_data import Normals
+
+VGG = "vgg16.tv_in1k"
+
+
+@pytest.fixture(scope="module")
+def vgg() -> Teacher:
+    return empty_teacher(VGG, "", Multiresolution.teacher_strides(VGG))
+
+
+@pytest.fixture
+def detector() -> Multiresolution:
+    return Multiresolution.build(toy_teacher(), {})
+
+
+@pytest.fixture(scope="module")
+def images() -> torch.Tensor:
+    return images_to_input(torch.from_numpy(toy_normals(2, first=50)))
+
+
+def test_value_loss_by_hand() -> None:
+    """(1 + 4 + 0 + 9) / 4 at the first point, 16 / 1 at the second."""
+    first = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]]), torch.tensor([[[[2.0, 4.0], [3.0, 1.0]]]])
+    second = torch.tensor([[[[5.0]]]]), torch.tensor([[[[1.0]]]])
+    assert value_loss([first, second]).tolist() == [3.5 + 16.0]
+
+
+def test_direction_loss_by_hand() -> None:
+    """The flattened activations (3, 4) and (4, 3) have the cosine 24 / 25."""
+    pair = torch.tensor([[[[3.0]], [[4.0]]]]), torch.tensor([[[[4.0]], [[3.0]]]])
+    opposite = torch.tensor([[[[1.0]]]]), torch.tensor([[[[-2.0]]]])
+    assert direction_loss([pair, opposite]).item() == pytest.approx(1 / 25 + 2)
+
+
+def test_both_losses_begin_with_the_same_weight(detector: Multiresolution) -> None:
+    normals = Normals(toy_normals(4), detector.teacher, torch.device("cpu"))
+    with torch.no_grad():
+        detector.prepare(normals.batches(4))
+        (batch,) = normals.batches(4)
+        pairs = list(
+            zip(
+                batch.features,
+                detector.cloner(detector.teacher.normalise(batch.images)),
+                strict=True,
+            )
+        )
+        value, direction = value_loss(pairs).mean(), direction_loss(pairs).mean()
+        loss = detector.phases()[0].loss(batch)
+    assert float(detector.balance * direction) == pytest.approx(float(value), rel=1e-4)
+    assert float(loss) == pytest.approx(2 * float(value), rel=1e-4)
+
+
+def test_the_papers_score_is_the_images_loss(
+    detector: Multiresolution, images: torch.Tensor
+) -> None:
+    with torch.no_grad():
+        given = detector.teacher.normalise(images)
+        pairs = list(zip(detector.teacher(images), detector.cloner(given), strict=True))
+        expected = value_loss(pairs) + detector.balance * direction_loss(pairs)
+        torch.testing.assert_close(detector.published_scores(images), expected)
+
+
+def test_compact_cloner_of_a_vgg_is_the_authors(vgg: Teacher) -> None:
+    """16, 16, P, 16, 128, P, 16, 16, 256, P, 16, 16, 512, P, 16, 16, 512, P; 3×3, no bias."""
+    cloner = Multiresolution.build(vgg, {}).cloner
+    convolutions = [module for module in cloner.modules() if isinstance(module, nn.Conv2d)]
+    widths = [16, 16, 16, 128, 16, 16, 256, 16, 16, 512, 16, 16, 512]
+    assert [module.out_channels for module in convolutions] == widths
+    assert all(module.bias is None for module in convolutions)
+    norms = sum(isinstance(module, nn.BatchNorm2d) for module in cloner.modules())
+    assert norms == len(widths) - 5, "the convolution before each pool is not normalised"
+    shapes = [tuple(x.shape[1:]) for x in cloner(torch.zeros(1, 3, 64, 64))]
+    assert shapes == [(128, 16, 16), (256, 8, 8), (512, 4, 4), (512, 2, 2)]
+
+
+def test_equal_cloner_of_a_vgg_has_its_widths(vgg: Teacher) -> None:
+    cloner = Multiresolution.build(vgg, {"cloner": "equal"}).cloner
+    convolutions = [module for module in cloner.modules() if isinstance(module, nn.Conv2d)]
+    widths = [64] * 2 + [128] * 2 + [256] * 3 + [512] * 6
+    assert [module.out_channels for module in convolutions] == widths
+
+
+def test_critical_points_of_a_vgg_are_its_pools(vgg: Teacher) -> None:
+    detector = Multiresolution.build(vgg, {})
+    images = torch.rand(1, 3, 32, 32)
+    with torch.no_grad():
+        x, pools = vgg.normalise(images), []
+        for module in vgg.network.children():
+            x = module(x)
+            if isinstance(module, nn.MaxPool2d):
+                pools.append(x)
+        pairs = detector._compared(vgg(images), images)
+    assert len(pools) == 4, "timm cuts what follows the deepest level, the last pool with it"
+    for (taught, _), pool in zip(pairs, pools[1:], strict=False):
+        torch.testing.assert_close(taught, pool)
+
+
+@pytest.mark.parametrize("size", ["compact", "equal"])
+def test_any_teachers_levels_can_be_cloned(size: str) -> None:
+    teacher = empty_teacher("efficientnet_lite0", "")
+    detector = Multiresolution.build(teacher, {"cloner": size})
+    images = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        cloned = detector.cloner(teacher.normalise(images))
+        assert [x.shape for x in cloned] == [x.shape for x in teacher(images)]
+    assert min(float(x.min()) for x in cloned) < 0, "the teacher's levels are signed"
+
+
+def test_gradient_map_is_high_where_the_score_depends_on_the_image() -> None:
+    images = torch.rand(2, 3, 32, 32)
+
+    def scores(x: torch.Tensor) -> torch.Tensor:
+        return x[:, :, 8:16, 8:16].square().flatten(1).sum(1)
+
+    for maps in (gradient_maps(scores, images), smooth_gradient_maps(scores, images)):
+        assert maps.shape == (2, 32, 32)
+        assert float(maps.min()) >= 0
+        assert float(maps.max()) <= 1
+        inside = maps[:, 8:16, 8:16].mean()
+        assert inside > 3 * maps[:, 24:, 24:].mean()
+
+
+def test_guided_gradients_stop_where_they_are_negative() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 1, 1, bias=False), nn.ReLU())
+    with torch.no_grad():
+        network[0].weight.fill_(1.0)
+    images = torch.rand(1, 3, 16, 16) + 0.1
+
+    def scores(x: torch.Tensor) -> torch.Tensor:
+        left, right = network(x).split(8, dim=3)
+        return (left.square().sum() - right.square().sum())[None]
+
+    guided = guided_gradient_maps(scores, network, images)
+    assert guided[0, :, 15].mean() < 0.5 * gradient_maps(scores, images)[0, :, 15].mean()
+
+
+def test_opening_a_map_opens_each_thresholded_map() -> None:
+    import cv2
+
+    maps = torch.rand(2, 24, 24)
+    ellipse = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3))
+    for threshold in (0.2, 0.5, 0.8):
+        for one, after in zip(maps.numpy(), opened(maps).numpy(), strict=True):
+            binary = (one > threshold).astype(np.uint8)
+            expected = cv2.morphologyEx(binary, cv2.MORPH_OPEN, ellipse)
+            np.testing.assert_array_equal(after > threshold, expected.astype(bool))
