@@ -50,6 +50,7 @@ def full_rows(report: RetrainReport, mlflow_address: str) -> list[dict[str, str]
             | _row(category, detector, one)
             | _intervals(one)
             | {
+                "ms per image": f"{one.ms_per_image:.0f}",
                 "data version": report.data_version or "",
                 "MLflow run": f"{mlflow_address}/#/runs/{one.run_id}",
             }
@@ -66,8 +67,7 @@ def _row(category: CategoryReport, detector: str, one: DetectorReport) -> dict[s
         "AUPRO": _figure(one.aupro, synthetic=one.synthetic),
         "false alarms": _figure(one.false_alarm_rate),
         "recall": _figure(one.recall, synthetic=one.synthetic),
-        "ms/image": f"{one.ms_per_image:.0f}",
-        "trained": "reused" if one.reused else f"{one.train_seconds:.0f} s",
+        "time": "reused" if one.reused else f"{one.train_seconds:.0f} s",
         "model": f"v{category.model_version} {category.alias or ''}".strip() if won else "",
     }
 

@@ -46,7 +46,9 @@ def print_outcome(outcome: RetrainReport) -> None:
     """Print one row per category and detector, what was registered, and why anything failed."""
     rows = short_rows(outcome)
     if rows:
-        table = Table(*rows[0], box=box.SIMPLE_HEAD)
+        # Headings of two words take two lines, so that it fits 80 columns.
+        headings = (name.replace(" ", "\n") for name in rows[0])
+        table = Table(*headings, box=box.SIMPLE_HEAD, padding=0)
         for row in rows:
             table.add_row(*row.values())
         console.print(table)
