@@ -11,7 +11,7 @@ from prefect.cache_policies import NO_CACHE
 from stillwatch.images.layout import scan_category
 from stillwatch.images.manifest import Manifest, build_manifest
 from stillwatch.images.split import part_of
-from stillwatch.images.store import StoreWriter, store_folder
+from stillwatch.images.store import StoreWriter, mark_used, store_folder
 from stillwatch.settings import Settings
 from tasks.version import CategoryVersion
 
@@ -73,6 +73,8 @@ def examine_category(
     if any(row.md5 != row.expected_md5 for row in manifest.rows):
         # These pixels are not what the digest in the store's name stands for.
         shutil.rmtree(store, ignore_errors=True)
+    if store.exists():
+        mark_used(store)
     return ExaminedCategory(version, root / version.name, manifest, store)
 
 

@@ -2,6 +2,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from stillwatch.errors import LayoutError, StorageError
 from stillwatch.images.decode import read_image, resize_image
 from stillwatch.images.layout import scan_category
 from stillwatch.images.manifest import build_manifest
-from stillwatch.images.store import ImageStore, StoreWriter, store_folder
+from stillwatch.images.store import ImageStore, StoreWriter, mark_used, store_folder
 from stillwatch.settings import ImageSettings
 
 MakeCategory = Callable[..., Path]
@@ -221,3 +222,17 @@ def test_a_full_disk_is_met_before_any_work(tmp_path: Path) -> None:
             writer.add("a", pixels(0))
             writer.add("b", pixels(1))
         assert len(ImageStore.open(folder).images) == 2
+
+
+def test_stores_that_long_were_not_used_are_removed_but_for_the_last_few(tmp_path: Path) -> None:
+    day = 24 * 60 * 60
+    ages = {"a": 0.0, "b": 0.5, "c": 9.0, "d": 10.0, ".left-by-a-killed-writer": 11.0}
+    for name, days in ages.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "images.npy").write_bytes(b"pixels")
+        os.utime(tmp_path / name, (0, time.time() - days * day))
+    mark_used(tmp_path / "d")
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "b", "d"}
+    os.utime(tmp_path / "b", (0, time.time() - 30 * day))
+    mark_used(tmp_path / "a")
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "b", "d"}, "three are always kept"

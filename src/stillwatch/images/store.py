@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stillwatch.errors import StorageError
-from stillwatch.files import atomic_folder
+from stillwatch.files import atomic_folder, storage_errors
 from stillwatch.images.decode import resize_image
 from stillwatch.images.layout import check_category_name
 
@@ -20,6 +21,9 @@ _VERSION = 1
 """Raised when decoding or resizing changes any pixel, so that older stores are not used."""
 _PIXELS = "images.npy"
 _PATHS = "paths.json"
+_KEPT = 3
+_UNUSED_SECONDS = 24 * 60 * 60
+"""Longer than any training that reads a store."""
 
 
 def store_folder(cache: Path, *, category: str, digest: str, size: int, white_level: int) -> Path:
@@ -37,6 +41,24 @@ def store_folder(cache: Path, *, category: str, digest: str, size: int, white_le
     """
     check_category_name(category)
     return cache / category / f"{digest}-{size}-{white_level}-v{_VERSION}"
+
+
+def mark_used(folder: Path) -> None:
+    """Note that a store is in use, and remove those of the same category that long were not.
+
+    The last few are kept whatever their age, so that going back to an older version of the images
+    costs no decoding. What a killed writer has left counts as a store.
+
+    Raises:
+        StorageError: the folder cannot be written to.
+    """
+    with storage_errors(folder):
+        os.utime(folder)
+        used = {store: store.stat().st_mtime for store in folder.parent.iterdir()}
+    newest_first = sorted(used, key=lambda store: used[store], reverse=True)
+    for store in newest_first[_KEPT:]:
+        if used[store] < used[folder] - _UNUSED_SECONDS:
+            shutil.rmtree(store, ignore_errors=True)
 
 
 class ImageStore:
