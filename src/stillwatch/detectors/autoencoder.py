@@ -1,0 +1,144 @@
+"""Convolutional autoencoder, the baseline of style distillation: what it cannot rebuild is odd.
+
+Bergmann, Löwe, Fauser, Sattlegger, Steger, "Improving Unsupervised Defect Segmentation by Applying
+Structural Similarity to Autoencoders", VISAPP 2019, arXiv 1807.02011: trained and scored with the
+squared error or with SSIM. It distils nothing, and wins a retraining only where
+``retrain.allow_yardstick`` says so.
+
+Our own: whole images in place of crops of 128×128, and a code that keeps its place in the image (a
+sixty-fourth of the pixels, 32 channels) in place of one vector, so that any size will do.
+"""
+
+from collections.abc import Callable
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from stillwatch.detectors.base import Batch, Detector, Phase, warm_up_and_cosine
+from stillwatch.detectors.maps import SIGMA, gaussian_smooth
+from stillwatch.detectors.similarity import squared_error, structural_dissimilarity
+from stillwatch.settings import Section
+from stillwatch.teachers import Teacher
+
+Distance = Literal["l2", "ssim"]
+DISTANCES: dict[Distance, Callable[[Tensor, Tensor], Tensor]] = {
+    "l2": squared_error,
+    "ssim": structural_dissimilarity,
+}
+
+_WIDTHS = (32, 64, 128)
+_CODE = 32
+
+
+class AutoencoderSettings(Section):
+    """The authors': epochs 200, batch_size 128 (of crops), learning_rate 0.0002."""
+
+    epochs: int = Field(60, ge=1, description="passes over the training normals")
+    batch_size: int = Field(8, ge=1, description="images per step, at most")
+    learning_rate: float = Field(0.001, gt=0, lt=1, description="highest rate of Adam")
+    distance: Distance = Field("ssim", description="l2 or ssim, in training and in scoring")
+
+
+class Autoencoder(Detector):
+    """Reconstruction with a convolutional autoencoder."""
+
+    name = "autoencoder"
+    version = 1
+    Settings = AutoencoderSettings
+    quick: ClassVar = {"epochs": 60, "batch_size": 4, "learning_rate": 0.005}
+    distils = False
+
+    settings: AutoencoderSettings
+
+    def __init__(self, teacher: Teacher, settings: AutoencoderSettings) -> None:
+        super().__init__(teacher, settings)
+        self.autoencoder = ConvolutionalAutoencoder()
+
+    def phases(self) -> list[Phase]:
+        """One phase."""
+        return [
+            autoencoder_phase(
+                self.autoencoder,
+                self.settings.distance,
+                epochs=self.settings.epochs,
+                batch_size=self.settings.batch_size,
+                learning_rate=self.settings.learning_rate,
+            )
+        ]
+
+    def anomaly_map(self, images: Tensor) -> Tensor:
+        """Distance between image and reconstruction at each pixel, smoothed.
+
+        Args:
+            images: float32 (B, 3, H, W) in [0, 1].
+
+        Returns:
+            float32 (B, H, W), at least 0 to within rounding.
+        """
+        distance = DISTANCES[self.settings.distance]
+        return gaussian_smooth(distance(images, self.autoencoder(images)), SIGMA)
+
+
+def autoencoder_phase(
+    autoencoder: nn.Module,
+    distance: Distance,
+    *,
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+) -> Phase:
+    """The training of an autoencoder to rebuild normals."""
+
+    def loss(batch: Batch) -> Tensor:
+        return DISTANCES[distance](batch.images, autoencoder(batch.images)).mean()
+
+    return Phase(
+        name="autoencoder",
+        module=autoencoder,
+        loss=loss,
+        optimizer=lambda parameters: torch.optim.Adam(parameters, lr=learning_rate),
+        epochs=epochs,
+        batch_size=batch_size,
+        schedule=warm_up_and_cosine,
+    )
+
+
+class ConvolutionalAutoencoder(nn.Module):
+    """Three halvings to a code of 32 channels, and back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        shallow, middle, deep = _WIDTHS
+        self.encoder = nn.Sequential(
+            *_halved(3, shallow),
+            *_halved(shallow, middle),
+            *_halved(middle, deep),
+            nn.Conv2d(deep, _CODE, 3, padding=1),
+        )
+        self.decoder = nn.Sequential(
+            nn.Conv2d(_CODE, deep, 3, padding=1),
+            nn.LeakyReLU(0.2),
+            *_doubled(deep, middle),
+            *_doubled(middle, shallow),
+            nn.ConvTranspose2d(shallow, 3, 4, stride=2, padding=1),
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) as they are rebuilt, in the same size."""
+        height, width = images.shape[2:]
+        padded = F.pad(images, (0, -width % 8, 0, -height % 8), mode="replicate")
+        rebuilt: Tensor = self.decoder(self.encoder(padded))
+        return rebuilt[..., :height, :width]
+
+
+def _halved(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
+    convolution = nn.Conv2d(inputs, outputs, 4, stride=2, padding=1, bias=False)
+    return convolution, nn.BatchNorm2d(outputs), nn.LeakyReLU(0.2)
+
+
+def _doubled(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
+    convolution = nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1, bias=False)
+    return convolution, nn.BatchNorm2d(outputs), nn.LeakyReLU(0.2)

@@ -1,0 +1,87 @@
+"""The autoencoder and the style network that imitates it, against their formulas."""
+
+import pytest
+import torch
+
+from stillwatch.detectors.autoencoder import Autoencoder, ConvolutionalAutoencoder
+from stillwatch.detectors.checks import toy_normals, toy_teacher
+from stillwatch.detectors.maps import gaussian_smooth
+from stillwatch.detectors.similarity import squared_error, structural_dissimilarity
+from stillwatch.detectors.style_distillation import StyleDistillation, StyleNetwork
+from stillwatch.teachers import images_to_input
+from stillwatch.training_data import Normals
+
+
+@pytest.fixture(scope="module")
+def images() -> torch.Tensor:
+    return images_to_input(torch.from_numpy(toy_normals(2, first=50)))
+
+
+def test_squared_error_by_hand() -> None:
+    """((1 - 0)^2 + (0.5 - 0)^2 + 0^2) / 3."""
+    a, b = torch.tensor([1.0, 0.5, 0.0]).view(1, 3, 1, 1), torch.zeros(1, 3, 1, 1)
+    assert squared_error(a, b).item() == pytest.approx(1.25 / 3)
+
+
+def test_ssim_of_equal_images_is_one(images: torch.Tensor) -> None:
+    assert structural_dissimilarity(images, images).abs().max() < 1e-4
+
+
+def test_ssim_of_constant_images_by_hand() -> None:
+    """Only the luminance term is left: (2 · 0.2 · 0.6 + 1e-4) / (0.04 + 0.36 + 1e-4)."""
+    a, b = torch.full((1, 3, 16, 16), 0.2), torch.full((1, 3, 16, 16), 0.6)
+    expected = 1 - (2 * 0.2 * 0.6 + 1e-4) / (0.04 + 0.36 + 1e-4)
+    assert structural_dissimilarity(a, b).mean().item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_ssim_of_an_inverted_texture_is_negative() -> None:
+    noise = torch.rand(1, 3, 32, 32)
+    assert structural_dissimilarity(noise, 1 - noise).mean() > 1.5
+
+
+@pytest.mark.parametrize("distance", ["l2", "ssim"])
+def test_autoencoder_scores_with_what_it_is_trained_with(
+    images: torch.Tensor, distance: str
+) -> None:
+    detector = Autoencoder.build(toy_teacher(), {"distance": distance})
+    formula = {"l2": squared_error, "ssim": structural_dissimilarity}[distance]
+    with torch.no_grad():
+        errors = formula(images, detector.autoencoder(images))
+        torch.testing.assert_close(detector.anomaly_map(images), gaussian_smooth(errors, 4.0))
+
+
+@pytest.mark.parametrize("network", [ConvolutionalAutoencoder, StyleNetwork])
+def test_any_size_keeps_its_size(network: type[torch.nn.Module]) -> None:
+    assert network().eval()(torch.rand(1, 3, 37, 50)).shape == (1, 3, 37, 50)
+
+
+def test_an_untrained_style_network_changes_nothing(images: torch.Tensor) -> None:
+    assert torch.equal(StyleNetwork().eval()(images), images)
+
+
+def test_style_loss_is_imitation_and_half_the_outliers_loss() -> None:
+    """An untrained style network is the identity: what turned images lose is 0."""
+    detector = StyleDistillation.build(toy_teacher(), {})
+    (batch,) = Normals(toy_normals(3), detector.teacher, torch.device("cpu")).batches(3)
+    _, style = detector.phases()
+    with torch.no_grad():
+        imitation = squared_error(batch.images, detector.autoencoder(batch.images)).mean()
+        torch.testing.assert_close(style.loss(batch), imitation)
+        detector.style.change.bias.fill_(0.1)
+        shifted = squared_error(batch.images + 0.1, detector.autoencoder(batch.images)).mean()
+        torch.testing.assert_close(style.loss(batch), shifted + 0.5 * 0.1**2)
+
+
+def test_the_score_is_the_difference_of_the_two_networks(images: torch.Tensor) -> None:
+    detector = StyleDistillation.build(toy_teacher(), {})
+    with torch.no_grad():
+        errors = squared_error(detector.style(images), detector.autoencoder(images))
+        torch.testing.assert_close(detector.anomaly_map(images), gaussian_smooth(errors, 4.0))
+
+
+def test_the_autoencoder_is_frozen_while_the_style_is_learnt() -> None:
+    detector = StyleDistillation.build(toy_teacher(), {})
+    (batch,) = Normals(toy_normals(3), detector.teacher, torch.device("cpu")).batches(3)
+    _, style = detector.phases()
+    style.loss(batch).backward()
+    assert all(parameter.grad is None for parameter in detector.autoencoder.parameters())
