@@ -10,6 +10,16 @@ from stillwatch.files import write_json
 Interval = tuple[float, float]
 
 
+class GroupReport(BaseModel):
+    """The test normals of one group."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    normals: int
+    rate: float = Field(description="share that is rejected")
+    rate_ci: Interval
+
+
 class DetectorReport(BaseModel):
     """One trained detector; a figure that cannot be computed (no masks, say) is null."""
 
@@ -30,6 +40,12 @@ class DetectorReport(BaseModel):
     threshold: float = Field(description="of the verdict reject, in raw scores")
     alpha: float = Field(description="false-alarm rate that the threshold is calibrated for")
     n_calibration: int
+    calibration_groups: int = Field(0, description="of the group pattern; 0 without one")
+    false_alarm_bound: float = Field(description="on average over calibration sets")
+    false_alarm_rate_95: float = Field(description="holds with 95 % confidence for this one")
+    false_alarm_rate_train: float | None = None
+    false_alarm_rate_validation: float | None = None
+    false_alarm_rate_by_group: dict[str, GroupReport] = {}
     train_seconds: float
     ms_per_image: float
     reused: bool = Field(description="taken from an earlier run with the same fingerprint")
@@ -48,6 +64,7 @@ class CategoryReport(BaseModel):
     model_version: int | None = None
     alias: str | None = Field(None, description="champion or challenger, when it has one")
     selected: str | None = Field(None, description="how the winner was chosen")
+    thresholds: list[str] = Field([], description="what the winner's promise, in sentences")
     detectors: dict[str, DetectorReport] = {}
 
 

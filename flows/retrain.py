@@ -21,7 +21,8 @@ from flows.summary import category_report, failure_sentence, full_rows
 from stillwatch.detectors import parse_detector_settings
 from stillwatch.errors import ServerError, StillwatchError, TrackingError, TrainingError
 from stillwatch.settings import Settings, load_settings
-from tasks.evaluate import DetectorResult, evaluate_task
+from tasks.detector_result import DetectorResult
+from tasks.evaluate import evaluate_task
 from tasks.examine import ExaminedCategory, examine
 from tasks.register import Registration, register_task
 from tasks.retraining_run import finish_retraining_run, start_retraining_run

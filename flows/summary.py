@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 
 from flows.report import CategoryReport, DetectorReport, Interval, RetrainReport
-from tasks.evaluate import DetectorResult
+from tasks.detector_result import DetectorResult
+from tasks.evaluation_note import threshold_sentences
 from tasks.register import Registration
 
 FIGURES = (*("image_auroc", "image_ap", "pixel_auroc", "aupro", "false_alarm_rate", "recall"),)
@@ -21,6 +22,7 @@ def category_report(
         model_version=registration.version,
         alias=registration.alias,
         selected=registration.selected,
+        thresholds=threshold_sentences(results[registration.detector]),
         detectors={name: _detector_report(result) for name, result in results.items()},
     )
 
@@ -92,6 +94,15 @@ def _detector_report(result: DetectorResult) -> DetectorReport:
             "threshold": result.threshold,
             "alpha": result.alpha,
             "n_calibration": result.n_calibration,
+            "calibration_groups": result.calibration_groups,
+            "false_alarm_bound": result.bound,
+            "false_alarm_rate_95": result.rate_95,
+            "false_alarm_rate_train": result.false_alarms.get("in_sample"),
+            "false_alarm_rate_validation": result.false_alarms.get("held_out"),
+            "false_alarm_rate_by_group": {
+                name: {"normals": one.normals, "rate": one.rate, "rate_ci": one.interval}
+                for name, one in result.false_alarms_by_group.items()
+            },
             "train_seconds": result.train_seconds,
             "ms_per_image": result.ms_per_image,
             "reused": result.reused,

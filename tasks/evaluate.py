@@ -8,7 +8,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from prefect import task
 from prefect.cache_policies import NO_CACHE
-from pydantic import BaseModel, ConfigDict
 
 from stillwatch.bundle import BundleInfo, read_bundle
 from stillwatch.errors import TrackingError
@@ -16,6 +15,8 @@ from stillwatch.evaluation import NORMAL, Evaluation, ImageRow, TestImages, eval
 from stillwatch.files import write_json
 from stillwatch.inspection import Inspector
 from stillwatch.settings import Settings
+from tasks.detector_result import DetectorResult, GroupResult
+from tasks.evaluation_note import evaluation_note
 from tasks.evidence import write_pictures
 from tasks.examine import ExaminedCategory
 from tasks.locks import exclusive
@@ -24,60 +25,10 @@ from tasks.tracking import BUNDLE, EVALUATED, STAGE, Tracking, figures, millisec
 from tasks.train import TrainedDetector
 from tasks.version import DataVersion
 
-Interval = tuple[float, float]
-
 RESULT_FILE = "evaluation.json"
 SCORES_FILE = "scores.parquet"
 FROM_NORMALS_ONLY = frozenset({"false_alarm_rate", "review_rate"})
 """Figures that no anomaly, real or synthetic, takes part in."""
-
-
-class GroupResult(BaseModel):
-    """False alarms on the test normals of one group."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    normals: int
-    false_alarms: int
-    rate: float
-    interval: Interval
-
-
-class DetectorResult(BaseModel):
-    """Everything that is reported about one detector; the run's ``evaluation.json``."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    category: str
-    detector: str
-    fingerprint: str
-    run_id: str
-    data_version: str
-    synthetic: bool
-    """Its anomalies are made, not photographed."""
-    test_normals_from: str
-    """``test``, or ``validation`` where the category has no ``test/good``."""
-    metrics: dict[str, float]
-    intervals: dict[str, Interval]
-    recall_by_defect: dict[str, float]
-    false_alarms: dict[str, float | Interval]
-    false_alarms_by_group: dict[str, GroupResult]
-    evaluation_size: int
-    threshold: float
-    review_threshold: float
-    alpha: float
-    alpha_review: float
-    n_calibration: int
-    calibration_groups: int
-    """0 without a group pattern."""
-    bound: float
-    rate_95: float
-    train_seconds: float
-    ms_per_image: float
-    evaluated_at: int
-    """Milliseconds since 1970."""
-    reused: bool = False
-    """Trained by an earlier retraining."""
 
 
 def evaluate_detector(
@@ -234,28 +185,11 @@ def _record(tracking: Tracking, result: DetectorResult, data: DataVersion, evide
             "stillwatch.synthetic": str(result.synthetic).lower(),
             "stillwatch.test_normals_from": result.test_normals_from,
             "stillwatch.evaluation_size": result.evaluation_size,
-            "mlflow.note.content": _note(result),
+            "mlflow.note.content": evaluation_note(result),
         },
     )
     tracking.log(result.run_id, tags={STAGE: EVALUATED})
     tracking.end_run(result.run_id, "FINISHED")
-
-
-def _note(result: DetectorResult) -> str:
-    lines = [
-        f"**{result.detector}** on **{result.category}**, pixel figures at "
-        f"{result.evaluation_size}×{result.evaluation_size}.",
-        f"Rejects above {result.threshold:.6g}: at most {result.bound:.2%} false alarms on average "
-        f"({result.n_calibration} calibration normals, asked for {result.alpha:.2%}).",
-    ]
-    if result.synthetic:
-        lines.append(
-            "**synthetic**: the category has no defect image, so the anomalies are made. These "
-            "figures say that the detector works, not how well it will do on real defects."
-        )
-    if result.test_normals_from != "test":
-        lines.append("There is no test/good: the validation normals stand in for it.")
-    return "\n\n".join(lines)
 
 
 def _origin_of_normals(evaluation: Evaluation) -> str:

@@ -16,7 +16,8 @@ from stillwatch.detectors import detector_class
 from stillwatch.errors import SettingsError, TrackingError
 from stillwatch.evaluation import NORMAL, TestImages
 from stillwatch.settings import FloorSettings, RetrainSettings, Settings
-from tasks.evaluate import SCORES_FILE, DetectorResult, named_metrics, read_scores
+from tasks.detector_result import DetectorResult
+from tasks.evaluate import SCORES_FILE, named_metrics, read_scores
 from tasks.examine import ExaminedCategory
 from tasks.locks import exclusive
 from tasks.model_package import log_detector_model

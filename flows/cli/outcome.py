@@ -6,8 +6,10 @@ from contextlib import contextmanager
 
 from rich import box
 from rich.console import Console
+from rich.padding import Padding
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from flows.cli.console import console, fail, say
 from flows.report import RetrainReport
@@ -62,6 +64,8 @@ def print_outcome(outcome: RetrainReport) -> None:
             f"{word} stillwatch-{name} version {category.model_version}{alias}: "
             f"{category.winner}, {category.selected}"
         )
+        for sentence in category.thresholds:
+            console.print(Padding(Text(sentence), (0, 0, 0, 2)))
         if category.reason:
             say(f"  not promoted by itself: {category.reason}")
     say(f"data version {outcome.data_version}")

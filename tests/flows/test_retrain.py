@@ -11,7 +11,7 @@ import pytest
 from mlflow import MlflowClient
 from PIL import Image
 
-from flows.report import CategoryReport, DetectorReport, RetrainReport
+from flows.report import CategoryReport, DetectorReport, GroupReport, RetrainReport
 from tests.flows.conftest import Plant, write_category
 
 pytestmark = [pytest.mark.servers, pytest.mark.xdist_group("servers")]
@@ -68,7 +68,7 @@ def test_the_report_has_the_documented_keys(first: dict[str, Any]) -> None:
     assert report.data_version is not None
     assert report.data_version.endswith(".dir")
     documented = (ROOT / "docs" / "report.md").read_text(encoding="utf-8")
-    for model in (RetrainReport, CategoryReport, DetectorReport):
+    for model in (RetrainReport, CategoryReport, DetectorReport, GroupReport):
         for name in model.model_fields:
             assert f'"{name}"' in documented or f"`{name}`" in documented, name
     for figures in first["categories"]["bolt"]["detectors"].values():

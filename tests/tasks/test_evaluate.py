@@ -15,7 +15,8 @@ from made_detectors import (
 from made_stores import new_store
 
 from stillwatch.settings import Settings
-from tasks.evaluate import DetectorResult, evaluate_detector, named_metrics
+from tasks.detector_result import DetectorResult
+from tasks.evaluate import evaluate_detector, named_metrics
 from tasks.examine import ExaminedCategory
 from tasks.testset import image_files, read_test_set
 from tasks.tracking import BUNDLE, STAGE, TRAINED, Tracking

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from made_detectors import examined, make_images, small, write_untrained_bundle
+from made_results import result
 from made_stores import new_store
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
@@ -11,7 +12,8 @@ from mlflow.exceptions import MlflowException
 from stillwatch.bundle import read_bundle
 from stillwatch.errors import SettingsError, TrackingError
 from stillwatch.settings import FloorSettings, RetrainSettings, Settings
-from tasks.evaluate import DetectorResult, evaluate_detector
+from tasks.detector_result import DetectorResult
+from tasks.evaluate import evaluate_detector
 from tasks.examine import ExaminedCategory
 from tasks.parity import FreshProcess, Scores, difference
 from tasks.register import (
@@ -32,36 +34,6 @@ from tasks.train import TrainedDetector
 from tasks.version import DataVersion
 
 NAME = "stillwatch-plate"
-
-
-def result(detector: str = "stfpm", **changes: object) -> DetectorResult:
-    values: dict[str, object] = {
-        "category": "plate",
-        "detector": detector,
-        "fingerprint": "f",
-        "run_id": f"run of {detector}",
-        "data_version": "d.dir",
-        "synthetic": False,
-        "test_normals_from": "test",
-        "metrics": {"image_auroc": 0.9, "aupro": 0.8},
-        "intervals": {},
-        "recall_by_defect": {},
-        "false_alarms": {},
-        "false_alarms_by_group": {},
-        "evaluation_size": 64,
-        "threshold": 1.0,
-        "review_threshold": 0.9,
-        "alpha": 0.05,
-        "alpha_review": 0.15,
-        "n_calibration": 19,
-        "calibration_groups": 0,
-        "bound": 0.05,
-        "rate_95": 0.14,
-        "train_seconds": 1.0,
-        "ms_per_image": 10.0,
-        "evaluated_at": 0,
-    }
-    return DetectorResult.model_validate(values | changes)
 
 
 class TestChoice:

@@ -1,0 +1,53 @@
+"""Everything that is reported about one evaluated detector."""
+
+from pydantic import BaseModel, ConfigDict
+
+Interval = tuple[float, float]
+
+
+class GroupResult(BaseModel):
+    """False alarms on the test normals of one group."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    normals: int
+    false_alarms: int
+    rate: float
+    interval: Interval
+
+
+class DetectorResult(BaseModel):
+    """Everything that is reported about one detector; the run's ``evaluation.json``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    category: str
+    detector: str
+    fingerprint: str
+    run_id: str
+    data_version: str
+    synthetic: bool
+    """Its anomalies are made, not photographed."""
+    test_normals_from: str
+    """``test``, or ``validation`` where the category has no ``test/good``."""
+    metrics: dict[str, float]
+    intervals: dict[str, Interval]
+    recall_by_defect: dict[str, float]
+    false_alarms: dict[str, float | Interval]
+    false_alarms_by_group: dict[str, GroupResult]
+    evaluation_size: int
+    threshold: float
+    review_threshold: float
+    alpha: float
+    alpha_review: float
+    n_calibration: int
+    calibration_groups: int
+    """0 without a group pattern."""
+    bound: float
+    rate_95: float
+    train_seconds: float
+    ms_per_image: float
+    evaluated_at: int
+    """Milliseconds since 1970."""
+    reused: bool = False
+    """Trained by an earlier retraining."""

@@ -1,0 +1,31 @@
+"""What is said of a threshold, and when."""
+
+from made_results import result
+
+from tasks.evaluation_note import evaluation_note, threshold_sentences
+
+
+def test_a_threshold_states_both_bounds_and_their_condition() -> None:
+    (promise, seen) = threshold_sentences(
+        result(false_alarms={"in_sample": 0.01, "held_out": 0.125, "test": 0.1, "test_ci": (0, 1)})
+    )
+    assert "at most 5.0% on average over calibration sets" in promise
+    assert "14.0% with 95 % confidence" in promise
+    assert "19 calibration normals" in promise
+    assert "exchangeable" in promise
+    assert seen == "Rejected of the normals: 1.0% of train, 12.5% of validation, 10.0% of test."
+
+
+def test_groups_are_counted_and_their_false_alarms_named() -> None:
+    group = {"normals": 10, "false_alarms": 3, "rate": 0.3, "interval": (0.07, 0.65)}
+    sentences = threshold_sentences(
+        result(calibration_groups=4, false_alarms_by_group={"camera-2": group})
+    )
+    assert any("of 4 groups" in sentence for sentence in sentences)
+    assert "camera-2 3 of 10" in sentences[-1]
+
+
+def test_what_makes_figures_weaker_is_said_beside_them() -> None:
+    assert "synthetic" not in evaluation_note(result())
+    assert "synthetic" in evaluation_note(result(synthetic=True))
+    assert "validation normals stand in" in evaluation_note(result(test_normals_from="validation"))
