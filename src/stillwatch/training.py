@@ -9,7 +9,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -164,9 +164,10 @@ class _Training:
         order = torch.randperm(len(self.normals))
         batches = self.normals.batches(phase.batch_size, order)
         for step, batch in enumerate(batches, start=epoch * steps):
-            state.set_learning_rate((step + 0.5) / (phase.epochs * steps))
+            progress = (step + 0.5) / (phase.epochs * steps)
+            state.set_learning_rate(progress)
             with mixed_precision(self.device):
-                loss = phase.loss(batch)
+                loss = phase.loss(replace(batch, progress=progress))
             state.optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             state.optimizer.step()

@@ -91,6 +91,7 @@ class NormalsBatch:
 
     normals: Normals
     rows: Tensor
+    progress: float = 1.0
 
     @cached_property
     def images(self) -> Tensor:

@@ -11,6 +11,7 @@ from stillwatch.detectors.maps import (
     gaussian_smooth,
     normalised_distance,
     resize_maps,
+    with_mined_gradient,
 )
 
 
@@ -67,3 +68,19 @@ def test_resizing_by_hand() -> None:
     torch.testing.assert_close(corners, torch.tensor([[[0.0, 1.0, 2.0, 3.0]]]))
     centres = resize_maps(maps, (1, 4), align_corners=False)
     torch.testing.assert_close(centres, torch.tensor([[[0.0, 0.75, 2.25, 3.0]]]))
+
+
+def test_positions_that_are_alike_get_a_tenth_of_the_gradient() -> None:
+    """Distances 0, 1, 2 and 0.04: the first and the last are the easy half."""
+    teacher = positions((1, 0), (1, 0), (2, 0), (3, 4))
+    student = positions((5, 0), (0, 7), (-1, 0), (4, 3)).float().requires_grad_()
+    mined = with_mined_gradient(teacher, student, 0.5)
+    assert torch.equal(mined, student)
+    mined.sum().backward()
+    assert student.grad is not None
+    torch.testing.assert_close(student.grad[0, :, 0], torch.tensor([[0.1, 1, 1, 0.1]] * 2))
+
+
+def test_without_an_easy_share_every_gradient_stays() -> None:
+    student = torch.rand(1, 2, 3, 3)
+    assert with_mined_gradient(torch.rand(1, 2, 3, 3), student, 0.0) is student

@@ -95,7 +95,8 @@ def test_teachers_signed_features_can_be_rebuilt() -> None:
 
 def test_authors_recipe() -> None:
     authors = {"optimizer": "adam", "learning_rate": 0.005, "batch_size": 16, "epochs": 200}
-    (phase,) = ReverseDistillation.build(toy_teacher(), authors).phases()
+    detector = ReverseDistillation.build(toy_teacher(), authors | {"easy_share": 0})
+    (phase,) = detector.phases()
     optimizer = phase.optimizer(phase.module.parameters())
     assert isinstance(optimizer, torch.optim.Adam)
     (group,) = optimizer.param_groups

@@ -17,6 +17,11 @@ class Batch(Protocol):
     """What one training step sees; what it does not ask for is neither computed nor kept."""
 
     @property
+    def progress(self) -> float:
+        """How far the phase has come, in (0, 1]; 1 on validation normals."""
+        ...
+
+    @property
     def images(self) -> Tensor:
         """float32 (B, 3, H, W) in [0, 1]."""
         ...

@@ -9,6 +9,8 @@ from torch.nn import functional as F  # noqa: N812
 SIGMA = 4.0
 """Of the Gaussian with which several methods smooth their final map, in pixels of the input."""
 
+_EASY_GRADIENT = 0.1
+
 
 def cosine_distance(a: Tensor, b: Tensor) -> Tensor:
     """1 - cos of the channel vectors at each position: (B, C, h, w) twice -> float32 (B, h, w).
@@ -34,6 +36,26 @@ def flattened_cosine_loss(teacher: Iterable[Tensor], student: Iterable[Tensor]) 
             for a, b in zip(teacher, student, strict=True)
         ]
     ).sum()
+
+
+def with_mined_gradient(teacher: Tensor, student: Tensor, easy_share: float) -> Tensor:
+    """``student`` with a tenth of the gradient at the positions where it is most like the teacher.
+
+    Guo, Lu, Jia, Zhang, Li, "ReContrast", NeurIPS 2023, arXiv 2306.02602, section 3.4, with a share
+    in place of a threshold as in the authors' later Dinomaly, arXiv 2405.14325, section 3.4.
+
+    Args:
+        teacher: float (B, C, h, w).
+        student: the same shape; its values are returned as they are.
+        easy_share: of the batch's positions, in [0, 1).
+    """
+    easy_count = int(easy_share * teacher[:, 0].numel())
+    if easy_count == 0:
+        return student
+    values = student.detach()
+    distances = cosine_distance(teacher, values)
+    easy = distances <= distances.flatten().kthvalue(easy_count).values
+    return values + torch.where(easy, _EASY_GRADIENT, 1.0)[:, None] * (student - values)
 
 
 def resize_maps(maps: Tensor, size: Sequence[int], *, align_corners: bool) -> Tensor:

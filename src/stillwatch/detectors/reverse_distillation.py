@@ -12,8 +12,9 @@ positions. For ResNet teachers the layers are the authors' as well. Our own, so 
 reach in tens of epochs what the authors' recipe takes hundreds for: unless ``optimizer`` is
 ``adam``, Muon in small batches with warm-up and cosine decay; and for other teachers a narrow
 decoder, its widths the teacher's channel counts rounded up to a power of two, with a linear layer
-on top of each level, and an embedding a quarter as wide as its deepest level: what a few hundred
-normals teach a wider one lets it rebuild anomalies, too.
+on top of each level, and an embedding a quarter as wide as its deepest level. A few hundred normals
+teach a wider one to rebuild anomalies, too; against the same, positions that are rebuilt well
+already get a tenth of the gradient (``easy_share``).
 """
 
 from collections.abc import Iterable
@@ -31,16 +32,20 @@ from stillwatch.detectors.maps import (
     flattened_cosine_loss,
     gaussian_smooth,
     resize_maps,
+    with_mined_gradient,
 )
 from stillwatch.optimizers import Muon
 from stillwatch.settings import Section
 from stillwatch.teachers import Teacher
 
+_MINING_RISE = 0.25
+"""Share of the training over which the share of easy positions rises from 0."""
+
 _Resolution = Literal["halved", "kept", "doubled"]
 
 
 class ReverseDistillationSettings(Section):
-    """The authors': optimizer adam, learning_rate 0.005, batch_size 16, epochs 200."""
+    """The authors': optimizer adam, learning_rate 0.005, batch 16, epochs 200, easy_share 0."""
 
     epochs: int = Field(60, ge=1, description="passes over the training normals")
     batch_size: int = Field(8, ge=1, description="images per step, at most")
@@ -48,6 +53,9 @@ class ReverseDistillationSettings(Section):
         "muon", description="muon with warm-up and decay, or the authors' adam at a constant rate"
     )
     learning_rate: float = Field(0.03, gt=0, lt=1, description="highest rate of the optimizer")
+    easy_share: float = Field(
+        0.9, ge=0, lt=1, description="share of the positions that get a tenth of the gradient"
+    )
 
 
 class ReverseDistillation(Detector):
@@ -96,7 +104,12 @@ class ReverseDistillation(Detector):
         return gaussian_smooth(torch.stack(levels).sum(dim=0), SIGMA)
 
     def _loss(self, batch: Batch) -> Tensor:
-        return flattened_cosine_loss(batch.features, self.student(batch.features))
+        share = self.settings.easy_share * min(1.0, batch.progress / _MINING_RISE)
+        rebuilt = [
+            with_mined_gradient(taught, made, share)
+            for taught, made in zip(batch.features, self.student(batch.features), strict=True)
+        ]
+        return flattened_cosine_loss(batch.features, rebuilt)
 
     def _optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         rate = self.settings.learning_rate
