@@ -45,7 +45,7 @@ class Line(Detector):
         self.level = nn.Module()
         self.level.value = nn.Parameter(torch.zeros(()))
         self.batch_sizes: list[int] = []
-        self.rates: list[float] = []
+        self.progress: list[float] = []
 
     def phases(self) -> list[Phase]:
         return [
@@ -66,6 +66,7 @@ class Line(Detector):
 
     def _loss(self, batch: Batch) -> Tensor:
         self.batch_sizes.append(len(batch.images))
+        self.progress.append(batch.progress)
         return (batch.images.mean(dim=(1, 2, 3)) - self.level.value).square().mean()
 
     def anomaly_map(self, images: Tensor) -> Tensor:
@@ -112,6 +113,13 @@ def test_steps_are_gradient_descent_on_the_mean_loss() -> None:
     run(detector, flat(51, 102), flat(51))
     # One step from 0: gradient -2 * mean(0.2, 0.4).
     assert detector.level.value.item() == pytest.approx(0.25 * 2 * 0.3)
+
+
+def test_a_loss_is_told_how_far_the_phase_has_come() -> None:
+    """Two epochs of two steps, each followed by one batch of validation normals."""
+    detector = line(epochs=2, batch_size=1)
+    run(detector, flat(10, 20), flat(15))
+    assert detector.progress == [0.125, 0.375, 1.0, 0.625, 0.875, 1.0]
 
 
 def test_report_of_an_epoch() -> None:

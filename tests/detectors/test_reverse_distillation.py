@@ -53,6 +53,23 @@ def test_map_is_the_smoothed_sum_of_the_upsampled_distances() -> None:
         np.testing.assert_allclose(detector.anomaly_map(images), expected, rtol=1e-4)
 
 
+def test_levels_are_added_in_units_of_their_spread_on_normals() -> None:
+    detector = ReverseDistillation.build(toy_teacher(), {})
+    plain = ReverseDistillation.build(toy_teacher(), {"standardise": False})
+    normals = Normals(toy_normals(3), detector.teacher, torch.device("cpu"))
+    with torch.no_grad():
+        for one in (detector, plain):
+            one.finalize(normals.batches(2))
+        (batch,) = normals.batches(3)
+        distances = [
+            1 - F.cosine_similarity(a, b, dim=1)
+            for a, b in zip(batch.features, detector.student(batch.features), strict=True)
+        ]
+    expected = torch.stack([level.std() for level in distances])
+    torch.testing.assert_close(detector.scale, expected, rtol=1e-3, atol=0)
+    assert torch.equal(plain.scale, torch.ones(3))
+
+
 @pytest.mark.parametrize("channels", [(24, 40, 112), (64, 128, 256), (12, 20, 28), (96, 192, 384)])
 def test_decoder_fits_any_teacher(channels: tuple[int, ...]) -> None:
     given = features(channels)
@@ -95,7 +112,9 @@ def test_teachers_signed_features_can_be_rebuilt() -> None:
 
 def test_authors_recipe() -> None:
     authors = {"optimizer": "adam", "learning_rate": 0.005, "batch_size": 16, "epochs": 200}
-    detector = ReverseDistillation.build(toy_teacher(), authors | {"easy_share": 0})
+    detector = ReverseDistillation.build(
+        toy_teacher(), authors | {"easy_share": 0, "standardise": False}
+    )
     (phase,) = detector.phases()
     optimizer = phase.optimizer(phase.module.parameters())
     assert isinstance(optimizer, torch.optim.Adam)

@@ -14,7 +14,9 @@ reach in tens of epochs what the authors' recipe takes hundreds for: unless ``op
 decoder, its widths the teacher's channel counts rounded up to a power of two, with a linear layer
 on top of each level, and an embedding a quarter as wide as its deepest level. A few hundred normals
 teach a wider one to rebuild anomalies, too; against the same, positions that are rebuilt well
-already get a tenth of the gradient (``easy_share``).
+already get a tenth of the gradient (``easy_share``). The map adds the levels in units of their
+standard deviations on the validation normals, so that the noisiest does not drown the others
+(``standardise``).
 """
 
 from collections.abc import Iterable
@@ -41,11 +43,17 @@ from stillwatch.teachers import Teacher
 _MINING_RISE = 0.25
 """Share of the training over which the share of easy positions rises from 0."""
 
+_LEAST_SPREAD = 1e-6
+
 _Resolution = Literal["halved", "kept", "doubled"]
 
 
 class ReverseDistillationSettings(Section):
-    """The authors': optimizer adam, learning_rate 0.005, batch 16, epochs 200, easy_share 0."""
+    """The defaults are ours.
+
+    The authors': optimizer adam, learning_rate 0.005, batch_size 16, epochs 200, easy_share 0,
+    standardise false.
+    """
 
     epochs: int = Field(60, ge=1, description="passes over the training normals")
     batch_size: int = Field(8, ge=1, description="images per step, at most")
@@ -55,6 +63,9 @@ class ReverseDistillationSettings(Section):
     learning_rate: float = Field(0.03, gt=0, lt=1, description="highest rate of the optimizer")
     easy_share: float = Field(
         0.9, ge=0, lt=1, description="share of the positions that get a tenth of the gradient"
+    )
+    standardise: bool = Field(
+        True, description="add the levels in units of their standard deviations on normals"
     )
 
 
@@ -67,11 +78,13 @@ class ReverseDistillation(Detector):
     quick: ClassVar = {"epochs": 10, "batch_size": 3, "learning_rate": 0.08}
 
     settings: ReverseDistillationSettings
+    scale: Tensor
 
     def __init__(self, teacher: Teacher, settings: ReverseDistillationSettings) -> None:
         super().__init__(teacher, settings)
         wide = teacher.name.startswith("wide_resnet")
         self.student = EmbeddingAndDecoder(teacher.channels, wide=wide)
+        self.register_buffer("scale", torch.ones(len(teacher.channels)))
 
     def phases(self) -> list[Phase]:
         """One phase: embedding and decoder together."""
@@ -87,21 +100,32 @@ class ReverseDistillation(Detector):
             )
         ]
 
+    def finalize(self, validation_normals: Iterable[Batch]) -> None:
+        """Measure the spread of each level's distances on normals."""
+        if not self.settings.standardise:
+            return
+        batches = [self._distances(batch.features) for batch in validation_normals]
+        spreads = [torch.cat(level).std() for level in zip(*batches, strict=True)]
+        self.scale = torch.stack(spreads).clamp_min(_LEAST_SPREAD)
+
     def anomaly_map(self, images: Tensor) -> Tensor:
-        """Sum over the levels of 1 - cos at input size, smoothed.
+        """Sum over the levels of 1 - cos at input size, each over its ``scale``, smoothed.
 
         Args:
             images: float32 (B, 3, H, W) in [0, 1]; sides are multiples of 32.
 
         Returns:
-            float32 (B, H, W) in [0, 6].
+            float32 (B, H, W), at least 0.
         """
-        features = self.teacher(images)
         levels = [
-            resize_maps(cosine_distance(a, b), images.shape[2:], align_corners=True)
-            for a, b in zip(features, self.student(features), strict=True)
+            resize_maps(level, images.shape[2:], align_corners=True) / scale
+            for level, scale in zip(self._distances(self.teacher(images)), self.scale, strict=True)
         ]
         return gaussian_smooth(torch.stack(levels).sum(dim=0), SIGMA)
+
+    def _distances(self, features: list[Tensor]) -> list[Tensor]:
+        rebuilt = self.student(features)
+        return [cosine_distance(a, b) for a, b in zip(features, rebuilt, strict=True)]
 
     def _loss(self, batch: Batch) -> Tensor:
         share = self.settings.easy_share * min(1.0, batch.progress / _MINING_RISE)
