@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlparse
 
-from flows.processes import free_port, start_server
+from flows.processes import start_server
 from stillwatch.settings import TrackingSettings
 
 PREFERRED_PORT = 5000
@@ -31,20 +31,19 @@ def mlflow_pages(store_uri: str, artifacts: Path, folder: Path) -> Iterator[str]
     Raises:
         ServerError: the server did not start; the message names its log.
     """
-    port = free_port(PREFERRED_PORT)
-    url = f"http://127.0.0.1:{port}"
     server = start_server(
-        [
+        lambda port: [
             *(sys.executable, "-m", "mlflow", "server", "--workers", "1"),
             *("--backend-store-uri", store_uri, "--artifacts-destination", str(artifacts)),
             *("--host", "127.0.0.1", "--port", str(port)),
         ],
+        preferred_port=PREFERRED_PORT,
+        health_path="/health",
         # stillwatch submits no MLflow jobs; their runner costs seven processes and 0.5 GB.
         environment={"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
         log=folder / "mlflow-server.log",
-        health_url=f"{url}/health",
     )
     try:
-        yield url
+        yield server.url
     finally:
-        server.stop()
+        server.process.stop()

@@ -19,7 +19,6 @@ from pydantic import BaseModel, ValidationError
 from flows.processes import (
     ProcessIdentity,
     answers,
-    free_port,
     start_server,
     wait_until_it_answers,
 )
@@ -153,13 +152,13 @@ class LocalPrefectServer:
         return self._start().model_copy(update={"registrants": register.registrants})
 
     def _start(self) -> _Register:
-        port = free_port(PREFERRED_PORT)
-        url = f"http://127.0.0.1:{port}/api"
         server = start_server(
-            [
+            lambda port: [
                 *(sys.executable, "-m", "prefect", "server", "start"),
                 *("--host", "127.0.0.1", "--port", str(port)),
             ],
+            preferred_port=PREFERRED_PORT,
+            health_path="/api/health",
             # In-memory leases would leak a concurrency slot for good at a server restart.
             environment={
                 "PREFECT_HOME": str(self._folder),
@@ -168,9 +167,8 @@ class LocalPrefectServer:
                 ),
             },
             log=self._log,
-            health_url=f"{url}/health",
         )
-        return _Register(url=url, server=server, registrants=[])
+        return _Register(url=f"{server.url}/api", server=server.process, registrants=[])
 
     def _read(self) -> _Register | None:
         try:

@@ -5,7 +5,7 @@ import socket
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -64,13 +64,30 @@ class ProcessIdentity(NamedTuple):
         psutil.wait_procs(survivors, timeout=5)
 
 
+class StartedServer(NamedTuple):
+    """A server that answers."""
+
+    process: ProcessIdentity
+    url: str
+    """``http://127.0.0.1:PORT``."""
+
+
 def start_server(
-    command: list[str], *, environment: Mapping[str, str], log: Path, health_url: str
-) -> ProcessIdentity:
-    """Start ``command`` in a session of its own and wait until ``health_url`` answers.
+    command: Callable[[int], list[str]],
+    *,
+    preferred_port: int,
+    health_path: str,
+    environment: Mapping[str, str],
+    log: Path,
+) -> StartedServer:
+    """Start a server in a session of its own and wait until it answers.
+
+    Another program may take the port before the server does; then it is started on another one.
 
     Args:
-        command: the program's path and its arguments.
+        command: the program's path and its arguments, for a port.
+        preferred_port: taken if it is free, so that a bookmark keeps working.
+        health_path: path that answers with status 200 when the server is ready.
         environment: added to this process's environment.
         log: both output streams are appended to it.
 
@@ -78,6 +95,21 @@ def start_server(
         ServerError: it ended, or did not answer within ``START_SECONDS``; nothing is left running.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        port = _free_port(preferred_port)
+        url = f"http://127.0.0.1:{port}"
+        process = _spawn(command(port), environment, log)
+        try:
+            wait_until_it_answers(process, f"{url}{health_path}", log)
+        except BaseException as error:
+            process.stop()
+            if isinstance(error, ServerError) and not _is_free(port):
+                continue
+            raise
+        return StartedServer(process, url)
+
+
+def _spawn(command: list[str], environment: Mapping[str, str], log: Path) -> ProcessIdentity:
     append = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     # Not subprocess.Popen: the server may outlive both the object and this process.
     pid = os.posix_spawn(
@@ -91,13 +123,7 @@ def start_server(
         ],
         setsid=True,
     )
-    identity = ProcessIdentity.of(pid)
-    try:
-        wait_until_it_answers(identity, health_url, log)
-    except BaseException:
-        identity.stop()
-        raise
-    return identity
+    return ProcessIdentity.of(pid)
 
 
 def wait_until_it_answers(server: ProcessIdentity, health_url: str, log: Path) -> None:
@@ -126,14 +152,19 @@ def answers(health_url: str) -> bool:
         return False
 
 
-def free_port(preferred: int) -> int:
-    """The preferred port on loopback, so that a bookmark keeps working, or else any free one."""
-    for port in (preferred, 0):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return int(probe.getsockname()[1])
-    raise ServerError("no port is free on 127.0.0.1. Close some programs and try again.")
+def _free_port(preferred: int) -> int:
+    if _is_free(preferred):
+        return preferred
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
