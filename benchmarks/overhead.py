@@ -3,6 +3,10 @@
 Runs the retrain flow on one category and takes from its wall time what was spent on training,
 inference and decoding. Prints a table and writes JSON.
 
+One detector is evaluated while the next is trained, so that inference is timed beside a training
+and partly costs no wall time: ``overhead`` comes out too low. What is left without taking inference
+off is ``at_most``; the truth lies between the two.
+
     .venv/bin/python benchmarks/overhead.py --out results/overhead.json
 """
 
@@ -43,6 +47,7 @@ def main() -> None:
         "machine": {"cpu": platform.processor(), "cores": len(os.sched_getaffinity(0))},
         "runs": rows,
         "median_overhead_seconds": statistics.median(row["overhead"] for row in rows),
+        "median_at_most_seconds": statistics.median(row["at_most"] for row in rows),
     }
     given.out.parent.mkdir(parents=True, exist_ok=True)
     given.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
@@ -50,7 +55,10 @@ def main() -> None:
     print("  ".join(f"{name:>10}" for name in names))
     for row in rows:
         print("  ".join(f"{row[name]:>10.1f}" for name in names))
-    print(f"median overhead {result['median_overhead_seconds']:.1f} s")
+    print(
+        f"median overhead between {result['median_overhead_seconds']:.1f} s and "
+        f"{result['median_at_most_seconds']:.1f} s"
+    )
 
 
 def _measure(folder: Path, runs: int) -> list[dict[str, float]]:
@@ -83,6 +91,7 @@ def _measure(folder: Path, runs: int) -> list[dict[str, float]]:
                     "inference": inference,
                     "decoding": decoding,
                     "overhead": overhead,
+                    "at_most": overhead + inference,
                 }
             )
     return rows
