@@ -54,7 +54,10 @@ def mark_used(folder: Path) -> None:
     """
     with storage_errors(folder):
         os.utime(folder)
-        used = {store: store.stat().st_mtime for store in folder.parent.iterdir()}
+        used = {}
+        for store in folder.parent.iterdir():
+            with suppress(FileNotFoundError):  # another writer has just put it in its place
+                used[store] = store.stat().st_mtime
     newest_first = sorted(used, key=lambda store: used[store], reverse=True)
     for store in newest_first[_KEPT:]:
         if used[store] < used[folder] - _UNUSED_SECONDS:
