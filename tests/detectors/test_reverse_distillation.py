@@ -38,36 +38,42 @@ def test_loss_compares_flattened_maps() -> None:
         np.testing.assert_allclose(phase.loss(batch).item(), expected, rtol=1e-5)
 
 
-def test_map_is_the_smoothed_sum_of_the_upsampled_distances() -> None:
-    detector = ReverseDistillation.build(toy_teacher(), {})
+def distances(detector: ReverseDistillation, images: torch.Tensor) -> list[torch.Tensor]:
+    """1 - cos of each level, (B, h, w) in float64."""
+    taught = detector.teacher(images)
+    return [
+        1 - F.cosine_similarity(a.double(), b.double(), dim=1)
+        for a, b in zip(taught, detector.student(taught), strict=True)
+    ]
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_map_is_the_smoothed_sum_of_the_upsampled_distances(relative: bool) -> None:
+    detector = ReverseDistillation.build(toy_teacher(), {"relative": relative})
+    detector.largest_medians.fill_(2.0)
     images = images_to_input(torch.from_numpy(toy_normals(2)))
     total = torch.zeros(2, 64, 64, dtype=torch.float64)
     with torch.no_grad():
-        taught = detector.teacher(images)
-        for a, b in zip(taught, detector.student(taught), strict=True):
-            t, s = a.double().numpy(), b.double().numpy()
-            cosines = (t * s).sum(1) / np.sqrt((t**2).sum(1) * (s**2).sum(1))
-            maps = torch.from_numpy(1 - cosines)[:, None]
+        for level in distances(detector, images):
+            medians = level.flatten(1).median(dim=1).values[:, None, None]
+            maps = (level / medians if relative else level)[:, None]
             total += F.interpolate(maps, (64, 64), mode="bilinear", align_corners=True)[:, 0]
         expected = np.stack([gaussian_filter(one, 4.0) for one in total.numpy()])
         np.testing.assert_allclose(detector.anomaly_map(images), expected, rtol=1e-4)
 
 
-def test_levels_are_added_in_units_of_their_spread_on_normals() -> None:
+def test_an_image_is_forgiven_no_more_than_the_worst_validation_normal() -> None:
     detector = ReverseDistillation.build(toy_teacher(), {})
-    plain = ReverseDistillation.build(toy_teacher(), {"standardise": False})
     normals = Normals(toy_normals(3), detector.teacher, torch.device("cpu"))
     with torch.no_grad():
-        for one in (detector, plain):
-            one.finalize(normals.batches(2))
-        (batch,) = normals.batches(3)
-        distances = [
-            1 - F.cosine_similarity(a, b, dim=1)
-            for a, b in zip(batch.features, detector.student(batch.features), strict=True)
-        ]
-    expected = torch.stack([level.std() for level in distances])
-    torch.testing.assert_close(detector.scale, expected, rtol=1e-3, atol=0)
-    assert torch.equal(plain.scale, torch.ones(3))
+        detector.finalize(normals.batches(2))
+        levels = distances(detector, images_to_input(torch.from_numpy(toy_normals(3))))
+        expected = torch.stack([level.flatten(1).median(dim=1).values.max() for level in levels])
+        torch.testing.assert_close(detector.largest_medians.double(), expected, rtol=1e-3, atol=0)
+        images = images_to_input(torch.from_numpy(toy_normals(1)))
+        before = detector.anomaly_map(images)
+        detector.largest_medians.mul_(0.01)
+        assert detector.anomaly_map(images).mean() > 50 * before.mean()
 
 
 @pytest.mark.parametrize("channels", [(24, 40, 112), (64, 128, 256), (12, 20, 28), (96, 192, 384)])
@@ -113,7 +119,7 @@ def test_teachers_signed_features_can_be_rebuilt() -> None:
 def test_authors_recipe() -> None:
     authors = {"optimizer": "adam", "learning_rate": 0.005, "batch_size": 16, "epochs": 200}
     detector = ReverseDistillation.build(
-        toy_teacher(), authors | {"easy_share": 0, "standardise": False}
+        toy_teacher(), authors | {"easy_share": 0, "relative": False}
     )
     (phase,) = detector.phases()
     optimizer = phase.optimizer(phase.module.parameters())

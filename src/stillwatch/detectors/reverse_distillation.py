@@ -14,9 +14,10 @@ reach in tens of epochs what the authors' recipe takes hundreds for: unless ``op
 decoder, its widths the teacher's channel counts rounded up to a power of two, with a linear layer
 on top of each level, and an embedding a quarter as wide as its deepest level. A few hundred normals
 teach a wider one to rebuild anomalies, too; against the same, positions that are rebuilt well
-already get a tenth of the gradient (``easy_share``). The map adds the levels in units of their
-standard deviations on the validation normals, so that the noisiest does not drown the others
-(``standardise``).
+already get a tenth of the gradient (``easy_share``). In the map, each level's distances are
+relative to their median in the same image (``relative``): a part in an unseen pose, or in other
+light, is rebuilt a little worse everywhere, a defect in its own place. No image is forgiven more
+than the largest median of the validation normals, so that what is wrong everywhere stays visible.
 """
 
 from collections.abc import Iterable
@@ -43,7 +44,7 @@ from stillwatch.teachers import Teacher
 _MINING_RISE = 0.25
 """Share of the training over which the share of easy positions rises from 0."""
 
-_LEAST_SPREAD = 1e-6
+_LEAST_MEDIAN = 1e-6
 
 _Resolution = Literal["halved", "kept", "doubled"]
 
@@ -52,7 +53,7 @@ class ReverseDistillationSettings(Section):
     """The defaults are ours.
 
     The authors': optimizer adam, learning_rate 0.005, batch_size 16, epochs 200, easy_share 0,
-    standardise false.
+    relative false.
     """
 
     epochs: int = Field(60, ge=1, description="passes over the training normals")
@@ -64,8 +65,8 @@ class ReverseDistillationSettings(Section):
     easy_share: float = Field(
         0.9, ge=0, lt=1, description="share of the positions that get a tenth of the gradient"
     )
-    standardise: bool = Field(
-        True, description="add the levels in units of their standard deviations on normals"
+    relative: bool = Field(
+        True, description="divide each level's distances by their median in the image"
     )
 
 
@@ -73,18 +74,18 @@ class ReverseDistillation(Detector):
     """Reverse distillation from a one-class bottleneck embedding."""
 
     name = "reverse_distillation"
-    version = 1
+    version = 2
     Settings = ReverseDistillationSettings
     quick: ClassVar = {"epochs": 10, "batch_size": 3, "learning_rate": 0.08}
 
     settings: ReverseDistillationSettings
-    scale: Tensor
+    largest_medians: Tensor
 
     def __init__(self, teacher: Teacher, settings: ReverseDistillationSettings) -> None:
         super().__init__(teacher, settings)
         wide = teacher.name.startswith("wide_resnet")
         self.student = EmbeddingAndDecoder(teacher.channels, wide=wide)
-        self.register_buffer("scale", torch.ones(len(teacher.channels)))
+        self.register_buffer("largest_medians", torch.ones(len(teacher.channels)))
 
     def phases(self) -> list[Phase]:
         """One phase: embedding and decoder together."""
@@ -101,15 +102,13 @@ class ReverseDistillation(Detector):
         ]
 
     def finalize(self, validation_normals: Iterable[Batch]) -> None:
-        """Measure the spread of each level's distances on normals."""
-        if not self.settings.standardise:
-            return
+        """Measure what the median of each level's distances can be in a normal image."""
         batches = [self._distances(batch.features) for batch in validation_normals]
-        spreads = [torch.cat(level).std() for level in zip(*batches, strict=True)]
-        self.scale = torch.stack(spreads).clamp_min(_LEAST_SPREAD)
+        levels = [torch.cat(level) for level in zip(*batches, strict=True)]
+        self.largest_medians = torch.stack([_medians(level).max() for level in levels])
 
     def anomaly_map(self, images: Tensor) -> Tensor:
-        """Sum over the levels of 1 - cos at input size, each over its ``scale``, smoothed.
+        """Sum over the levels of 1 - cos, each relative to its median, at input size, smoothed.
 
         Args:
             images: float32 (B, 3, H, W) in [0, 1]; sides are multiples of 32.
@@ -117,11 +116,14 @@ class ReverseDistillation(Detector):
         Returns:
             float32 (B, H, W), at least 0.
         """
-        levels = [
-            resize_maps(level, images.shape[2:], align_corners=True) / scale
-            for level, scale in zip(self._distances(self.teacher(images)), self.scale, strict=True)
-        ]
-        return gaussian_smooth(torch.stack(levels).sum(dim=0), SIGMA)
+        levels = self._distances(self.teacher(images))
+        if self.settings.relative:
+            levels = [
+                level / _medians(level).minimum(largest).clamp_min(_LEAST_MEDIAN)[:, None, None]
+                for level, largest in zip(levels, self.largest_medians, strict=True)
+            ]
+        resized = [resize_maps(level, images.shape[2:], align_corners=True) for level in levels]
+        return gaussian_smooth(torch.stack(resized).sum(dim=0), SIGMA)
 
     def _distances(self, features: list[Tensor]) -> list[Tensor]:
         rebuilt = self.student(features)
@@ -140,6 +142,11 @@ class ReverseDistillation(Detector):
         if self.settings.optimizer == "muon":
             return Muon(parameters, lr=rate)
         return torch.optim.Adam(parameters, lr=rate, betas=(0.5, 0.999))
+
+
+def _medians(maps: Tensor) -> Tensor:
+    """Of each map: (B, h, w) -> (B,)."""
+    return maps.flatten(1).median(dim=1).values
 
 
 class EmbeddingAndDecoder(nn.Module):
