@@ -48,7 +48,7 @@ class Autoencoder(Detector):
     name = "autoencoder"
     version = 1
     Settings = AutoencoderSettings
-    quick: ClassVar = {"epochs": 60, "batch_size": 4, "learning_rate": 0.005}
+    quick: ClassVar = {"epochs": 20, "batch_size": 2, "learning_rate": 0.005}
     distils = False
 
     settings: AutoencoderSettings

@@ -56,9 +56,9 @@ class StyleDistillation(Detector):
     version = 1
     Settings = StyleDistillationSettings
     quick: ClassVar = {
-        "autoencoder_epochs": 40,
-        "epochs": 40,
-        "batch_size": 4,
+        "autoencoder_epochs": 12,
+        "epochs": 4,
+        "batch_size": 2,
         "learning_rate": 0.005,
     }
 
