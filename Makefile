@@ -18,7 +18,7 @@ test: install
 	$(BIN)/pytest -n 2 --dist loadgroup
 
 test-fast: install
-	$(BIN)/pytest -n 2 --dist loadgroup -m "not servers"
+	$(BIN)/pytest -n 2 --dist loadgroup -m "not servers and not processes"
 
 lint: install
 	$(BIN)/ruff check .

@@ -20,6 +20,10 @@ from stillwatch.torch_scorer import load_scorer
 from stillwatch.training_job import EpochReport, TrainingJob, TrainingOutcome, run_training
 from stillwatch.training_process import run
 
+pytestmark = [
+    pytest.mark.processes,
+    pytest.mark.xdist_group("training job"),  # its fixture takes seconds
+]
 PARTS = {"train": range(8), "validation": range(8, 11), "calibration": range(11, 20)}
 
 

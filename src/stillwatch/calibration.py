@@ -18,7 +18,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import betaincinv
 
 from stillwatch.errors import CalibrationError
 
@@ -125,8 +124,8 @@ def reachable_alpha(n: int) -> float:
 def clopper_pearson(k: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
     """Exact two-sided interval of a proportion from ``k`` of ``n`` (Clopper & Pearson 1934)."""
     tail = (1 - confidence) / 2
-    low = float(betaincinv(k, n - k + 1, tail)) if k > 0 else 0.0
-    high = float(betaincinv(k + 1, n - k, 1 - tail)) if k < n else 1.0
+    low = _beta_quantile(k, n - k + 1, tail) if k > 0 else 0.0
+    high = _beta_quantile(k + 1, n - k, 1 - tail) if k < n else 1.0
     return low, high
 
 
@@ -141,7 +140,7 @@ def _threshold(ordered: NDArray[np.float32], alpha: float, name: str) -> Thresho
         n=n,
         rank=rank,
         bound=(n + 1 - rank) / (n + 1),
-        rate_95=float(betaincinv(n + 1 - rank, rank, 0.95)),
+        rate_95=_beta_quantile(n + 1 - rank, rank, 0.95),
     )
 
 
@@ -159,3 +158,9 @@ def _exact(alpha: float, name: str) -> Fraction:
     if not 0 < alpha < 1:
         raise CalibrationError(f"{name} is {alpha}: choose a rate between 0 and 1.")
     return Fraction(repr(float(alpha)))
+
+
+def _beta_quantile(a: float, b: float, probability: float) -> float:
+    from scipy.special import betaincinv  # takes a quarter of a second, and few callers need it
+
+    return float(betaincinv(a, b, probability))

@@ -17,7 +17,12 @@ def device(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture(scope="module", params=detector_classes())
+def grouped(name: str) -> object:
+    """One worker runs all checks of a method, which share a training."""
+    return pytest.param(name, marks=pytest.mark.xdist_group(f"contract of {name}"))
+
+
+@pytest.fixture(scope="module", params=map(grouped, detector_classes()))
 def trial(request: pytest.FixtureRequest, device: str) -> Trial:
     return Trial(detector_classes()[request.param], device)
 

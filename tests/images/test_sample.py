@@ -12,6 +12,7 @@ from stillwatch.images import sample, sample_canvas, sample_cloth, sample_plate
 from stillwatch.images.layout import scan_image_set
 from stillwatch.images.sample import SUBJECTS, draw_image, image_key, make_sample_set
 
+pytestmark = pytest.mark.xdist_group("sample set")  # its fixture takes seconds
 DEFECTS = [(name, kind) for name, subject in SUBJECTS.items() for kind in subject.defect_types]
 
 

@@ -33,6 +33,8 @@ from tasks.tracking import BUNDLE, STAGE, TRAINED, Tracking
 from tasks.train import TrainedDetector
 from tasks.version import DataVersion
 
+pytestmark = pytest.mark.processes
+
 NAME = "stillwatch-plate"
 
 

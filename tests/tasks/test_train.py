@@ -24,6 +24,9 @@ from tasks.version import DataVersion
 Train = Callable[..., TrainedDetector]
 
 
+pytestmark = pytest.mark.processes
+
+
 @pytest.fixture
 def here(settings: Settings) -> Settings:
     training = TrainingSettings(device="cpu", checkpoint_every=1)
