@@ -51,12 +51,13 @@ def distances(detector: ReverseDistillation, images: torch.Tensor) -> list[torch
 def test_map_is_the_smoothed_sum_of_the_upsampled_distances(relative: bool) -> None:
     detector = ReverseDistillation.build(toy_teacher(), {"relative": relative})
     detector.largest_medians.fill_(2.0)
+    detector.spreads.fill_(0.5)
     images = images_to_input(torch.from_numpy(toy_normals(2)))
     total = torch.zeros(2, 64, 64, dtype=torch.float64)
     with torch.no_grad():
         for level in distances(detector, images):
             medians = level.flatten(1).median(dim=1).values[:, None, None]
-            maps = (level / medians if relative else level)[:, None]
+            maps = (level / (0.5 * medians.sqrt()) if relative else level)[:, None]
             total += F.interpolate(maps, (64, 64), mode="bilinear", align_corners=True)[:, 0]
         expected = np.stack([gaussian_filter(one, 4.0) for one in total.numpy()])
         np.testing.assert_allclose(detector.anomaly_map(images), expected, rtol=1e-4)
@@ -68,12 +69,23 @@ def test_an_image_is_forgiven_no_more_than_the_worst_validation_normal() -> None
     with torch.no_grad():
         detector.finalize(normals.batches(2))
         levels = distances(detector, images_to_input(torch.from_numpy(toy_normals(3))))
-        expected = torch.stack([level.flatten(1).median(dim=1).values.max() for level in levels])
-        torch.testing.assert_close(detector.largest_medians.double(), expected, rtol=1e-3, atol=0)
+        medians = [level.flatten(1).median(dim=1).values for level in levels]
+        largest = torch.stack([one.max() for one in medians])
+        torch.testing.assert_close(detector.largest_medians.double(), largest, rtol=1e-3, atol=0)
+        relative = [
+            level / one.sqrt()[:, None, None] for level, one in zip(levels, medians, strict=True)
+        ]
+        spreads = torch.stack([level.std() for level in relative])
+        torch.testing.assert_close(detector.spreads.double(), spreads, rtol=1e-3, atol=0)
         images = images_to_input(torch.from_numpy(toy_normals(1)))
         before = detector.anomaly_map(images)
         detector.largest_medians.mul_(0.01)
-        assert detector.anomaly_map(images).mean() > 50 * before.mean()
+        torch.testing.assert_close(
+            detector.anomaly_map(images).mean() / before.mean(),
+            torch.tensor(10.0),
+            rtol=0.5,
+            atol=0,
+        )
 
 
 @pytest.mark.parametrize("channels", [(24, 40, 112), (64, 128, 256), (12, 20, 28), (96, 192, 384)])

@@ -14,10 +14,12 @@ reach in tens of epochs what the authors' recipe takes hundreds for: unless ``op
 decoder, its widths the teacher's channel counts rounded up to a power of two, with a linear layer
 on top of each level, and an embedding a quarter as wide as its deepest level. A few hundred normals
 teach a wider one to rebuild anomalies, too; against the same, positions that are rebuilt well
-already get a tenth of the gradient (``easy_share``). In the map, each level's distances are
-relative to their median in the same image (``relative``): a part in an unseen pose, or in other
-light, is rebuilt a little worse everywhere, a defect in its own place. No image is forgiven more
-than the largest median of the validation normals, so that what is wrong everywhere stays visible.
+already get a tenth of the gradient (``easy_share``). In the map (``relative``), each level's
+distances are divided by the square root of their median in the same image: a part in an unseen
+pose, or in other light, is rebuilt a little worse everywhere, a defect in its own place. No image
+is forgiven more than the largest median of the validation normals, so that what is wrong everywhere
+stays visible. The levels are then added in units of their standard deviations on those normals, so
+that the noisiest does not drown the others.
 """
 
 from collections.abc import Iterable
@@ -44,7 +46,7 @@ from stillwatch.teachers import Teacher
 _MINING_RISE = 0.25
 """Share of the training over which the share of easy positions rises from 0."""
 
-_LEAST_MEDIAN = 1e-6
+_LEAST = 1e-6
 
 _Resolution = Literal["halved", "kept", "doubled"]
 
@@ -66,7 +68,7 @@ class ReverseDistillationSettings(Section):
         0.9, ge=0, lt=1, description="share of the positions that get a tenth of the gradient"
     )
     relative: bool = Field(
-        True, description="divide each level's distances by their median in the image"
+        True, description="distances relative to what is usual in the image and at the level"
     )
 
 
@@ -74,18 +76,20 @@ class ReverseDistillation(Detector):
     """Reverse distillation from a one-class bottleneck embedding."""
 
     name = "reverse_distillation"
-    version = 2
+    version = 3
     Settings = ReverseDistillationSettings
     quick: ClassVar = {"epochs": 10, "batch_size": 3, "learning_rate": 0.08}
 
     settings: ReverseDistillationSettings
     largest_medians: Tensor
+    spreads: Tensor
 
     def __init__(self, teacher: Teacher, settings: ReverseDistillationSettings) -> None:
         super().__init__(teacher, settings)
         wide = teacher.name.startswith("wide_resnet")
         self.student = EmbeddingAndDecoder(teacher.channels, wide=wide)
-        self.register_buffer("largest_medians", torch.ones(len(teacher.channels)))
+        for statistic in ("largest_medians", "spreads"):
+            self.register_buffer(statistic, torch.ones(len(teacher.channels)))
 
     def phases(self) -> list[Phase]:
         """One phase: embedding and decoder together."""
@@ -102,13 +106,16 @@ class ReverseDistillation(Detector):
         ]
 
     def finalize(self, validation_normals: Iterable[Batch]) -> None:
-        """Measure what the median of each level's distances can be in a normal image."""
+        """Measure each level's medians, and the spread of what is relative to them, on normals."""
         batches = [self._distances(batch.features) for batch in validation_normals]
         levels = [torch.cat(level) for level in zip(*batches, strict=True)]
         self.largest_medians = torch.stack([_medians(level).max() for level in levels])
+        self.spreads = torch.ones_like(self.spreads)
+        spreads = [level.std() for level in self._relative(levels)]
+        self.spreads = torch.stack(spreads).clamp_min(_LEAST)
 
     def anomaly_map(self, images: Tensor) -> Tensor:
-        """Sum over the levels of 1 - cos, each relative to its median, at input size, smoothed.
+        """Sum over the levels of 1 - cos, each relative to what is usual, at input size, smoothed.
 
         Args:
             images: float32 (B, 3, H, W) in [0, 1]; sides are multiples of 32.
@@ -118,12 +125,19 @@ class ReverseDistillation(Detector):
         """
         levels = self._distances(self.teacher(images))
         if self.settings.relative:
-            levels = [
-                level / _medians(level).minimum(largest).clamp_min(_LEAST_MEDIAN)[:, None, None]
-                for level, largest in zip(levels, self.largest_medians, strict=True)
-            ]
+            levels = self._relative(levels)
         resized = [resize_maps(level, images.shape[2:], align_corners=True) for level in levels]
         return gaussian_smooth(torch.stack(resized).sum(dim=0), SIGMA)
+
+    def _relative(self, levels: list[Tensor]) -> list[Tensor]:
+        """Distances d as d / (spread sqrt(min(median in the image, largest median)))."""
+        return [
+            level
+            / (spread * _medians(level).minimum(largest).clamp_min(_LEAST).sqrt()[:, None, None])
+            for level, largest, spread in zip(
+                levels, self.largest_medians, self.spreads, strict=True
+            )
+        ]
 
     def _distances(self, features: list[Tensor]) -> list[Tensor]:
         rebuilt = self.student(features)
