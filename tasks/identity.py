@@ -25,6 +25,7 @@ def fingerprint(
     white_level: int,
     teacher: str,
     teacher_digest: str,
+    photographs: str | None,
 ) -> str:
     """Identity of a trained detector: everything that its weights and raw scores depend on.
 

@@ -14,6 +14,7 @@ from prefect.cache_policies import NO_CACHE
 from stillwatch.bundle import Bundle, read_bundle, recalibrated
 from stillwatch.detectors import detector_class, parse_detector_settings
 from stillwatch.errors import BundleError, TrackingError
+from stillwatch.images.photographs import photographs_digest
 from stillwatch.images.split import PARTS
 from stillwatch.settings import CalibrationSettings, Settings
 from stillwatch.teacher_weights import TeacherWeights, find_weights
@@ -128,6 +129,7 @@ def _plan(
     method = detector_class(detector)
     values = parse_detector_settings(detector, settings.detectors.get(detector, {}))
     weights = find_weights(settings.teacher)
+    folder = settings.training.photographs
     identity = fingerprint(
         category_digest=version.digest,
         split_digest=version.split_digest,
@@ -139,6 +141,7 @@ def _plan(
         white_level=manifest.white_level,
         teacher=weights.name,
         teacher_digest=weights.sha256,
+        photographs=photographs_digest(folder) if folder and method.uses_photographs else None,
     )
     job = TrainingJob(
         category=version.name,
@@ -153,6 +156,7 @@ def _plan(
         parts={part: tuple(r.path for r in manifest.rows if r.part == part) for part in PARTS},
         groups={r.path: r.group for r in manifest.rows if r.group and r.part in PARTS},
         checkpoint=settings.state_dir / "trainings" / identity / "checkpoint",
+        shared=settings.state_dir / "shared_phases",
         bundle=settings.state_dir / "trainings" / identity / BUNDLE,
         fingerprint=identity,
         provenance={

@@ -18,7 +18,7 @@ from stillwatch.errors import SettingsError, TrainingError
 from stillwatch.settings import Section, TrainingSettings
 from stillwatch.teachers import Teacher
 from stillwatch.training import EpochReport, TrainingSummary, train
-from stillwatch.training_data import Normals
+from stillwatch.training_data import ImagePool
 
 CPU = torch.device("cpu")
 
@@ -308,7 +308,7 @@ def test_features_are_the_teachers_and_computed_once() -> None:
     teacher = toy_teacher()
     calls = []
     teacher.register_forward_hook(lambda *_: calls.append(1))
-    normals = Normals(toy_normals(5), teacher, CPU)
+    normals = ImagePool(toy_normals(5), teacher, CPU)
     first = [list(batch.features) for batch in normals.batches(2)]
     spent = len(calls)
     second = [list(batch.features) for batch in normals.batches(2)]
@@ -338,7 +338,7 @@ def test_short_memory_changes_no_weights(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_images_are_numbers_from_zero_to_one_in_channels_last_memory() -> None:
     images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
-    (batch,) = Normals(images, toy_teacher(), CPU).batches(3, torch.tensor([2, 0]))
+    (batch,) = ImagePool(images, toy_teacher(), CPU).batches(3, torch.tensor([2, 0]))
     expected = images[[2, 0]].transpose(0, 3, 1, 2).astype(np.float32) / 255
     np.testing.assert_array_equal(batch.images.numpy(), expected)
     assert batch.images.is_contiguous(memory_format=torch.channels_last)

@@ -9,9 +9,11 @@ import numpy as np
 import psutil
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from stillwatch.bundle import read_bundle, read_weights
 from stillwatch.detectors.checks import SIDE, toy_normals
+from stillwatch.detectors.uninformed_students import UninformedStudents
 from stillwatch.errors import CalibrationError, TrainingError
 from stillwatch.images.store import StoreWriter
 from stillwatch.inspection import score_images
@@ -53,6 +55,7 @@ def make_job(folder: Path, store: Path, **changes: Any) -> TrainingJob:
         "parts": {part: tuple(map(path_of, numbers)) for part, numbers in PARTS.items()},
         "groups": {path_of(number): f"session {number % 2}" for number in range(20)},
         "checkpoint": folder / "checkpoint",
+        "shared": folder / "shared",
         "bundle": folder / "bundle",
         "fingerprint": "f" * 64,
         "provenance": {"data_version": "abc.dir"},
@@ -104,6 +107,35 @@ def test_a_loaded_bundle_gives_the_scores_that_it_ships(finished: Finished) -> N
     np.testing.assert_allclose(
         scores[list(PARTS["validation"])], info.normal_scores.validation, rtol=1e-4
     )
+
+
+def test_a_patch_teacher_is_taught_on_photographs_once_for_all_trainings(
+    store: Path, tmp_path: Path
+) -> None:
+    photographs = tmp_path / "photographs"
+    photographs.mkdir()
+    for number, pixels in enumerate(toy_normals(4, first=200)):
+        Image.fromarray(pixels).save(photographs / f"{number}.png")
+    jobs = [
+        make_job(
+            tmp_path / str(seed),
+            store,
+            detector="uninformed_students",
+            detector_settings=dict(UninformedStudents.quick),
+            training=TrainingSettings(device="cpu", seed=seed, photographs=photographs),
+            shared=tmp_path / "shared",
+        )
+        for seed in (0, 1)
+    ]
+    phases: list[set[str]] = []
+    for job in jobs:
+        seen: list[EpochReport] = []
+        run_training(job, on_epoch=seen.append)
+        phases.append({report.phase for report in seen})
+    assert phases == [{"patch teacher 33", "students 33"}, {"students 33"}]
+    name = "scales.0.teacher.network.convolutions.0.weight"
+    first, second = (read_weights(read_bundle(job.bundle))[name] for job in jobs)
+    np.testing.assert_array_equal(first, second)
 
 
 PARENT = """

@@ -111,6 +111,10 @@ class TrainingSettings(Section):
         "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda[:i]"
     )
     checkpoint_every: int = Field(5, ge=1, description="epochs between checkpoints")
+    photographs: Path | None = Field(
+        None,
+        description="folder of everyday photographs for the methods that use them; null: none",
+    )
     timeout_minutes: float = Field(
         240.0, gt=0, description="a longer training is stopped and failed"
     )
@@ -225,6 +229,7 @@ def _describe(item: Any) -> str:
 
 
 def _anchor_paths(settings: Settings, base: Path) -> Settings:
+    photographs = settings.training.photographs
     return settings.model_copy(
         update={
             "state_dir": base / settings.state_dir,
@@ -233,6 +238,9 @@ def _anchor_paths(settings: Settings, base: Path) -> Settings:
             ),
             "teacher": settings.teacher.model_copy(
                 update={"weights_dir": base / settings.teacher.weights_dir}
+            ),
+            "training": settings.training.model_copy(
+                update={"photographs": base / photographs if photographs else None}
             ),
         }
     )

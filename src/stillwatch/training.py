@@ -8,7 +8,7 @@ that it would have taken anyway.
 import hashlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stillwatch.checkpoints import Checkpoint, grouped, load_checkpoint, save_checkpoint
-from stillwatch.detectors.base import Detector, Phase
+from stillwatch.detectors.base import Batch, Detector, Phase
 from stillwatch.devices import choose_device as choose_device
 from stillwatch.devices import full_precision, mixed_precision
 from stillwatch.errors import TrainingError
 from stillwatch.settings import TrainingSettings
-from stillwatch.training_data import Normals
+from stillwatch.shared_phases import load_shared, save_shared, shared_folder
+from stillwatch.training_data import ImagePool, TrainingImages
 from stillwatch.training_job import EpochReport as EpochReport
 from stillwatch.training_state import PhaseState
 
@@ -50,6 +51,8 @@ def train(
     device: torch.device,
     checkpoint: Path | None,
     on_epoch: Callable[[EpochReport], None],
+    photographs: NDArray[np.uint8] | None = None,
+    shared: Path | None = None,
 ) -> TrainingSummary:
     """Train ``detector`` in place; it is left on ``device``, in eval mode, ready to score.
 
@@ -61,6 +64,8 @@ def train(
         device: where to train.
         checkpoint: folder to resume from and to write to; None: no checkpoints.
         on_epoch: called after every epoch that this call trains.
+        photographs: uint8 (P, 2S, 2S, 3), at least 2, for phases and losses that ask for them.
+        shared: folder of the phases that other trainings have trained, too; None: none are kept.
 
     Raises:
         TrainingError: no images, a loss that is not finite, or not enough GPU memory.
@@ -72,12 +77,18 @@ def train(
     detector.to(device).to(memory_format=torch.channels_last).eval()
     training = _Training(
         detector=detector,
-        normals=Normals(train_images, detector.teacher, device),
-        validation=Normals(validation_images, detector.teacher, device),
+        images=TrainingImages(
+            train_images, validation_images, photographs, detector.teacher, device
+        ),
         settings=settings,
         device=device,
         checkpoint=checkpoint,
-        identity=_identity(detector, settings, train_images, validation_images),
+        shared=shared,
+        identity=_identity(
+            detector,
+            settings,
+            *(part for part in (train_images, validation_images, photographs) if part is not None),
+        ),
         on_epoch=on_epoch,
     )
     try:
@@ -93,11 +104,11 @@ def train(
 @dataclass
 class _Training:
     detector: Detector
-    normals: Normals
-    validation: Normals
+    images: TrainingImages
     settings: TrainingSettings
     device: torch.device
     checkpoint: Path | None
+    shared: Path | None
     identity: str
     on_epoch: Callable[[EpochReport], None]
     reports: list[EpochReport] = field(default_factory=list)
@@ -106,10 +117,9 @@ class _Training:
 
     def run(self) -> TrainingSummary:
         saved = load_checkpoint(self.checkpoint, self.identity) if self.checkpoint else None
+        train, validation = self.images.normals
         if saved is None:
-            self._seed("prepare")
-            with torch.no_grad(), full_precision(self.device):
-                self.detector.prepare(self.normals.batches(_STATISTICS_BATCH))
+            self._measure("prepare", self.detector.prepare, train)
         else:
             self._take_up(saved)
         phases = self.detector.phases()
@@ -118,23 +128,34 @@ class _Training:
             state = PhaseState.start(phases[index])
             if saved is not None and index == reached:
                 state.restore(saved)
-            self._run_phase(state, index, phases)
+            if self.shared is not None and state.phase.shared_as is not None:
+                self._run_shared_phase(state, index, phases, self.shared)
+            else:
+                self._run_phase(state, index, phases)
         self.detector.eval()
-        self._seed("finalize")
-        with torch.no_grad(), full_precision(self.device):
-            self.detector.finalize(self.validation.batches(_STATISTICS_BATCH))
+        self._measure("finalize", self.detector.finalize, validation)
         return TrainingSummary(
             self._seconds(), self.kept_epochs, saved is not None, tuple(self.reports)
         )
 
+    def _measure(
+        self, moment: str, see: Callable[[Iterable[Batch]], None], images: ImagePool
+    ) -> None:
+        _seed(f"{self.settings.seed}/{moment}")
+        with torch.no_grad(), full_precision(self.device):
+            see(images.batches(_STATISTICS_BATCH))
+
     def _run_phase(self, state: PhaseState, index: int, phases: list[Phase]) -> None:
         phase = state.phase
+        train, watched = self.images.photographs if phase.on_photographs else self.images.normals
+        if phase.prepare is not None and state.epochs_done == 0:
+            self._measure(f"{index}/prepare", phase.prepare, train)
         began, done_before = time.monotonic(), state.epochs_done
         for epoch in range(state.epochs_done, phase.epochs):
-            self._seed(f"{index}/{epoch}")
-            train_loss = self._train_epoch(state, epoch)
-            self._seed(f"{index}/validation")
-            validation_loss = self._validate(state, epoch)
+            self._seed_phase(phase, index, f"{epoch}")
+            train_loss = self._train_epoch(state, epoch, train)
+            self._seed_phase(phase, index, "validation")
+            validation_loss = self._validate(state, epoch, watched)
             self._require_finite(phase, epoch, train_loss, validation_loss)
             state.epochs_done = epoch + 1
             epochs_left = sum(later.epochs for later in phases[index:]) - state.epochs_done
@@ -156,13 +177,27 @@ class _Training:
         phase.module.eval()
         self.kept_epochs[phase.name] = state.kept_epoch
 
-    def _train_epoch(self, state: PhaseState, epoch: int) -> float:
+    def _run_shared_phase(
+        self, state: PhaseState, index: int, phases: list[Phase], shared: Path
+    ) -> None:
+        """Take over what another training has made of the phase, else run and keep it."""
+        phase = state.phase
+        images = self.images.photograph_pixels if phase.on_photographs else self.images.pixels
+        folder = shared_folder(shared, phase, self.detector.teacher, images)
+        epoch = load_shared(folder, phase)
+        if epoch is None:
+            self._run_phase(state, index, phases)
+            save_shared(folder, state.kept, state.kept_epoch)
+        else:
+            phase.module.eval()
+            self.kept_epochs[phase.name] = epoch
+
+    def _train_epoch(self, state: PhaseState, epoch: int, images: ImagePool) -> float:
         phase = state.phase
         phase.module.train()
         total = torch.zeros((), device=self.device)
-        steps = math.ceil(len(self.normals) / phase.batch_size)
-        order = torch.randperm(len(self.normals))
-        batches = self.normals.batches(phase.batch_size, order)
+        steps = math.ceil(len(images) / phase.batch_size)
+        batches = images.batches(phase.batch_size, torch.randperm(len(images)))
         for step, batch in enumerate(batches, start=epoch * steps):
             progress = (step + 0.5) / (phase.epochs * steps)
             state.set_learning_rate(progress)
@@ -173,18 +208,18 @@ class _Training:
             state.optimizer.step()
             state.update_average(step)
             total += loss.detach() * len(batch)
-        return float(total) / len(self.normals)
+        return float(total) / len(images)
 
     @torch.no_grad()
-    def _validate(self, state: PhaseState, epoch: int) -> float:
+    def _validate(self, state: PhaseState, epoch: int, images: ImagePool) -> float:
         phase = state.phase
         total = torch.zeros((), device=self.device)
         with state.averaged_weights():
             phase.module.eval()
-            for batch in self.validation.batches(phase.batch_size):
+            for batch in images.batches(phase.batch_size):
                 with mixed_precision(self.device):
                     total += phase.loss(batch) * len(batch)
-            loss = float(total) / len(self.validation)
+            loss = float(total) / len(images)
             state.keep_if_better(loss, epoch)
         return loss
 
@@ -217,12 +252,19 @@ class _Training:
         self.kept_epochs = saved.state["kept_epochs"]
         self.started -= saved.state["seconds"]
 
-    def _seed(self, moment: str) -> None:
-        digest = hashlib.sha256(f"{self.settings.seed}/{moment}".encode()).digest()
-        torch.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+    def _seed_phase(self, phase: Phase, index: int, moment: str) -> None:
+        if phase.shared_as is None:
+            _seed(f"{self.settings.seed}/{index}/{moment}")
+        else:
+            _seed(f"shared/{phase.name}/{moment}")
 
     def _seconds(self) -> float:
         return time.monotonic() - self.started
+
+
+def _seed(name: str) -> None:
+    digest = hashlib.sha256(name.encode()).digest()
+    torch.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
 def _without_teacher(detector: Detector) -> dict[str, Tensor]:

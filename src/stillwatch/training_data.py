@@ -1,32 +1,51 @@
-"""Normals as the training loop reads them: on the device where they fit, their features kept."""
+"""Images as the training loop reads them: on the device where they fit, their features kept."""
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
 
 from stillwatch.devices import fits, full_precision
 from stillwatch.errors import TrainingError
 from stillwatch.teachers import Teacher, images_to_input
 
 _FEATURE_BATCH = 16
+PHOTOGRAPH_ENLARGEMENT = 2
+"""Side of a photograph relative to that of the category's images."""
+_WATCHED_SHARE = 0.1
+"""Of the photographs, to watch the loss on."""
 
 
-class Normals:
-    """The normals of one part, uint8 (N, S, S, 3), and the teacher's features of them.
+class ImagePool:
+    """Images that a training draws batches from, and the teacher's features of them.
 
     Features are rounded to float16 whether they are kept or, where memory is short, computed anew
     for every batch: how much memory a machine has must not decide what it trains.
+
+    Args:
+        images: uint8 (N, S, S, 3).
+        teacher: gives the features.
+        device: where batches are wanted.
+        enlargement: by which the sides of the images are multiplied in batches.
     """
 
-    def __init__(self, images: NDArray[np.uint8], teacher: Teacher, device: torch.device) -> None:
+    def __init__(
+        self,
+        images: NDArray[np.uint8],
+        teacher: Teacher,
+        device: torch.device,
+        *,
+        enlargement: int = 1,
+    ) -> None:
         self.teacher = teacher
         self.device = device
+        self.enlargement = enlargement
         # A copy: the store that the images come from is a memory map that must not be written to.
         pixels = torch.tensor(np.asarray(images))
         self._pixels = pixels.to(device) if fits(pixels.nbytes, device) else pixels
@@ -36,16 +55,21 @@ class Normals:
     def __len__(self) -> int:
         return len(self._pixels)
 
-    def batches(self, batch_size: int, order: Tensor | None = None) -> "Iterator[NormalsBatch]":
+    def batches(self, batch_size: int, order: Tensor | None = None) -> "Iterator[ImageBatch]":
         """Batches of at most ``batch_size``, equal in size to within one image, in ``order``."""
         order = torch.arange(len(self)) if order is None else order
         for rows in order.tensor_split(math.ceil(len(order) / batch_size)):
-            yield NormalsBatch(self, rows)
+            yield ImageBatch(self, rows)
 
     def images(self, rows: Tensor) -> Tensor:
-        """Images ``rows`` as float32 (B, 3, S, S) in [0, 1] on the device."""
+        """Images ``rows`` as float32 (B, 3, H, W) in [0, 1] on the device."""
         pixels = self._pixels.index_select(0, rows.to(self._pixels.device))
-        return images_to_input(pixels.to(self.device))
+        images = images_to_input(pixels.to(self.device))
+        if self.enlargement == 1:
+            return images
+        return F.interpolate(
+            images, scale_factor=self.enlargement, mode="bilinear", align_corners=False
+        )
 
     def features(self, rows: Tensor) -> list[Tensor]:
         """The teacher's float32 features of images ``rows`` on the device."""
@@ -86,22 +110,66 @@ class Normals:
 
 
 @dataclass(frozen=True)
-class NormalsBatch:
-    """Some of the normals; images and features are fetched when they are asked for."""
+class ImageBatch:
+    """Some of the images; pixels and features are fetched when they are asked for."""
 
-    normals: Normals
+    pool: ImagePool
     rows: Tensor
     progress: float = 1.0
 
     @cached_property
     def images(self) -> Tensor:
-        """float32 (B, 3, S, S) in [0, 1]."""
-        return self.normals.images(self.rows)
+        """float32 (B, 3, H, W) in [0, 1]."""
+        return self.pool.images(self.rows)
 
     @cached_property
     def features(self) -> list[Tensor]:
-        """float32 (B, C_l, S/s_l, S/s_l) per level."""
-        return self.normals.features(self.rows)
+        """float32 (B, C_l, H/s_l, W/s_l) per level."""
+        return self.pool.features(self.rows)
 
     def __len__(self) -> int:
         return len(self.rows)
+
+
+class TrainingImages:
+    """All that a training may look at.
+
+    Args:
+        train_images: uint8 (N, S, S, 3), normals.
+        validation_images: uint8 (M, S, S, 3), normals.
+        photographs: uint8 (P, 2S, 2S, 3), at least 2; None: phases that train on photographs get
+            the normals, enlarged.
+        teacher: gives the features.
+        device: where batches are wanted.
+    """
+
+    def __init__(
+        self,
+        train_images: NDArray[np.uint8],
+        validation_images: NDArray[np.uint8],
+        photographs: NDArray[np.uint8] | None,
+        teacher: Teacher,
+        device: torch.device,
+    ) -> None:
+        self.pixels = train_images, validation_images
+        self._photographs = photographs
+        self._make = partial(ImagePool, teacher=teacher, device=device)
+        train, validation = map(self._make, self.pixels)
+        self.normals = train, validation
+
+    @cached_property
+    def photographs(self) -> tuple[ImagePool, ImagePool]:
+        """What phases on photographs train on, and what they are watched on."""
+        train, watched = self.photograph_pixels
+        enlargement = PHOTOGRAPH_ENLARGEMENT if self._photographs is None else 1
+        return self._make(train, enlargement=enlargement), self._make(
+            watched, enlargement=enlargement
+        )
+
+    @property
+    def photograph_pixels(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """The pixels of ``photographs``."""
+        if self._photographs is None:
+            return self.pixels
+        watched = max(1, round(_WATCHED_SHARE * len(self._photographs)))
+        return self._photographs[watched:], self._photographs[:watched]

@@ -46,6 +46,7 @@ class TrainingJob(Section):
     )
     groups: dict[str, str] = Field(description="path -> group; empty without groups")
     checkpoint: Path = Field(description="folder that a killed training resumes from")
+    shared: Path = Field(description="folder of what trainings have in common")
     bundle: Path = Field(description="folder that the bundle is written to")
     fingerprint: str
     provenance: dict[str, str]

@@ -35,11 +35,13 @@ from stillwatch.detectors import build_detector, detector_class
 from stillwatch.detectors.base import Detector
 from stillwatch.devices import choose_device
 from stillwatch.errors import StillwatchError
+from stillwatch.images.photographs import read_photographs
 from stillwatch.images.store import ImageStore
 from stillwatch.inspection import score_images
 from stillwatch.teachers import load_teacher
 from stillwatch.torch_scorer import TorchScorer
 from stillwatch.training import TrainingSummary, train
+from stillwatch.training_data import PHOTOGRAPH_ENLARGEMENT
 from stillwatch.training_job import TrainingJob, TrainingOutcome
 
 Emit = Callable[[str, dict[str, Any]], None]
@@ -78,6 +80,8 @@ def run(job: TrainingJob, emit: Emit) -> TrainingOutcome:
         device=device,
         checkpoint=job.checkpoint,
         on_epoch=lambda report: emit("epoch", asdict(report)),
+        photographs=_photographs(job, detector),
+        shared=job.shared,
     )
     info = _describe(job, detector, device, summary, store)
     tensors = {name: value.cpu().numpy() for name, value in detector.state_dict().items()}
@@ -147,6 +151,13 @@ def _describe(
 
 def _images(store: ImageStore, job: TrainingJob, part: str) -> NDArray[np.uint8]:
     return store.images[store.rows(job.parts[part])]
+
+
+def _photographs(job: TrainingJob, detector: Detector) -> NDArray[np.uint8] | None:
+    folder = job.training.photographs
+    if folder is None or not detector.uses_photographs:
+        return None
+    return read_photographs(folder, PHOTOGRAPH_ENLARGEMENT * job.image_size)
 
 
 def _device_name(device: torch.device) -> str:

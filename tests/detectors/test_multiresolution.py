@@ -14,7 +14,7 @@ from stillwatch.detectors.input_gradients import (
 )
 from stillwatch.detectors.multiresolution import Multiresolution, direction_loss, value_loss
 from stillwatch.teachers import Teacher, empty_teacher, images_to_input
-from stillwatch.training_data import Normals
+from stillwatch.training_data import ImagePool
 
 VGG = "vgg16.tv_in1k"
 
@@ -49,7 +49,7 @@ def test_direction_loss_by_hand() -> None:
 
 
 def test_both_losses_begin_with_the_same_weight(detector: Multiresolution) -> None:
-    normals = Normals(toy_normals(4), detector.teacher, torch.device("cpu"))
+    normals = ImagePool(toy_normals(4), detector.teacher, torch.device("cpu"))
     with torch.no_grad():
         detector.prepare(normals.batches(4))
         (batch,) = normals.batches(4)

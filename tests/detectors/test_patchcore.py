@@ -11,13 +11,13 @@ from torch.nn import functional as F  # noqa: N812
 from stillwatch.detectors.checks import toy_normals, toy_teacher
 from stillwatch.detectors.patchcore import PatchCore
 from stillwatch.teachers import images_to_input
-from stillwatch.training_data import Normals
+from stillwatch.training_data import ImagePool
 
 
 @pytest.fixture(scope="module")
 def detector() -> PatchCore:
     made = PatchCore.build(toy_teacher(), {"coreset": 0.1})
-    normals = Normals(toy_normals(6), made.teacher, torch.device("cpu"))
+    normals = ImagePool(toy_normals(6), made.teacher, torch.device("cpu"))
     made.prepare(normals.batches(4))
     return made
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F  # noqa: N812
 from stillwatch.detectors.checks import toy_normals, toy_teacher
 from stillwatch.detectors.reverse_distillation import EmbeddingAndDecoder, ReverseDistillation
 from stillwatch.teachers import images_to_input
-from stillwatch.training_data import Normals
+from stillwatch.training_data import ImagePool
 
 
 def features(channels: tuple[int, ...], side: int = 64, images: int = 1) -> list[torch.Tensor]:
@@ -27,7 +27,7 @@ def convolutions(stage: nn.Module) -> int:
 
 def test_loss_compares_flattened_maps() -> None:
     detector = ReverseDistillation.build(toy_teacher(), {})
-    (batch,) = Normals(toy_normals(3), detector.teacher, torch.device("cpu")).batches(3)
+    (batch,) = ImagePool(toy_normals(3), detector.teacher, torch.device("cpu")).batches(3)
     (phase,) = detector.phases()
     expected = 0.0
     with torch.no_grad():
@@ -65,7 +65,7 @@ def test_map_is_the_smoothed_sum_of_the_upsampled_distances(relative: bool) -> N
 
 def test_an_image_is_forgiven_no_more_than_the_worst_validation_normal() -> None:
     detector = ReverseDistillation.build(toy_teacher(), {})
-    normals = Normals(toy_normals(3), detector.teacher, torch.device("cpu"))
+    normals = ImagePool(toy_normals(3), detector.teacher, torch.device("cpu"))
     with torch.no_grad():
         detector.finalize(normals.batches(2))
         levels = distances(detector, images_to_input(torch.from_numpy(toy_normals(3))))

@@ -7,7 +7,7 @@ from torch.nn import functional as F  # noqa: N812
 from stillwatch.detectors.checks import toy_normals, toy_teacher
 from stillwatch.detectors.stfpm import STFPM
 from stillwatch.teachers import images_to_input
-from stillwatch.training_data import Normals
+from stillwatch.training_data import ImagePool
 
 
 def squared_distances(detector: STFPM, images: torch.Tensor) -> list[np.ndarray]:
@@ -25,7 +25,7 @@ def squared_distances(detector: STFPM, images: torch.Tensor) -> list[np.ndarray]
 
 def test_loss_is_the_mean_over_positions_and_the_sum_over_levels() -> None:
     detector = STFPM.build(toy_teacher(), {})
-    normals = Normals(toy_normals(3), detector.teacher, torch.device("cpu"))
+    normals = ImagePool(toy_normals(3), detector.teacher, torch.device("cpu"))
     (batch,) = normals.batches(3)
     (phase,) = detector.phases()
     expected = sum(level.mean() for level in squared_distances(detector, batch.images))

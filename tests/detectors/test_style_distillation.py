@@ -9,7 +9,7 @@ from stillwatch.detectors.maps import gaussian_smooth
 from stillwatch.detectors.similarity import squared_error, structural_dissimilarity
 from stillwatch.detectors.style_distillation import StyleDistillation, StyleNetwork
 from stillwatch.teachers import images_to_input
-from stillwatch.training_data import Normals
+from stillwatch.training_data import ImagePool
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def test_an_untrained_style_network_changes_nothing(images: torch.Tensor) -> Non
 def test_style_loss_is_imitation_and_half_the_outliers_loss() -> None:
     """An untrained style network is the identity: what turned images lose is 0."""
     detector = StyleDistillation.build(toy_teacher(), {})
-    (batch,) = Normals(toy_normals(3), detector.teacher, torch.device("cpu")).batches(3)
+    (batch,) = ImagePool(toy_normals(3), detector.teacher, torch.device("cpu")).batches(3)
     _, style = detector.phases()
     with torch.no_grad():
         imitation = squared_error(batch.images, detector.autoencoder(batch.images)).mean()
@@ -81,7 +81,7 @@ def test_the_score_is_the_difference_of_the_two_networks(images: torch.Tensor) -
 
 def test_the_autoencoder_is_frozen_while_the_style_is_learnt() -> None:
     detector = StyleDistillation.build(toy_teacher(), {})
-    (batch,) = Normals(toy_normals(3), detector.teacher, torch.device("cpu")).batches(3)
+    (batch,) = ImagePool(toy_normals(3), detector.teacher, torch.device("cpu")).batches(3)
     _, style = detector.phases()
     style.loss(batch).backward()
     assert all(parameter.grad is None for parameter in detector.autoencoder.parameters())

@@ -185,6 +185,7 @@ class TestIdentity:
         "white_level": 255,
         "teacher": "efficientnet_lite0",
         "teacher_digest": "t",
+        "photographs": None,
     }
 
     def test_everything_that_scores_depend_on_changes_it(self) -> None:
@@ -199,6 +200,7 @@ class TestIdentity:
             "white_level": 4095,
             "teacher": "resnet18",
             "teacher_digest": "u",
+            "photographs": "p",
         }
         assert others.keys() == inspect.signature(fingerprint).parameters.keys()
         made = [fingerprint(**self.parts | {key: value}) for key, value in others.items()]

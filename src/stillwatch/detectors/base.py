@@ -70,6 +70,15 @@ class Phase:
     """Decay of an exponential moving average of the weights, which then is what is kept."""
     keeps_best_epoch: bool = True
     """Keep the epoch with the lowest validation loss; otherwise the last one."""
+    prepare: Callable[[Iterable[Batch]], None] | None = None
+    """See the images that the phase trains on once, in order, before its first step."""
+    on_photographs: bool = False
+    """Train on photographs in place of normals: their batches have twice the normals' side. Where
+    no photographs were given they hold the normals, enlarged."""
+    shared_as: str | None = None
+    """What the phase trains, in words that change whenever it does, if that depends on nothing but
+    its images and the teacher. Its weights are kept for other trainings, of other categories and
+    seeds, too; the module's weights before it must not depend on the seed."""
 
 
 class Detector(nn.Module, ABC):
@@ -92,6 +101,8 @@ class Detector(nn.Module, ABC):
     """Settings under which it learns a toy set of a dozen small images in seconds."""
     distils: ClassVar[bool] = True
     """Whether a student imitates a teacher; others are yardsticks, and win only where they may."""
+    uses_photographs: ClassVar[bool] = False
+    """Whether it trains on photographs, too, if there are any."""
     exportable: ClassVar[bool] = False
     """Whether ``anomaly_map`` traces to ONNX with parity."""
 
