@@ -1,0 +1,166 @@
+"""Every method on the same images, trained and evaluated by the retrain flow itself.
+
+One JSON file per category, detector and seed; a cell that is there with the same settings is not
+run again, so that a benchmark that was stopped goes on where it was. Renders ``docs/results.md``.
+
+    .venv/bin/python -m benchmarks.accuracy --root mvtec --categories screw --out results/
+"""
+
+import argparse
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from sklearn.metrics import roc_auc_score
+
+from benchmarks.results_page import render
+from flows.prefect_server import prefect_api
+from flows.report import DetectorReport
+from flows.retrain import run_retraining
+from stillwatch.bundle import Bundle, read_bundle
+from stillwatch.detectors import detector_classes, parse_detector_settings
+from stillwatch.evaluation import NORMAL
+from stillwatch.files import write_json
+from stillwatch.images.decode import read_image
+from stillwatch.images.layout import scan_category
+from stillwatch.settings import Settings, load_settings
+from stillwatch.teachers import images_to_input
+from stillwatch.torch_scorer import load_scorer
+from tasks.tracking import BUNDLE, open_tracking
+
+BATCH = 16
+PAGE = Path("docs/results.md")
+
+
+def main() -> None:
+    """Run the cells that are missing, then write the page."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--root", type=Path, required=True)
+    parser.add_argument("--categories", nargs="+", required=True)
+    parser.add_argument("--detectors", nargs="+", default=list(detector_classes()))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"))
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--page", type=Path, default=PAGE)
+    given = parser.parse_args()
+    params = _own_params(given.params, given.out)
+    settings = load_settings(params)
+    with prefect_api(settings.state_dir):
+        for category, detector, seed in product(given.categories, given.detectors, given.seeds):
+            file = given.out / f"{category}-{detector}-{seed}.json"
+            wanted = relevant_settings(settings, detector)
+            if not is_there(file, wanted):
+                cell = _run(settings, params, given.root, category, detector, seed)
+                write_json(file, {**cell, "settings": wanted})
+            print(f"{file}: done", flush=True)
+    command = f"python -m benchmarks.accuracy {shlex.join(sys.argv[1:])}"
+    given.page.parent.mkdir(parents=True, exist_ok=True)
+    given.page.write_text(render(list(_cells(given.out)), command), encoding="utf-8")
+    print(f"{given.page}: written")
+
+
+def relevant_settings(settings: Settings, detector: str) -> dict[str, Any]:
+    """The settings that a cell's figures depend on, the seed apart."""
+    sections = {"images", "split", "calibration", "teacher", "evaluation"}
+    values = settings.model_dump(mode="json", include=sections)
+    own = parse_detector_settings(detector, settings.detectors.get(detector, {}))
+    photographs = settings.training.photographs
+    return values | {
+        "detector": own.model_dump(mode="json"),
+        "method_version": detector_classes()[detector].version,
+        "photographs": photographs and str(photographs),
+    }
+
+
+def is_there(file: Path, wanted: dict[str, Any]) -> bool:
+    """Whether ``file`` holds a cell with these settings."""
+    return file.exists() and json.loads(file.read_bytes())["settings"] == wanted
+
+
+def _own_params(base: Path, out: Path) -> Path:
+    """The given settings with a state folder of the benchmark's own, where yardsticks may win."""
+    values = load_settings(base).model_dump(mode="json")
+    values["state_dir"] = str((out / "state").resolve())
+    values["retrain"]["allow_yardstick"] = True
+    out.mkdir(parents=True, exist_ok=True)
+    params = out / "params.yaml"
+    params.write_text(yaml.safe_dump(values), encoding="utf-8")
+    return params
+
+
+def _run(
+    settings: Settings, params: Path, root: Path, category: str, detector: str, seed: int
+) -> dict[str, Any]:
+    report = run_retraining(
+        settings, params=params, root=root, categories=[category], detectors=[detector], seed=seed
+    )
+    found = report.categories[category]
+    if detector not in found.detectors:
+        sys.exit(f"{category}/{detector}, seed {seed}: {found.reason}")
+    done = found.detectors[detector]
+    with open_tracking(settings).artifact(done.run_id, BUNDLE) as folder:
+        bundle = read_bundle(folder)
+        size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
+        published = _published_score_auroc(bundle, root / category, settings)
+    return {
+        "category": category,
+        "detector": detector,
+        "seed": seed,
+        "commit": _commit(),
+        "machine": _machine(settings),
+        "report": DetectorReport.model_dump(done, mode="json"),
+        "megabytes": size / 1e6,
+        "published_score_auroc": published,
+    }
+
+
+def _published_score_auroc(bundle: Bundle, folder: Path, settings: Settings) -> float | None:
+    """Image AUROC of the score that the method's paper defines, if it is another than ours."""
+    scorer = load_scorer(bundle, settings.training.device)
+    if not hasattr(scorer.detector, "published_scores"):
+        return None
+    info = bundle.info
+    files = [image for image in scan_category(folder).images if image.split == "test"]
+    scores = []
+    for start in range(0, len(files), BATCH):
+        pixels = np.stack(
+            [
+                read_image(folder / image.path, size=info.image_size, white_level=info.white_level)
+                for image in files[start : start + BATCH]
+            ]
+        )
+        with torch.no_grad():
+            images = images_to_input(torch.from_numpy(pixels).to(scorer.device))
+            scores.append(scorer.detector.published_scores(images).cpu())
+    labels = [image.defect_type != NORMAL for image in files]
+    return float(roc_auc_score(labels, torch.cat(scores).numpy()))
+
+
+def _cells(out: Path) -> Iterator[dict[str, Any]]:
+    for file in sorted(out.glob("*.json")):
+        yield json.loads(file.read_bytes())
+
+
+def _machine(settings: Settings) -> str:
+    if settings.training.device != "cpu" and torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"{platform.machine()} CPU, {len(os.sched_getaffinity(0))} cores, no GPU"
+
+
+def _commit() -> str:
+    done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+if __name__ == "__main__":
+    main()

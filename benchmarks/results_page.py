@@ -1,0 +1,93 @@
+"""The accuracy benchmark's cells as one page."""
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from benchmarks.published_figures import PUBLISHED
+
+Cell = Mapping[str, Any]
+
+_COLUMNS: dict[str, tuple[Callable[[Cell], float | None], str]] = {
+    "image AUROC": (lambda cell: cell["report"]["image_auroc"], ".3f"),
+    "image AP": (lambda cell: cell["report"]["image_ap"], ".3f"),
+    "pixel AUROC": (lambda cell: cell["report"]["pixel_auroc"], ".3f"),
+    "AUPRO": (lambda cell: cell["report"]["aupro"], ".3f"),
+    "recall": (lambda cell: cell["report"]["recall"], ".3f"),
+    "ms/image": (lambda cell: cell["report"]["ms_per_image"], ".0f"),
+    "training s": (lambda cell: cell["report"]["train_seconds"], ".0f"),
+    "MB": (lambda cell: cell["megabytes"], ".0f"),
+    "paper's image score, AUROC": (lambda cell: cell["published_score_auroc"], ".3f"),
+}
+
+
+def render(cells: Sequence[Cell], command: str) -> str:
+    """The page in Markdown: a table per category, then the published figures.
+
+    Args:
+        cells: as ``benchmarks.accuracy`` writes them, at least one.
+        command: that made them.
+    """
+    commits = sorted({cell["commit"][:10] for cell in cells})
+    machines = sorted({cell["machine"] for cell in cells})
+    lines = [
+        "# Methods on the same images",
+        "",
+        f"`{command}`, commit {', '.join(commits)}, {'; '.join(machines)}.",
+        "",
+        "Means over the seeds, with the distance from the lowest to the highest; pixel figures at "
+        "the evaluation size. Recall is that of the calibrated threshold. The last column is the "
+        "image score that a paper defines for itself; it decides nothing.",
+        "",
+    ]
+    for category in sorted({cell["category"] for cell in cells}):
+        of_category = [cell for cell in cells if cell["category"] == category]
+        lines += [f"## {category}", "", *_table(of_category), ""]
+    lines += ["## Published figures", "", *_published({cell["detector"] for cell in cells})]
+    return "\n".join(lines) + "\n"
+
+
+def _table(cells: Sequence[Cell]) -> list[str]:
+    rows = []
+    for detector in sorted({cell["detector"] for cell in cells}):
+        runs = [cell for cell in cells if cell["detector"] == detector]
+        teacher = runs[0]["settings"]["teacher"]["name"]
+        size = runs[0]["settings"]["images"]["size"]
+        figures = [
+            _mean_and_spread([of(run) for run in runs], form) for of, form in _COLUMNS.values()
+        ]
+        rows.append([detector, f"{teacher}, {size}", str(len(runs)), *figures])
+    return _markdown(["detector", "teacher, size", "seeds", *_COLUMNS], rows)
+
+
+def _mean_and_spread(values: Sequence[float | None], form: str) -> str:
+    known = [value for value in values if value is not None]
+    if not known:
+        return "–"
+    mean = format(statistics.mean(known), form)
+    return mean if len(known) == 1 else f"{mean} ± {format((max(known) - min(known)) / 2, form)}"
+
+
+def _published(detectors: set[str]) -> list[str]:
+    rows = [
+        [
+            name,
+            one.image_auroc or "–",
+            one.pixel_auroc or "–",
+            one.aupro or "–",
+            one.teacher,
+            one.note,
+        ]
+        for name, one in PUBLISHED.items()
+        if name in detectors
+    ]
+    head = ["detector", "image AUROC", "pixel AUROC", "AUPRO", "teacher, size", "note"]
+    intro = (
+        "MVTec AD, mean of its 15 categories: not comparable with the tables above, which have "
+        "other teachers and single categories."
+    )
+    return [intro, "", *_markdown(head, rows)]
+
+
+def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
