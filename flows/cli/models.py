@@ -1,6 +1,7 @@
 """``stillwatch models``: what is registered."""
 
 import typer
+from rich import box
 from rich.table import Table
 
 from flows.cli.console import console, figure, print_json, say
@@ -25,7 +26,9 @@ def models(context: typer.Context, as_json: AsJson = False) -> None:
     if not versions:
         say("nothing is registered yet; `stillwatch retrain` registers the winner per category")
         return
-    table = Table("model", "version", "alias", "detector", "image AUROC", "data", "registered")
+    # Headings of two words take two lines, so that it fits 80 columns.
+    headings = ("model", "ver-\nsion", "alias", "detector", "image\nAUROC", "data", "registered")
+    table = Table(*headings, box=box.SIMPLE_HEAD, padding=0)
     for version in versions:
         table.add_row(
             version.name,
@@ -33,7 +36,7 @@ def models(context: typer.Context, as_json: AsJson = False) -> None:
             ", ".join(version.aliases) or "–",
             version.detector,
             figure(version.image_auroc) + (" synthetic" if version.synthetic else ""),
-            version.data_version[:12],
-            version.created,
+            version.data_version[:8],
+            version.created[:10],
         )
     console.print(table)

@@ -37,7 +37,7 @@ def validate(
     else:
         for result in results:
             report = result.report
-            say(f"{report.category}: {report.verdict()}")
+            say(report.verdict())
             if report.failures:
                 table = Table("severity", "file", "expected", "found")
                 for failure in report.failures:
