@@ -19,7 +19,7 @@ from stillwatch.detectors.uninformed_students import (
     error_and_variance,
     students_loss,
 )
-from stillwatch.errors import DetectorError
+from stillwatch.errors import DetectorError, SettingsError
 from stillwatch.teachers import images_to_input
 from stillwatch.training_data import ImagePool
 
@@ -109,3 +109,8 @@ def test_images_smaller_than_a_patch_are_refused() -> None:
     normals = ImagePool(toy_normals(2), detector.teacher, torch.device("cpu"))
     with pytest.raises(DetectorError, match=r"64×64 pixels are smaller than the 65.*images\.size"):
         detector.prepare(normals.batches(2))
+
+
+def test_a_patch_size_is_named_once() -> None:
+    with pytest.raises(SettingsError, match=r"patch_sizes: names a patch size twice"):
+        UninformedStudents.build(toy_teacher(), {"patch_sizes": [33, 33]})

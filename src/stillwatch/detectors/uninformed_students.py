@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import ClassVar, Literal, cast
 
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from stillwatch.detectors.base import Batch, Detector, Phase, constant, warm_up_and_cosine
@@ -84,6 +84,13 @@ class UninformedStudentsSettings(Section):
     knowledge_weight: float = Field(1.0, ge=0, description="of L_k; 0: no pretrained network")
     metric_weight: float = Field(0.0, ge=0, description="of L_m")
     compactness_weight: float = Field(1.0, ge=0, description="of L_c")
+
+    @field_validator("patch_sizes")
+    @classmethod
+    def _each_once(cls, sizes: tuple[PatchSize, ...]) -> tuple[PatchSize, ...]:
+        if len(set(sizes)) < len(sizes):
+            raise ValueError("names a patch size twice")
+        return sizes
 
 
 class UninformedStudents(Detector):
