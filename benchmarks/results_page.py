@@ -35,7 +35,7 @@ def render(cells: Sequence[Cell], command: str) -> str:
         "",
         f"`{command}`, commit {', '.join(commits)}, {'; '.join(machines)}.",
         "",
-        "Means over the seeds, with the distance from the lowest to the highest; pixel figures at "
+        "Means over the seeds ± half the distance from the lowest to the highest; pixel figures at "
         "the evaluation size. Recall is that of the calibrated threshold. The last column is the "
         "image score that a paper defines for itself; it decides nothing.",
         "",
