@@ -11,7 +11,6 @@ import json
 import os
 import platform
 import shlex
-import subprocess
 import sys
 from collections.abc import Iterator
 from itertools import product
@@ -24,8 +23,8 @@ import yaml
 from sklearn.metrics import roc_auc_score
 
 from benchmarks.results_page import render
+from benchmarks.revision import commit
 from flows.prefect_server import prefect_api
-from flows.report import DetectorReport
 from flows.retrain import run_retraining
 from stillwatch.bundle import Bundle, read_bundle
 from stillwatch.detectors import detector_classes, parse_detector_settings
@@ -116,9 +115,9 @@ def _run(
         "category": category,
         "detector": detector,
         "seed": seed,
-        "commit": _commit(),
+        "commit": commit(),
         "machine": _machine(settings),
-        "report": DetectorReport.model_dump(done, mode="json"),
+        "report": done.model_dump(mode="json"),
         "megabytes": size / 1e6,
         "published_score_auroc": published,
     }
@@ -155,11 +154,6 @@ def _machine(settings: Settings) -> str:
     if settings.training.device != "cpu" and torch.cuda.is_available():
         return torch.cuda.get_device_name()
     return f"{platform.machine()} CPU, {len(os.sched_getaffinity(0))} cores, no GPU"
-
-
-def _commit() -> str:
-    done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
-    return done.stdout.strip()
 
 
 if __name__ == "__main__":

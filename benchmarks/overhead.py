@@ -6,7 +6,7 @@ inference and decoding. The process that trains and the one that reloads the reg
 by importing torch, timm and MLflow, as any script would that does the same work: ``imports``, timed
 on its own, is theirs, and no overhead. Prints a table and writes JSON.
 
-    .venv/bin/python benchmarks/overhead.py --out results/overhead.json
+    .venv/bin/python -m benchmarks.overhead --out results/overhead.json
 """
 
 import argparse
@@ -22,6 +22,7 @@ from pathlib import Path
 
 import yaml
 
+from benchmarks.revision import commit
 from flows.prefect_server import prefect_api
 from flows.retrain import run_retraining
 from stillwatch.images.layout import scan_category
@@ -47,7 +48,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="stillwatch-overhead-") as folder:
         rows = _measure(Path(folder), given.runs)
     result = {
-        "commit": _commit(),
+        "commit": commit(),
         "machine": {"cpu": platform.processor(), "cores": len(os.sched_getaffinity(0))},
         "runs": rows,
         "median_overhead_seconds": statistics.median(row["overhead"] for row in rows),
@@ -113,11 +114,6 @@ def _seconds_of(statement: str) -> float:
         subprocess.run([sys.executable, "-c", statement], check=True)
         times.append(time.perf_counter() - started)
     return statistics.median(times)
-
-
-def _commit() -> str:
-    done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
-    return done.stdout.strip()
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from stillwatch.detectors.checks import toy_normals, toy_teacher
 from stillwatch.detectors.patch_distillation import (
@@ -20,7 +21,7 @@ from stillwatch.detectors.uninformed_students import (
     students_loss,
 )
 from stillwatch.errors import DetectorError, SettingsError
-from stillwatch.teachers import images_to_input
+from stillwatch.teachers import Teacher, images_to_input
 from stillwatch.training_data import ImagePool
 
 
@@ -96,9 +97,9 @@ def test_a_patch_teacher_is_the_same_for_every_seed() -> None:
 
 def test_without_a_pretrained_network_the_teacher_is_not_asked() -> None:
     values = {**UninformedStudents.quick, "knowledge_weight": 0, "metric_weight": 1}
-    detector = UninformedStudents.build(toy_teacher(), values)
+    unable = Teacher("unable", "0" * 64, nn.Module, (5,), (0.5,) * 3, (0.25,) * 3)  # no forward
+    detector = UninformedStudents.build(unable, values)
     (batch,) = ImagePool(toy_normals(6), detector.teacher, torch.device("cpu")).batches(6)
-    detector.teacher.forward = None  # type: ignore[assignment]
     phase = detector.phases()[0]
     assert phase.loss(batch).isfinite()
     assert json.loads(phase.shared_as or "")["settings"]["metric_weight"] == 1

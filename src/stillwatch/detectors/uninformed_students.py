@@ -125,9 +125,9 @@ class UninformedStudents(Detector):
 
     def prepare(self, normals: Iterable[Batch]) -> None:
         """Refuse images that a patch does not fit into."""
-        for batch in normals:
-            for size in self.settings.patch_sizes:
-                require_sides(batch.images.shape[2:], size, self.name)
+        sides = next(iter(normals)).images.shape[2:]
+        for size in self.settings.patch_sizes:
+            require_sides(sides, size, self.name)
 
     def phases(self) -> list[Phase]:
         """For each patch size the teacher, which is shared, then all of its students."""
