@@ -27,7 +27,8 @@ from benchmarks.revision import commit
 from flows.prefect_server import prefect_api
 from flows.retrain import run_retraining
 from stillwatch.bundle import Bundle, read_bundle
-from stillwatch.detectors import detector_classes, parse_detector_settings
+from stillwatch.detectors import detector_classes, detector_settings
+from stillwatch.devices import choose_profile
 from stillwatch.evaluation import NORMAL
 from stillwatch.files import write_json
 from stillwatch.images.decode import read_image
@@ -72,9 +73,10 @@ def relevant_settings(settings: Settings, detector: str) -> dict[str, Any]:
     """The settings that a cell's figures depend on, the seed apart."""
     sections = {"images", "split", "calibration", "teacher", "evaluation"}
     values = settings.model_dump(mode="json", include=sections)
-    own = parse_detector_settings(detector, settings.detectors.get(detector, {}))
+    own = detector_settings(detector, settings)
     photographs = settings.training.photographs
     return values | {
+        "profile": choose_profile(settings.training),
         "detector": own.model_dump(mode="json"),
         "method_version": detector_classes()[detector].version,
         "photographs": photographs and str(photographs),

@@ -18,7 +18,7 @@ from flows.mlflow_server import pages_address
 from flows.prefect_server import prefect_api
 from flows.report import CategoryReport, RetrainReport
 from flows.summary import category_report, failure_sentence, full_rows
-from stillwatch.detectors import parse_detector_settings
+from stillwatch.detectors import detector_settings
 from stillwatch.errors import ServerError, StillwatchError, TrackingError, TrainingError
 from stillwatch.settings import Settings, load_settings
 from tasks.detector_result import DetectorResult
@@ -130,7 +130,7 @@ def _requested(settings: Settings, detectors: list[str] | None, seed: int | None
     if detectors:
         retraining = retraining.model_copy(update={"detectors": tuple(detectors)})
     for name in {*retraining.detectors, *settings.detectors}:
-        parse_detector_settings(name, settings.detectors.get(name, {}))
+        detector_settings(name, settings)
     return settings.model_copy(update={"training": training, "retrain": retraining})
 
 

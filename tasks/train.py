@@ -12,7 +12,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from stillwatch.bundle import Bundle, read_bundle, recalibrated
-from stillwatch.detectors import detector_class, parse_detector_settings
+from stillwatch.detectors import detector_class, detector_settings
 from stillwatch.errors import BundleError, TrackingError
 from stillwatch.images.photographs import photographs_digest
 from stillwatch.images.split import PARTS
@@ -127,7 +127,7 @@ def _plan(
 ) -> _Plan:
     version, manifest = category.version, category.manifest
     method = detector_class(detector)
-    values = parse_detector_settings(detector, settings.detectors.get(detector, {}))
+    values = detector_settings(detector, settings)
     weights = find_weights(settings.teacher)
     folder = settings.training.photographs
     identity = fingerprint(

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from stillwatch import training_data
-from stillwatch.detectors.base import Batch, Detector, Phase, warm_up_and_cosine
+from stillwatch.detectors.base import Batch, Detector, Phase, Steps, warm_up_and_cosine
 from stillwatch.detectors.checks import toy_normals, toy_teacher
 from stillwatch.devices import choose_device
 from stillwatch.errors import SettingsError, TrainingError
@@ -120,6 +121,12 @@ def test_a_loss_is_told_how_far_the_phase_has_come() -> None:
     detector = line(epochs=2, batch_size=1)
     run(detector, flat(10, 20), flat(15))
     assert detector.progress == [0.125, 0.375, 1.0, 0.625, 0.875, 1.0]
+
+
+@pytest.mark.parametrize(("steps", "epochs"), [(1, 1), (2, 1), (3, 2), (4, 2)])
+def test_a_length_in_steps_is_rounded_up_to_whole_epochs(steps: int, epochs: int) -> None:
+    phase = replace(line(batch_size=2).phases()[0], epochs=Steps(steps))
+    assert phase.passes(3) == epochs
 
 
 def test_report_of_an_epoch() -> None:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import torch
 
 from stillwatch.errors import SettingsError
+from stillwatch.settings import Profile, TrainingSettings
 
 _MEMORY_SHARE = 0.5
 
@@ -29,6 +30,17 @@ def choose_device(setting: str) -> torch.device:
             "Set it to auto or cpu."
         )
     return device
+
+
+def choose_profile(settings: TrainingSettings) -> Profile:
+    """The profile that ``training.profile`` names; ``auto`` is ``paper`` on a GPU, else ``laptop``.
+
+    Raises:
+        SettingsError: ``auto``, and a GPU is named that this machine does not have.
+    """
+    if settings.profile != "auto":
+        return settings.profile
+    return "paper" if choose_device(settings.device).type == "cuda" else "laptop"
 
 
 def mixed_precision(device: torch.device) -> torch.autocast:

@@ -1,7 +1,8 @@
 """An optimiser that needs fewer steps than Adam for kernels that a normalisation follows."""
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +38,15 @@ class Muon(torch.optim.Optimizer):
                 if parameter.grad is not None:
                     step = _kernel_step if parameter.ndim > 1 else _vector_step
                     step(parameter, parameter.grad, self.state[parameter], group)
+
+
+def muon_or_adam(
+    name: Literal["muon", "adam"], rate: float, **of_adam: Any
+) -> Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]:
+    """Makes the optimiser called ``name``; what else is given goes to Adam."""
+    if name == "muon":
+        return partial(Muon, lr=rate)
+    return partial(torch.optim.Adam, lr=rate, **of_adam)
 
 
 def orthogonalised(matrix: Tensor) -> Tensor:

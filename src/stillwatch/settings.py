@@ -11,6 +11,8 @@ from pydantic import ValidationError as PydanticError
 from stillwatch.errors import SettingsError
 
 Share = Annotated[float, Field(gt=0.0, lt=1.0)]
+Profile = Literal["paper", "laptop"]
+"""What a method's own settings are where nothing else is said."""
 
 
 class Section(BaseModel):
@@ -109,6 +111,11 @@ class TrainingSettings(Section):
     seed: int = Field(0, ge=0, description="seed of initialisation, order and augmentation")
     device: str = Field(
         "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda[:i]"
+    )
+    profile: Literal["auto", "paper", "laptop"] = Field(
+        "auto",
+        description="the methods' own settings where detectors says nothing: paper (as published), "
+        "laptop (what two CPU cores can afford); auto: paper on a GPU, else laptop",
     )
     checkpoint_every: int = Field(5, ge=1, description="epochs between checkpoints")
     photographs: Path | None = Field(

@@ -64,7 +64,7 @@ def train(
         device: where to train.
         checkpoint: folder to resume from and to write to; None: no checkpoints.
         on_epoch: called after every epoch that this call trains.
-        photographs: uint8 (P, 2S, 2S, 3), at least 2, for phases that train on them; None: none.
+        photographs: uint8 (P, 2S, 2S, 3), at least 2, for phases and losses that ask for them.
         shared: folder of the phases that other trainings have trained, too; None: none are kept.
 
     Raises:
@@ -147,30 +147,31 @@ class _Training:
 
     def _run_phase(self, state: PhaseState, index: int, phases: list[Phase]) -> None:
         phase = state.phase
-        train, watched = self.images.photographs if phase.on_photographs else self.images.normals
+        train, watched = self._pools(phase)
+        epochs = phase.passes(len(train))
         if phase.prepare is not None and state.epochs_done == 0:
             self._measure(f"{index}/prepare", phase.prepare, train)
         began, done_before = time.monotonic(), state.epochs_done
-        for epoch in range(state.epochs_done, phase.epochs):
+        for epoch in range(state.epochs_done, epochs):
             self._seed_phase(phase, index, f"{epoch}")
-            train_loss = self._train_epoch(state, epoch, train)
+            train_loss = self._train_epoch(state, epoch, epochs, train)
             self._seed_phase(phase, index, "validation")
             validation_loss = self._validate(state, epoch, watched)
             self._require_finite(phase, epoch, train_loss, validation_loss)
             state.epochs_done = epoch + 1
-            epochs_left = sum(later.epochs for later in phases[index:]) - state.epochs_done
+            epochs_left = sum(map(self._passes, phases[index:])) - state.epochs_done
             seconds_per_epoch = (time.monotonic() - began) / (state.epochs_done - done_before)
             report = EpochReport(
                 phase=phase.name,
                 epoch=epoch,
-                epochs=phase.epochs,
+                epochs=epochs,
                 train_loss=train_loss,
                 validation_loss=validation_loss,
                 seconds=self._seconds(),
                 seconds_left=epochs_left * seconds_per_epoch,
             )
             self.reports.append(report)
-            if state.epochs_done % self.settings.checkpoint_every == 0 or epoch + 1 == phase.epochs:
+            if state.epochs_done % self.settings.checkpoint_every == 0 or epoch + 1 == epochs:
                 self._save(state, index)
             self.on_epoch(report)
         phase.module.load_state_dict(state.kept)
@@ -192,14 +193,20 @@ class _Training:
             phase.module.eval()
             self.kept_epochs[phase.name] = epoch
 
-    def _train_epoch(self, state: PhaseState, epoch: int, images: ImagePool) -> float:
+    def _pools(self, phase: Phase) -> tuple[ImagePool, ImagePool]:
+        return self.images.photographs if phase.on_photographs else self.images.normals
+
+    def _passes(self, phase: Phase) -> int:
+        return phase.passes(len(self._pools(phase)[0]))
+
+    def _train_epoch(self, state: PhaseState, epoch: int, epochs: int, images: ImagePool) -> float:
         phase = state.phase
         phase.module.train()
         total = torch.zeros((), device=self.device)
-        steps = math.ceil(len(images) / phase.batch_size)
+        steps = phase.steps_per_epoch(len(images))
         batches = images.batches(phase.batch_size, torch.randperm(len(images)))
         for step, batch in enumerate(batches, start=epoch * steps):
-            progress = (step + 0.5) / (phase.epochs * steps)
+            progress = (step + 0.5) / (epochs * steps)
             state.set_learning_rate(progress)
             with mixed_precision(self.device):
                 loss = phase.loss(replace(batch, progress=progress))

@@ -32,6 +32,7 @@ class ImagePool:
         images: uint8 (N, S, S, 3).
         teacher: gives the features.
         device: where batches are wanted.
+        photographs: what a batch's ``photographs`` are drawn from.
         enlargement: by which the sides of the images are multiplied in batches.
     """
 
@@ -41,10 +42,12 @@ class ImagePool:
         teacher: Teacher,
         device: torch.device,
         *,
+        photographs: "ImagePool | None" = None,
         enlargement: int = 1,
     ) -> None:
         self.teacher = teacher
         self.device = device
+        self.photographs = photographs
         self.enlargement = enlargement
         # A copy: the store that the images come from is a memory map that must not be written to.
         pixels = torch.tensor(np.asarray(images))
@@ -127,6 +130,14 @@ class ImageBatch:
         """float32 (B, C_l, H/s_l, W/s_l) per level."""
         return self.pool.features(self.rows)
 
+    @property
+    def photographs(self) -> Tensor | None:
+        """float32 (B, 3, 2H, 2W) in [0, 1], drawn anew at each access; None if there are none."""
+        source = self.pool.photographs
+        if source is None:
+            return None
+        return source.images(torch.randint(len(source), (len(self),)))
+
     def __len__(self) -> int:
         return len(self.rows)
 
@@ -154,7 +165,8 @@ class TrainingImages:
         self.pixels = train_images, validation_images
         self._photographs = photographs
         self._make = partial(ImagePool, teacher=teacher, device=device)
-        train, validation = map(self._make, self.pixels)
+        drawn = None if photographs is None else self.photographs[0]
+        train, validation = (self._make(part, photographs=drawn) for part in self.pixels)
         self.normals = train, validation
 
     @cached_property

@@ -40,5 +40,6 @@ def test_method_says_what_it_is(name: str) -> None:
     module = __import__(method.__module__, fromlist=["__doc__"])
     assert re.search("arXiv|IEEE", module.__doc__ or ""), "the docstring names the paper"
     assert method.Settings() == method.Settings.model_validate({}), "every setting has a default"
+    method.Settings.model_validate(dict(method.paper))
     for key, field in method.Settings.model_fields.items():
         assert field.description, f"{key} is not described"

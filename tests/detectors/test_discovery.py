@@ -9,10 +9,13 @@ from stillwatch.detectors import (
     build_detector,
     detector_class,
     detector_classes,
+    detector_settings,
     parse_detector_settings,
 )
 from stillwatch.detectors.checks import toy_teacher
+from stillwatch.detectors.stfpm import STFPM
 from stillwatch.errors import DetectorError, SettingsError
+from stillwatch.settings import Settings
 
 ONE_MORE = """
 from stillwatch.detectors.stfpm import STFPM
@@ -44,6 +47,23 @@ def test_unknown_method_names_the_nearest() -> None:
 def test_unknown_setting_names_the_nearest_and_the_method() -> None:
     with pytest.raises(SettingsError, match=r"detectors\.stfpm.*did you mean 'epochs'"):
         parse_detector_settings("stfpm", {"epoch": 3})
+
+
+@pytest.mark.parametrize(
+    ("training", "own", "epochs"),
+    [
+        ({"profile": "laptop"}, {}, STFPM.Settings().epochs),
+        ({"profile": "paper"}, {}, 100),
+        ({"profile": "paper"}, {"epochs": 7}, 7),
+        ({"device": "cpu"}, {}, STFPM.Settings().epochs),
+    ],
+    ids=["laptop", "paper", "own setting", "auto without a GPU"],
+)
+def test_profile_sets_what_is_left_open(
+    training: dict[str, str], own: dict[str, int], epochs: int
+) -> None:
+    settings = Settings.model_validate({"training": training, "detectors": {"stfpm": own}})
+    assert detector_settings("stfpm", settings).model_dump()["epochs"] == epochs
 
 
 def test_setting_out_of_range_is_refused() -> None:

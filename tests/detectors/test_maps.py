@@ -10,6 +10,7 @@ from stillwatch.detectors.maps import (
     flattened_cosine_loss,
     gaussian_smooth,
     normalised_distance,
+    position_cosine_loss,
     resize_maps,
     with_mined_gradient,
 )
@@ -51,6 +52,13 @@ def test_flattened_loss_is_the_mean_over_images_and_the_sum_over_levels() -> Non
     one = torch.tensor([[1.0, 0], [0, 1]])[:, :, None, None]
     other = torch.tensor([[1.0, 0], [1, 0]])[:, :, None, None]
     torch.testing.assert_close(flattened_cosine_loss([one, one], [other, one]), torch.tensor(0.5))
+
+
+def test_position_loss_takes_each_position_as_a_vector() -> None:
+    # Level 1: distances 0 and 1; level 2: orthogonal.
+    teacher = [positions((1, 0), (0, 3)), positions((1, 0))]
+    student = [positions((1, 0), (3, 0)), positions((0, 1))]
+    torch.testing.assert_close(position_cosine_loss(teacher, student), torch.tensor(0.5 + 1))
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (40, 24), (7, 5), (1, 3)])

@@ -38,6 +38,15 @@ def test_loss_compares_flattened_maps() -> None:
         np.testing.assert_allclose(phase.loss(batch).item(), expected, rtol=1e-5)
 
 
+def test_loss_compares_positions_where_that_is_asked_for() -> None:
+    detector = ReverseDistillation.build(toy_teacher(), {"loss": "per_position"})
+    (batch,) = ImagePool(toy_normals(3), detector.teacher, torch.device("cpu")).batches(3)
+    (phase,) = detector.phases()
+    with torch.no_grad():
+        expected = sum(level.mean() for level in distances(detector, batch.images))
+        np.testing.assert_allclose(phase.loss(batch).item(), float(expected), rtol=1e-3)
+
+
 def distances(detector: ReverseDistillation, images: torch.Tensor) -> list[torch.Tensor]:
     """1 - cos of each level, (B, h, w) in float64."""
     taught = detector.teacher(images)
@@ -129,10 +138,8 @@ def test_teachers_signed_features_can_be_rebuilt() -> None:
 
 
 def test_authors_recipe() -> None:
-    authors = {"optimizer": "adam", "learning_rate": 0.005, "batch_size": 16, "epochs": 200}
-    detector = ReverseDistillation.build(
-        toy_teacher(), authors | {"easy_share": 0, "relative": False}
-    )
+    detector = ReverseDistillation.build(toy_teacher(), ReverseDistillation.paper)
+    assert (detector.settings.easy_share, detector.settings.relative) == (0, False)
     (phase,) = detector.phases()
     optimizer = phase.optimizer(phase.module.parameters())
     assert isinstance(optimizer, torch.optim.Adam)

@@ -48,8 +48,7 @@ def test_map_is_the_product_at_a_quarter_of_the_size_without_smoothing() -> None
 
 
 def test_authors_recipe() -> None:
-    authors = {"optimizer": "sgd", "learning_rate": 0.4, "batch_size": 32, "epochs": 100}
-    (phase,) = STFPM.build(toy_teacher(), authors).phases()
+    (phase,) = STFPM.build(toy_teacher(), STFPM.paper).phases()
     optimizer = phase.optimizer(phase.module.parameters())
     assert isinstance(optimizer, torch.optim.SGD)
     (group,) = optimizer.param_groups

@@ -8,8 +8,9 @@ from functools import cache
 from typing import Any
 
 from stillwatch.detectors.base import Detector
+from stillwatch.devices import choose_profile
 from stillwatch.errors import DetectorError
-from stillwatch.settings import Section, parse_section, unknown_name
+from stillwatch.settings import Profile, Section, Settings, parse_section, unknown_name
 from stillwatch.teachers import Teacher
 
 
@@ -37,14 +38,29 @@ def detector_class(name: str) -> type[Detector]:
     return classes[name]
 
 
-def parse_detector_settings(name: str, values: Mapping[str, Any]) -> Section:
-    """A method's settings from what ``params.yaml`` says about it.
+def parse_detector_settings(
+    name: str, values: Mapping[str, Any], profile: Profile = "laptop"
+) -> Section:
+    """A method's settings: those of ``profile``, but for what ``values`` says.
 
     Raises:
         DetectorError: no such method.
         SettingsError: an unknown key or a value out of range.
     """
-    return parse_section(detector_class(name).Settings, dict(values), where=f"detectors.{name}")
+    method = detector_class(name)
+    published = method.paper if profile == "paper" else {}
+    return parse_section(method.Settings, {**published, **values}, where=f"detectors.{name}")
+
+
+def detector_settings(name: str, settings: Settings) -> Section:
+    """A method's settings from what ``params.yaml`` says about it, in this machine's profile.
+
+    Raises:
+        DetectorError: no such method.
+        SettingsError: an unknown key, a value out of range, or a GPU that is not there.
+    """
+    own = settings.detectors.get(name, {})
+    return parse_detector_settings(name, own, choose_profile(settings.training))
 
 
 def build_detector(

@@ -34,7 +34,7 @@ _CODE = 32
 
 
 class AutoencoderSettings(Section):
-    """The authors': epochs 200, batch_size 128 (of crops), learning_rate 0.0002."""
+    """The authors' batch_size, 128, is of crops."""
 
     epochs: int = Field(60, ge=1, description="passes over the training normals")
     batch_size: int = Field(8, ge=1, description="images per step, at most")
@@ -49,6 +49,7 @@ class Autoencoder(Detector):
     version = 1
     Settings = AutoencoderSettings
     quick: ClassVar = {"epochs": 20, "batch_size": 2, "learning_rate": 0.005}
+    paper: ClassVar = {"epochs": 200, "learning_rate": 0.0002}
     distils = False
 
     settings: AutoencoderSettings

@@ -35,6 +35,14 @@ class Batch(Protocol):
         """
         ...
 
+    @property
+    def photographs(self) -> Tensor | None:
+        """As many random photographs, float32 (B, 3, 2H, 2W) in [0, 1]; None if none were given.
+
+        They are drawn with torch's global random generator, anew at each access.
+        """
+        ...
+
 
 def constant(_progress: float) -> float:
     """A learning-rate schedule that changes nothing."""
@@ -50,6 +58,13 @@ def warm_up_and_cosine(progress: float) -> float:
 
 
 @dataclass(frozen=True)
+class Steps:
+    """A length in steps of the optimiser, whatever the number of images."""
+
+    count: int
+
+
+@dataclass(frozen=True)
 class Phase:
     """One stage of a training: what is trained, with which loss, optimiser and length."""
 
@@ -61,7 +76,8 @@ class Phase:
     It may draw from torch's global random generator, which is seeded anew in every epoch."""
     optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
     """All that it remembers between steps is tensors."""
-    epochs: int
+    epochs: int | Steps
+    """Passes over its images; a length in steps is rounded up to whole passes."""
     batch_size: int
     """Upper limit; an epoch is divided into batches of equal size, to within one image."""
     schedule: Callable[[float], float] = constant
@@ -80,6 +96,16 @@ class Phase:
     its images and the teacher. Its weights are kept for other trainings, of other categories and
     seeds, too; the module's weights before it must not depend on the seed."""
 
+    def steps_per_epoch(self, images: int) -> int:
+        """Batches that ``images`` images are divided into."""
+        return math.ceil(images / self.batch_size)
+
+    def passes(self, images: int) -> int:
+        """Epochs over ``images`` images."""
+        if isinstance(self.epochs, int):
+            return self.epochs
+        return math.ceil(self.epochs.count / self.steps_per_epoch(images))
+
 
 class Detector(nn.Module, ABC):
     """A teacher-student method that turns images into raw anomaly maps.
@@ -96,7 +122,10 @@ class Detector(nn.Module, ABC):
     version: ClassVar[int]
     """Raised whenever the code changes what training or scoring gives; part of the fingerprint."""
     Settings: ClassVar[type[Section]]
-    """The method's own settings; their defaults are affordable on two CPU cores."""
+    """The method's own settings; their defaults, the profile ``laptop``, are what two CPU cores can
+    afford."""
+    paper: ClassVar[Mapping[str, Any]] = {}
+    """The profile ``paper``: what was published, where it differs from the defaults."""
     quick: ClassVar[Mapping[str, Any]]
     """Settings under which it learns a toy set of a dozen small images in seconds."""
     distils: ClassVar[bool] = True

@@ -25,6 +25,8 @@ from stillwatch.training import EpochReport, train
 
 SIDE = 64
 """Of the toy images, in pixels."""
+NORMALS = 12
+"""That are trained on."""
 GPU_TOLERANCE = 0.1
 """By how much scores of two trainings on a GPU may differ, relative to the largest: its sums are
 not always added in the same order."""
@@ -39,7 +41,7 @@ class Trial:
 
     @cached_property
     def trained(self) -> Detector:
-        """The method, trained on ``toy_normals(12)``."""
+        """The method, trained on ``toy_normals(NORMALS)``."""
         return self.train()
 
     def untrained(self, seed: int = 0) -> Detector:
@@ -57,7 +59,7 @@ class Trial:
         detector = self.untrained(seed)
         train(
             detector,
-            train_images=toy_normals(12),
+            train_images=toy_normals(NORMALS),
             validation_images=toy_normals(3, first=100),
             settings=TrainingSettings(seed=seed, checkpoint_every=1),
             device=self.device,
@@ -180,7 +182,7 @@ def check_defects(trial: Trial) -> None:
 
 def check_resume(trial: Trial) -> None:
     """Stopped half-way or between two phases and started again, it ends with the same weights."""
-    ends = list(accumulate(phase.epochs for phase in trial.untrained().phases()))
+    ends = list(accumulate(phase.passes(NORMALS) for phase in trial.untrained().phases()))
     for stop in sorted({ends[-1] // 2, *ends[:-1]}) if ends else ():
         with tempfile.TemporaryDirectory() as folder:
             _train_until(trial, Path(folder), stop)

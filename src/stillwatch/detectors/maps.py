@@ -38,6 +38,13 @@ def flattened_cosine_loss(teacher: Iterable[Tensor], student: Iterable[Tensor]) 
     ).sum()
 
 
+def position_cosine_loss(teacher: Iterable[Tensor], student: Iterable[Tensor]) -> Tensor:
+    """Sum over levels of the mean over batch and positions of 1 - cos of the channel vectors."""
+    return torch.stack(
+        [cosine_distance(a, b).mean() for a, b in zip(teacher, student, strict=True)]
+    ).sum()
+
+
 def with_mined_gradient(teacher: Tensor, student: Tensor, easy_share: float) -> Tensor:
     """``student`` with a tenth of the gradient at the positions where it is most like the teacher.
 
@@ -56,6 +63,17 @@ def with_mined_gradient(teacher: Tensor, student: Tensor, easy_share: float) -> 
     distances = cosine_distance(teacher, values)
     easy = distances <= distances.flatten().kthvalue(easy_count).values
     return values + torch.where(easy, _EASY_GRADIENT, 1.0)[:, None] * (student - values)
+
+
+def joined_neighbourhoods(fine: Tensor, coarse: Tensor) -> Tensor:
+    """Both levels averaged over 3×3 neighbourhoods, the coarser one resized to the finer, joined.
+
+    Roth et al., "PatchCore", CVPR 2022, section 3.1: (B, C, h, w) and (B, D, h', w') to
+    (B, C + D, h, w).
+    """
+    fine, coarse = (F.avg_pool2d(level, 3, stride=1, padding=1) for level in (fine, coarse))
+    coarse = F.interpolate(coarse, fine.shape[2:], mode="bilinear", align_corners=False)
+    return torch.cat([fine, coarse], dim=1)
 
 
 def resize_maps(maps: Tensor, size: Sequence[int], *, align_corners: bool) -> Tensor:

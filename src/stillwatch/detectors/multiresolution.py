@@ -27,8 +27,9 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from stillwatch.detectors.base import Batch, Detector, Phase
+from stillwatch.detectors.base import Batch, Detector, Phase, constant, warm_up_and_cosine
 from stillwatch.detectors.maps import SIGMA, cosine_distance, gaussian_smooth, resize_maps
+from stillwatch.optimizers import muon_or_adam
 from stillwatch.settings import Section
 from stillwatch.teachers import STRIDES, Teacher
 
@@ -38,11 +39,14 @@ _VGG_16 = ((64, 64), (128, 128), (256,) * 3, (512,) * 3, (512,) * 3)
 
 
 class MultiresolutionSettings(Section):
-    """The authors': batch_size 64, epochs 601, images.size 128, a VGG-16 source."""
+    """The defaults are ours. The authors also have images.size 128 and a VGG-16 source."""
 
     epochs: int = Field(40, ge=1, description="passes over the training normals")
     batch_size: int = Field(8, ge=1, description="images per step, at most")
-    learning_rate: float = Field(0.001, gt=0, lt=1, description="rate of Adam")
+    optimizer: Literal["muon", "adam"] = Field(
+        "muon", description="muon with warm-up and decay, or the authors' adam at a constant rate"
+    )
+    learning_rate: float = Field(0.03, gt=0, lt=1, description="highest rate of the optimizer")
     cloner: Literal["compact", "equal"] = Field(
         "compact", description="16 channels wherever nothing is compared, or the source's widths"
     )
@@ -54,7 +58,13 @@ class Multiresolution(Detector):
     name = "multiresolution"
     version = 1
     Settings = MultiresolutionSettings
-    quick: ClassVar = {"epochs": 20, "batch_size": 4, "learning_rate": 0.01}
+    quick: ClassVar = {"epochs": 10, "batch_size": 3}
+    paper: ClassVar = {
+        "epochs": 601,
+        "batch_size": 64,
+        "optimizer": "adam",
+        "learning_rate": 0.001,
+    }
 
     settings: MultiresolutionSettings
     balance: Tensor
@@ -89,9 +99,10 @@ class Multiresolution(Detector):
                 name="cloner",
                 module=self.cloner,
                 loss=lambda batch: self._loss(batch.features, batch.images).mean(),
-                optimizer=lambda ps: torch.optim.Adam(ps, lr=self.settings.learning_rate),
+                optimizer=muon_or_adam(self.settings.optimizer, self.settings.learning_rate),
                 epochs=self.settings.epochs,
                 batch_size=self.settings.batch_size,
+                schedule=warm_up_and_cosine if self.settings.optimizer == "muon" else constant,
             )
         ]
 

@@ -23,11 +23,15 @@ from typing import Any, ClassVar
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
 
 from stillwatch.detectors.base import Batch, Detector, Phase
 from stillwatch.detectors.coreset import greedy_coreset
-from stillwatch.detectors.maps import SIGMA, gaussian_smooth, resize_maps
+from stillwatch.detectors.maps import (
+    SIGMA,
+    gaussian_smooth,
+    joined_neighbourhoods,
+    resize_maps,
+)
 from stillwatch.settings import Section
 from stillwatch.teachers import Teacher
 
@@ -37,7 +41,7 @@ _QUERIES = 4096
 
 
 class PatchCoreSettings(Section):
-    """The authors': coreset 0.25, 0.1 or 0.01."""
+    """The authors' coresets: 0.25, 0.1 and 0.01."""
 
     coreset: float = Field(0.01, gt=0, le=1, description="share of the patches that is remembered")
     neighbours: int = Field(
@@ -52,6 +56,7 @@ class PatchCore(Detector):
     version = 1
     Settings = PatchCoreSettings
     quick: ClassVar = {"coreset": 0.2}
+    paper: ClassVar = {"coreset": 0.1}
     distils = False
 
     settings: PatchCoreSettings
@@ -124,9 +129,7 @@ class PatchCore(Detector):
 
 def _patches(features: list[Tensor]) -> Tensor:
     """Averaged neighbourhoods of the levels, joined: (B, h, w, C) at the finer level's size."""
-    fine, coarse = (F.avg_pool2d(level, 3, stride=1, padding=1) for level in features[_LEVELS])
-    coarse = F.interpolate(coarse, fine.shape[2:], mode="bilinear", align_corners=False)
-    return torch.cat([fine, coarse], dim=1).permute(0, 2, 3, 1)
+    return joined_neighbourhoods(*features[_LEVELS]).permute(0, 2, 3, 1)
 
 
 def _projected(patches: Tensor) -> Tensor:

@@ -7,19 +7,19 @@ MVTec AD with a Wide-ResNet-50-2 teacher, mean of the 15 categories: pixel AUROC
 in the paper (and image AUROC 98.5, quoted from memory); image AUROC 98.5 and pixel AUROC 96.9 in
 anomalib's port.
 
-As in the authors' code, the loss compares whole flattened maps, where the paper writes single
-positions. For ResNet teachers the layers are the authors' as well. Our own, so that two CPU cores
-reach in tens of epochs what the authors' recipe takes hundreds for: unless ``optimizer`` is
-``adam``, Muon in small batches with warm-up and cosine decay; and for other teachers a narrow
-decoder, its widths the teacher's channel counts rounded up to a power of two, with a linear layer
-on top of each level, and an embedding a quarter as wide as its deepest level. A few hundred normals
-teach a wider one to rebuild anomalies, too; against the same, positions that are rebuilt well
-already get a tenth of the gradient (``easy_share``). In the map (``relative``), each level's
-distances are divided by the square root of their median in the same image: a part in an unseen
-pose, or in other light, is rebuilt a little worse everywhere, a defect in its own place. No image
-is forgiven more than the largest median of the validation normals, so that what is wrong everywhere
-stays visible. The levels are then added in units of their standard deviations on those normals, so
-that the noisiest does not drown the others.
+As in the authors' code, the loss compares whole flattened maps, where the paper (equations 1 and 2)
+writes single positions; ``loss`` chooses. For ResNet teachers the layers are the authors' as well.
+Our own, so that two CPU cores reach in tens of epochs what the authors' recipe takes hundreds for:
+unless ``optimizer`` is ``adam``, Muon in small batches with warm-up and cosine decay; and for other
+teachers a narrow decoder, its widths the teacher's channel counts rounded up to a power of two,
+with a linear layer on top of each level, and an embedding a quarter as wide as its deepest level. A
+few hundred normals teach a wider one to rebuild anomalies, too; against the same, positions that
+are rebuilt well already get a tenth of the gradient (``easy_share``). In the map (``relative``),
+each level's distances are divided by the square root of their median in the same image: a part in
+an unseen pose, or in other light, is rebuilt a little worse everywhere, a defect in its own place.
+No image is forgiven more than the largest median of the validation normals, so that what is wrong
+everywhere stays visible. The levels are then added in units of their standard deviations on those
+normals, so that the noisiest does not drown the others.
 """
 
 from collections.abc import Iterable
@@ -36,10 +36,11 @@ from stillwatch.detectors.maps import (
     cosine_distance,
     flattened_cosine_loss,
     gaussian_smooth,
+    position_cosine_loss,
     resize_maps,
     with_mined_gradient,
 )
-from stillwatch.optimizers import Muon
+from stillwatch.optimizers import muon_or_adam
 from stillwatch.settings import Section
 from stillwatch.teachers import Teacher
 
@@ -52,11 +53,7 @@ _Resolution = Literal["halved", "kept", "doubled"]
 
 
 class ReverseDistillationSettings(Section):
-    """The defaults are ours.
-
-    The authors': optimizer adam, learning_rate 0.005, batch_size 16, epochs 200, easy_share 0,
-    relative false.
-    """
+    """The defaults are ours."""
 
     epochs: int = Field(60, ge=1, description="passes over the training normals")
     batch_size: int = Field(8, ge=1, description="images per step, at most")
@@ -64,6 +61,9 @@ class ReverseDistillationSettings(Section):
         "muon", description="muon with warm-up and decay, or the authors' adam at a constant rate"
     )
     learning_rate: float = Field(0.03, gt=0, lt=1, description="highest rate of the optimizer")
+    loss: Literal["flattened", "per_position"] = Field(
+        "flattened", description="cosine of whole maps, as released, or of positions, as printed"
+    )
     easy_share: float = Field(
         0.9, ge=0, lt=1, description="share of the positions that get a tenth of the gradient"
     )
@@ -79,6 +79,14 @@ class ReverseDistillation(Detector):
     version = 3
     Settings = ReverseDistillationSettings
     quick: ClassVar = {"epochs": 10, "batch_size": 3, "learning_rate": 0.08}
+    paper: ClassVar = {
+        "epochs": 200,
+        "batch_size": 16,
+        "optimizer": "adam",
+        "learning_rate": 0.005,
+        "easy_share": 0.0,
+        "relative": False,
+    }
 
     settings: ReverseDistillationSettings
     largest_medians: Tensor
@@ -98,7 +106,9 @@ class ReverseDistillation(Detector):
                 name="decoder",
                 module=self.student,
                 loss=self._loss,
-                optimizer=self._optimizer,
+                optimizer=muon_or_adam(
+                    self.settings.optimizer, self.settings.learning_rate, betas=(0.5, 0.999)
+                ),
                 epochs=self.settings.epochs,
                 batch_size=self.settings.batch_size,
                 schedule=warm_up_and_cosine if self.settings.optimizer == "muon" else constant,
@@ -149,13 +159,10 @@ class ReverseDistillation(Detector):
             with_mined_gradient(taught, made, share)
             for taught, made in zip(batch.features, self.student(batch.features), strict=True)
         ]
-        return flattened_cosine_loss(batch.features, rebuilt)
-
-    def _optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        rate = self.settings.learning_rate
-        if self.settings.optimizer == "muon":
-            return Muon(parameters, lr=rate)
-        return torch.optim.Adam(parameters, lr=rate, betas=(0.5, 0.999))
+        flattened = self.settings.loss == "flattened"
+        return (flattened_cosine_loss if flattened else position_cosine_loss)(
+            batch.features, rebuilt
+        )
 
 
 def _medians(maps: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ from stillwatch.teachers import Teacher
 
 
 class STFPMSettings(Section):
-    """The authors': optimizer sgd, learning_rate 0.4, batch_size 32, epochs 100."""
+    """The defaults are ours."""
 
     epochs: int = Field(16, ge=1, description="passes over the training normals")
     batch_size: int = Field(8, ge=1, description="images per step, at most")
@@ -44,6 +44,7 @@ class STFPM(Detector):
     version = 1
     Settings = STFPMSettings
     quick: ClassVar = {"epochs": 10, "batch_size": 3}
+    paper: ClassVar = {"epochs": 100, "batch_size": 32, "optimizer": "sgd", "learning_rate": 0.4}
 
     settings: STFPMSettings
 

@@ -30,7 +30,7 @@ import torch
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
-from stillwatch.detectors.base import Batch, Detector, Phase, constant, warm_up_and_cosine
+from stillwatch.detectors.base import Batch, Detector, Phase, Steps, constant, warm_up_and_cosine
 from stillwatch.detectors.maps import resize_maps
 from stillwatch.detectors.patch_distillation import (
     PatchTeacher,
@@ -50,7 +50,7 @@ from stillwatch.detectors.patch_networks import (
     require_sides,
 )
 from stillwatch.detectors.standardisation import Standardisation
-from stillwatch.optimizers import Muon
+from stillwatch.optimizers import muon_or_adam
 from stillwatch.settings import Section
 from stillwatch.teachers import Teacher
 
@@ -59,11 +59,7 @@ _WEIGHT_DECAY = 1e-5
 
 
 class UninformedStudentsSettings(Section):
-    """The defaults are ours.
-
-    The authors': patch_sizes [17, 33, 65], stride 1, epochs 100, batch_size 1, window null,
-    optimizer adam, learning_rate 0.0001 (0.0002 for the teacher, over 50,000 steps).
-    """
+    """The defaults are ours."""
 
     patch_sizes: tuple[PatchSize, ...] = Field(
         (65,), min_length=1, description="17, 33, 65: each has its teacher and its students"
@@ -79,8 +75,9 @@ class UninformedStudentsSettings(Section):
         "muon", description="muon with warm-up and decay, or the authors' adam at a constant rate"
     )
     learning_rate: float = Field(0.03, gt=0, lt=1, description="highest rate of the optimizer")
-    teacher_epochs: int = Field(50, ge=1, description="passes of the patch teacher")
+    teacher_steps: int = Field(400, ge=1, description="of the patch teacher's optimizer")
     teacher_batch_size: int = Field(64, ge=2, description="patches per step of the teacher")
+    teacher_learning_rate: float = Field(0.03, gt=0, lt=1, description="highest, of the teacher")
     knowledge_weight: float = Field(1.0, ge=0, description="of L_k; 0: no pretrained network")
     metric_weight: float = Field(0.0, ge=0, description="of L_m")
     compactness_weight: float = Field(1.0, ge=0, description="of L_c")
@@ -105,8 +102,19 @@ class UninformedStudents(Detector):
         "epochs": 2,
         "batch_size": 4,
         "window": 5,
-        "teacher_epochs": 2,
+        "teacher_steps": 2,
         "teacher_batch_size": 12,
+    }
+    paper: ClassVar = {
+        "patch_sizes": (17, 33, 65),
+        "stride": 1,
+        "epochs": 100,
+        "batch_size": 1,
+        "window": None,
+        "optimizer": "adam",
+        "learning_rate": 0.0001,
+        "teacher_steps": 50_000,
+        "teacher_learning_rate": 0.0002,
     }
     uses_photographs = True
 
@@ -168,9 +176,9 @@ class UninformedStudents(Detector):
                 mode="json",
                 include={
                     "optimizer",
-                    "learning_rate",
-                    "teacher_epochs",
+                    "teacher_steps",
                     "teacher_batch_size",
+                    "teacher_learning_rate",
                     "knowledge_weight",
                     "metric_weight",
                     "compactness_weight",
@@ -181,8 +189,8 @@ class UninformedStudents(Detector):
             name=f"patch teacher {teacher.network.patch_size}",
             module=teacher,
             loss=lambda batch: self._teacher_loss(teacher, batch),
-            optimizer=self._optimizer,
-            epochs=settings.teacher_epochs,
+            optimizer=self._optimizer(settings.teacher_learning_rate),
+            epochs=Steps(settings.teacher_steps),
             batch_size=settings.teacher_batch_size,
             schedule=self._schedule(),
             keeps_best_epoch=False,
@@ -196,7 +204,7 @@ class UninformedStudents(Detector):
             name=f"students {network.patch_size}",
             module=scale.students,
             loss=lambda batch: self._students_loss(scale, batch.images),
-            optimizer=self._optimizer,
+            optimizer=self._optimizer(settings.learning_rate),
             epochs=settings.epochs,
             batch_size=settings.batch_size,
             schedule=self._schedule(),
@@ -234,11 +242,8 @@ class UninformedStudents(Detector):
     def _scales(self) -> "list[_Scale]":
         return cast("list[_Scale]", list(self.scales))
 
-    def _optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        rate = self.settings.learning_rate
-        if self.settings.optimizer == "muon":
-            return Muon(parameters, lr=rate)
-        return torch.optim.Adam(parameters, lr=rate, weight_decay=_WEIGHT_DECAY)
+    def _optimizer(self, rate: float) -> Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]:
+        return muon_or_adam(self.settings.optimizer, rate, weight_decay=_WEIGHT_DECAY)
 
     def _schedule(self) -> Callable[[float], float]:
         return warm_up_and_cosine if self.settings.optimizer == "muon" else constant

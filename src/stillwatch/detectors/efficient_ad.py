@@ -1,0 +1,329 @@
+"""EfficientAD: a small patch teacher, a student that imitates it on normals, and an autoencoder.
+
+Batzner, Heckler, König, "EfficientAD: Accurate Visual Anomaly Detection at Millisecond-Level
+Latencies", WACV 2024, arXiv 2303.14535, section 3 and appendix A.
+
+With T the teacher's standardised output, A the autoencoder's, S and S' the two halves of the
+student's, I a normal, I' the same in other light, P a photograph, and squares averaged over
+channels and positions,
+
+    L = mean of the largest thousandth of (T(I) - S(I))^2 + (S(P))^2
+        + (T(I') - A(I'))^2 + (A(I') - S'(I'))^2
+    map = q((T - S)^2) / 2 + q((A - S')^2) / 2,    q(m) = 0.1 (m - q_a) / (q_b - q_a)
+
+where q_a and q_b are the 0.9 and the 0.995 quantile of a map's values on the validation normals.
+The term with P is left out where no photographs are given (``training.photographs``).
+
+The teacher imitates the features, at strides 8 and 16 and twice the image's size, of a pretrained
+network, as PatchCore joins them; it is taught on the photographs and then kept for all categories,
+or, without them, on the category's own normals. The authors took 60,000 steps over ImageNet and a
+Wide-ResNet-101, 384 channels wide; here the teacher has as many channels as the features, at most
+384.
+
+MVTec AD, mean of the 15 categories, as the paper reports it: image AUROC 0.988 (S) and 0.991 (M).
+Our own by default, for two CPU cores: networks half as wide as PDN-S, trained on random windows in
+larger batches at a higher rate, for some hundred steps where the authors take 70,000.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from typing import ClassVar
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from stillwatch.detectors.base import Batch, Detector, Phase, Steps
+from stillwatch.detectors.description_networks import (
+    RECEPTIVE_FIELD,
+    STRIDE,
+    GlobalAutoencoder,
+    Size,
+    description_network,
+    luminance,
+)
+from stillwatch.detectors.maps import joined_neighbourhoods, resize_maps
+from stillwatch.detectors.patch_networks import require_sides
+from stillwatch.detectors.standardisation import Standardisation
+from stillwatch.settings import Section
+from stillwatch.teachers import Teacher
+
+_MOST_CHANNELS = 384
+_HARD_SHARE = 0.001
+_QUANTILES = (0.9, 0.995)
+_MEASURED_BATCHES = 8
+"""Of photographs, for the spread of the pretrained features."""
+_GREY_SHARE = {"teacher": 0.1, "penalty": 0.3}
+_LIGHT = (0.8, 1.2)
+_WEIGHT_DECAY = 1e-5
+
+
+def drop_at_the_end(progress: float) -> float:
+    """The authors' schedule: a tenth of the rate over the last twentieth of the training."""
+    return 1.0 if progress < 0.95 else 0.1
+
+
+class EfficientADSettings(Section):
+    """The defaults are ours."""
+
+    network: Size = Field("tiny", description="small (PDN-S), medium (PDN-M), tiny (narrower)")
+    steps: int = Field(300, ge=1, description="of the optimizer, for student and autoencoder")
+    batch_size: int = Field(4, ge=1, description="images per step, at most")
+    window: int | None = Field(
+        128,
+        ge=RECEPTIVE_FIELD,
+        multiple_of=STRIDE,
+        description="side, in pixels, of an image's random part; null: all of it",
+    )
+    learning_rate: float = Field(0.002, gt=0, lt=1, description="of Adam, until it drops late")
+    teacher_steps: int = Field(300, ge=1, description="of the patch teacher's optimizer")
+    teacher_batch_size: int = Field(8, ge=1, description="images per step of the teacher, at most")
+
+
+class EfficientAD(Detector):
+    """Student-teacher and student-autoencoder differences of patch description networks."""
+
+    name = "efficient_ad"
+    version = 1
+    Settings = EfficientADSettings
+    quick: ClassVar = {
+        "steps": 60,
+        "batch_size": 1,
+        "window": None,
+        "learning_rate": 0.004,
+        "teacher_steps": 4,
+        "teacher_batch_size": 6,
+    }
+    paper: ClassVar = {
+        "network": "small",
+        "steps": 70_000,
+        "batch_size": 1,
+        "window": None,
+        "learning_rate": 0.0001,
+        "teacher_steps": 60_000,
+        "teacher_batch_size": 16,
+    }
+    uses_photographs = True
+
+    settings: EfficientADSettings
+    quantiles: Tensor
+
+    def __init__(self, teacher: Teacher, settings: EfficientADSettings) -> None:
+        super().__init__(teacher, settings)
+        channels = min(_MOST_CHANNELS, sum(teacher.channels[-2:]))
+        self.patch_teacher = _PatchTeacher(settings.network, channels)
+        self.target = Standardisation(channels)
+        self.trained = nn.ModuleDict(
+            {
+                "student": description_network(settings.network, 2 * channels),
+                "autoencoder": GlobalAutoencoder(channels),
+            }
+        )
+        self.register_buffer("quantiles", torch.tensor([[0.0, 1.0], [0.0, 1.0]]))
+
+    @classmethod
+    def teacher_strides(cls, teacher_name: str) -> tuple[int, ...]:
+        """The levels that PatchCore joins."""
+        return (8, 16)
+
+    def prepare(self, normals: Iterable[Batch]) -> None:
+        """Refuse images that a patch does not fit into."""
+        for batch in islice(normals, 1):
+            require_sides(batch.images.shape[2:], RECEPTIVE_FIELD, self.name)
+
+    def phases(self) -> list[Phase]:
+        """The patch teacher, which is shared; then student and autoencoder together."""
+        settings = self.settings
+        taught_as = settings.model_dump(mode="json", exclude={"steps", "batch_size"})
+        return [
+            Phase(
+                name=f"patch teacher {settings.network}",
+                module=self.patch_teacher,
+                loss=self._teacher_loss,
+                optimizer=self._optimizer,
+                epochs=Steps(settings.teacher_steps),
+                batch_size=settings.teacher_batch_size,
+                schedule=drop_at_the_end,
+                keeps_best_epoch=False,
+                prepare=lambda photographs: self.patch_teacher.features.measure(
+                    self._pretrained(batch.images)
+                    for batch in islice(photographs, _MEASURED_BATCHES)
+                ),
+                on_photographs=True,
+                shared_as=json.dumps({"version": self.version, **taught_as}, sort_keys=True),
+            ),
+            Phase(
+                name="student and autoencoder",
+                module=self.trained,
+                loss=self._loss,
+                optimizer=self._optimizer,
+                epochs=Steps(settings.steps),
+                batch_size=settings.batch_size,
+                schedule=drop_at_the_end,
+                keeps_best_epoch=False,
+                prepare=lambda normals: self.target.measure(
+                    self.patch_teacher(batch.images) for batch in normals
+                ),
+            ),
+        ]
+
+    def finalize(self, validation_normals: Iterable[Batch]) -> None:
+        """Measure the quantiles of both maps on normals."""
+        batches = [self._distances(batch.images) for batch in validation_normals]
+        for index, maps in enumerate(zip(*batches, strict=True)):
+            values = torch.cat([part.flatten() for part in maps]).cpu().numpy()
+            self.quantiles[index] = torch.from_numpy(np.quantile(values, _QUANTILES))
+
+    def anomaly_map(self, images: Tensor) -> Tensor:
+        """Both maps, normalised by their quantiles, averaged.
+
+        Args:
+            images: float32 (B, 3, H, W) in [0, 1]; sides are multiples of 4.
+
+        Returns:
+            float32 (B, H, W), of either sign.
+        """
+        normalised = [
+            quantile_normalised(maps, low, high)
+            for maps, (low, high) in zip(self._distances(images), self.quantiles, strict=True)
+        ]
+        mean = torch.stack(normalised).mean(dim=0)
+        return resize_maps(mean, images.shape[2:], align_corners=False)
+
+    def _distances(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """(T - S)^2 and (A - S')^2, averaged over channels: (B, H/4, W/4) each."""
+        parts = []
+        # One image at a time: full-size activations of a batch would fill the memory.
+        for image in torch.split(images, 1):
+            taught = self.target(self.patch_teacher(image))
+            first, second = self.trained["student"](image).chunk(2, dim=1)
+            rebuilt = self.trained["autoencoder"](image, taught.shape[2:])
+            differences = torch.stack([taught - first, rebuilt - second])
+            parts.append(differences.square().mean(dim=2))
+        student, autoencoder = torch.cat(parts, dim=1)
+        return student, autoencoder
+
+    def _pretrained(self, images: Tensor) -> Tensor:
+        """The features that the patch teacher imitates, (B, C, H/8, W/8)."""
+        return fewer_channels(joined_neighbourhoods(*self.teacher(images)[-2:]), _MOST_CHANNELS)
+
+    def _teacher_loss(self, batch: Batch) -> Tensor:
+        images = greyed(batch.images, _GREY_SHARE["teacher"])
+        window = self.settings.window
+        part = random_window(images.shape[2:], 2 * window if window else None)
+        images = images[..., *part]
+        with torch.no_grad():
+            wanted = self.patch_teacher.features(self._pretrained(images))
+        given = self.patch_teacher(F.avg_pool2d(images, 2))
+        return _mean_square(given - wanted)
+
+    def _loss(self, batch: Batch) -> Tensor:
+        student, autoencoder = self.trained["student"], self.trained["autoencoder"]
+        whole = batch.images
+        part = random_window(whole.shape[2:], self.settings.window)
+        images = whole[..., *part]
+        with torch.no_grad():
+            taught = self.target(self.patch_teacher(images))
+        loss = hard_feature_loss(taught, student(images).chunk(2, dim=1)[0])
+        photographs = batch.photographs
+        if photographs is not None:
+            loss = loss + self._penalty(photographs)
+        whole = in_other_light(whole)
+        images = whole[..., *part]
+        with torch.no_grad():
+            taught = self.target(self.patch_teacher(images))
+        rebuilt = autoencoder(whole, [side // STRIDE for side in whole.shape[2:]])
+        rebuilt = rebuilt[..., *(slice(x.start // STRIDE, x.stop // STRIDE) for x in part)]
+        imitated = student(images).chunk(2, dim=1)[1]
+        return loss + _mean_square(taught - rebuilt) + _mean_square(rebuilt - imitated)
+
+    def _penalty(self, photographs: Tensor) -> Tensor:
+        """What keeps the student from imitating the teacher on what is no part."""
+        height, width = (side // 4 for side in photographs.shape[2:])
+        middle = photographs[:, :, height : 3 * height, width : 3 * width]
+        part = random_window(middle.shape[2:], self.settings.window)
+        described = self.trained["student"](greyed(middle[..., *part], _GREY_SHARE["penalty"]))
+        return _mean_square(described.chunk(2, dim=1)[0])
+
+    def _optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        rate = self.settings.learning_rate
+        return torch.optim.Adam(parameters, lr=rate, weight_decay=_WEIGHT_DECAY)
+
+
+class _PatchTeacher(nn.Module):
+    """A patch description network whose first weights do not depend on the seed."""
+
+    def __init__(self, size: Size, channels: int) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(channels)
+            self.network = description_network(size, channels)
+        self.features = Standardisation(channels)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, C, H/4, W/4) of images (B, 3, H, W)."""
+        described: Tensor = self.network(images)
+        return described
+
+
+def _mean_square(differences: Tensor) -> Tensor:
+    return differences.square().mean()
+
+
+def hard_feature_loss(wanted: Tensor, given: Tensor) -> Tensor:
+    """Mean of the largest thousandth of each sample's squared differences.
+
+    Section 3.2, with p_hard = 0.999: (B, C, h, w) twice -> scalar.
+    """
+    squares = (wanted - given).square().flatten(1)
+    hardest = max(1, round(_HARD_SHARE * squares.shape[1]))
+    return squares.topk(hardest, dim=1).values.mean()
+
+
+def random_window(sides: Sequence[int], side: int | None) -> tuple[slice, slice]:
+    """Rows and columns of a random square, on the grid of the descriptors.
+
+    Args:
+        sides: of the images, multiples of 4.
+        side: of the square, a multiple of 4; None, or more than there is: all of the image.
+    """
+    lengths = [length if side is None else min(side, length) for length in sides]
+    starts = [
+        STRIDE * int(torch.randint((whole - part) // STRIDE + 1, ()))
+        for whole, part in zip(sides, lengths, strict=True)
+    ]
+    rows, columns = (slice(x, x + part) for x, part in zip(starts, lengths, strict=True))
+    return rows, columns
+
+
+def quantile_normalised(maps: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """0 at ``low`` and 0.1 at ``high`` (section 3.4)."""
+    return 0.1 * (maps - low) / (high - low)
+
+
+def fewer_channels(maps: Tensor, most: int) -> Tensor:
+    """Neighbouring channels averaged until there are at most ``most``: (B, C, h, w) -> 4-D."""
+    if maps.shape[1] <= most:
+        return maps
+    channels_last = maps.permute(0, 2, 3, 1).flatten(1, 2)
+    pooled = F.adaptive_avg_pool1d(channels_last, most)
+    return pooled.view(*maps.shape[:1], *maps.shape[2:], most).permute(0, 3, 1, 2)
+
+
+def greyed(images: Tensor, share: float) -> Tensor:
+    """Images (B, 3, H, W), each without its colours with probability ``share``."""
+    grey = torch.rand(len(images), 1, 1, 1, device=images.device) < share
+    return torch.where(grey, luminance(images), images)
+
+
+def in_other_light(images: Tensor) -> Tensor:
+    """Brightness, contrast or saturation of a batch (B, 3, H, W) changed by up to a fifth."""
+    low, high = _LIGHT
+    factor = low + (high - low) * float(torch.rand(()))
+    grey = luminance(images)
+    against = (torch.zeros_like(grey), grey.mean(dim=(1, 2, 3), keepdim=True), grey)
+    chosen = against[int(torch.randint(3, ()))]
+    return (chosen + factor * (images - chosen)).clamp(0, 1)

@@ -1,0 +1,139 @@
+"""EfficientAD against the paper's tables and formulas, worked out by hand."""
+
+import numpy as np
+import pytest
+import torch
+
+from stillwatch.detectors.checks import toy_normals, toy_teacher
+from stillwatch.detectors.description_networks import GlobalAutoencoder, description_network
+from stillwatch.detectors.efficient_ad import (
+    EfficientAD,
+    fewer_channels,
+    greyed,
+    hard_feature_loss,
+    in_other_light,
+    quantile_normalised,
+)
+from stillwatch.detectors.maps import joined_neighbourhoods
+from stillwatch.errors import DetectorError
+from stillwatch.teachers import images_to_input
+from stillwatch.training_data import ImagePool, TrainingImages
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("size", "outputs", "millions"),
+    [("small", 384, 2.69), ("small", 768, 4.27), ("medium", 384, 8.03), ("medium", 768, 11.6)],
+)
+def test_description_networks_are_the_papers(size: str, outputs: int, millions: float) -> None:
+    made = description_network(size, outputs)  # type: ignore[arg-type]
+    count = sum(p.numel() for p in made.parameters())
+    assert count / 1e6 == pytest.approx(millions, rel=0.005)
+    with torch.device("meta"):
+        shape = description_network(size, outputs)(torch.rand(1, 3, 256, 256)).shape  # type: ignore[arg-type]
+    assert shape == (1, outputs, 64, 64)
+
+
+@pytest.mark.parametrize("size", ["small", "medium"])
+def test_receptive_field_is_33_by_its_gradient(size: str) -> None:
+    torch.manual_seed(0)
+    made = description_network(size, 8)  # type: ignore[arg-type]
+    image = torch.rand(1, 3, 128, 128, requires_grad=True)
+    (gradient,) = torch.autograd.grad(made(image)[0, :, 16, 16].square().sum(), image)
+    rows = torch.nonzero(gradient.abs().sum(dim=(0, 1, 3)))
+    assert int(rows.max() - rows.min()) + 1 == 33
+
+
+def test_autoencoder_is_the_papers() -> None:
+    made = GlobalAutoencoder(384).eval()
+    assert sum(p.numel() for p in made.parameters()) / 1e6 == pytest.approx(1.1, rel=0.02)
+    with torch.no_grad():
+        assert made.encoder(torch.rand(1, 3, 256, 256)).shape == (1, 64, 1, 1)
+        assert made(torch.rand(1, 3, 64, 96), (16, 24)).shape == (1, 384, 16, 24)
+
+
+def test_hard_feature_loss_takes_the_largest_thousandth_of_each_image() -> None:
+    wanted, given = torch.zeros(2, 5, 20, 20), torch.zeros(2, 5, 20, 20)  # 2000 values: 2 each
+    given[0, 0, 0, :3] = torch.tensor([3.0, 2.0, 1.0])  # 9 and 4
+    given[1, 4, 7, 7] = 10.0  # 100 and 0
+    assert hard_feature_loss(wanted, given) == pytest.approx((9 + 4 + 100 + 0) / 4)
+
+
+def test_quantile_normalisation() -> None:
+    maps = torch.tensor([2.0, 4.0, 6.0])
+    found = quantile_normalised(maps, torch.tensor(2.0), torch.tensor(4.0))
+    torch.testing.assert_close(found, torch.tensor([0.0, 0.1, 0.2]))
+
+
+def test_channels_are_averaged_when_there_are_too_many() -> None:
+    maps = torch.tensor([1.0, 3.0, 5.0, 9.0]).view(1, 4, 1, 1).expand(1, 4, 2, 3)
+    assert fewer_channels(maps, 2)[0, :, 1, 2].tolist() == [2, 7]
+    assert fewer_channels(maps, 4) is maps
+
+
+def test_neighbourhoods_of_two_levels_are_joined() -> None:
+    fine, coarse = torch.zeros(1, 1, 4, 4), torch.full((1, 1, 2, 2), 9.0)
+    fine[0, 0, 1, 1] = 9
+    joined = joined_neighbourhoods(fine, coarse)
+    assert joined[0, 0, :3, :3].tolist() == [[1] * 3] * 3
+    assert joined[0, 0, 3].tolist() == [0] * 4
+    assert joined[0, 1].unique().tolist() == [4]  # four of nine values, the rest is padding
+
+
+def test_other_light_changes_an_image_by_a_fifth_at_most() -> None:
+    torch.manual_seed(0)
+    images = torch.rand(2, 3, 8, 8)
+    changed = [in_other_light(images) for _ in range(20)]
+    largest = torch.stack([(one - images).abs().max() for one in changed])
+    assert largest.min() > 0
+    assert largest.max() <= 0.2
+
+
+def test_greyed() -> None:
+    images = torch.rand(4, 3, 2, 2)
+    assert torch.equal(greyed(images, 0.0), images)
+    grey = greyed(images, 1.0)
+    assert torch.equal(grey[:, 0], grey[:, 2])
+
+
+def test_loss_has_the_penalty_only_where_there_are_photographs() -> None:
+    detector = EfficientAD.build(toy_teacher(), EfficientAD.quick).eval()
+    photographs = np.random.default_rng(0).integers(0, 256, (6, 128, 128, 3), dtype=np.uint8)
+    losses = {}
+    for name, given in (("with", photographs), ("without", None)):
+        images = TrainingImages(toy_normals(4), toy_normals(2), given, detector.teacher, CPU)
+        (batch,) = images.normals[0].batches(4)
+        torch.manual_seed(0)
+        with torch.no_grad():
+            if given is not None:
+                penalty = detector._penalty(batch.photographs)
+                torch.manual_seed(0)
+            losses[name] = detector._loss(batch)
+    assert penalty > 0
+    assert losses["with"] > losses["without"]
+
+
+def test_map_is_the_mean_of_both_normalised_differences() -> None:
+    detector = EfficientAD.build(toy_teacher(), EfficientAD.quick).eval()
+    detector.quantiles.copy_(torch.tensor([[1.0, 3.0], [2.0, 6.0]]))
+    images = images_to_input(torch.from_numpy(toy_normals(2)))
+    with torch.no_grad():
+        taught = detector.target(detector.patch_teacher(images))
+        student = detector.trained["student"](images)
+        channels = taught.shape[1]
+        rebuilt = detector.trained["autoencoder"](images, (16, 16))
+        first = (taught - student[:, :channels]).square().mean(dim=1)
+        second = (rebuilt - student[:, channels:]).square().mean(dim=1)
+        mean = (0.1 * (first - 1) / 2 + 0.1 * (second - 2) / 4) / 2
+        expected = torch.nn.functional.interpolate(
+            mean[:, None], (64, 64), mode="bilinear", align_corners=False
+        )[:, 0]
+        torch.testing.assert_close(detector.anomaly_map(images), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_images_smaller_than_a_patch_are_refused() -> None:
+    detector = EfficientAD.build(toy_teacher(), {})
+    small = np.zeros((2, 32, 32, 3), np.uint8)
+    with pytest.raises(DetectorError, match=r"32×32 pixels are smaller than the 33"):
+        detector.prepare(ImagePool(small, detector.teacher, CPU).batches(2))
