@@ -4,6 +4,10 @@ Roth, Pemula, Zepeda, Schölkopf, Brox, Gehler, "Towards Total Recall in Industr
 Detection", CVPR 2022, arXiv 2106.08265, section 3. It is no distillation: it is here as the
 yardstick, and wins a retraining only where ``retrain.allow_yardstick`` says so.
 
+With M the memory, a coreset of the normals' patches, p a patch of an image:
+
+    map = min over m in M of |p - m|, smoothed
+
 MVTec AD with a Wide-ResNet-50-2 teacher at 224×224, mean of the 15 categories, as the paper reports
 it for a memory of 25 / 10 / 1 % of the patches: image AUROC 0.991 / 0.990 / 0.990, pixel AUROC
 0.981 / 0.981 / 0.980.

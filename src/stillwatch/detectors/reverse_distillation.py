@@ -3,12 +3,17 @@
 Deng, Li, "Anomaly Detection via Reverse Distillation from One-Class Embedding", CVPR 2022,
 arXiv 2201.10703, sections 3.2 to 3.4.
 
+With t the teacher's levels and s = decoder(embedding(fusion(t))),
+
+    L = sum over levels of mean 1 - cos(t, s),    map = sum over levels of 1 - cos(t, s), smoothed
+
 MVTec AD with a Wide-ResNet-50-2 teacher, mean of the 15 categories: pixel AUROC 97.8 and AUPRO 93.9
 in the paper (and image AUROC 98.5, quoted from memory); image AUROC 98.5 and pixel AUROC 96.9 in
 anomalib's port.
 
-As in the authors' code, the loss compares whole flattened maps, where the paper (equations 1 and 2)
-writes single positions; ``loss`` chooses. For ResNet teachers the layers are the authors' as well.
+As in the authors' code, the loss takes each whole map as one vector, where the paper (equations 1
+and 2) writes single positions, as in the map; ``loss`` chooses. For ResNet teachers the layers are
+the authors' as well.
 Our own, so that two CPU cores reach in tens of epochs what the authors' recipe takes hundreds for:
 unless ``optimizer`` is ``adam``, Muon in small batches with warm-up and cosine decay; and for other
 teachers a narrow decoder, its widths the teacher's channel counts rounded up to a power of two,
