@@ -10,7 +10,6 @@ import argparse
 import json
 import os
 import platform
-import shlex
 import sys
 from collections.abc import Iterator
 from itertools import product
@@ -63,9 +62,8 @@ def main() -> None:
                 cell = _run(settings, params, given.root, category, detector, seed)
                 write_json(file, {**cell, "settings": wanted})
             print(f"{file}: done", flush=True)
-    command = f"python -m benchmarks.accuracy {shlex.join(sys.argv[1:])}"
     given.page.parent.mkdir(parents=True, exist_ok=True)
-    given.page.write_text(render(list(_cells(given.out)), command), encoding="utf-8")
+    given.page.write_text(render(list(_cells(given.out))), encoding="utf-8")
     print(f"{given.page}: written")
 
 
@@ -74,11 +72,12 @@ def relevant_settings(settings: Settings, detector: str) -> dict[str, Any]:
     sections = {"images", "split", "calibration", "teacher", "evaluation"}
     values = settings.model_dump(mode="json", include=sections)
     own = detector_settings(detector, settings)
-    photographs = settings.training.photographs
+    method = detector_classes()[detector]
+    photographs = settings.training.photographs if method.uses_photographs else None
     return values | {
         "profile": choose_profile(settings.training),
         "detector": own.model_dump(mode="json"),
-        "method_version": detector_classes()[detector].version,
+        "method_version": method.version,
         "photographs": photographs and str(photographs),
     }
 

@@ -21,43 +21,55 @@ _COLUMNS: dict[str, tuple[Callable[[Cell], float | None], str]] = {
 }
 
 
-def render(cells: Sequence[Cell], command: str) -> str:
+def render(cells: Sequence[Cell]) -> str:
     """The page in Markdown: a table per category, then the published figures.
 
     Args:
         cells: as ``benchmarks.accuracy`` writes them, at least one.
-        command: that made them.
     """
-    commits = sorted({cell["commit"][:10] for cell in cells})
     machines = sorted({cell["machine"] for cell in cells})
     lines = [
         "# Methods on the same images",
         "",
-        f"`{command}`, commit {', '.join(commits)}, {'; '.join(machines)}.",
+        f"Measured on: {'; '.join(machines)}. ROOT is the folder that holds a category.",
         "",
         "Means over the seeds ± half the distance from the lowest to the highest; pixel figures at "
-        "the evaluation size. Recall is that of the calibrated threshold. The last column is the "
+        "the evaluation size. The profile says what the settings are: laptop is smaller and shorter "
+        "than published. Photographs are those of training.photographs. Recall is that of the calibrated threshold. The last column is the "
         "image score that a paper defines for itself; it decides nothing.",
         "",
     ]
     for category in sorted({cell["category"] for cell in cells}):
         of_category = [cell for cell in cells if cell["category"] == category]
-        lines += [f"## {category}", "", *_table(of_category), ""]
+        lines += [f"## {category}", "", _origin(of_category), "", *_table(of_category), ""]
     lines += ["## Published figures", "", *_published({cell["detector"] for cell in cells})]
     return "\n".join(lines) + "\n"
+
+
+def _origin(cells: Sequence[Cell]) -> str:
+    """The command that makes these cells, and the code that made them."""
+    of = {name: sorted({str(cell[name]) for cell in cells}) for name in ("detector", "seed")}
+    commits = sorted({cell["commit"][:10] for cell in cells})
+    return (
+        f"`python -m benchmarks.accuracy --root ROOT --categories {cells[0]['category']} "
+        f"--detectors {' '.join(of['detector'])} --seeds {' '.join(of['seed'])} --out results`, "
+        f"commit {', '.join(commits)}."
+    )
 
 
 def _table(cells: Sequence[Cell]) -> list[str]:
     rows = []
     for detector in sorted({cell["detector"] for cell in cells}):
         runs = [cell for cell in cells if cell["detector"] == detector]
-        teacher = runs[0]["settings"]["teacher"]["name"]
-        size = runs[0]["settings"]["images"]["size"]
+        settings = runs[0]["settings"]
+        setup = f"{settings['teacher']['name']}, {settings['images']['size']}"
+        if settings["photographs"]:
+            setup += ", photographs"
         figures = [
             _mean_and_spread([of(run) for run in runs], form) for of, form in _COLUMNS.values()
         ]
-        rows.append([detector, f"{teacher}, {size}", str(len(runs)), *figures])
-    return _markdown(["detector", "teacher, size", "seeds", *_COLUMNS], rows)
+        rows.append([detector, setup, settings["profile"], str(len(runs)), *figures])
+    return _markdown(["detector", "teacher, size", "profile", "seeds", *_COLUMNS], rows)
 
 
 def _mean_and_spread(values: Sequence[float | None], form: str) -> str:

@@ -29,7 +29,12 @@ def cell(detector: str, seed: int, auroc: float, **changes: Any) -> dict[str, An
         "seed": seed,
         "commit": "0123456789abcdef",
         "machine": "a machine",
-        "settings": {"teacher": {"name": "net"}, "images": {"size": 256}},
+        "settings": {
+            "teacher": {"name": "net"},
+            "images": {"size": 256},
+            "profile": "laptop",
+            "photographs": None,
+        },
         "report": report,
         "megabytes": 12.3,
         "published_score_auroc": None,
@@ -38,16 +43,18 @@ def cell(detector: str, seed: int, auroc: float, **changes: Any) -> dict[str, An
 
 def test_a_row_is_the_mean_over_seeds_and_half_their_range() -> None:
     cells = [cell("stfpm", seed, auroc) for seed, auroc in enumerate((0.8, 0.9, 0.85))]
-    page = render(cells, "the command")
-    assert "`the command`, commit 0123456789, a machine." in page
-    assert "| stfpm | net, 256 | 3 | 0.850 ± 0.050 | 0.900 ± 0.000 | – | – |" in page
+    page = render(cells)
+    assert "Measured on: a machine." in page
+    assert "--categories plate --detectors stfpm --seeds 0 1 2 --out results`, commit" in page
+    assert "commit 0123456789." in page
+    assert "| stfpm | net, 256 | laptop | 3 | 0.850 ± 0.050 | 0.900 ± 0.000 | – | – |" in page
     assert "| 31 ± 0 | 101 ± 1 | 12 ± 0 | – |" in page
     assert "| stfpm | 0.955 | 0.970 |" in page
     assert "patchcore" not in page
 
 
 def test_a_papers_own_score_has_a_column() -> None:
-    page = render([cell("patchcore", 0, 0.9, published_score_auroc=0.87)], "c")
+    page = render([cell("patchcore", 0, 0.9, published_score_auroc=0.87)])
     assert "| 12 | 0.870 |" in page
 
 
