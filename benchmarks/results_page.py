@@ -34,9 +34,10 @@ def render(cells: Sequence[Cell]) -> str:
         f"Measured on: {'; '.join(machines)}. ROOT is the folder that holds a category.",
         "",
         "Means over the seeds ± half the distance from the lowest to the highest; pixel figures at "
-        "the evaluation size. The profile says what the settings are: laptop is smaller and shorter "
-        "than published. Photographs are those of training.photographs. Recall is that of the calibrated threshold. The last column is the "
-        "image score that a paper defines for itself; it decides nothing.",
+        "the evaluation size. The profile says what the settings are: laptop is smaller and "
+        "shorter than published. Photographs are those of training.photographs. Recall is that of "
+        "the calibrated threshold. The last column is the image score that a paper defines for "
+        "itself; it decides nothing.",
         "",
     ]
     for category in sorted({cell["category"] for cell in cells}):
