@@ -56,7 +56,7 @@ def main() -> None:
     category = scan_category(given.root / cell["category"])
     chosen = [*category.test_normals, *category.test_anomalies][:: given.every]
     images, masks = _read(category.folder, chosen, bundle.info)
-    rows = [_row(name, maps, images, masks) for name, maps in _variants(detector).items()]
+    rows = [measure(name, maps, images, masks) for name, maps in variants(detector).items()]
     result = {"commit": commit(), "cell": cell["settings"], "images": len(images), "rows": rows}
     given.out.parent.mkdir(parents=True, exist_ok=True)
     given.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
@@ -64,7 +64,8 @@ def main() -> None:
     _print_table(rows)
 
 
-def _variants(detector: Multiresolution) -> dict[str, Maps]:
+def variants(detector: Multiresolution) -> dict[str, Maps]:
+    """The maps that are compared, by name."""
     scores = detector.published_scores
     gradients: dict[str, Maps] = {
         "gradient": lambda images: gradient_maps(scores, images),
@@ -93,7 +94,15 @@ def _read(
     return images_to_input(torch.from_numpy(np.stack(pixels))), masks
 
 
-def _row(name: str, maps: Maps, images: Tensor, masks: NDArray[np.bool_]) -> dict[str, Any]:
+def measure(name: str, maps: Maps, images: Tensor, masks: NDArray[np.bool_]) -> dict[str, Any]:
+    """A row of the table.
+
+    Args:
+        name: of the map.
+        maps: float32 (B, 3, H, W) in [0, 1] to (B, H, W).
+        images: float32 (N, 3, H, W) in [0, 1], with normals among them.
+        masks: (N, H, W), true where an image is defective.
+    """
     started = time.perf_counter()
     with torch.no_grad():
         found = np.concatenate([maps(image).numpy() for image in torch.split(images, 1)])
