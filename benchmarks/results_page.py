@@ -1,12 +1,10 @@
 """The accuracy benchmark's cells as one page."""
 
-import statistics
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
+from benchmarks.cells import Cell
 from benchmarks.published_figures import PUBLISHED
-
-Cell = Mapping[str, Any]
+from benchmarks.tables import markdown, mean_and_spread, origin
 
 _COLUMNS: dict[str, tuple[Callable[[Cell], float | None], str]] = {
     "image AUROC": (lambda cell: cell["report"]["image_auroc"], ".3f"),
@@ -28,12 +26,10 @@ def render(cells: Sequence[Cell], command: str) -> str:
         cells: as ``benchmarks.accuracy`` writes them, at least one.
         command: that made them.
     """
-    commits = sorted({cell["commit"][:10] for cell in cells})
-    machines = sorted({cell["machine"] for cell in cells})
     lines = [
         "# Methods on the same images",
         "",
-        f"`{command}`, commit {', '.join(commits)}, {'; '.join(machines)}.",
+        origin(command, cells),
         "",
         "Means over the seeds ± half the distance from the lowest to the highest; pixel figures at "
         "the evaluation size. Recall is that of the calibrated threshold. The last column is the "
@@ -54,18 +50,10 @@ def _table(cells: Sequence[Cell]) -> list[str]:
         teacher = runs[0]["settings"]["teacher"]["name"]
         size = runs[0]["settings"]["images"]["size"]
         figures = [
-            _mean_and_spread([of(run) for run in runs], form) for of, form in _COLUMNS.values()
+            mean_and_spread([of(run) for run in runs], form) for of, form in _COLUMNS.values()
         ]
         rows.append([detector, f"{teacher}, {size}", str(len(runs)), *figures])
-    return _markdown(["detector", "teacher, size", "seeds", *_COLUMNS], rows)
-
-
-def _mean_and_spread(values: Sequence[float | None], form: str) -> str:
-    known = [value for value in values if value is not None]
-    if not known:
-        return "–"
-    mean = format(statistics.mean(known), form)
-    return mean if len(known) == 1 else f"{mean} ± {format((max(known) - min(known)) / 2, form)}"
+    return markdown(["detector", "teacher, size", "seeds", *_COLUMNS], rows)
 
 
 def _published(detectors: set[str]) -> list[str]:
@@ -86,8 +74,4 @@ def _published(detectors: set[str]) -> list[str]:
         "MVTec AD, mean of its 15 categories: not comparable with the tables above, which have "
         "other teachers and single categories."
     )
-    return [intro, "", *_markdown(head, rows)]
-
-
-def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
+    return [intro, "", *markdown(head, rows)]

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.accuracy import is_there, relevant_settings
+from benchmarks.accuracy import relevant_settings
+from benchmarks.cells import is_there
 from benchmarks.published_figures import PUBLISHED
 from benchmarks.results_page import render
 from stillwatch.detectors import detector_classes
