@@ -7,37 +7,31 @@ run again, so that a benchmark that was stopped goes on where it was. Renders ``
 """
 
 import argparse
-import json
-import os
-import platform
 import sys
-from collections.abc import Iterator
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import yaml
-from sklearn.metrics import roc_auc_score
 
+from benchmarks.cells import complete, read_cells, write_page
+from benchmarks.published_scores import published_score_auroc
 from benchmarks.results_page import render
-from benchmarks.revision import commit
+from benchmarks.revision import commit, machine
 from flows.prefect_server import prefect_api
 from flows.retrain import run_retraining
 from stillwatch.bundle import Bundle, read_bundle
 from stillwatch.detectors import detector_classes, detector_settings
-from stillwatch.devices import choose_profile
+from stillwatch.devices import choose_device, choose_profile
 from stillwatch.evaluation import NORMAL
-from stillwatch.files import write_json
 from stillwatch.images.decode import read_image
 from stillwatch.images.layout import scan_category
 from stillwatch.settings import Settings, load_settings
-from stillwatch.teachers import images_to_input
 from stillwatch.torch_scorer import load_scorer
 from tasks.tracking import BUNDLE, open_tracking
 
-BATCH = 16
 PAGE = Path("docs/results.md")
 
 
@@ -58,13 +52,9 @@ def main() -> None:
         for category, detector, seed in product(given.categories, given.detectors, given.seeds):
             file = given.out / f"{category}-{detector}-{seed}.json"
             wanted = relevant_settings(settings, detector)
-            if not is_there(file, wanted):
-                cell = _run(settings, params, given.root, category, detector, seed)
-                write_json(file, {**cell, "settings": wanted})
-            print(f"{file}: done", flush=True)
-    given.page.parent.mkdir(parents=True, exist_ok=True)
-    given.page.write_text(render(list(_cells(given.out))), encoding="utf-8")
-    print(f"{given.page}: written")
+            run = partial(_run, settings, params, given.root, category, detector, seed)
+            complete(file, wanted, run)
+    write_page(given.page, render(list(read_cells(given.out))))
 
 
 def relevant_settings(settings: Settings, detector: str) -> dict[str, Any]:
@@ -80,11 +70,6 @@ def relevant_settings(settings: Settings, detector: str) -> dict[str, Any]:
         "method_version": method.version,
         "photographs": photographs and str(photographs),
     }
-
-
-def is_there(file: Path, wanted: dict[str, Any]) -> bool:
-    """Whether ``file`` holds a cell with these settings."""
-    return file.exists() and json.loads(file.read_bytes())["settings"] == wanted
 
 
 def _own_params(base: Path, out: Path) -> Path:
@@ -117,7 +102,7 @@ def _run(
         "detector": detector,
         "seed": seed,
         "commit": commit(),
-        "machine": _machine(settings),
+        "machine": machine(choose_device(settings.training.device)),
         "report": done.model_dump(mode="json"),
         "megabytes": size / 1e6,
         "published_score_auroc": published,
@@ -126,35 +111,17 @@ def _run(
 
 def _published_score_auroc(bundle: Bundle, folder: Path, settings: Settings) -> float | None:
     """Image AUROC of the score that the method's paper defines, if it is another than ours."""
-    scorer = load_scorer(bundle, settings.training.device)
-    if not hasattr(scorer.detector, "published_scores"):
-        return None
     info = bundle.info
     files = [image for image in scan_category(folder).images if image.split == "test"]
-    scores = []
-    for start in range(0, len(files), BATCH):
-        pixels = np.stack(
-            [
-                read_image(folder / image.path, size=info.image_size, white_level=info.white_level)
-                for image in files[start : start + BATCH]
-            ]
-        )
-        with torch.no_grad():
-            images = images_to_input(torch.from_numpy(pixels).to(scorer.device))
-            scores.append(scorer.detector.published_scores(images).cpu())
-    labels = [image.defect_type != NORMAL for image in files]
-    return float(roc_auc_score(labels, torch.cat(scores).numpy()))
-
-
-def _cells(out: Path) -> Iterator[dict[str, Any]]:
-    for file in sorted(out.glob("*.json")):
-        yield json.loads(file.read_bytes())
-
-
-def _machine(settings: Settings) -> str:
-    if settings.training.device != "cpu" and torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    return f"{platform.machine()} CPU, {len(os.sched_getaffinity(0))} cores, no GPU"
+    images = np.stack(
+        [
+            read_image(folder / image.path, size=info.image_size, white_level=info.white_level)
+            for image in files
+        ]
+    )
+    anomalous = np.array([image.defect_type != NORMAL for image in files])
+    scorer = load_scorer(bundle, settings.training.device)
+    return published_score_auroc(scorer, images, anomalous)
 
 
 if __name__ == "__main__":

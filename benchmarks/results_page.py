@@ -1,12 +1,10 @@
 """The accuracy benchmark's cells as one page."""
 
-import statistics
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
+from benchmarks.cells import Cell
 from benchmarks.published_figures import PUBLISHED
-
-Cell = Mapping[str, Any]
+from benchmarks.tables import markdown, mean_and_spread, origin
 
 _COLUMNS: dict[str, tuple[Callable[[Cell], float | None], str]] = {
     "image AUROC": (lambda cell: cell["report"]["image_auroc"], ".3f"),
@@ -27,11 +25,10 @@ def render(cells: Sequence[Cell]) -> str:
     Args:
         cells: as ``benchmarks.accuracy`` writes them, at least one.
     """
-    machines = sorted({cell["machine"] for cell in cells})
     lines = [
         "# Methods on the same images",
         "",
-        f"Measured on: {'; '.join(machines)}. ROOT is the folder that holds a category.",
+        "ROOT is the folder that holds a category.",
         "",
         "Means over the seeds ± half the distance from the lowest to the highest; pixel figures at "
         "the evaluation size. The profile says what the settings are: laptop is smaller and "
@@ -48,14 +45,12 @@ def render(cells: Sequence[Cell]) -> str:
 
 
 def _origin(cells: Sequence[Cell]) -> str:
-    """The command that makes these cells, and the code that made them."""
     of = {name: sorted({str(cell[name]) for cell in cells}) for name in ("detector", "seed")}
-    commits = sorted({cell["commit"][:10] for cell in cells})
-    return (
-        f"`python -m benchmarks.accuracy --root ROOT --categories {cells[0]['category']} "
-        f"--detectors {' '.join(of['detector'])} --seeds {' '.join(of['seed'])} --out results`, "
-        f"commit {', '.join(commits)}."
+    command = (
+        f"python -m benchmarks.accuracy --root ROOT --categories {cells[0]['category']} "
+        f"--detectors {' '.join(of['detector'])} --seeds {' '.join(of['seed'])} --out results"
     )
+    return origin(command, cells)
 
 
 def _table(cells: Sequence[Cell]) -> list[str]:
@@ -67,18 +62,10 @@ def _table(cells: Sequence[Cell]) -> list[str]:
         if settings["photographs"]:
             setup += ", photographs"
         figures = [
-            _mean_and_spread([of(run) for run in runs], form) for of, form in _COLUMNS.values()
+            mean_and_spread([of(run) for run in runs], form) for of, form in _COLUMNS.values()
         ]
         rows.append([detector, setup, settings["profile"], str(len(runs)), *figures])
-    return _markdown(["detector", "teacher, size", "profile", "seeds", *_COLUMNS], rows)
-
-
-def _mean_and_spread(values: Sequence[float | None], form: str) -> str:
-    known = [value for value in values if value is not None]
-    if not known:
-        return "–"
-    mean = format(statistics.mean(known), form)
-    return mean if len(known) == 1 else f"{mean} ± {format((max(known) - min(known)) / 2, form)}"
+    return markdown(["detector", "teacher, size", "profile", "seeds", *_COLUMNS], rows)
 
 
 def _published(detectors: set[str]) -> list[str]:
@@ -99,8 +86,4 @@ def _published(detectors: set[str]) -> list[str]:
         "MVTec AD, mean of its 15 categories: not comparable with the tables above, which have "
         "other teachers and single categories."
     )
-    return [intro, "", *_markdown(head, rows)]
-
-
-def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
+    return [intro, "", *markdown(head, rows)]
