@@ -12,6 +12,7 @@ from stillwatch.detectors.maps import (
     normalised_distance,
     position_cosine_loss,
     resize_maps,
+    smoothed,
     with_mined_gradient,
 )
 
@@ -68,6 +69,12 @@ def test_smoothing_equals_scipy(shape: tuple[int, int]) -> None:
     smooth = gaussian_smooth(torch.from_numpy(maps), 4.0)
     assert smooth.dtype == torch.float32
     np.testing.assert_allclose(smooth.numpy(), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(("shape", "sigma"), [((256, 256), 4.0), ((320, 400), 5.0), ((64, 64), 1)])
+def test_smoothing_is_in_proportion_to_the_image(shape: tuple[int, int], sigma: float) -> None:
+    maps = torch.rand(1, *shape)
+    torch.testing.assert_close(smoothed(maps), gaussian_smooth(maps, sigma))
 
 
 def test_resizing_by_hand() -> None:

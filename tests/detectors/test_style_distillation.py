@@ -5,7 +5,7 @@ import torch
 
 from stillwatch.detectors.autoencoder import Autoencoder, ConvolutionalAutoencoder
 from stillwatch.detectors.checks import toy_normals, toy_teacher
-from stillwatch.detectors.maps import gaussian_smooth
+from stillwatch.detectors.maps import smoothed
 from stillwatch.detectors.similarity import squared_error, structural_dissimilarity
 from stillwatch.detectors.style_distillation import StyleDistillation, StyleNetwork
 from stillwatch.teachers import images_to_input
@@ -47,7 +47,7 @@ def test_autoencoder_scores_with_what_it_is_trained_with(
     formula = {"l2": squared_error, "ssim": structural_dissimilarity}[distance]
     with torch.no_grad():
         errors = formula(images, detector.autoencoder(images))
-        torch.testing.assert_close(detector.anomaly_map(images), gaussian_smooth(errors, 4.0))
+        torch.testing.assert_close(detector.anomaly_map(images), smoothed(errors))
 
 
 @pytest.mark.parametrize("network", [ConvolutionalAutoencoder, StyleNetwork])
@@ -76,7 +76,7 @@ def test_the_score_is_the_difference_of_the_two_networks(images: torch.Tensor) -
     detector = StyleDistillation.build(toy_teacher(), {})
     with torch.no_grad():
         errors = squared_error(detector.style(images), detector.autoencoder(images))
-        torch.testing.assert_close(detector.anomaly_map(images), gaussian_smooth(errors, 4.0))
+        torch.testing.assert_close(detector.anomaly_map(images), smoothed(errors))
 
 
 def test_the_autoencoder_is_frozen_while_the_style_is_learnt() -> None:

@@ -78,6 +78,18 @@ def test_map_adds_both_in_units_of_their_spread_on_normals() -> None:
     assert found.mean() == pytest.approx(expected.mean(), rel=0.05)
 
 
+def test_students_learn_the_mirrored_surroundings_that_are_scored() -> None:
+    detector = UninformedStudents.build(
+        toy_teacher(), {**UninformedStudents.quick, "window": None, "stride": 4}
+    )
+    (batch,) = ImagePool(toy_normals(2), detector.teacher, torch.device("cpu")).batches(2)
+    (scale,) = detector.scales
+    with torch.no_grad():
+        wanted = scale.target(scale.teacher.network.dense(batch.images, 4))
+        expected = students_loss([s.dense(batch.images, 4) for s in scale.students], wanted)
+        assert detector.phases()[1].loss(batch).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
 def test_a_patch_and_its_shifted_self_are_of_the_same_place() -> None:
     torch.manual_seed(0)
     waves = torch.sin(torch.arange(256.0) / 20)

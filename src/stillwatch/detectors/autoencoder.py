@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from stillwatch.detectors.base import Batch, Detector, Phase, warm_up_and_cosine
-from stillwatch.detectors.maps import SIGMA, gaussian_smooth
+from stillwatch.detectors.maps import smoothed
 from stillwatch.detectors.similarity import squared_error, structural_dissimilarity
 from stillwatch.settings import Section
 from stillwatch.teachers import Teacher
@@ -46,7 +46,7 @@ class Autoencoder(Detector):
     """Reconstruction with a convolutional autoencoder."""
 
     name = "autoencoder"
-    version = 1
+    version = 2
     Settings = AutoencoderSettings
     quick: ClassVar = {"epochs": 20, "batch_size": 2, "learning_rate": 0.005}
     paper: ClassVar = {"epochs": 200, "learning_rate": 0.0002}
@@ -80,7 +80,7 @@ class Autoencoder(Detector):
             float32 (B, H, W), at least 0 to within rounding.
         """
         distance = DISTANCES[self.settings.distance]
-        return gaussian_smooth(distance(images, self.autoencoder(images)), SIGMA)
+        return smoothed(distance(images, self.autoencoder(images)))
 
 
 def autoencoder_phase(

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stillwatch.detectors.maps import SIGMA, gaussian_smooth
+from stillwatch.detectors.maps import smoothed
 
 Scores = Callable[[Tensor], Tensor]
 """Images (B, 3, H, W) in [0, 1] to one score each, (B,), differentiable."""
@@ -33,7 +33,7 @@ def gradient_maps(scores: Scores, images: Tensor) -> Tensor:
     Returns:
         float32 (B, H, W).
     """
-    return gaussian_smooth(_unsmoothed(scores, images), SIGMA)
+    return smoothed(_unsmoothed(scores, images))
 
 
 def smooth_gradient_maps(scores: Scores, images: Tensor, *, seed: int = 0) -> Tensor:
@@ -49,7 +49,7 @@ def smooth_gradient_maps(scores: Scores, images: Tensor, *, seed: int = 0) -> Te
     for _ in range(_NOISY_COPIES):
         noise = torch.randn(images.shape, generator=generator, device=images.device)
         total += _unsmoothed(scores, images + deviation * noise)
-    return gaussian_smooth(total / _NOISY_COPIES, SIGMA)
+    return smoothed(total / _NOISY_COPIES)
 
 
 def guided_gradient_maps(scores: Scores, network: nn.Module, images: Tensor) -> Tensor:

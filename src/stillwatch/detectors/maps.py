@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-SIGMA = 4.0
-"""Of the Gaussian with which several methods smooth their final map, in pixels of the input."""
+_SIGMA, _SIGMA_SIDE = 4.0, 256
+"""Several methods smooth their final map by this many pixels of images of this side."""
 
 _EASY_GRADIENT = 0.1
 
@@ -81,6 +81,14 @@ def resize_maps(maps: Tensor, size: Sequence[int], *, align_corners: bool) -> Te
     return F.interpolate(
         maps[:, None], size=tuple(size), mode="bilinear", align_corners=align_corners
     )[:, 0]
+
+
+def smoothed(maps: Tensor) -> Tensor:
+    """Maps (B, H, W) after the Gaussian filter of the papers, in proportion to the shorter side.
+
+    4 pixels at 256: a defect of the same size on the part is smoothed alike at any image size.
+    """
+    return gaussian_smooth(maps, _SIGMA * min(maps.shape[1:]) / _SIGMA_SIDE)
 
 
 def gaussian_smooth(maps: Tensor, sigma: float) -> Tensor:

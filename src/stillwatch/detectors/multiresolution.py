@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from stillwatch.detectors.base import Batch, Detector, Phase, constant, warm_up_and_cosine
-from stillwatch.detectors.maps import SIGMA, cosine_distance, gaussian_smooth, resize_maps
+from stillwatch.detectors.maps import cosine_distance, resize_maps, smoothed
 from stillwatch.optimizers import muon_or_adam
 from stillwatch.settings import Section
 from stillwatch.teachers import STRIDES, Teacher
@@ -56,7 +56,7 @@ class Multiresolution(Detector):
     """Multiresolution knowledge distillation (MKD)."""
 
     name = "multiresolution"
-    version = 1
+    version = 2
     Settings = MultiresolutionSettings
     quick: ClassVar = {"epochs": 10, "batch_size": 3}
     paper: ClassVar = {
@@ -120,7 +120,7 @@ class Multiresolution(Detector):
             for a, b in self._detecting(images)
         ]
         resized = [resize_maps(level, images.shape[2:], align_corners=False) for level in levels]
-        return gaussian_smooth(torch.stack(resized).sum(dim=0), SIGMA)
+        return smoothed(torch.stack(resized).sum(dim=0))
 
     def published_scores(self, images: Tensor) -> Tensor:
         """The paper's image score: the loss of each image at the points that detection uses.

@@ -124,10 +124,13 @@ class PatchNetwork(nn.Module):
             float (B, 128, ceil(H / stride), ceil(W / stride)); value (r, c) describes the patch
             around the middle of the square of ``stride`` pixels at (stride r, stride c).
         """
+        return self.forward(self.padded(images, stride), stride)
+
+    def padded(self, images: Tensor, stride: Stride) -> Tensor:
+        """Images, mirrored at the edges, of which ``forward`` gives what ``dense`` promises."""
         before = self.patch_size // 2 - stride // 2
         after = self.receptive_field - 1 - before
-        padded = F.pad(images, (before, after, before, after), mode="reflect")
-        return self.forward(padded, stride)
+        return F.pad(images, (before, after, before, after), mode="reflect")
 
     def _last_wide(self) -> int:
         """Index of the last layer that looks at more than one position: it does the striding."""

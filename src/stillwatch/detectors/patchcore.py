@@ -31,10 +31,9 @@ from torch import Tensor
 from stillwatch.detectors.base import Batch, Detector, Phase
 from stillwatch.detectors.coreset import greedy_coreset
 from stillwatch.detectors.maps import (
-    SIGMA,
-    gaussian_smooth,
     joined_neighbourhoods,
     resize_maps,
+    smoothed,
 )
 from stillwatch.settings import Section
 from stillwatch.teachers import Teacher
@@ -57,7 +56,7 @@ class PatchCore(Detector):
     """A memory bank of normal patches; nothing is trained."""
 
     name = "patchcore"
-    version = 1
+    version = 2
     Settings = PatchCoreSettings
     quick: ClassVar = {"coreset": 0.2}
     paper: ClassVar = {"coreset": 0.1}
@@ -90,7 +89,7 @@ class PatchCore(Detector):
             float32 (B, H, W), at least 0.
         """
         maps = self._nearest(_patches(self.teacher(images)), 1)[0][..., 0]
-        return gaussian_smooth(resize_maps(maps, images.shape[2:], align_corners=False), SIGMA)
+        return smoothed(resize_maps(maps, images.shape[2:], align_corners=False))
 
     def published_scores(self, images: Tensor) -> Tensor:
         """The paper's image score (equation 7): the largest distance, re-weighted.

@@ -37,12 +37,11 @@ from torch import Tensor, nn
 
 from stillwatch.detectors.base import Batch, Detector, Phase, constant, warm_up_and_cosine
 from stillwatch.detectors.maps import (
-    SIGMA,
     cosine_distance,
     flattened_cosine_loss,
-    gaussian_smooth,
     position_cosine_loss,
     resize_maps,
+    smoothed,
     with_mined_gradient,
 )
 from stillwatch.optimizers import muon_or_adam
@@ -81,7 +80,7 @@ class ReverseDistillation(Detector):
     """Reverse distillation from a one-class bottleneck embedding."""
 
     name = "reverse_distillation"
-    version = 3
+    version = 4
     Settings = ReverseDistillationSettings
     quick: ClassVar = {"epochs": 10, "batch_size": 3, "learning_rate": 0.08}
     paper: ClassVar = {
@@ -142,7 +141,7 @@ class ReverseDistillation(Detector):
         if self.settings.relative:
             levels = self._relative(levels)
         resized = [resize_maps(level, images.shape[2:], align_corners=True) for level in levels]
-        return gaussian_smooth(torch.stack(resized).sum(dim=0), SIGMA)
+        return smoothed(torch.stack(resized).sum(dim=0))
 
     def _relative(self, levels: list[Tensor]) -> list[Tensor]:
         """Distances d as d / (spread sqrt(min(median in the image, largest median)))."""

@@ -30,7 +30,7 @@ from stillwatch.detectors.autoencoder import (
     autoencoder_phase,
 )
 from stillwatch.detectors.base import Batch, Detector, Phase, warm_up_and_cosine
-from stillwatch.detectors.maps import SIGMA, gaussian_smooth
+from stillwatch.detectors.maps import smoothed
 from stillwatch.detectors.similarity import squared_error
 from stillwatch.settings import Section
 from stillwatch.teachers import Teacher
@@ -53,7 +53,7 @@ class StyleDistillation(Detector):
     """Outlier-exposed style distillation network (OE-SDN)."""
 
     name = "style_distillation"
-    version = 1
+    version = 2
     Settings = StyleDistillationSettings
     quick: ClassVar = {
         "autoencoder_epochs": 12,
@@ -99,7 +99,7 @@ class StyleDistillation(Detector):
         Returns:
             float32 (B, H, W), at least 0.
         """
-        return gaussian_smooth(squared_error(self.style(images), self.autoencoder(images)), SIGMA)
+        return smoothed(squared_error(self.style(images), self.autoencoder(images)))
 
     def _loss(self, batch: Batch) -> Tensor:
         with torch.no_grad():

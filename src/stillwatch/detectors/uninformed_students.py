@@ -94,7 +94,7 @@ class UninformedStudents(Detector):
     """Student-teacher anomaly detection with discriminative latent embeddings."""
 
     name = "uninformed_students"
-    version = 1
+    version = 2
     Settings = UninformedStudentsSettings
     quick: ClassVar = {
         "patch_sizes": (33,),
@@ -232,6 +232,8 @@ class UninformedStudents(Detector):
 
     def _students_loss(self, scale: "_Scale", images: Tensor) -> Tensor:
         network, stride, window = scale.teacher.network, self.settings.stride, self.settings.window
+        # What is beyond the edges is seen in scoring, too.
+        images = network.padded(images, stride)
         if window is not None:
             side = network.receptive_field + (window - 1) * stride
             images = random_windows(images, min(side, *images.shape[2:]))
