@@ -115,11 +115,11 @@ class PatchCore(Detector):
 
     def _nearest(self, patches: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """Distances to the ``count`` nearest patches in memory, and their rows: (..., count)."""
-        queries = patches.flatten(0, -2)
-        found = [
-            torch.cdist(block, self.memory).topk(count, largest=False)
-            for block in torch.split(queries, _QUERIES)
-        ]
+        found = []
+        for block in torch.split(patches.flatten(0, -2), _QUERIES):
+            rows = torch.cdist(block, self.memory).topk(count, largest=False).indices
+            # Anew, since products leave few digits of a distance that is small beside the vectors.
+            found.append(((block[:, None] - self.memory[rows]).norm(dim=-1), rows))
         distances, rows = (torch.cat(parts) for parts in zip(*found, strict=True))
         shape = (*patches.shape[:-1], count)
         return distances.view(shape), rows.view(shape)
