@@ -13,10 +13,10 @@ lambda is the paper's; the authors' code has L_dir + 0.5 L_val for MVTec AD. Wit
 cloner and critical points (the outputs of the pools 2 to 5, of which detection uses 3 to 5) are
 those of the authors' code. Our own: any other teacher gives its levels at strides 4, 8 and 16, and
 the cloner, having no ReLU there, may be signed like them; unless ``optimizer`` is ``adam``, Muon in
-small batches with warm-up and cosine decay; images are normalised as the source was
-trained, where the code leaves MVTec AD as it is; and the verdict needs a map that is one forward
-pass: L at each position instead of each image, summed over the points and smoothed. The paper's
-own image score, L of the image, is ``published_scores``; its maps from gradients are in
+small batches with warm-up and cosine decay; images are normalised as the source was trained, where
+the code leaves MVTec AD as it is; and the verdict needs a map that is one forward pass: L at each
+position instead of each image, summed over the points and smoothed. The paper's own image score, L
+of the image, is ``published_scores``; its maps from gradients are in
 ``stillwatch.detectors.input_gradients``.
 """
 
