@@ -13,6 +13,7 @@ from stillwatch.detectors.efficient_ad import (
     hard_feature_loss,
     in_other_light,
     quantile_normalised,
+    random_window,
 )
 from stillwatch.detectors.maps import joined_neighbourhoods
 from stillwatch.errors import DetectorError
@@ -95,6 +96,32 @@ def test_greyed() -> None:
     assert torch.equal(greyed(images, 0.0), images)
     grey = greyed(images, 1.0)
     assert torch.equal(grey[:, 0], grey[:, 2])
+
+
+def test_windows_lie_on_the_grid_of_the_descriptors() -> None:
+    torch.manual_seed(0)
+    for _ in range(20):
+        rows, columns = random_window((64, 40), 32)
+        assert (rows.stop - rows.start, columns.stop - columns.start) == (32, 32)
+        assert rows.start % 4 == columns.start % 4 == 0
+        assert rows.stop <= 64
+        assert columns.stop <= 40
+    assert random_window((64, 40), None) == (slice(0, 64), slice(0, 40))
+    assert random_window((64, 40), 48)[1] == slice(0, 40)
+
+
+def test_a_window_of_everything_changes_no_loss() -> None:
+    detectors = [
+        EfficientAD.build(toy_teacher(), {**EfficientAD.quick, "window": window}).eval()
+        for window in (None, 64)
+    ]
+    losses = []
+    for detector in detectors:
+        (batch,) = ImagePool(toy_normals(2), detector.teacher, CPU).batches(2)
+        torch.manual_seed(0)
+        with torch.no_grad():
+            losses.append(float(detector.phases()[1].loss(batch)))
+    assert losses[0] == losses[1]
 
 
 def test_loss_has_the_penalty_only_where_there_are_photographs() -> None:

@@ -22,13 +22,14 @@ Wide-ResNet-101, 384 channels wide; here the teacher has as many channels as the
 
 MVTec AD, mean of the 15 categories, as the paper reports it: image AUROC 0.988 (S) and 0.991 (M).
 Our own by default, for two CPU cores: networks half as wide as PDN-S, trained on random windows in
-larger batches at a higher rate, for some hundred steps where the authors take 70,000.
+larger batches at a higher rate, for some hundred steps where the authors take 70,000; and Muon for
+the teacher, which in as many steps leaves less of the features unexplained than Adam.
 """
 
 import json
 from collections.abc import Iterable, Sequence
 from itertools import islice
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -36,7 +37,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from stillwatch.detectors.base import Batch, Detector, Phase, Steps
+from stillwatch.detectors.base import Batch, Detector, Phase, Steps, warm_up_and_cosine
 from stillwatch.detectors.description_networks import (
     RECEPTIVE_FIELD,
     STRIDE,
@@ -48,6 +49,7 @@ from stillwatch.detectors.description_networks import (
 from stillwatch.detectors.maps import joined_neighbourhoods, resize_maps
 from stillwatch.detectors.patch_networks import require_sides
 from stillwatch.detectors.standardisation import Standardisation
+from stillwatch.optimizers import muon_or_adam
 from stillwatch.settings import Section
 from stillwatch.teachers import Teacher
 
@@ -79,7 +81,11 @@ class EfficientADSettings(Section):
         description="side, in pixels, of an image's random part; null: all of it",
     )
     learning_rate: float = Field(0.002, gt=0, lt=1, description="of Adam, until it drops late")
-    teacher_steps: int = Field(300, ge=1, description="of the patch teacher's optimizer")
+    teacher_steps: int = Field(200, ge=1, description="of the patch teacher's optimizer")
+    teacher_optimizer: Literal["muon", "adam"] = Field(
+        "muon", description="muon with warm-up and decay, or the authors' adam, which drops late"
+    )
+    teacher_learning_rate: float = Field(0.08, gt=0, lt=1, description="highest, of the teacher")
     teacher_batch_size: int = Field(8, ge=1, description="images per step of the teacher, at most")
 
 
@@ -104,6 +110,8 @@ class EfficientAD(Detector):
         "window": None,
         "learning_rate": 0.0001,
         "teacher_steps": 60_000,
+        "teacher_optimizer": "adam",
+        "teacher_learning_rate": 0.0001,
         "teacher_batch_size": 16,
     }
     uses_photographs = True
@@ -137,16 +145,22 @@ class EfficientAD(Detector):
     def phases(self) -> list[Phase]:
         """The patch teacher, which is shared; then student and autoencoder together."""
         settings = self.settings
-        taught_as = settings.model_dump(mode="json", exclude={"steps", "batch_size"})
+        others = {"steps", "batch_size", "learning_rate"}
+        taught_as = settings.model_dump(mode="json", exclude=others)
+        with_muon = settings.teacher_optimizer == "muon"
         return [
             Phase(
                 name=f"patch teacher {settings.network}",
                 module=self.patch_teacher,
                 loss=self._teacher_loss,
-                optimizer=self._optimizer,
+                optimizer=muon_or_adam(
+                    settings.teacher_optimizer,
+                    settings.teacher_learning_rate,
+                    weight_decay=_WEIGHT_DECAY,
+                ),
                 epochs=Steps(settings.teacher_steps),
                 batch_size=settings.teacher_batch_size,
-                schedule=drop_at_the_end,
+                schedule=warm_up_and_cosine if with_muon else drop_at_the_end,
                 keeps_best_epoch=False,
                 prepare=lambda photographs: self.patch_teacher.features.measure(
                     self._pretrained(batch.images)
@@ -159,7 +173,7 @@ class EfficientAD(Detector):
                 name="student and autoencoder",
                 module=self.trained,
                 loss=self._loss,
-                optimizer=self._optimizer,
+                optimizer=muon_or_adam("adam", settings.learning_rate, weight_decay=_WEIGHT_DECAY),
                 epochs=Steps(settings.steps),
                 batch_size=settings.batch_size,
                 schedule=drop_at_the_end,
@@ -247,10 +261,6 @@ class EfficientAD(Detector):
         part = random_window(middle.shape[2:], self.settings.window)
         described = self.trained["student"](greyed(middle[..., *part], _GREY_SHARE["penalty"]))
         return _mean_square(described.chunk(2, dim=1)[0])
-
-    def _optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        rate = self.settings.learning_rate
-        return torch.optim.Adam(parameters, lr=rate, weight_decay=_WEIGHT_DECAY)
 
 
 class _PatchTeacher(nn.Module):
