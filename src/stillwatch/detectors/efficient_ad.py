@@ -101,6 +101,8 @@ class EfficientAD(Detector):
         "window": None,
         "learning_rate": 0.004,
         "teacher_steps": 4,
+        "teacher_optimizer": "adam",
+        "teacher_learning_rate": 0.004,
         "teacher_batch_size": 6,
     }
     paper: ClassVar = {
