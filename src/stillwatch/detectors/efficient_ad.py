@@ -85,7 +85,7 @@ class EfficientADSettings(Section):
     teacher_optimizer: Literal["muon", "adam"] = Field(
         "muon", description="muon with warm-up and decay, or the authors' adam, which drops late"
     )
-    teacher_learning_rate: float = Field(0.08, gt=0, lt=1, description="highest, of the teacher")
+    teacher_learning_rate: float = Field(0.03, gt=0, lt=1, description="highest, of the teacher")
     teacher_batch_size: int = Field(8, ge=1, description="images per step of the teacher, at most")
 
 

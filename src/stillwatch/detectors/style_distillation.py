@@ -41,8 +41,8 @@ _WIDTHS = (24, 48, 96)
 class StyleDistillationSettings(Section):
     """The paper's outlier_weight: 0.5."""
 
-    autoencoder_epochs: int = Field(30, ge=1, description="passes of the autoencoder")
-    epochs: int = Field(15, ge=1, description="passes of the style network")
+    autoencoder_epochs: int = Field(20, ge=1, description="passes of the autoencoder")
+    epochs: int = Field(4, ge=1, description="passes of the style network")
     batch_size: int = Field(8, ge=1, description="images per step, at most")
     learning_rate: float = Field(0.001, gt=0, lt=1, description="highest rate of Adam")
     distance: Distance = Field("l2", description="l2 or ssim, for training the autoencoder")
