@@ -50,11 +50,17 @@ def main() -> None:
     settings = load_settings(params)
     with prefect_api(settings.state_dir):
         for category, detector, seed in product(given.categories, given.detectors, given.seeds):
-            file = given.out / f"{category}-{detector}-{seed}.json"
+            file = given.out / cell_name(settings, category, detector, seed)
             wanted = relevant_settings(settings, detector)
             run = partial(_run, settings, params, given.root, category, detector, seed)
             complete(file, wanted, run)
     write_page(given.page, render(list(read_cells(given.out))))
+
+
+def cell_name(settings: Settings, category: str, detector: str, seed: int) -> str:
+    """File name of a cell: other teachers and sizes have cells, and rows, of their own."""
+    teacher, size = settings.teacher.name, settings.images.size
+    return f"{category}-{detector}-{teacher}-{size}-{seed}.json"
 
 
 def relevant_settings(settings: Settings, detector: str) -> dict[str, Any]:

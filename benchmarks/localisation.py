@@ -4,8 +4,9 @@ Takes the detector that a cell of ``benchmarks.accuracy`` trained and computes e
 test images. The paper's figures are of defective images only, so that both are printed; opening is
 the morphological one. Prints a table and writes JSON.
 
-    .venv/bin/python -m benchmarks.localisation --root mvtec \
-        --cell results/screw-multiresolution-0.json --every 4 --out results/localisation.json
+    .venv/bin/python -m benchmarks.localisation --root mvtec --every 4 \
+        --cell results/screw-multiresolution-efficientnet_lite0-256-0.json \
+        --out results/localisation.json
 """
 
 import argparse

@@ -28,13 +28,13 @@ def render(cells: Sequence[Cell]) -> str:
     lines = [
         "# Methods on the same images",
         "",
-        "ROOT is the folder that holds a category.",
+        "ROOT is the folder that holds a category; teacher, size and photographs of a row are "
+        "teacher.name, images.size and training.photographs in the file that --params names.",
         "",
         "Means over the seeds ± half the distance from the lowest to the highest; pixel figures at "
         "the evaluation size. The profile says what the settings are: laptop is smaller and "
-        "shorter than published. Photographs are those of training.photographs. Recall is that of "
-        "the calibrated threshold. The last column is the image score that a paper defines for "
-        "itself; it decides nothing.",
+        "shorter than published. Recall is that of the calibrated threshold. The last column is "
+        "the image score that a paper defines for itself; it decides nothing.",
         "",
     ]
     for category in sorted({cell["category"] for cell in cells}):
@@ -55,17 +55,22 @@ def _origin(cells: Sequence[Cell]) -> str:
 
 def _table(cells: Sequence[Cell]) -> list[str]:
     rows = []
-    for detector in sorted({cell["detector"] for cell in cells}):
-        runs = [cell for cell in cells if cell["detector"] == detector]
-        settings = runs[0]["settings"]
-        setup = f"{settings['teacher']['name']}, {settings['images']['size']}"
-        if settings["photographs"]:
-            setup += ", photographs"
+    for setup in sorted({_setup(cell) for cell in cells}):
+        runs = [cell for cell in cells if _setup(cell) == setup]
         figures = [
             mean_and_spread([of(run) for run in runs], form) for of, form in _COLUMNS.values()
         ]
-        rows.append([detector, setup, settings["profile"], str(len(runs)), *figures])
+        rows.append([*setup, str(len(runs)), *figures])
     return markdown(["detector", "teacher, size", "profile", "seeds", *_COLUMNS], rows)
+
+
+def _setup(cell: Cell) -> tuple[str, str, str]:
+    """What is the same for all seeds of a row."""
+    settings = cell["settings"]
+    seen = f"{settings['teacher']['name']}, {settings['images']['size']}"
+    if settings["photographs"]:
+        seen += ", photographs"
+    return cell["detector"], seen, settings["profile"]
 
 
 def _published(detectors: set[str]) -> list[str]:

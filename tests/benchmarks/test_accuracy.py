@@ -53,6 +53,14 @@ def test_a_row_is_the_mean_over_seeds_and_half_their_range() -> None:
     assert "patchcore" not in page
 
 
+def test_other_teachers_and_sizes_have_rows_of_their_own() -> None:
+    larger = {"teacher": {"name": "net"}, "images": {"size": 320}}
+    other = cell("stfpm", 0, 0.9)
+    page = render([cell("stfpm", 0, 0.8), other | {"settings": other["settings"] | larger}])
+    assert "| stfpm | net, 256 | laptop | 1 | 0.800 |" in page
+    assert "| stfpm | net, 320 | laptop | 1 | 0.900 |" in page
+
+
 def test_a_papers_own_score_has_a_column() -> None:
     page = render([cell("patchcore", 0, 0.9, published_score_auroc=0.87)])
     assert "| 12 | 0.870 |" in page
