@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 import yaml
 
+from benchmarks.bundle_images import read_pixels
 from benchmarks.cells import complete, read_cells, write_page
-from benchmarks.published_scores import published_score_auroc
+from benchmarks.published_scores import has_published_score, published_score_auroc
 from benchmarks.results_page import render
 from benchmarks.revision import commit, machine
 from flows.prefect_server import prefect_api
@@ -26,7 +27,6 @@ from stillwatch.bundle import Bundle, read_bundle
 from stillwatch.detectors import detector_classes, detector_settings
 from stillwatch.devices import choose_device, choose_profile
 from stillwatch.evaluation import NORMAL
-from stillwatch.images.decode import read_image
 from stillwatch.images.layout import scan_category
 from stillwatch.settings import Settings, load_settings
 from stillwatch.torch_scorer import load_scorer
@@ -117,17 +117,12 @@ def _run(
 
 def _published_score_auroc(bundle: Bundle, folder: Path, settings: Settings) -> float | None:
     """Image AUROC of the score that the method's paper defines, if it is another than ours."""
-    info = bundle.info
-    files = [image for image in scan_category(folder).images if image.split == "test"]
-    images = np.stack(
-        [
-            read_image(folder / image.path, size=info.image_size, white_level=info.white_level)
-            for image in files
-        ]
-    )
-    anomalous = np.array([image.defect_type != NORMAL for image in files])
     scorer = load_scorer(bundle, settings.training.device)
-    return published_score_auroc(scorer, images, anomalous)
+    if not has_published_score(scorer):
+        return None
+    files = [image for image in scan_category(folder).images if image.split == "test"]
+    anomalous = np.array([image.defect_type != NORMAL for image in files])
+    return published_score_auroc(scorer, read_pixels(folder, files, bundle.info), anomalous)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from benchmarks.bundle_images import read_pixels
 from benchmarks.revision import commit
 from stillwatch.bundle import BundleInfo, read_bundle
 from stillwatch.detectors.input_gradients import (
@@ -30,7 +31,7 @@ from stillwatch.detectors.input_gradients import (
     smooth_gradient_maps,
 )
 from stillwatch.detectors.multiresolution import Multiresolution
-from stillwatch.images.decode import read_image, read_mask, resize_mask
+from stillwatch.images.decode import read_mask, resize_mask
 from stillwatch.images.layout import ImageFile, scan_category
 from stillwatch.region_overlap import count_pixels, exact_pixel_metrics, sort_pixels
 from stillwatch.settings import load_settings
@@ -87,12 +88,12 @@ def _read(
 ) -> tuple[Tensor, NDArray[np.bool_]]:
     """Images (N, 3, S, S) in [0, 1] and masks (N, S, S)."""
     side = info.image_size
-    pixels = [read_image(folder / x.path, size=side, white_level=info.white_level) for x in chosen]
+    pixels = read_pixels(folder, chosen, info)
     masks = np.zeros((len(chosen), side, side), np.bool_)
     for mask, image in zip(masks, chosen, strict=True):
         if image.mask is not None:
             mask[:] = resize_mask(read_mask(folder / image.mask), side)
-    return images_to_input(torch.from_numpy(np.stack(pixels))), masks
+    return images_to_input(torch.from_numpy(pixels)), masks
 
 
 def measure(name: str, maps: Maps, images: Tensor, masks: NDArray[np.bool_]) -> dict[str, Any]:

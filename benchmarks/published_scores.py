@@ -12,16 +12,20 @@ from stillwatch.torch_scorer import TorchScorer
 _BATCH = 16
 
 
+def has_published_score(scorer: TorchScorer) -> bool:
+    """Whether the method's paper defines one."""
+    return hasattr(scorer.detector, "published_scores")
+
+
 def published_score_auroc(
     scorer: TorchScorer, images: NDArray[np.uint8], anomalous: NDArray[np.bool_]
 ) -> float | None:
     """Image AUROC of that score on uint8 images (N, S, S, 3); None if the method has none."""
-    published_scores = getattr(scorer.detector, "published_scores", None)
-    if published_scores is None:
+    if not has_published_score(scorer):
         return None
     with torch.inference_mode(), full_precision(scorer.device):
         scores = [
-            published_scores(images_to_input(batch.to(scorer.device))).cpu()
+            scorer.detector.published_scores(images_to_input(batch.to(scorer.device))).cpu()
             for batch in torch.split(torch.from_numpy(images), _BATCH)
         ]
     return float(roc_auc_score(anomalous, torch.cat(scores).numpy()))

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from stillwatch.detectors.checks import toy_normals, toy_teacher
-from stillwatch.detectors.description_networks import GlobalAutoencoder, description_network
+from stillwatch.detectors.description_networks import GlobalAutoencoder, Size, description_network
 from stillwatch.detectors.efficient_ad import (
     EfficientAD,
     fewer_channels,
@@ -27,19 +27,19 @@ CPU = torch.device("cpu")
     ("size", "outputs", "millions"),
     [("small", 384, 2.69), ("small", 768, 4.27), ("medium", 384, 8.03), ("medium", 768, 11.6)],
 )
-def test_description_networks_are_the_papers(size: str, outputs: int, millions: float) -> None:
-    made = description_network(size, outputs)  # type: ignore[arg-type]
+def test_description_networks_are_the_papers(size: Size, outputs: int, millions: float) -> None:
+    made = description_network(size, outputs)
     count = sum(p.numel() for p in made.parameters())
     assert count / 1e6 == pytest.approx(millions, rel=0.005)
     with torch.device("meta"):
-        shape = description_network(size, outputs)(torch.rand(1, 3, 256, 256)).shape  # type: ignore[arg-type]
+        shape = description_network(size, outputs)(torch.rand(1, 3, 256, 256)).shape
     assert shape == (1, outputs, 64, 64)
 
 
 @pytest.mark.parametrize("size", ["small", "medium"])
-def test_receptive_field_is_33_by_its_gradient(size: str) -> None:
+def test_receptive_field_is_33_by_its_gradient(size: Size) -> None:
     torch.manual_seed(0)
-    made = description_network(size, 8)  # type: ignore[arg-type]
+    made = description_network(size, 8)
     image = torch.rand(1, 3, 128, 128, requires_grad=True)
     (gradient,) = torch.autograd.grad(made(image)[0, :, 16, 16].square().sum(), image)
     rows = torch.nonzero(gradient.abs().sum(dim=(0, 1, 3)))

@@ -28,6 +28,7 @@ the teacher, which in as many steps leaves less of the features unexplained than
 
 import json
 from collections.abc import Iterable, Sequence
+from functools import partial
 from itertools import islice
 from typing import ClassVar, Literal
 
@@ -175,7 +176,9 @@ class EfficientAD(Detector):
                 name="student and autoencoder",
                 module=self.trained,
                 loss=self._loss,
-                optimizer=muon_or_adam("adam", settings.learning_rate, weight_decay=_WEIGHT_DECAY),
+                optimizer=partial(
+                    torch.optim.Adam, lr=settings.learning_rate, weight_decay=_WEIGHT_DECAY
+                ),
                 epochs=Steps(settings.steps),
                 batch_size=settings.batch_size,
                 schedule=drop_at_the_end,

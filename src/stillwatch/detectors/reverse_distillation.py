@@ -13,18 +13,17 @@ anomalib's port.
 
 As in the authors' code, the loss takes each whole map as one vector, where the paper (equations 1
 and 2) writes single positions, as in the map; ``loss`` chooses. For ResNet teachers the layers are
-the authors' as well.
-Our own, so that two CPU cores reach in tens of epochs what the authors' recipe takes hundreds for:
-unless ``optimizer`` is ``adam``, Muon in small batches with warm-up and cosine decay; and for other
-teachers a narrow decoder, its widths the teacher's channel counts rounded up to a power of two,
-with a linear layer on top of each level, and an embedding a quarter as wide as its deepest level. A
-few hundred normals teach a wider one to rebuild anomalies, too; against the same, positions that
-are rebuilt well already get a tenth of the gradient (``easy_share``). In the map (``relative``),
-each level's distances are divided by the square root of their median in the same image: a part in
-an unseen pose, or in other light, is rebuilt a little worse everywhere, a defect in its own place.
-No image is forgiven more than the largest median of the validation normals, so that what is wrong
-everywhere stays visible. The levels are then added in units of their standard deviations on those
-normals, so that the noisiest does not drown the others.
+the authors' as well. Our own, so that two CPU cores reach in tens of epochs what the authors'
+recipe takes hundreds for: unless ``optimizer`` is ``adam``, Muon in small batches with warm-up and
+cosine decay; and for other teachers a narrow decoder, its widths the teacher's channel counts
+rounded up to a power of two, with a linear layer on top of each level, and an embedding a quarter
+as wide as its deepest level. A few hundred normals teach a wider one to rebuild anomalies, too;
+against the same, positions that are rebuilt well already get a tenth of the gradient
+(``easy_share``). In the map (``relative``), each level's distances are divided by the square root
+of their median in the same image: a part in an unseen pose, or in other light, is rebuilt a little
+worse everywhere, a defect in its own place. No image is forgiven more than the largest median of
+the validation normals, so that what is wrong everywhere stays visible. The levels are then added in
+units of their standard deviations on those normals, so that the noisiest does not drown the others.
 """
 
 from collections.abc import Iterable
