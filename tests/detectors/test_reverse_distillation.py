@@ -60,7 +60,7 @@ def distances(detector: ReverseDistillation, images: torch.Tensor) -> list[torch
 def test_map_is_the_smoothed_sum_of_the_upsampled_distances(relative: bool) -> None:
     detector = ReverseDistillation.build(toy_teacher(), {"relative": relative})
     detector.largest_medians.fill_(2.0)
-    detector.spreads.fill_(0.5)
+    detector.rises.fill_(0.5)
     images = images_to_input(torch.from_numpy(toy_normals(2)))
     total = torch.zeros(2, 64, 64, dtype=torch.float64)
     with torch.no_grad():
@@ -84,8 +84,8 @@ def test_an_image_is_forgiven_no_more_than_the_worst_validation_normal() -> None
         relative = [
             level / one.sqrt()[:, None, None] for level, one in zip(levels, medians, strict=True)
         ]
-        spreads = torch.stack([level.std() for level in relative])
-        torch.testing.assert_close(detector.spreads.double(), spreads, rtol=1e-3, atol=0)
+        rises = torch.stack([rise(level) for level in relative])
+        torch.testing.assert_close(detector.rises.double(), rises, rtol=1e-3, atol=0)
         images = images_to_input(torch.from_numpy(toy_normals(1)))
         before = detector.anomaly_map(images)
         detector.largest_medians.mul_(0.01)
@@ -95,6 +95,28 @@ def test_an_image_is_forgiven_no_more_than_the_worst_validation_normal() -> None
             rtol=0.5,
             atol=0,
         )
+
+
+def rise(level: torch.Tensor) -> torch.Tensor:
+    """By how much the final map of one level (B, h, w) exceeds its mean, averaged over images."""
+    maps = F.interpolate(level[:, None], (64, 64), mode="bilinear", align_corners=True)[:, 0]
+    final = [gaussian_filter(one, 1.0) for one in maps.numpy()]
+    return torch.tensor(np.mean([one.max() - one.mean() for one in final]))
+
+
+def test_only_training_is_disturbed() -> None:
+    losses = {}
+    for disturbance in (False, True):
+        detector = ReverseDistillation.build(toy_teacher(), {"disturbance": disturbance})
+        (batch,) = ImagePool(toy_normals(3), detector.teacher, torch.device("cpu")).batches(3)
+        (phase,) = detector.phases()
+        torch.manual_seed(0)
+        with torch.no_grad():
+            watched = phase.loss(batch).item()
+            detector.student.train()
+            losses[disturbance] = watched, phase.loss(batch).item()
+    assert losses[False][0] == losses[True][0]
+    assert losses[False][1] != losses[True][1]
 
 
 @pytest.mark.parametrize("channels", [(24, 40, 112), (64, 128, 256), (12, 20, 28), (96, 192, 384)])

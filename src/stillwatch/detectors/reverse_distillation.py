@@ -19,11 +19,13 @@ cosine decay; and for other teachers a narrow decoder, its widths the teacher's 
 rounded up to a power of two, with a linear layer on top of each level, and an embedding a quarter
 as wide as its deepest level. A few hundred normals teach a wider one to rebuild anomalies, too;
 against the same, positions that are rebuilt well already get a tenth of the gradient
-(``easy_share``). In the map (``relative``), each level's distances are divided by the square root
-of their median in the same image: a part in an unseen pose, or in other light, is rebuilt a little
-worse everywhere, a defect in its own place. No image is forgiven more than the largest median of
-the validation normals, so that what is wrong everywhere stays visible. The levels are then added in
-units of their standard deviations on those normals, so that the noisiest does not drown the others.
+(``easy_share``), and what the embedding sees in training is disturbed (``disturbance``, see
+``disturbance.py``). In the map (``relative``), each level's distances are divided by the square
+root of their median in the same image: a part in an unseen pose, or in other light, is rebuilt a
+little worse everywhere, a defect in its own place. No image is forgiven more than the largest
+median of the validation normals, so that what is wrong everywhere stays visible. The levels are
+then added in units of their rise on those normals, that is by how much the maximum of a level's
+smoothed map exceeds its mean there, so that the noisiest does not drown the others.
 """
 
 from collections.abc import Iterable
@@ -35,6 +37,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from stillwatch.detectors.base import Batch, Detector, Phase, constant, warm_up_and_cosine
+from stillwatch.detectors.disturbance import disturbed
 from stillwatch.detectors.maps import (
     cosine_distance,
     flattened_cosine_loss,
@@ -45,7 +48,7 @@ from stillwatch.detectors.maps import (
 )
 from stillwatch.optimizers import muon_or_adam
 from stillwatch.settings import Section
-from stillwatch.teachers import Teacher
+from stillwatch.teachers import STRIDES, Teacher
 
 _MINING_RISE = 0.25
 """Share of the training over which the share of easy positions rises from 0."""
@@ -70,6 +73,9 @@ class ReverseDistillationSettings(Section):
     easy_share: float = Field(
         0.9, ge=0, lt=1, description="share of the positions that get a tenth of the gradient"
     )
+    disturbance: bool = Field(
+        True, description="train on features that are turned and shifted in a window"
+    )
     relative: bool = Field(
         True, description="distances relative to what is usual in the image and at the level"
     )
@@ -79,7 +85,7 @@ class ReverseDistillation(Detector):
     """Reverse distillation from a one-class bottleneck embedding."""
 
     name = "reverse_distillation"
-    version = 4
+    version = 5
     Settings = ReverseDistillationSettings
     quick: ClassVar = {"epochs": 10, "batch_size": 3, "learning_rate": 0.08}
     paper: ClassVar = {
@@ -88,18 +94,19 @@ class ReverseDistillation(Detector):
         "optimizer": "adam",
         "learning_rate": 0.005,
         "easy_share": 0.0,
+        "disturbance": False,
         "relative": False,
     }
 
     settings: ReverseDistillationSettings
     largest_medians: Tensor
-    spreads: Tensor
+    rises: Tensor
 
     def __init__(self, teacher: Teacher, settings: ReverseDistillationSettings) -> None:
         super().__init__(teacher, settings)
         wide = teacher.name.startswith("wide_resnet")
         self.student = EmbeddingAndDecoder(teacher.channels, wide=wide)
-        for statistic in ("largest_medians", "spreads"):
+        for statistic in ("largest_medians", "rises"):
             self.register_buffer(statistic, torch.ones(len(teacher.channels)))
 
     def phases(self) -> list[Phase]:
@@ -119,13 +126,14 @@ class ReverseDistillation(Detector):
         ]
 
     def finalize(self, validation_normals: Iterable[Batch]) -> None:
-        """Measure each level's medians, and the spread of what is relative to them, on normals."""
+        """Measure each level's medians, and what it reaches relative to them, on normals."""
         batches = [self._distances(batch.features) for batch in validation_normals]
         levels = [torch.cat(level) for level in zip(*batches, strict=True)]
         self.largest_medians = torch.stack([_medians(level).max() for level in levels])
-        self.spreads = torch.ones_like(self.spreads)
-        spreads = [level.std() for level in self._relative(levels)]
-        self.spreads = torch.stack(spreads).clamp_min(_LEAST)
+        self.rises = torch.ones_like(self.rises)
+        sides = [STRIDES[0] * side for side in levels[0].shape[1:]]
+        rises = [_rise(level, sides) for level in self._relative(levels)]
+        self.rises = torch.stack(rises).clamp_min(_LEAST)
 
     def anomaly_map(self, images: Tensor) -> Tensor:
         """Sum over the levels of 1 - cos, each relative to what is usual, at input size, smoothed.
@@ -143,13 +151,11 @@ class ReverseDistillation(Detector):
         return smoothed(torch.stack(resized).sum(dim=0))
 
     def _relative(self, levels: list[Tensor]) -> list[Tensor]:
-        """Distances d as d / (spread sqrt(min(median in the image, largest median)))."""
+        """Distances d as d / (rise sqrt(min(median in the image, largest median)))."""
         return [
             level
-            / (spread * _medians(level).minimum(largest).clamp_min(_LEAST).sqrt()[:, None, None])
-            for level, largest, spread in zip(
-                levels, self.largest_medians, self.spreads, strict=True
-            )
+            / (rise * _medians(level).minimum(largest).clamp_min(_LEAST).sqrt()[:, None, None])
+            for level, largest, rise in zip(levels, self.largest_medians, self.rises, strict=True)
         ]
 
     def _distances(self, features: list[Tensor]) -> list[Tensor]:
@@ -158,14 +164,22 @@ class ReverseDistillation(Detector):
 
     def _loss(self, batch: Batch) -> Tensor:
         share = self.settings.easy_share * min(1.0, batch.progress / _MINING_RISE)
+        disturbs = self.settings.disturbance and self.student.training
+        seen = disturbed(batch.features) if disturbs else batch.features
         rebuilt = [
             with_mined_gradient(taught, made, share)
-            for taught, made in zip(batch.features, self.student(batch.features), strict=True)
+            for taught, made in zip(batch.features, self.student(seen), strict=True)
         ]
         flattened = self.settings.loss == "flattened"
         return (flattened_cosine_loss if flattened else position_cosine_loss)(
             batch.features, rebuilt
         )
+
+
+def _rise(maps: Tensor, sides: list[int]) -> Tensor:
+    """By how much the maximum exceeds the mean, of maps (B, h, w) enlarged and smoothed."""
+    final = smoothed(resize_maps(maps, sides, align_corners=True)).flatten(1)
+    return (final.amax(dim=1) - final.mean(dim=1)).mean()
 
 
 def _medians(maps: Tensor) -> Tensor:
