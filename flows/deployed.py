@@ -12,6 +12,7 @@ from prefect import flow
 from prefect.client.schemas import State
 from pydantic import Field
 
+from flows.crash_recovery import give_up_after_crashes
 from flows.ingest import ingest_images
 from flows.report import RetrainReport
 from flows.retrain import run_name
@@ -38,6 +39,7 @@ def retrain(
         seed: Instead of training.seed of params.yaml.
         force: Train even what MLflow holds already.
     """
+    give_up_after_crashes()
     settings = requested(_settings(), detectors, seed)
     return retrain_categories(settings, root=None, categories=categories or None, force=force)
 
@@ -45,6 +47,7 @@ def retrain(
 @flow(name="ingest", flow_run_name="ingest")
 def ingest() -> State[None]:
     """Take in the images that lie still in the inbox, and announce their categories."""
+    give_up_after_crashes()
     return ingest_images(_settings())
 
 

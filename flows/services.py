@@ -8,6 +8,7 @@ from typing import Literal
 from filelock import FileLock
 from prefect.settings import PREFECT_API_URL
 
+from flows.crash_recovery import ensure_automations
 from flows.deployments import deploy, ensure_work_pool
 from flows.mlflow_server import LOG_FILE as MLFLOW_LOG
 from flows.mlflow_server import start_mlflow_server
@@ -68,6 +69,7 @@ class Services:
                 self._prefect.keep()
                 mlflow.result()
                 ensure_work_pool()
+                ensure_automations()
                 self._up_worker(api_url)
                 deploy(api_url, self._params)
 

@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+from flows.crash_recovery import HEARTBEAT_SECONDS
 from flows.processes import StartedServer, start_server
 
 LOG_FILE = "worker.log"
@@ -40,6 +41,7 @@ def start_worker(api_url: str, params: Path, folder: Path) -> StartedServer:
         health_path="/health",
         environment={
             "PREFECT_API_URL": api_url,
+            "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
             "PREFECT_HOME": str(folder),
             "PREFECT_WORKER_QUERY_SECONDS": _POLL_SECONDS,
             "PREFECT_WORKER_WEBSERVER_HOST": "127.0.0.1",

@@ -15,6 +15,8 @@ from mlflow import MlflowClient
 from PIL import Image
 
 from flows.processes import answers
+from flows.service_register import read_services
+from tasks.progress import running_trainings
 from tests.flows.conftest import Plant, make_workspace_plant, write_image
 
 pytestmark = [pytest.mark.servers, pytest.mark.xdist_group("servers")]
@@ -60,10 +62,15 @@ class Api:
 
     def run(self, flow: str, **parameters: Any) -> dict[str, Any]:
         """Press *Run* and wait for the end."""
+        started = self.start(flow, **parameters)
+        return self.wait_for(lambda run: run["id"] == started["id"])
+
+    def start(self, flow: str, **parameters: Any) -> dict[str, Any]:
+        """Press *Run*."""
         (deployment,) = self.post("deployments/filter", {"flows": {"name": {"any_": [flow]}}})
         path = f"deployments/{deployment['id']}/create_flow_run"
-        started = self.post(path, {"parameters": parameters})
-        return self.wait_for(lambda run: run["id"] == started["id"])
+        started: dict[str, Any] = self.post(path, {"parameters": parameters})
+        return started
 
     def wait_for(self, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         """The first flow run that is wanted, when it has ended."""
@@ -78,12 +85,14 @@ class Api:
         raise AssertionError("no such flow run ended in time")
 
 
-def versions(plant: Plant) -> list[int]:
+def client_of(plant: Plant) -> MlflowClient:
     uri = f"sqlite:///{plant.state / 'mlflow' / 'mlflow.db'}"
-    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-    return sorted(
-        int(one.version) for one in client.search_model_versions("name='stillwatch-bolt'")
-    )
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def versions(plant: Plant) -> list[int]:
+    found = client_of(plant).search_model_versions("name='stillwatch-bolt'")
+    return sorted(int(one.version) for one in found)
 
 
 def test_all_of_it_runs_and_up_again_changes_nothing(plant: Plant) -> None:
@@ -132,6 +141,36 @@ def test_a_form_that_is_filled_in_wrong_fails_in_one_sentence(plant: Plant) -> N
     failed = Api(plant).run("retrain", categories=["blot"])
     assert failed["state_type"] == "FAILED"
     assert "has no category blot" in failed["state"]["message"]
+
+
+def test_a_run_whose_machine_dies_in_training_goes_on_from_its_checkpoint(plant: Plant) -> None:
+    plant.set_params(
+        inbox={"settle_seconds": 0},
+        training={"checkpoint_every": 1},
+        detectors={"stfpm": {"epochs": 200, "batch_size": 4}},
+    )
+    api = Api(plant)
+    started = api.start("retrain", categories=["bolt"], detectors=["stfpm"])
+    until(lambda: any(one.epoch > 3 for one in running_trainings(plant.state)))
+    worker = read_services(plant.state).worker
+    assert worker is not None
+    parent = psutil.Process(worker.process.pid)
+    for process in (parent, *parent.children(recursive=True)):
+        process.kill()
+    assert status(plant)["worker"]["state"] == "not answering"
+    assert plant.run("up").returncode == 0
+    ended = api.wait_for(lambda run: run["id"] == started["id"])
+    assert (ended["state_type"], ended["run_count"]) == ("COMPLETED", 2), ended["state"]
+    newest = client_of(plant).get_model_version("stillwatch-bolt", str(versions(plant)[-1]))
+    run = client_of(plant).get_run(newest.run_id)
+    assert run.data.tags["stillwatch.resumed"] == "true"
+
+
+def until(happens: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 240
+    while not happens():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
 
 
 def test_down_leaves_no_process(plant: Plant) -> None:
