@@ -1,27 +1,28 @@
-"""MLflow's pages over the local store, for as long as somebody looks at them."""
+"""The MLflow server over the local store, and where its pages are."""
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlparse
 
-from flows.processes import start_server
-from stillwatch.settings import TrackingSettings
+from flows.processes import StartedServer, start_server
+from flows.service_register import read_services
+from stillwatch.settings import Settings
 
+LOG_FILE = "mlflow-server.log"
 PREFERRED_PORT = 5000
 
 
-def pages_address(tracking: TrackingSettings) -> str:
-    """Where a browser finds MLflow; with the local store only while ``stillwatch ui`` runs."""
-    if tracking.uri is not None and urlparse(tracking.uri).scheme in {"http", "https"}:
-        return tracking.uri.rstrip("/")
-    return f"http://127.0.0.1:{PREFERRED_PORT}"
+def pages_address(settings: Settings) -> str:
+    """Where a browser finds MLflow; with a local store, while ``stillwatch up`` has it running."""
+    uri = settings.tracking.uri
+    if uri is not None and urlparse(uri).scheme in {"http", "https"}:
+        return uri.rstrip("/")
+    started = read_services(settings.state_dir).mlflow
+    return started.url if started is not None else f"http://127.0.0.1:{PREFERRED_PORT}"
 
 
-@contextmanager
-def mlflow_pages(store_uri: str, artifacts: Path, folder: Path) -> Iterator[str]:
-    """Yield the address of an MLflow server over ``store_uri``; stop it at the end.
+def start_mlflow_server(store_uri: str, artifacts: Path, folder: Path) -> StartedServer:
+    """Start an MLflow server over a local store and wait until it answers.
 
     Args:
         store_uri: the tracking store, for example ``sqlite:////…/mlflow.db``.
@@ -31,7 +32,7 @@ def mlflow_pages(store_uri: str, artifacts: Path, folder: Path) -> Iterator[str]
     Raises:
         ServerError: the server did not start; the message names its log.
     """
-    server = start_server(
+    return start_server(
         lambda port: [
             *(sys.executable, "-m", "mlflow", "server", "--workers", "1"),
             *("--backend-store-uri", store_uri, "--artifacts-destination", str(artifacts)),
@@ -41,9 +42,5 @@ def mlflow_pages(store_uri: str, artifacts: Path, folder: Path) -> Iterator[str]
         health_path="/health",
         # stillwatch submits no MLflow jobs; their runner costs seven processes and 0.5 GB.
         environment={"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
-        log=folder / "mlflow-server.log",
+        log=folder / LOG_FILE,
     )
-    try:
-        yield server.url
-    finally:
-        server.process.stop()

@@ -3,7 +3,7 @@
 Prefect's built-in ephemeral server loses task records when the process exits, so a run without a
 configured server gets a real one, whose database stays in the state folder. Runs share it: each
 registers in a lock-protected file, dead registrants are ignored, and the last one out stops the
-server that stillwatch started.
+server that stillwatch started, unless it is kept.
 """
 
 import json
@@ -90,6 +90,8 @@ class _Register(BaseModel):
     url: str
     server: ProcessIdentity
     registrants: list[ProcessIdentity]
+    kept: bool = False
+    """Stays when nobody uses it."""
 
     def living(self) -> "_Register":
         alive = [process for process in self.registrants if process.is_alive()]
@@ -106,7 +108,26 @@ class LocalPrefectServer:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._register_file = folder / "server.json"
-        self._log = folder / "server.log"
+        self.log = folder / "server.log"
+
+    def keep(self) -> None:
+        """Let the running server stay, even when nobody uses it, until it is released."""
+        with self._locked():
+            register = self._read()
+            if register is not None:
+                self._write(register.model_copy(update={"kept": True}))
+
+    def release(self) -> None:
+        """Stop the server as soon as nobody uses it, now or by the last one out."""
+        with self._locked():
+            register = self._read()
+            if register is not None:
+                self._settle(register.model_copy(update={"kept": False}).living())
+
+    def running(self) -> str | None:
+        """URL of the API of the server that runs; None if there is none."""
+        register = self._read()
+        return register.url if register is not None and register.server.is_alive() else None
 
     @contextmanager
     def joined(self) -> Iterator[str]:
@@ -134,12 +155,15 @@ class LocalPrefectServer:
             if register is None:
                 return
             register.registrants.remove(me)
-            register = register.living()
-            if register.registrants:
-                self._write(register)
-            else:
-                self._register_file.unlink()
-                register.server.stop()
+            self._settle(register.living())
+
+    def _settle(self, register: _Register) -> None:
+        """Keep the server or stop it."""
+        if register.registrants or register.kept:
+            self._write(register)
+        else:
+            self._register_file.unlink()
+            register.server.stop()
 
     def _usable(self) -> _Register:
         register = self._read()
@@ -147,9 +171,11 @@ class LocalPrefectServer:
             return self._start()
         register = register.living()
         if register.server.is_alive():
-            wait_until_it_answers(register.server, f"{register.url}/health", self._log)
+            wait_until_it_answers(register.server, f"{register.url}/health", self.log)
             return register
-        return self._start().model_copy(update={"registrants": register.registrants})
+        return self._start().model_copy(
+            update={"registrants": register.registrants, "kept": register.kept}
+        )
 
     def _start(self) -> _Register:
         server = start_server(
@@ -166,7 +192,7 @@ class LocalPrefectServer:
                     "prefect.server.concurrency.lease_storage.filesystem"
                 ),
             },
-            log=self._log,
+            log=self.log,
         )
         return _Register(url=f"{server.url}/api", server=server.process, registrants=[])
 

@@ -13,7 +13,8 @@ from prefect.cache_policies import NO_CACHE
 
 from stillwatch.bundle import Bundle, read_bundle, recalibrated
 from stillwatch.detectors import detector_class, detector_settings
-from stillwatch.errors import BundleError, TrackingError
+from stillwatch.devices import usable_devices
+from stillwatch.errors import BundleError, DeviceMemoryError, TrackingError
 from stillwatch.images.photographs import photographs_digest
 from stillwatch.images.split import PARTS
 from stillwatch.settings import CalibrationSettings, Settings
@@ -66,6 +67,7 @@ class _Plan:
     weights: TeacherWeights
     evaluation: str
     state_dir: Path
+    devices: tuple[str, ...]
     slots: int
 
     @property
@@ -175,7 +177,8 @@ def _plan(
         weights,
         evaluation,
         settings.state_dir,
-        settings.runtime.parallel_trainings,
+        usable_devices(settings.training.device),
+        settings.runtime.slots_per_device,
     )
 
 
@@ -207,15 +210,24 @@ def _fill_run(tracking: Tracking, run_id: str, plan: _Plan, *, force: bool) -> b
 
 def _run(plan: _Plan, run_id: str, tracking: Tracking, losses: EpochLog) -> Bundle:
     with (
-        training_slot(plan.state_dir, plan.slots),
+        training_slot(plan.state_dir, plan.devices, plan.slots) as device,
         visible_progress(plan.state_dir, plan.title) as progress,
     ):
+        job = plan.job.on_device(device)
 
         def on_epoch(epoch: EpochReport) -> None:
             losses.add(epoch.phase, epoch.epoch, epoch.train_loss, epoch.validation_loss)
             progress.show(epoch)
 
-        outcome = run_training(plan.job, on_epoch=on_epoch)
+        try:
+            outcome = run_training(job, on_epoch=on_epoch)
+        except DeviceMemoryError as error:
+            smaller = job.with_half_batches()
+            if smaller is None:
+                raise
+            logging.getLogger(__name__).warning("%s It is tried once more with half of it.", error)
+            tracking.log(run_id, tags={"stillwatch.batch_halved": "true"})
+            outcome = run_training(smaller, on_epoch=on_epoch)
     tracking.log(
         run_id,
         metrics=figures({"peak_memory_megabytes": outcome.peak_memory_bytes / 2**20}),

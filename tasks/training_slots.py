@@ -1,8 +1,10 @@
-"""So many trainings at a time on this machine, whichever processes they belong to."""
+"""So many trainings at a time on each device, whichever processes of a machine they belong to."""
 
+import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -13,14 +15,16 @@ _POLL_SECONDS = 0.2
 
 
 @contextmanager
-def training_slot(state_dir: Path, slots: int) -> Iterator[None]:
-    """Hold one of ``slots`` slots; wait until one is free.
+def training_slot(state_dir: Path, devices: Sequence[str], slots: int) -> Iterator[str]:
+    """Hold one of the devices' slots and yield its device; wait until one is free.
 
-    A slot is a file lock, so the system frees it when its holder is killed.
+    A slot is a file lock, so the system frees it the moment that its holder is killed, and needs no
+    server. The free device with the fewest trainings is taken.
 
     Args:
         state_dir: the state folder, which all processes of this machine share.
-        slots: how many there are.
+        devices: of this machine, for example ``cuda:0`` and ``cuda:1``.
+        slots: how many each of them has.
 
     Raises:
         StorageError: the state folder cannot be written to.
@@ -29,14 +33,16 @@ def training_slot(state_dir: Path, slots: int) -> Iterator[None]:
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     while True:
-        for slot in range(slots):
-            lock = FileLock(folder / f"training-slot-{slot}.lock")
+        for slot, device in product(range(slots), devices):
+            # Machines may share a state folder; their devices have the same names.
+            name = f"slot-{socket.gethostname()}-{device.replace(':', '-')}-{slot}.lock"
+            lock = FileLock(folder / name)
             try:
                 lock.acquire(timeout=0)
             except Timeout:
                 continue
             try:
-                yield
+                yield device
             finally:
                 lock.release()
             return

@@ -15,7 +15,7 @@ from stillwatch import training_data
 from stillwatch.detectors.base import Batch, Detector, Phase, Steps, warm_up_and_cosine
 from stillwatch.detectors.checks import toy_normals, toy_teacher
 from stillwatch.devices import choose_device
-from stillwatch.errors import SettingsError, TrainingError
+from stillwatch.errors import DeviceMemoryError, SettingsError, TrainingError
 from stillwatch.settings import Section, TrainingSettings
 from stillwatch.teachers import Teacher
 from stillwatch.training import EpochReport, TrainingSummary, train
@@ -210,6 +210,15 @@ def test_loss_that_is_not_finite_ends_the_training(tmp_path: Path) -> None:
     detector = line(epochs=200, learning_rate=1e6)
     with pytest.raises(TrainingError, match=r"Lower detectors\.line\.learning_rate"):
         run(detector, flat(10, 200), flat(50), checkpoint=tmp_path)
+
+
+def test_a_batch_that_does_not_fit_into_memory_ends_the_training() -> None:
+    class TooLarge(Line):
+        def _loss(self, batch: Batch) -> Tensor:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(DeviceMemoryError, match="not enough memory for detector 'line'"):
+        run(line(TooLarge), flat(1, 2), flat(0))
 
 
 @pytest.mark.parametrize("part", ["train", "validation"])

@@ -37,6 +37,6 @@ def demo(context: typer.Context) -> None:
     with watched_trainings(given.settings, console, disabled=False):
         outcome = run_retraining(given.settings, params=given.params, root=root)
     print_outcome(outcome)
-    say("open the pages with: .venv/bin/stillwatch ui")
+    say("open the pages with: .venv/bin/stillwatch up")
     if outcome.failed:
         raise typer.Exit(1)

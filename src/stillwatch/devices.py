@@ -32,6 +32,18 @@ def choose_device(setting: str) -> torch.device:
     return device
 
 
+def usable_devices(setting: str) -> tuple[str, ...]:
+    """The devices of this machine that a training may take; ``auto`` stands for every GPU.
+
+    Raises:
+        SettingsError: as ``choose_device``.
+    """
+    first = choose_device(setting)
+    if setting == "auto" and first.type == "cuda":
+        return tuple(f"cuda:{index}" for index in range(torch.cuda.device_count()))
+    return (str(first),)
+
+
 def choose_profile(settings: TrainingSettings) -> Profile:
     """The profile that ``training.profile`` names; ``auto`` is ``paper`` on a GPU, else ``laptop``.
 

@@ -10,6 +10,7 @@
     ├── TeacherError       pretrained weights: missing, wrong digest, unknown name
     ├── DetectorError      a method, its settings, or inputs that it cannot take
     ├── TrainingError      a training that ended without a detector
+    │   └── DeviceMemoryError  because its device has not enough memory for a batch
     ├── CalibrationError   a threshold that cannot be given with its bound
     ├── BundleError        a trained detector's folder: damaged, too new, tampered with
     ├── StorageError       a folder that cannot be written, a full disk
@@ -52,6 +53,10 @@ class DetectorError(StillwatchError):
 
 class TrainingError(StillwatchError):
     """A training ended without a usable detector."""
+
+
+class DeviceMemoryError(TrainingError):
+    """A batch does not fit into the device's memory."""
 
 
 class CalibrationError(StillwatchError):

@@ -44,6 +44,15 @@ class WorkspaceSettings(Section):
     )
 
 
+class InboxSettings(Section):
+    """Where new images are dropped."""
+
+    path: Path = Field(Path("inbox"), description="holds <category>/{good,<defect>}/*")
+    settle_seconds: float = Field(
+        60.0, ge=0, description="a file is taken once nobody has written to it for so long"
+    )
+
+
 class ImageSettings(Section):
     """How image files become pixels."""
 
@@ -161,7 +170,9 @@ class RuntimeSettings(Section):
     task_runner: Literal["thread", "process"] = Field(
         "thread", description="what the flow's tasks run in; trainings are processes either way"
     )
-    parallel_trainings: int = Field(1, ge=1, description="trainings at a time on this machine")
+    slots_per_device: int = Field(
+        1, ge=1, description="trainings at a time on each GPU, or on the CPU of a machine without"
+    )
 
 
 class TrackingSettings(Section):
@@ -175,6 +186,7 @@ class Settings(Section):
 
     state_dir: Path = Field(Path(".stillwatch"), description="caches, stores, servers' data")
     workspace: WorkspaceSettings = WorkspaceSettings()
+    inbox: InboxSettings = InboxSettings()
     images: ImageSettings = ImageSettings()
     split: SplitSettings = SplitSettings()
     calibration: CalibrationSettings = CalibrationSettings()
@@ -243,6 +255,7 @@ def _anchor_paths(settings: Settings, base: Path) -> Settings:
             "workspace": settings.workspace.model_copy(
                 update={"path": base / settings.workspace.path}
             ),
+            "inbox": settings.inbox.model_copy(update={"path": base / settings.inbox.path}),
             "teacher": settings.teacher.model_copy(
                 update={"weights_dir": base / settings.teacher.weights_dir}
             ),

@@ -21,7 +21,7 @@ from stillwatch.checkpoints import Checkpoint, grouped, load_checkpoint, save_ch
 from stillwatch.detectors.base import Batch, Detector, Phase
 from stillwatch.devices import choose_device as choose_device
 from stillwatch.devices import full_precision, mixed_precision
-from stillwatch.errors import TrainingError
+from stillwatch.errors import DeviceMemoryError, TrainingError
 from stillwatch.settings import TrainingSettings
 from stillwatch.shared_phases import load_shared, save_shared, shared_folder
 from stillwatch.training_data import ImagePool, TrainingImages
@@ -68,7 +68,8 @@ def train(
         shared: folder of the phases that other trainings have trained, too; None: none are kept.
 
     Raises:
-        TrainingError: no images, a loss that is not finite, or not enough GPU memory.
+        TrainingError: no images, or a loss that is not finite.
+        DeviceMemoryError: a batch does not fit into the device's memory.
         StorageError: the checkpoint cannot be written.
     """
     for part, images in (("train", train_images), ("validation", validation_images)):
@@ -95,7 +96,7 @@ def train(
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             return training.run()
     except torch.OutOfMemoryError as error:
-        raise TrainingError(
+        raise DeviceMemoryError(
             f"{device} has not enough memory for detector '{detector.name}'. Lower its batch_size "
             "or images.size, or set training.device to cpu."
         ) from error

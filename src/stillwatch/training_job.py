@@ -22,7 +22,7 @@ from typing import IO, Any
 
 from pydantic import Field
 
-from stillwatch.errors import TrainingError
+from stillwatch.errors import DeviceMemoryError, TrainingError
 from stillwatch.settings import CalibrationSettings, Section, TeacherSettings, TrainingSettings
 
 _POLL_SECONDS = 0.25
@@ -50,6 +50,22 @@ class TrainingJob(Section):
     bundle: Path = Field(description="folder that the bundle is written to")
     fingerprint: str
     provenance: dict[str, str]
+
+    def on_device(self, device: str) -> "TrainingJob":
+        """The same job on one device."""
+        training = self.training.model_copy(update={"device": device})
+        return self.model_copy(update={"training": training})
+
+    def with_half_batches(self) -> "TrainingJob | None":
+        """The same job with half of every batch size; None where all of them are 1."""
+        halved = {
+            name: value // 2
+            for name, value in self.detector_settings.items()
+            if name.endswith("batch_size") and value > 1
+        }
+        if not halved:
+            return None
+        return self.model_copy(update={"detector_settings": self.detector_settings | halved})
 
 
 @dataclass(frozen=True)
@@ -89,6 +105,7 @@ def run_training(job: TrainingJob, *, on_epoch: Callable[[EpochReport], None]) -
 
     Raises:
         TrainingError: the child's own sentence, a timeout, or a crash with the end of its stderr.
+        DeviceMemoryError: the child's own sentence, when a batch does not fit into memory.
     """
     deadline = time.monotonic() + 60 * job.training.timeout_minutes
     with tempfile.TemporaryFile() as stderr, _child(stderr) as child:
@@ -103,7 +120,8 @@ def run_training(job: TrainingJob, *, on_epoch: Callable[[EpochReport], None]) -
                 case "epoch":
                     on_epoch(EpochReport(**event))
                 case "failed":
-                    raise TrainingError(event["message"])
+                    kind = DeviceMemoryError if event["memory"] else TrainingError
+                    raise kind(event["message"])
                 case "finished":
                     return TrainingOutcome(**event)
 

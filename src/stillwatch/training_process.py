@@ -34,7 +34,7 @@ from stillwatch.calibration import calibrate
 from stillwatch.detectors import build_detector, detector_class
 from stillwatch.detectors.base import Detector
 from stillwatch.devices import choose_device
-from stillwatch.errors import StillwatchError
+from stillwatch.errors import DeviceMemoryError, StillwatchError
 from stillwatch.images.photographs import read_photographs
 from stillwatch.images.store import ImageStore
 from stillwatch.inspection import score_images
@@ -55,7 +55,8 @@ def main() -> int:
     try:
         outcome = run(job, emit)
     except StillwatchError as error:
-        emit("failed", {"message": f"{job.category}: {error}"})
+        memory = isinstance(error, DeviceMemoryError)
+        emit("failed", {"message": f"{job.category}: {error}", "memory": memory})
         return 1
     emit("finished", asdict(outcome))
     return 0

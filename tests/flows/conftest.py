@@ -13,6 +13,9 @@ import pytest
 import yaml
 from PIL import Image
 
+from tasks.dvc_repository import initialise_dvc
+from tasks.git_repository import run_git
+
 SIDE = 64
 TINY = {
     "images": {"size": SIDE},
@@ -124,6 +127,20 @@ def make_plant(folder: Path) -> Plant:
     (folder / "home").mkdir()
     plant.set_params()
     write_category(plant.images / "bolt")
+    return plant
+
+
+def make_workspace_plant(folder: Path) -> Plant:
+    """A plant whose image set lies in a git + DVC repository of its own, beside the settings."""
+    plant = make_plant(folder)
+    plant.images.rename(folder / "data")
+    run_git(folder, "init", "--quiet", "--initial-branch=main")
+    (folder / ".gitignore").write_text("/.stillwatch/\n/data\n/home/\n/inbox/\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DVC_SITE_CACHE_DIR", plant.environment()["DVC_SITE_CACHE_DIR"])
+        initialise_dvc(folder)
+    run_git(folder, "add", "--all")
+    run_git(folder, "-c", "user.name=A", "-c", "user.email=a@b", "commit", "--quiet", "-mfirst")
     return plant
 
 

@@ -1,0 +1,117 @@
+"""New images from the inbox: admitted, versioned, checked, and announced to whoever retrains."""
+
+from collections.abc import Sequence
+
+from prefect import get_run_logger
+from prefect.artifacts import create_table_artifact
+from prefect.client.schemas import State
+from prefect.events import emit_event
+from prefect.states import Completed, Failed
+
+from stillwatch.errors import StillwatchError
+from stillwatch.settings import Settings
+from tasks.admission import Admission, admit
+from tasks.examine import examine
+from tasks.inbox import still_files
+from tasks.second_look import Doubt, doubted_normals
+from tasks.validate import page_path, validate
+from tasks.version import DataVersion, version
+from tasks.workspace import open_workspace
+
+VERSIONED = "stillwatch.images.versioned"
+"""The event that categories have new images, versioned and sound; its payload names them."""
+
+
+def ingest_images(settings: Settings) -> State[None]:
+    """Take in what lies still in the inbox; the body of a flow.
+
+    The state is Failed when a category with new images does not pass its checks. Its images stay
+    versioned, so that nothing is lost, and it is not announced.
+
+    Raises:
+        StillwatchError: the inbox, the workspace or the registry cannot be used.
+    """
+    arrivals = still_files(settings.inbox.path, settings.inbox.settle_seconds)
+    if not arrivals:
+        return Completed(message=f"nothing new in {settings.inbox.path}")
+    workspace = open_workspace(settings)
+    admissions = admit(arrivals, workspace, settings)
+    data = version(
+        workspace, split=settings.split, smallest_alpha=settings.calibration.alpha_reject
+    )
+    changed = sorted({one.category for one in admissions if one.admitted_as})
+    failures = {name: _failure(name, data, settings) for name in changed}
+    sound = [name for name in changed if failures[name] is None]
+    if sound:
+        announce(sound, data)
+    doubts = {name: _doubts(name, admissions, data, settings) for name in sound}
+    create_table_artifact(
+        table=_rows(admissions, doubts),
+        key="ingest",
+        description=f"What came through the inbox, now {data.name} ({data.dir_hash})",
+    )
+    if len(sound) < len(changed):
+        return Failed(message=" ".join(filter(None, failures.values())))
+    admitted = sum(one.admitted_as is not None for one in admissions)
+    return Completed(message=f"{admitted} of {len(admissions)} files admitted")
+
+
+def announce(categories: Sequence[str], data: DataVersion) -> None:
+    """Emit the event that these categories have new images."""
+    emit_event(
+        event=VERSIONED,
+        resource={"prefect.resource.id": f"stillwatch.data-version.{data.name}"},
+        payload={"categories": list(categories), "data_version": data.dir_hash},
+    )
+
+
+def _failure(name: str, data: DataVersion, settings: Settings) -> str | None:
+    """Why a category must not be trained on; None if nothing is wrong with it."""
+    if name not in data.categories:
+        return f"{name}: has no good image to learn from yet; put some into the inbox."
+    try:
+        examined = examine(data.categories[name], root=data.root, settings=settings)
+        report = validate(
+            examined.manifest,
+            folder=examined.folder,
+            page=page_path(settings.state_dir, name),
+            checks=settings.checks,
+            calibration=settings.calibration,
+            data_version=data.name,
+        )
+        report.raise_if_failed()
+    except StillwatchError as error:
+        return str(error)
+    return None
+
+
+def _doubts(
+    name: str, admissions: Sequence[Admission], data: DataVersion, settings: Settings
+) -> list[Doubt]:
+    new = [one.admitted_as for one in admissions if one.category == name and one.admitted_as]
+    normals = [path for path in new if path.startswith("train/")]
+    doubts = doubted_normals(name, normals, folder=data.root / name, settings=settings)
+    for doubt in doubts:
+        get_run_logger().warning(
+            "%s/%s came as a good part and %s rejects it (p = %.3g). Look at it: if it is not "
+            "good, move it to test/<defect>.",
+            *(name, doubt.path, doubt.model, doubt.p_value),
+        )
+    return doubts
+
+
+def _rows(admissions: Sequence[Admission], doubts: dict[str, list[Doubt]]) -> list[dict[str, str]]:
+    doubted = {(name, doubt.path): doubt for name, found in doubts.items() for doubt in found}
+    rows = []
+    for one in admissions:
+        doubt = doubted.get((one.category, one.admitted_as or ""))
+        look = f"rejected by {doubt.model}, p = {doubt.p_value:.3g}" if doubt else ""
+        rows.append(
+            {
+                "file": one.name,
+                "admitted as": one.admitted_as or "quarantined",
+                "why": one.reason or "",
+                "to look at": look,
+            }
+        )
+    return rows

@@ -1,0 +1,249 @@
+"""One retraining: version, examine, validate, train, evaluate, register; category by category.
+
+It is the body of a flow: every step is a task of the flow run that it is called in.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from prefect import Task
+from prefect.artifacts import create_table_artifact
+from prefect.client.schemas import State
+from prefect.futures import PrefectFuture, wait
+from prefect.states import Completed, Failed
+from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
+
+from flows.image_sets import chosen_categories, place_of
+from flows.mlflow_server import pages_address
+from flows.report import CategoryReport, RetrainReport
+from flows.summary import category_report, failure_sentence, full_rows
+from stillwatch.detectors import detector_settings
+from stillwatch.devices import usable_devices
+from stillwatch.errors import StillwatchError, TrackingError, TrainingError
+from stillwatch.settings import Settings
+from tasks.detector_result import DetectorResult
+from tasks.evaluate import evaluate_task
+from tasks.examine import ExaminedCategory, examine
+from tasks.register import Registration, register_task
+from tasks.retraining_run import finish_retraining_run, start_retraining_run
+from tasks.train import TrainedDetector, train_task
+from tasks.validate import page_path, validate
+from tasks.validation_report import ValidationReport
+from tasks.version import DataVersion, version
+
+_OVERLAP = 1
+"""Tasks beside the trainings: one category is examined or evaluated while another is trained."""
+
+
+def retrain_categories(
+    settings: Settings, *, root: Path | None, categories: list[str] | None, force: bool
+) -> State[RetrainReport]:
+    """Retrain the categories and put a table of the outcome into Prefect.
+
+    Categories are independent: one that fails stops no other. The state is Failed, with one
+    sentence per failed category, if there was any; what was done is in its data either way.
+
+    Args:
+        settings: with detectors and seed as ``requested`` gives them.
+        root: an image set outside the workspace, which is imported; none: the settings' own.
+        categories: which to retrain; none: all of them.
+        force: train even what MLflow holds already.
+    """
+    place = place_of(settings, root)
+    data = version(
+        place.workspace,
+        split=settings.split,
+        smallest_alpha=settings.calibration.alpha_reject,
+        root=place.imported_from,
+        categories=categories,
+    )
+    names = chosen_categories(data, categories)
+    with _task_runner(settings) as runner:
+        report = _Retraining(settings, data, names, runner, force=force).run()
+    create_table_artifact(
+        table=full_rows(report, pages_address(settings)),
+        key="retraining",
+        description=f"Retraining on {data.name} ({data.dir_hash})",
+    )
+    if report.failed:
+        return Failed(message=failure_sentence(report), data=report)
+    return Completed(message=f"{len(report.categories)} categories are up to date", data=report)
+
+
+def requested(settings: Settings, detectors: list[str] | None, seed: int | None) -> Settings:
+    """The settings with what is asked for this once.
+
+    Raises:
+        DetectorError: there is no such detector.
+        SettingsError: a detector's settings are wrong.
+    """
+    training, retraining = settings.training, settings.retrain
+    if seed is not None:
+        training = training.model_copy(update={"seed": seed})
+    if detectors:
+        retraining = retraining.model_copy(update={"detectors": tuple(detectors)})
+    for name in {*retraining.detectors, *settings.detectors}:
+        detector_settings(name, settings)
+    return settings.model_copy(update={"training": training, "retrain": retraining})
+
+
+def _task_runner(settings: Settings) -> TaskRunner[Any]:
+    devices = len(usable_devices(settings.training.device))
+    workers = devices * settings.runtime.slots_per_device + _OVERLAP
+    if settings.runtime.task_runner == "process":
+        return ProcessPoolTaskRunner(max_workers=workers)
+    return ThreadPoolTaskRunner(max_workers=workers)
+
+
+@dataclass
+class _Competition:
+    """The detectors of one category that are being trained and evaluated."""
+
+    examined: ExaminedCategory
+    parent_run: str
+    trained: dict[str, PrefectFuture[TrainedDetector]]
+    evaluated: dict[str, PrefectFuture[DetectorResult]]
+
+    def results(self) -> dict[str, DetectorResult]:
+        """Wait for all of them.
+
+        Raises:
+            TrainingError: at least one failed; the sentence names each.
+        """
+        futures: list[PrefectFuture[Any]] = [*self.trained.values(), *self.evaluated.values()]
+        wait(futures)
+        results, failed = {}, []
+        for detector, future in self.evaluated.items():
+            try:
+                self.trained[detector].result()
+                results[detector] = future.result()
+            except Exception as error:
+                failed.append(f"{detector}: {_sentence(error)}")
+        if failed:
+            raise TrainingError("; ".join(failed))
+        return results
+
+
+@dataclass
+class _Retraining:
+    """All categories step by step; one that fails is put aside with its reason."""
+
+    settings: Settings
+    data: DataVersion
+    names: Sequence[str]
+    runner: TaskRunner[Any]
+    force: bool
+    reports: dict[str, CategoryReport] = field(default_factory=dict)
+
+    def run(self) -> RetrainReport:
+        competitions = {}
+        for name, examined in self._examined().items():
+            with self._put_aside(name):
+                competitions[name] = self._begin(examined)
+        registering = {}
+        for name, competition in competitions.items():
+            with self._put_aside(name, competition.parent_run):
+                results = competition.results()
+                registering[name] = results, self._register(competition, results)
+        for name, (results, future) in registering.items():
+            with self._put_aside(name, competitions[name].parent_run):
+                registration: Registration = future.result()
+                finish_retraining_run(self.settings, competitions[name].parent_run)
+                self.reports[name] = category_report(results, registration)
+        return RetrainReport(
+            data_version=self.data.dir_hash,
+            categories={name: self.reports[name] for name in self.names},
+        )
+
+    def _examined(self) -> dict[str, ExaminedCategory]:
+        """The categories that passed validation."""
+        examining = {
+            name: self._submit(
+                examine,
+                version=self.data.categories[name],
+                root=self.data.root,
+                settings=self.settings,
+            )
+            for name in self.names
+        }
+        validating = {}
+        for name, future in examining.items():
+            with self._put_aside(name):
+                examined: ExaminedCategory = future.result()
+                validating[name] = examined, self._validate(examined)
+        sound = {}
+        for name, (examined, verdict) in validating.items():
+            with self._put_aside(name):
+                verdict.result().raise_if_failed()
+                sound[name] = examined
+        return sound
+
+    def _validate(self, examined: ExaminedCategory) -> PrefectFuture[ValidationReport]:
+        return self._submit(
+            validate,
+            manifest=examined.manifest,
+            folder=examined.folder,
+            page=page_path(self.settings.state_dir, examined.version.name),
+            checks=self.settings.checks,
+            calibration=self.settings.calibration,
+            data_version=self.data.name,
+        )
+
+    def _begin(self, examined: ExaminedCategory) -> _Competition:
+        parent_run = start_retraining_run(examined.version, self.data, self.settings)
+        competition = _Competition(examined, parent_run, {}, {})
+        for detector in self.settings.retrain.detectors:
+            trained = self._submit(
+                train_task,
+                category=examined,
+                detector=detector,
+                data=self.data,
+                settings=self.settings,
+                parent_run=parent_run,
+                force=self.force,
+            )
+            competition.trained[detector] = trained
+            competition.evaluated[detector] = self._submit(
+                evaluate_task,
+                trained=trained,
+                category=examined,
+                data=self.data,
+                settings=self.settings,
+            )
+        return competition
+
+    def _register(
+        self, competition: _Competition, results: Mapping[str, DetectorResult]
+    ) -> PrefectFuture[Registration]:
+        return self._submit(
+            register_task,
+            results=list(results.values()),
+            category=competition.examined,
+            settings=self.settings,
+            parent_run=competition.parent_run,
+        )
+
+    def _submit(self, task: Task[..., Any], **parameters: Any) -> PrefectFuture[Any]:
+        """Start a task; its parameters may be futures of others."""
+        future: PrefectFuture[Any] = self.runner.submit(task, parameters)
+        return future
+
+    @contextmanager
+    def _put_aside(self, name: str, parent_run: str | None = None) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            reason = _sentence(error)
+            self.reports[name] = CategoryReport(status="failed", reason=reason)
+            if parent_run is not None:
+                with suppress(TrackingError):
+                    finish_retraining_run(self.settings, parent_run, reason)
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, StillwatchError):
+        return str(error)
+    return f"{type(error).__name__}: {error} (unexpected: the Prefect run's log has the details)"

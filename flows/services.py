@@ -1,0 +1,141 @@
+"""The services of an installation on one machine, both servers and a worker: up, seen, down."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from filelock import FileLock
+from prefect.settings import PREFECT_API_URL
+
+from flows.crash_recovery import ensure_automations
+from flows.deployments import deploy, ensure_work_pool
+from flows.mlflow_server import LOG_FILE as MLFLOW_LOG
+from flows.mlflow_server import start_mlflow_server
+from flows.prefect_server import LocalPrefectServer, prefect_api
+from flows.processes import StartedServer, answers
+from flows.service_register import StartedServices, read_services, write_services
+from flows.worker import LOG_FILE as WORKER_LOG
+from flows.worker import start_worker
+from stillwatch.files import storage_errors
+from stillwatch.settings import Settings
+from tasks.tracking import open_tracking
+
+State = Literal["running", "not running", "not answering"]
+
+
+@dataclass(frozen=True)
+class ServiceStatus:
+    """One service as ``stillwatch status`` shows it."""
+
+    name: str
+    state: State
+    url: str | None
+    """Address of its pages; None if it has none."""
+    log: str | None
+    """File with its output; None if it was not started by stillwatch."""
+
+
+class Services:
+    """The services that belong to one state folder.
+
+    A server that runs elsewhere (``tracking.uri``, ``PREFECT_API_URL``) is used and neither started
+    nor stopped.
+
+    Args:
+        settings: name the state folder and an MLflow server that runs elsewhere.
+        params: the file of these settings, which the worker's flows read.
+    """
+
+    def __init__(self, settings: Settings, params: Path) -> None:
+        self._settings = settings
+        self._params = params
+        self._folder = settings.state_dir
+        self._prefect = LocalPrefectServer(self._folder / "prefect")
+
+    def up(self) -> None:
+        """Start what does not run yet, deploy ``prefect.yaml``, and return once all answer.
+
+        Raises:
+            ServerError: one did not start, or a server that runs elsewhere does not answer.
+            StorageError: the state folder cannot be written to.
+            TrackingError: the MLflow store cannot be opened.
+        """
+        with storage_errors(self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True)
+        with self._locked(), ThreadPoolExecutor() as threads:
+            mlflow = threads.submit(self._up_mlflow)
+            with prefect_api(self._folder) as api_url:
+                self._prefect.keep()
+                mlflow.result()
+                ensure_work_pool()
+                ensure_automations()
+                self._up_worker(api_url)
+                deploy(api_url, self._params)
+
+    def down(self) -> None:
+        """Stop what ``up`` started, the worker first, so that no run begins meanwhile.
+
+        A Prefect server that a command is using ends with that command.
+
+        Raises:
+            StorageError: the state folder cannot be written to.
+        """
+        if not self._folder.exists():
+            return
+        with self._locked():
+            started = read_services(self._folder)
+            for service in (started.worker, started.mlflow):
+                if service is not None:
+                    service.process.stop()
+            self._prefect.release()
+            write_services(self._folder, StartedServices())
+
+    def status(self) -> list[ServiceStatus]:
+        """How each service is; nothing is changed."""
+        started = read_services(self._folder)
+        mlflow = self._settings.tracking.uri or (started.mlflow and started.mlflow.url)
+        prefect = PREFECT_API_URL.value() or self._prefect.running()
+        worker = started.worker and started.worker.url
+        return [
+            ServiceStatus("MLflow", _state(mlflow), mlflow, _existing(self._folder / MLFLOW_LOG)),
+            ServiceStatus(
+                "Prefect",
+                _state(prefect),
+                prefect and prefect.removesuffix("/api"),
+                _existing(self._prefect.log),
+            ),
+            ServiceStatus(
+                "worker", _state(worker), None, _existing(self._folder / "prefect" / WORKER_LOG)
+            ),
+        ]
+
+    def _up_mlflow(self) -> None:
+        tracking = open_tracking(self._settings)
+        started = read_services(self._folder)
+        if tracking.artifacts is not None and not _lives(started.mlflow):
+            server = start_mlflow_server(tracking.uri, tracking.artifacts, self._folder)
+            write_services(self._folder, started.model_copy(update={"mlflow": server}))
+
+    def _up_worker(self, api_url: str) -> None:
+        started = read_services(self._folder)
+        if not _lives(started.worker):
+            worker = start_worker(api_url, self._params, self._folder / "prefect")
+            write_services(self._folder, started.model_copy(update={"worker": worker}))
+
+    def _locked(self) -> FileLock:
+        return FileLock(self._folder / "services.lock")
+
+
+def _lives(server: StartedServer | None) -> bool:
+    return server is not None and server.process.is_alive()
+
+
+def _state(url: str | None) -> State:
+    if url is None:
+        return "not running"
+    return "running" if answers(f"{url}/health") else "not answering"
+
+
+def _existing(log: Path) -> str | None:
+    return str(log) if log.exists() else None

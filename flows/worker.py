@@ -1,0 +1,51 @@
+"""The Prefect worker that runs deployments on this machine, each run in a process of its own."""
+
+import sys
+from pathlib import Path
+
+from flows.crash_recovery import HEARTBEAT_SECONDS
+from flows.processes import StartedServer, start_server
+
+LOG_FILE = "worker.log"
+WORK_POOL = "stillwatch"
+PARAMS_VARIABLE = "STILLWATCH_PARAMS"
+"""Names the settings file to the flows that the worker starts."""
+
+_PREFERRED_PORT = 8080
+_POLL_SECONDS = "2"
+
+
+def start_worker(api_url: str, params: Path, folder: Path) -> StartedServer:
+    """Start a worker and wait until it answers; its URL tells whether it still polls.
+
+    Args:
+        api_url: of the Prefect server.
+        params: the settings file of the flows.
+        folder: for its log and Prefect's own files.
+
+    Raises:
+        ServerError: it did not start; the message names its log.
+    """
+
+    def command(port: int) -> list[str]:
+        # Prefect takes the port of the worker's health page from the environment only.
+        return [
+            *("/usr/bin/env", f"PREFECT_WORKER_WEBSERVER_PORT={port}"),
+            *(sys.executable, "-m", "prefect", "worker", "start", "--pool", WORK_POOL),
+            *("--type", "process", "--with-healthcheck"),
+        ]
+
+    return start_server(
+        command,
+        preferred_port=_PREFERRED_PORT,
+        health_path="/health",
+        environment={
+            "PREFECT_API_URL": api_url,
+            "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
+            "PREFECT_HOME": str(folder),
+            "PREFECT_WORKER_QUERY_SECONDS": _POLL_SECONDS,
+            "PREFECT_WORKER_WEBSERVER_HOST": "127.0.0.1",
+            PARAMS_VARIABLE: str(params.resolve()),
+        },
+        log=folder / LOG_FILE,
+    )

@@ -1,0 +1,81 @@
+"""The inbox: image files that somebody dropped, ``<category>/<label>/*``, not yet versioned."""
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from stillwatch.errors import StorageError
+from stillwatch.images.layout import NORMAL_FOLDERS
+
+MASK_ENDING = "_mask"
+_LEFT_BY_FILE_MANAGERS = {"thumbs.db", "desktop.ini"}
+
+
+@dataclass(frozen=True, order=True)
+class Arrival:
+    """A file that lies still in the inbox."""
+
+    category: str
+    """Name of the folder; whether it may be a category's name is not checked yet."""
+    label: str
+    """``good`` for a normal, else the kind of defect: the folder's name."""
+    file: Path
+
+    @property
+    def is_mask(self) -> bool:
+        """Whether it marks the defect of the image that it is named after."""
+        return self.label != "good" and self.file.stem.endswith(MASK_ENDING)
+
+    @property
+    def mask(self) -> Path:
+        """Where the inbox has the mask of this image, if it has one."""
+        return self.file.with_name(f"{self.file.stem}{MASK_ENDING}.png")
+
+    @property
+    def name(self) -> str:
+        """``category/label/file``, for people."""
+        return f"{self.category}/{self.label}/{self.file.name}"
+
+
+def still_files(inbox: Path, settle_seconds: float) -> list[Arrival]:
+    """The files that nobody has written to for a while, sorted; hidden ones are passed by.
+
+    A file's change time counts, which the system sets whenever its bytes, size, name or
+    modification time change, so that a copy that keeps the original's time is not taken half-way.
+
+    Args:
+        inbox: a folder that may not exist.
+        settle_seconds: how long a file must have been left alone.
+
+    Raises:
+        StorageError: the inbox cannot be read.
+    """
+    latest = time.time() - settle_seconds
+    found = []
+    try:
+        for category in _visible(inbox):
+            for label in _visible(Path(category.path)) if category.is_dir() else ():
+                if label.is_dir():
+                    name = "good" if label.name in NORMAL_FOLDERS else label.name
+                    found += [
+                        Arrival(category.name, name, Path(file.path))
+                        for file in _visible(Path(label.path))
+                        if file.stat(follow_symlinks=False).st_ctime <= latest
+                    ]
+    except OSError as error:
+        raise StorageError(
+            f"{inbox}: the inbox cannot be read ({error.strerror}); check its permissions."
+        ) from error
+    return sorted(found)
+
+
+def _visible(folder: Path) -> "list[os.DirEntry[str]]":
+    if not folder.exists():
+        return []
+    with os.scandir(folder) as entries:
+        return [
+            entry
+            for entry in entries
+            if not entry.name.startswith(".") and entry.name.lower() not in _LEFT_BY_FILE_MANAGERS
+        ]

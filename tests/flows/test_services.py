@@ -1,0 +1,190 @@
+"""``stillwatch up``, ``status`` and ``down``, and what runs by itself in between."""
+
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from mlflow import MlflowClient
+from PIL import Image
+
+from flows.processes import answers
+from flows.service_register import read_services
+from tasks.progress import running_trainings
+from tests.flows.conftest import Plant, make_workspace_plant, write_image
+
+pytestmark = [pytest.mark.servers, pytest.mark.xdist_group("servers")]
+
+
+@pytest.fixture(scope="module")
+def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
+    """A plant with everything up."""
+    plant = make_workspace_plant(tmp_path_factory.mktemp("services") / "line")
+    plant.set_params(inbox={"settle_seconds": 0})
+    started = plant.run("up")
+    assert started.returncode == 0, started.stderr
+    yield plant
+    plant.run("down")
+
+
+def status(plant: Plant) -> dict[str, dict[str, Any]]:
+    return {one["name"]: one for one in json.loads(plant.run("status", "--json").stdout)}
+
+
+class Api:
+    """The Prefect API, as the UI uses it."""
+
+    def __init__(self, plant: Plant) -> None:
+        self.url = f"{status(plant)['Prefect']['url']}/api"
+
+    def post(self, path: str, body: dict[str, Any]) -> Any:
+        request = urllib.request.Request(  # noqa: S310
+            f"{self.url}/{path}",
+            json.dumps(body).encode(),
+            {"Content-Type": "application/json"},
+        )
+        for last in (False,) * 9 + (True,):
+            try:
+                with urllib.request.urlopen(request, timeout=60) as reply:  # noqa: S310
+                    return json.load(reply)
+            except urllib.error.HTTPError as error:
+                # A server that is short of time says so, and Prefect's own client tries again.
+                if last or error.code != HTTPStatus.SERVICE_UNAVAILABLE:
+                    raise
+            time.sleep(1)
+        return None
+
+    def run(self, flow: str, **parameters: Any) -> dict[str, Any]:
+        """Press *Run* and wait for the end."""
+        started = self.start(flow, **parameters)
+        return self.wait_for(lambda run: run["id"] == started["id"])
+
+    def start(self, flow: str, **parameters: Any) -> dict[str, Any]:
+        """Press *Run*."""
+        (deployment,) = self.post("deployments/filter", {"flows": {"name": {"any_": [flow]}}})
+        path = f"deployments/{deployment['id']}/create_flow_run"
+        started: dict[str, Any] = self.post(path, {"parameters": parameters})
+        return started
+
+    def wait_for(self, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """The first flow run that is wanted, when it has ended."""
+        deadline = time.monotonic() + 240
+        while time.monotonic() < deadline:
+            for run in self.post("flow_runs/filter", {"sort": "START_TIME_DESC"}):
+                ended = run["state_type"] in {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+                if wanted(run) and ended:
+                    found: dict[str, Any] = run
+                    return found
+            time.sleep(1)
+        raise AssertionError("no such flow run ended in time")
+
+
+def client_of(plant: Plant) -> MlflowClient:
+    uri = f"sqlite:///{plant.state / 'mlflow' / 'mlflow.db'}"
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def versions(plant: Plant) -> list[int]:
+    found = client_of(plant).search_model_versions("name='stillwatch-bolt'")
+    return sorted(int(one.version) for one in found)
+
+
+def test_all_of_it_runs_and_up_again_changes_nothing(plant: Plant) -> None:
+    before = status(plant)
+    assert [one["state"] for one in before.values()] == ["running"] * 3
+    registers = [plant.state / "services.json", plant.state / "prefect" / "server.json"]
+    contents = [file.read_bytes() for file in registers]
+    again = plant.run("up")
+    assert again.returncode == 0, again.stderr
+    assert [file.read_bytes() for file in registers] == contents
+    assert status(plant) == before
+    for name in ("MLflow", "Prefect"):
+        with urllib.request.urlopen(before[name]["url"], timeout=60) as page:  # noqa: S310
+            assert name in page.read().decode()
+
+
+def test_new_images_become_a_new_version_with_nobody_touching_anything(plant: Plant) -> None:
+    api = Api(plant)
+    first = api.run("retrain", categories=["bolt"], detectors=["stfpm"])
+    assert (first["name"], first["state_type"]) == ("retrain bolt", "COMPLETED"), first["state"]
+    assert versions(plant) == [1]
+
+    inbox = plant.folder / "inbox" / "bolt"
+    write_image(inbox / "good" / "new.png", 5000)
+    (inbox / "good" / "cut.png").write_bytes((inbox / "good" / "new.png").read_bytes()[:100])
+    write_image(inbox / "spot" / "late.png", 5001, spot=True)
+    Image.new("L", (64, 64), 255).save(inbox / "spot" / "late_mask.png")
+    api.run("ingest")
+    # The schedule's own run may have been the first to see them.
+    ingested = api.wait_for(
+        lambda run: run["name"] == "ingest" and "nothing" not in run["state"]["message"]
+    )
+    assert ingested["state"]["message"] == "3 of 4 files admitted"
+    assert (plant.state / "quarantine" / "bolt" / "good" / "cut.png.reason.txt").exists()
+
+    retrained = api.wait_for(
+        lambda run: run["name"].startswith("retrain") and run["id"] != first["id"]
+    )
+    assert retrained["state_type"] == "COMPLETED", retrained["state"]
+    assert retrained["parameters"]["categories"] == ["bolt"]
+    assert versions(plant) == [1, 2]
+    assert api.run("ingest")["state"]["message"].startswith("nothing new")
+
+
+def test_a_form_that_is_filled_in_wrong_fails_in_one_sentence(plant: Plant) -> None:
+    failed = Api(plant).run("retrain", categories=["blot"])
+    assert failed["state_type"] == "FAILED"
+    assert "has no category blot" in failed["state"]["message"]
+
+
+def test_a_run_whose_machine_dies_in_training_goes_on_from_its_checkpoint(plant: Plant) -> None:
+    plant.set_params(
+        inbox={"settle_seconds": 0},
+        training={"checkpoint_every": 1},
+        detectors={"stfpm": {"epochs": 200, "batch_size": 4}},
+    )
+    api = Api(plant)
+    started = api.start("retrain", categories=["bolt"], detectors=["stfpm"])
+    until(lambda: any(one.epoch > 3 for one in running_trainings(plant.state)))
+    worker = read_services(plant.state).worker
+    assert worker is not None
+    parent = psutil.Process(worker.process.pid)
+    for process in (parent, *parent.children(recursive=True)):
+        process.kill()
+    assert status(plant)["worker"]["state"] == "not answering"
+    assert plant.run("up").returncode == 0
+    ended = api.wait_for(lambda run: run["id"] == started["id"])
+    assert (ended["state_type"], ended["run_count"]) == ("COMPLETED", 2), ended["state"]
+    newest = client_of(plant).get_model_version("stillwatch-bolt", str(versions(plant)[-1]))
+    run = client_of(plant).get_run(newest.run_id)
+    assert run.data.tags["stillwatch.resumed"] == "true"
+
+
+def until(happens: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 240
+    while not happens():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def test_down_leaves_no_process(plant: Plant) -> None:
+    urls = [one["url"] for one in status(plant).values() if one["url"]]
+    assert plant.run("down").returncode == 0
+    assert not any(answers(f"{url}/health") for url in urls)
+    assert [one for one in psutil.process_iter() if belongs_to(one, plant.state)] == []
+    assert {one["state"] for one in status(plant).values()} == {"not running"}
+    assert plant.run("status").returncode == 1
+    assert plant.run("down").returncode == 0
+
+
+def belongs_to(process: psutil.Process, folder: Path) -> bool:
+    try:
+        return str(folder) in " ".join(process.cmdline()) + str(process.environ())
+    except psutil.Error:
+        return False
