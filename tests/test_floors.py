@@ -72,7 +72,17 @@ def test_every_ground_floor_module_imports_without_the_upper_floors_tools() -> N
 
 @pytest.mark.parametrize(
     "module",
-    ["images.decode", "images.manifest", "calibration", "bundle", "inspection", "evaluation"],
+    [
+        "images.decode",
+        "images.manifest",
+        "calibration",
+        "bundle",
+        "inspection",
+        "evaluation",
+        "scorers",
+        "onnx_scorer",
+        "openvino_scorer",
+    ],
 )
 def test_what_an_edge_box_needs_does_not_import_torch(module: str) -> None:
     code = f"import sys, stillwatch.{module}; sys.exit('torch' in sys.modules)"
