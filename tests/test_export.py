@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from absent_packages import NOT_ON_AN_EDGE_BOX, without
 from made_bundles import make_detector_bundle, noise
 from numpy.typing import NDArray
 from PIL import Image
@@ -88,16 +89,9 @@ def test_a_graph_is_no_weights(exported: Bundle, tmp_path: Path) -> None:
         export_bundle(exported, tmp_path / "again", "onnx", noise(1))
 
 
-WITHOUT_TORCH = """
-import json, sys
+ON_AN_EDGE_BOX = """
+import json
 from pathlib import Path
-
-class Absent:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {blocked!r}:
-            raise ModuleNotFoundError(f"No module named {{name!r}} (made absent)")
-
-sys.meta_path.insert(0, Absent())
 from stillwatch.bundle import read_bundle
 from stillwatch.inspection import Inspector
 from stillwatch.scorers import open_scorer
@@ -107,10 +101,6 @@ inspector = Inspector(bundle, open_scorer(bundle))
 found = [inspector.inspect_file(Path(path)).image for path in sys.argv[2:]]
 print(json.dumps([(image.verdict, image.score, int(image.mask.sum())) for image in found]))
 """
-NOT_ON_AN_EDGE_BOX = {
-    *("torch", "torchvision", "timm", "sklearn", "matplotlib", "pyarrow", "onnx", "onnxscript"),
-    *("prefect", "mlflow", "dvc", "great_expectations", "pandas", "typer", "rich"),
-}
 
 
 def test_files_are_inspected_where_there_is_no_torch(
@@ -122,7 +112,7 @@ def test_files_are_inspected_where_there_is_no_torch(
     for number, pixels in enumerate(images):
         paths.append(tmp_path / f"{number}.png")
         Image.fromarray(pixels).save(paths[-1])
-    code = WITHOUT_TORCH.format(blocked=NOT_ON_AN_EDGE_BOX)
+    code = without(NOT_ON_AN_EDGE_BOX | {"typer", "rich"}, ON_AN_EDGE_BOX)
     command = [sys.executable, "-c", code, str(exported.folder), *map(str, paths)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
