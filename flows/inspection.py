@@ -67,11 +67,11 @@ def inspect_files(
     Raises:
         StorageError: ``out`` cannot be written to.
     """
-    from stillwatch.torch_scorer import load_scorer
+    from stillwatch.scorers import open_scorer
 
     if out is not None:
         ensure_writable(out)
-    inspector = Inspector(bundle, load_scorer(bundle, device))
+    inspector = Inspector(bundle, open_scorer(bundle, device))
     reject = bundle.info.calibration.reject
     for number, path in enumerate(paths):
         try:

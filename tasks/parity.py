@@ -4,32 +4,11 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-import numpy as np
-
-from stillwatch.calibration import Verdict
 from stillwatch.errors import TrackingError
-from stillwatch.inspection import scores_agree
-
-_OF_THRESHOLD, _OF_LARGEST = 1e-4, 1e-5
-"""Far above float32 rounding of the scores, far below what moves a verdict."""
-
-
-@dataclass(frozen=True)
-class Scores:
-    """What one run of a detector said about the test images, in their order."""
-
-    scores: tuple[float, ...]
-    verdicts: tuple[Verdict, ...]
-
-
-def tolerance_of(threshold: float, scores: Sequence[float]) -> float:
-    """The absolute difference of raw scores that parity allows."""
-    largest = max((abs(score) for score in scores), default=0.0)
-    return max(_OF_THRESHOLD * abs(threshold), _OF_LARGEST * largest)
+from stillwatch.parity import Scores
 
 
 class FreshProcess:
@@ -89,21 +68,3 @@ class FreshProcess:
             )
         rows = json.loads(said.splitlines()[-1])
         return Scores(tuple(row["score"] for row in rows), tuple(row["verdict"] for row in rows))
-
-
-def difference(
-    evaluated: Scores, registered: Scores, thresholds: Sequence[float], tolerance: float
-) -> str | None:
-    """One sentence on how two runs differ; None when scores and verdicts agree.
-
-    Verdicts must be equal for every image farther than ``tolerance`` from every threshold.
-    """
-    problem = scores_agree(evaluated.scores, registered.scores, thresholds, tolerance)
-    if problem is not None:
-        return problem
-    distances = np.abs(np.subtract.outer(np.asarray(evaluated.scores), np.asarray(thresholds)))
-    for image, clear in enumerate((distances > tolerance).all(axis=1)):
-        before, after = evaluated.verdicts[image], registered.verdicts[image]
-        if clear and before != after:
-            return f"image {image} has the verdict {before} in one run and {after} in the other"
-    return None

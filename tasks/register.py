@@ -15,13 +15,14 @@ from prefect.cache_policies import NO_CACHE
 from stillwatch.detectors import detector_class
 from stillwatch.errors import SettingsError, TrackingError
 from stillwatch.evaluation import NORMAL, TestImages
+from stillwatch.parity import Scores, difference, tolerance_of
 from stillwatch.settings import FloorSettings, RetrainSettings, Settings
 from tasks.detector_result import DetectorResult
 from tasks.evaluate import SCORES_FILE, named_metrics, read_scores
 from tasks.examine import ExaminedCategory
 from tasks.locks import exclusive
 from tasks.model_package import log_detector_model
-from tasks.parity import FreshProcess, Scores, difference, tolerance_of
+from tasks.parity import FreshProcess
 from tasks.registry import (
     CHALLENGER,
     CHAMPION,

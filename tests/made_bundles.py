@@ -53,3 +53,35 @@ def image_of(score: int, at: tuple[int, int] = (3, 5)) -> NDArray[np.uint8]:
     image = np.zeros((SIZE, SIZE, 3), np.uint8)
     image[at] = score
     return image
+
+
+def make_detector_bundle(folder: Path, size: int = 64) -> Bundle:
+    """PatchCore with a memory of random patches, calibrated on images like ``noise``."""
+    import torch  # what else is here does not need it
+
+    from stillwatch.detectors.patchcore import PatchCore
+    from stillwatch.inspection import score_images
+    from stillwatch.settings import TeacherSettings
+    from stillwatch.teachers import load_teacher
+    from stillwatch.torch_scorer import TorchScorer
+
+    teacher = load_teacher(TeacherSettings())
+    detector = PatchCore.build(teacher, {})
+    generator = torch.Generator().manual_seed(0)
+    detector.memory = torch.rand(50, detector.memory.shape[1], generator=generator)
+    scores = score_images(TorchScorer(detector, torch.device("cpu")), noise(20, size))
+    info = make_info(
+        scores,
+        detector=DetectorInfo(name="patchcore", version=detector.version, settings={}),
+        teacher=TeacherInfo(name=teacher.name, digest=teacher.digest),
+        image_size=size,
+    )
+    tensors = {name: value.contiguous() for name, value in detector.state_dict().items()}
+    return write_bundle(folder, info, {name: value.numpy() for name, value in tensors.items()})
+
+
+def noise(count: int, size: int = 64, seed: int = 0) -> NDArray[np.uint8]:
+    """Images of noise, each darker or brighter: uint8 (count, size, size, 3)."""
+    random = np.random.default_rng(seed)
+    most = random.integers(20, 256, (count, 1, 1, 1))
+    return random.integers(0, most, (count, size, size, 3)).astype(np.uint8)

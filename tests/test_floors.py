@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from absent_packages import without
 
 ROOT = Path(__file__).parents[1]
 FLOORS = {
@@ -36,15 +37,8 @@ def test_no_floor_imports_what_is_above_it(floor: str) -> None:
     assert upward == {}
 
 
-BLOCKED_IMPORTS = """
-import importlib, pkgutil, sys
-
-class Absent:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {blocked!r}:
-            raise ModuleNotFoundError(f"No module named {{name!r}} (made absent)")
-
-sys.meta_path.insert(0, Absent())
+IMPORT_EVERYTHING = """
+import importlib, pkgutil
 import stillwatch
 names = [one.name for one in pkgutil.walk_packages(stillwatch.__path__, "stillwatch.")]
 for name in names:
@@ -55,7 +49,7 @@ print(len(names))
 
 def import_everything_without(blocked: set[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-W", "error", "-c", BLOCKED_IMPORTS.format(blocked=blocked)],
+        [sys.executable, "-W", "error", "-c", without(blocked, IMPORT_EVERYTHING)],
         capture_output=True,
         text=True,
         check=False,
@@ -72,7 +66,17 @@ def test_every_ground_floor_module_imports_without_the_upper_floors_tools() -> N
 
 @pytest.mark.parametrize(
     "module",
-    ["images.decode", "images.manifest", "calibration", "bundle", "inspection", "evaluation"],
+    [
+        "images.decode",
+        "images.manifest",
+        "calibration",
+        "bundle",
+        "inspection",
+        "evaluation",
+        "scorers",
+        "onnx_scorer",
+        "openvino_scorer",
+    ],
 )
 def test_what_an_edge_box_needs_does_not_import_torch(module: str) -> None:
     code = f"import sys, stillwatch.{module}; sys.exit('torch' in sys.modules)"

@@ -20,7 +20,6 @@ from stillwatch.inspection import (
     resize_map,
     resize_mask_keeping_rejection,
     score_images,
-    scores_agree,
 )
 
 
@@ -192,30 +191,6 @@ def test_bilinear_is_half_pixel_and_keeps_its_edges() -> None:
     np.testing.assert_allclose(bilinear(row, 1, 4), [[0, 0.25, 0.75, 1]])
     np.testing.assert_allclose(bilinear(np.array([[0, 1, 4, 9]], np.float32), 1, 2), [[0.5, 6.5]])
     assert bilinear(row, 1, 2) is row
-
-
-SCORES = st.lists(st.floats(0, 2, width=32), min_size=1, max_size=20)
-
-
-@given(SCORES, st.integers(0, 2**32 - 1))
-def test_runs_within_the_tolerance_agree(scores: list[float], seed: int) -> None:
-    noise = np.random.default_rng(seed).uniform(-1e-4, 1e-4, len(scores))
-    other = np.array(scores) + noise
-    assert scores_agree(scores, other, [1.0, 1.5], 1.1e-4) is None
-    assert scores_agree(scores, scores, [1.0], 0.0) is None
-
-
-def test_runs_that_differ_are_told_apart() -> None:
-    assert scores_agree([1.0, 2.0], [1.0, 2.1], [1.5], 0.01) == (
-        "image 1 scores 2 in one run and 2.1 in the other, more than 0.01 apart"
-    )
-    flipped = scores_agree([1.0, 1.4], [1.0, 1.6], [1.5], 0.05)
-    assert flipped is not None
-    assert "image 1" in flipped
-    assert "different sides of the threshold 1.5" in flipped
-    assert scores_agree([1.4999], [1.5001], [1.5], 0.001) is None
-    assert "1 scores are compared with 2" in (scores_agree([1.0], [1.0, 2.0], [], 1) or "")
-    assert "not finite" in (scores_agree([np.nan], [1.0], [], 1) or "")
 
 
 def test_images_are_found_in_folders_and_by_name(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from stillwatch.detectors.base import Batch, Detector, Phase
-from stillwatch.detectors.checks import toy_normals, toy_teacher
+from stillwatch.detectors.toys import toy_normals, toy_teacher
 from stillwatch.settings import Section, TrainingSettings
 from stillwatch.teachers import Teacher
 from stillwatch.training import EpochReport, train

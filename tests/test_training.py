@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from stillwatch import training_data
 from stillwatch.detectors.base import Batch, Detector, Phase, Steps, warm_up_and_cosine
-from stillwatch.detectors.checks import toy_normals, toy_teacher
+from stillwatch.detectors.toys import toy_normals, toy_teacher
 from stillwatch.devices import choose_device
 from stillwatch.errors import DeviceMemoryError, SettingsError, TrainingError
 from stillwatch.settings import Section, TrainingSettings

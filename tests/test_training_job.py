@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from stillwatch.bundle import read_bundle, read_weights
-from stillwatch.detectors.checks import SIDE, toy_normals
+from stillwatch.detectors.toys import SIDE, toy_normals
 from stillwatch.detectors.uninformed_students import UninformedStudents
 from stillwatch.errors import CalibrationError, TrainingError
 from stillwatch.images.store import StoreWriter

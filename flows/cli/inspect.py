@@ -24,7 +24,10 @@ def add_to(app: typer.Typer) -> None:
 def inspect(
     context: typer.Context,
     bundle: Annotated[
-        str, typer.Argument(help="A bundle folder, models:/NAME/VERSION or models:/NAME@ALIAS.")
+        str,
+        typer.Argument(
+            help="A bundle folder, exported or not, models:/NAME/VERSION or models:/NAME@ALIAS."
+        ),
     ],
     paths: Annotated[list[Path], typer.Argument(help="Image files and folders of images.")],
     out: Annotated[

@@ -1,7 +1,8 @@
 """A trained, calibrated detector as a folder of open files.
 
 ``weights.safetensors`` holds every tensor, the teacher's included; ``bundle.json`` holds everything
-else. No pickle. Pictures may lie beside them; nothing reads those.
+else. An exported bundle holds a graph in place of the weights, and needs no torch. No pickle.
+Pictures may lie beside them; nothing reads those.
 """
 
 import hashlib
@@ -12,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,16 +22,23 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from stillwatch import __version__
+from stillwatch.bundle_files import MAKE_AGAIN, FileInfo, check_file, file_info
 from stillwatch.calibration import Calibration, Threshold, calibrate
 from stillwatch.errors import BundleError, SettingsError
 from stillwatch.files import atomic_folder, write_json
 from stillwatch.settings import Section, parse_section
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""Version 1 knew no graphs; what it holds is read as it is."""
 WEIGHTS_FILE = "weights.safetensors"
 INFO_FILE = "bundle.json"
 
-_MAKE_AGAIN = "Copy the bundle again from where it was made, or train it again."
+GraphFormat = Literal["onnx", "openvino"]
+GRAPH_FILES: dict[GraphFormat, tuple[str, ...]] = {
+    "onnx": ("model.onnx",),
+    "openvino": ("model.xml", "model.bin"),
+}
+"""Of each format; the first is the one that its runtime opens."""
 
 
 class DetectorInfo(Section):
@@ -75,6 +83,19 @@ class TrainingInfo(Section):
     losses: tuple[EpochLosses, ...]
 
 
+class GraphInfo(Section):
+    """The detector as a graph: uint8 images (B, S, S, 3) in, float32 maps (B, S, S) out."""
+
+    format: GraphFormat
+    files: dict[str, FileInfo]
+
+    @model_validator(mode="after")
+    def _has_its_files(self) -> "GraphInfo":
+        if set(self.files) != set(GRAPH_FILES[self.format]):
+            raise ValueError(f"a graph in {self.format} is {', '.join(GRAPH_FILES[self.format])}")
+        return self
+
+
 class BundleInfo(Section):
     """Everything in ``bundle.json``; ``write_bundle`` fills in the two facts about the weights."""
 
@@ -95,10 +116,20 @@ class BundleInfo(Section):
     )
     weights_sha256: str = ""
     weights_bytes: int = 0
+    graph: GraphInfo | None = Field(
+        None, description="what an exported bundle holds in place of these weights"
+    )
     created: str = Field(
         default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"),
         description="ISO 8601, UTC",
     )
+
+    @property
+    def files(self) -> dict[str, FileInfo]:
+        """What lies beside ``bundle.json``, by name."""
+        if self.graph is not None:
+            return self.graph.files
+        return {WEIGHTS_FILE: FileInfo(sha256=self.weights_sha256, bytes=self.weights_bytes)}
 
     @model_validator(mode="after")
     def _thresholds_are_scores(self) -> "BundleInfo":
@@ -151,31 +182,34 @@ def write_bundle(
 
 
 def read_bundle(folder: Path) -> Bundle:
-    """Read ``bundle.json`` and check the weights file against it.
+    """Read ``bundle.json`` and check the files beside it, weights or graph, against it.
 
     Raises:
         BundleError: a file is missing, truncated, unreadable or not the one that was written, or
             the bundle is of a newer schema.
     """
     info = _read_info(folder / INFO_FILE)
-    weights = folder / WEIGHTS_FILE
-    try:
-        size, digest = weights.stat().st_size, _sha256(weights)
-    except OSError as error:
-        raise BundleError(
-            f"{weights}: cannot be read ({error.strerror}), and a bundle is nothing without its "
-            f"weights. {_MAKE_AGAIN}"
-        ) from error
-    if size < info.weights_bytes:
-        raise BundleError(
-            f"{weights}: truncated, has {size} of {info.weights_bytes} bytes. {_MAKE_AGAIN}"
-        )
-    if digest != info.weights_sha256:
-        raise BundleError(
-            f"{weights}: its sha256 is {digest[:12]}… and {INFO_FILE} says "
-            f"{info.weights_sha256[:12]}…, so the weights are damaged or exchanged. {_MAKE_AGAIN}"
-        )
+    for name, expected in info.files.items():
+        check_file(folder / name, expected)
     return Bundle(folder, info)
+
+
+def write_graph_info(folder: Path, info: BundleInfo, graph_format: GraphFormat) -> Bundle:
+    """Make a folder that holds a graph's files an exported bundle.
+
+    Args:
+        folder: holds ``GRAPH_FILES[graph_format]``; ``bundle.json`` is written beside them.
+        info: of the bundle that the graph was made from.
+        graph_format: of the graph.
+
+    Raises:
+        StorageError: the folder cannot be written or the disk is full.
+    """
+    names = GRAPH_FILES[graph_format]
+    graph = GraphInfo(format=graph_format, files={name: file_info(folder / name) for name in names})
+    exported = info.model_copy(update={"graph": graph, "schema_version": SCHEMA_VERSION})
+    write_json(folder / INFO_FILE, exported.model_dump(mode="json"))
+    return Bundle(folder, exported)
 
 
 def read_weights(bundle: Bundle) -> dict[str, NDArray[np.generic]]:
@@ -189,7 +223,7 @@ def read_weights(bundle: Bundle) -> dict[str, NDArray[np.generic]]:
         tensors: dict[str, NDArray[np.generic]] = load_file(path)
     except (OSError, SafetensorError) as error:
         raise BundleError(
-            f"{path}: cannot be read as safetensors ({error}). {_MAKE_AGAIN}"
+            f"{path}: cannot be read as safetensors ({error}). {MAKE_AGAIN}"
         ) from error
     return tensors
 
@@ -206,9 +240,12 @@ def recalibrated(
     calibration = calibrate(
         bundle.info.calibration.scores, alpha_reject=alpha_reject, alpha_review=alpha_review
     )
-    info = bundle.info.model_copy(update={"calibration": calibration})
+    info = bundle.info.model_copy(
+        update={"calibration": calibration, "schema_version": SCHEMA_VERSION}
+    )
     with atomic_folder(folder) as temporary:
-        _link_or_copy(bundle.folder / WEIGHTS_FILE, temporary / WEIGHTS_FILE)
+        for name in info.files:
+            _link_or_copy(bundle.folder / name, temporary / name)
         write_json(temporary / INFO_FILE, info.model_dump(mode="json"))
     return Bundle(folder, info)
 
@@ -222,18 +259,18 @@ def _read_info(path: Path) -> BundleInfo:
             f"{INFO_FILE} and {WEIGHTS_FILE}."
         ) from error
     except ValueError as error:
-        raise BundleError(f"{path}: truncated or not JSON ({error}). {_MAKE_AGAIN}") from error
+        raise BundleError(f"{path}: truncated or not JSON ({error}). {MAKE_AGAIN}") from error
     _check_schema(path, values)
     try:
         return parse_section(BundleInfo, values, where=str(path))
     except SettingsError as error:
-        raise BundleError(f"{error} {_MAKE_AGAIN}") from error
+        raise BundleError(f"{error} {MAKE_AGAIN}") from error
 
 
 def _check_schema(path: Path, values: Any) -> None:
     schema = values.get("schema_version") if isinstance(values, dict) else None
     if type(schema) is not int or schema < 1:
-        raise BundleError(f"{path}: names no schema_version, so it is not a bundle. {_MAKE_AGAIN}")
+        raise BundleError(f"{path}: names no schema_version, so it is not a bundle. {MAKE_AGAIN}")
     if schema > SCHEMA_VERSION:
         raise BundleError(
             f"{path}: has schema version {schema}, and this stillwatch ({__version__}) "
@@ -251,8 +288,3 @@ def _link_or_copy(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError:
         shutil.copyfile(source, target)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -13,6 +13,7 @@
     │   └── DeviceMemoryError  because its device has not enough memory for a batch
     ├── CalibrationError   a threshold that cannot be given with its bound
     ├── BundleError        a trained detector's folder: damaged, too new, tampered with
+    ├── ExportError        a graph that cannot be made, or that does not score as the detector does
     ├── StorageError       a folder that cannot be written, a full disk
     ├── WorkspaceError     git and DVC
     ├── ValidationError    an image set that failed a critical check
@@ -65,6 +66,10 @@ class CalibrationError(StillwatchError):
 
 class BundleError(StillwatchError):
     """A bundle is damaged, incomplete or of a newer schema."""
+
+
+class ExportError(StillwatchError):
+    """A detector cannot be exported, or its graph does not give what the detector gives."""
 
 
 class StorageError(StillwatchError):

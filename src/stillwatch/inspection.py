@@ -11,7 +11,7 @@ from typing import Protocol
 
 import cv2
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from stillwatch.bundle import Bundle
 from stillwatch.calibration import Verdict, p_values, verdict
@@ -163,47 +163,6 @@ def resize_mask_keeping_rejection(
     if mask.any() and not resized.any():
         resized = resize_map(mask.astype(np.float32), height, width) >= 0.5
     return np.asarray(resized)
-
-
-def scores_agree(
-    a: ArrayLike, b: ArrayLike, thresholds: Sequence[float], tolerance: float
-) -> str | None:
-    """Whether two runs of one detector are the same to within ``tolerance``.
-
-    They agree when no score differs by more than ``tolerance`` and every image farther than that
-    from a threshold lies on the same side of it in both.
-
-    Args:
-        a: (N,) image scores of one run.
-        b: (N,) image scores of the other run, in the same order.
-        thresholds: raw scores at which a verdict changes.
-        tolerance: largest absolute difference that is allowed.
-
-    Returns:
-        None when they agree, else one sentence that says where they do not.
-    """
-    first, second = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    if first.shape != second.shape:
-        return f"{first.size} scores are compared with {second.size}"
-    if not (np.isfinite(first).all() and np.isfinite(second).all()):
-        return "some scores are not finite numbers"
-    for threshold in thresholds:
-        clear = np.maximum(np.abs(first - threshold), np.abs(second - threshold)) > tolerance
-        flipped = clear & ((first > threshold) != (second > threshold))
-        if flipped.any():
-            image = int(flipped.argmax())
-            return (
-                f"image {image} scores {first[image]:.6g} in one run and {second[image]:.6g} in "
-                f"the other, on different sides of the threshold {threshold:.6g}"
-            )
-    difference = np.abs(first - second)
-    if difference.max(initial=0.0) > tolerance:
-        worst = int(difference.argmax())
-        return (
-            f"image {worst} scores {first[worst]:.6g} in one run and {second[worst]:.6g} in the "
-            f"other, more than {tolerance:g} apart"
-        )
-    return None
 
 
 def find_images(paths: Sequence[Path]) -> list[Path]:

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from benchmarks.localisation import measure, variants
-from stillwatch.detectors.checks import DEFECT, SIDE, Trial, planted_defects, toy_normals
+from stillwatch.detectors.checks import Trial
 from stillwatch.detectors.multiresolution import Multiresolution
+from stillwatch.detectors.toys import DEFECT, SIDE, planted_defects, toy_normals
 from stillwatch.teachers import images_to_input
 
 

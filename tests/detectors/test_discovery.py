@@ -12,8 +12,8 @@ from stillwatch.detectors import (
     detector_settings,
     parse_detector_settings,
 )
-from stillwatch.detectors.checks import toy_teacher
 from stillwatch.detectors.stfpm import STFPM
+from stillwatch.detectors.toys import toy_teacher
 from stillwatch.errors import DetectorError, SettingsError
 from stillwatch.settings import Settings
 

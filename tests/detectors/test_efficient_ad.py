@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from stillwatch.detectors.checks import toy_normals, toy_teacher
 from stillwatch.detectors.description_networks import GlobalAutoencoder, Size, description_network
 from stillwatch.detectors.efficient_ad import (
     EfficientAD,
@@ -16,6 +15,7 @@ from stillwatch.detectors.efficient_ad import (
     random_window,
 )
 from stillwatch.detectors.maps import joined_neighbourhoods
+from stillwatch.detectors.toys import toy_normals, toy_teacher
 from stillwatch.errors import DetectorError
 from stillwatch.teachers import images_to_input
 from stillwatch.training_data import ImagePool, TrainingImages

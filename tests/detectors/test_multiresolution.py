@@ -5,7 +5,6 @@ import pytest
 import torch
 from torch import nn
 
-from stillwatch.detectors.checks import toy_normals, toy_teacher
 from stillwatch.detectors.input_gradients import (
     gradient_maps,
     guided_gradient_maps,
@@ -13,6 +12,7 @@ from stillwatch.detectors.input_gradients import (
     smooth_gradient_maps,
 )
 from stillwatch.detectors.multiresolution import Multiresolution, direction_loss, value_loss
+from stillwatch.detectors.toys import toy_normals, toy_teacher
 from stillwatch.teachers import Teacher, empty_teacher, images_to_input
 from stillwatch.training_data import ImagePool
 

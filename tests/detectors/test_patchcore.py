@@ -8,8 +8,8 @@ from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from stillwatch.detectors.checks import toy_normals, toy_teacher
 from stillwatch.detectors.patchcore import PatchCore
+from stillwatch.detectors.toys import toy_normals, toy_teacher
 from stillwatch.teachers import images_to_input
 from stillwatch.training_data import ImagePool
 

@@ -7,8 +7,8 @@ from scipy.ndimage import gaussian_filter
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from stillwatch.detectors.checks import toy_normals, toy_teacher
 from stillwatch.detectors.reverse_distillation import EmbeddingAndDecoder, ReverseDistillation
+from stillwatch.detectors.toys import toy_normals, toy_teacher
 from stillwatch.teachers import images_to_input
 from stillwatch.training_data import ImagePool
 

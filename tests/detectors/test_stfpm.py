@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F  # noqa: N812
 
-from stillwatch.detectors.checks import toy_normals, toy_teacher
 from stillwatch.detectors.stfpm import STFPM
+from stillwatch.detectors.toys import toy_normals, toy_teacher
 from stillwatch.teachers import images_to_input
 from stillwatch.training_data import ImagePool
 

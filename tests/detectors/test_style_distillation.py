@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from stillwatch.detectors.autoencoder import Autoencoder, ConvolutionalAutoencoder
-from stillwatch.detectors.checks import toy_normals, toy_teacher
 from stillwatch.detectors.maps import smoothed
 from stillwatch.detectors.similarity import squared_error, structural_dissimilarity
 from stillwatch.detectors.style_distillation import StyleDistillation, StyleNetwork
+from stillwatch.detectors.toys import toy_normals, toy_teacher
 from stillwatch.teachers import images_to_input
 from stillwatch.training_data import ImagePool
 

@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import nn
 
-from stillwatch.detectors.checks import toy_normals, toy_teacher
 from stillwatch.detectors.patch_distillation import (
     PatchTeacher,
     compactness_loss,
@@ -15,6 +14,7 @@ from stillwatch.detectors.patch_distillation import (
     metric_loss,
     patches_and_shifted,
 )
+from stillwatch.detectors.toys import toy_normals, toy_teacher
 from stillwatch.detectors.uninformed_students import (
     UninformedStudents,
     error_and_variance,

@@ -148,7 +148,22 @@ class UnfreezesTheTeacher(PixelMean):
         teacher.requires_grad_(True)
 
 
-SOUND = (PixelMean, TwoStage)
+class Exported(PixelMean):
+    exportable = True
+
+
+class ExportsForOneBatchSize(Exported):
+    def anomaly_map(self, images: Tensor) -> Tensor:
+        return torch.cat([super(Exported, self).anomaly_map(image[None]) for image in images])
+
+
+class ExportsOtherMaps(Exported):
+    def anomaly_map(self, images: Tensor) -> Tensor:
+        maps = super().anomaly_map(images)
+        return maps * 1.01 if torch.compiler.is_exporting() else maps
+
+
+SOUND = (PixelMean, TwoStage, Exported)
 BROKEN = {
     WrongSize: "ill-formed",
     NotFiniteOnConstants: "not finite",
@@ -159,4 +174,6 @@ BROKEN = {
     UnseededAugmentation: "same seed",
     ForgetsWhatItPrepared: "resumed",
     UnfreezesTheTeacher: "can be trained",
+    ExportsForOneBatchSize: "does not export",
+    ExportsOtherMaps: "gives other maps",
 }

@@ -1,9 +1,13 @@
 """What the command line refuses, and what it says."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from absent_packages import NOT_ON_AN_EDGE_BOX, without
+from made_bundles import make_bundle, make_detector_bundle
 
 from tests.flows.conftest import Plant, make_plant, write_image
 
@@ -31,6 +35,7 @@ def test_help_names_every_command_with_an_example(line: Plant) -> None:
         "retrain",
         "validate",
         "inspect",
+        "export",
         "models",
         "doctor",
         "ui",
@@ -76,6 +81,54 @@ def test_a_category_name_that_leaves_the_root(line: Plant) -> None:
 def test_a_bundle_that_is_not_there(line: Plant) -> None:
     sentence = refusal(line, "inspect", "nowhere", "images/bolt/test/good/000.png")
     assert "nowhere/bundle.json" in sentence
+
+
+def test_an_exported_bundle_inspects_as_the_bundle_does(line: Plant) -> None:
+    make_detector_bundle(line.folder / "bundle")
+    images = ("images/bolt/test", "images/bolt/train/good/000.png")
+    for to in ("onnx", "openvino"):
+        done = line.run("export", "bundle", "--to", to, "--out", to, "--images", images[0])
+        assert done.returncode == 0, done.stderr
+        assert "on 8 images the scores differ by up to" in done.stdout
+    rows = {
+        folder: json.loads(line.run("inspect", folder, *images, "--json").stdout)
+        for folder in ("bundle", "onnx", "openvino")
+    }
+    for to in ("onnx", "openvino"):
+        for row, other in zip(rows["bundle"], rows[to], strict=True):
+            assert (other["path"], other["verdict"]) == (row["path"], row["verdict"])
+            assert other["score"] == pytest.approx(row["score"], rel=1e-4)
+    assert "new or empty" in refusal(
+        line, "export", "bundle", "--to", "onnx", "--out", "onnx", "--images", images[0]
+    )
+
+
+def test_an_edge_box_inspects_beside_empty_settings(line: Plant) -> None:
+    make_detector_bundle(line.folder / "bundle")
+    done = line.run("export", "bundle", "--to", "onnx", "--out", "edge", "--images", "images/bolt")
+    assert done.returncode == 0, done.stderr
+    (line.folder / "params.yaml").write_text("")
+    code = without(NOT_ON_AN_EDGE_BOX, "from flows.cli import main; main()")
+    done = subprocess.run(
+        [sys.executable, "-c", code, "inspect", "edge", "images/bolt/test", "--json"],
+        cwd=line.folder,
+        env=line.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(done.stdout)) == 8
+
+
+def test_an_export_needs_real_images_and_a_format_that_there_is(line: Plant) -> None:
+    make_bundle(line.folder / "bundle")
+    sentence = refusal(line, "export", "bundle", "--to", "onnx", "--out", "edge")
+    assert "no images of 'plate'" in sentence
+    assert "--images" in sentence
+    done = line.run("export", "bundle", "--to", "coreml", "--out", "edge")
+    assert done.returncode == 2
+    assert not (line.folder / "edge").exists()
 
 
 def test_images_that_are_not_there(line: Plant) -> None:

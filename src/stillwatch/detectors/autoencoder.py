@@ -51,6 +51,7 @@ class Autoencoder(Detector):
     quick: ClassVar = {"epochs": 20, "batch_size": 2, "learning_rate": 0.005}
     paper: ClassVar = {"epochs": 200, "learning_rate": 0.0002}
     distils = False
+    exportable = True
 
     settings: AutoencoderSettings
 

@@ -1,11 +1,12 @@
 """The battery that every method passes, in the manner of scikit-learn's ``check_estimator``.
 
 It trains the method with its ``quick`` settings on a dozen toy images with a toy teacher, which
-takes seconds on one core. The export to ONNX is not in it yet.
+takes seconds on one core.
 """
 
 import tempfile
 from collections.abc import Callable
+from copy import deepcopy
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
@@ -14,17 +15,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from stillwatch.detectors.base import Detector
+from stillwatch.detectors.toys import DEFECT, SIDE, planted_defects, toy_normals, toy_teacher
+from stillwatch.errors import ExportError
+from stillwatch.graphs import write_onnx
 from stillwatch.inspection import score_images
+from stillwatch.onnx_scorer import OnnxScorer
+from stillwatch.parity import tolerance_of
 from stillwatch.settings import TrainingSettings
-from stillwatch.teachers import Teacher
 from stillwatch.torch_scorer import TorchScorer
 from stillwatch.training import EpochReport, train
 
-SIDE = 64
-"""Of the toy images, in pixels."""
 NORMALS = 12
 """That are trained on."""
 GPU_TOLERANCE = 0.1
@@ -192,6 +195,27 @@ def check_resume(trial: Trial) -> None:
             _require(same, f"resumed after {stop} epochs it ends with other weights")
 
 
+def check_export(trial: Trial) -> None:
+    """An exportable method's graph gives the same maps in batches of any size; others refuse."""
+    detector = deepcopy(trial.trained).cpu()
+    images = np.concatenate([toy_normals(4, first=50), planted_defects(3)])
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        try:
+            write_onnx(detector, SIDE, path)
+        except ExportError as error:
+            _require(not trial.method.exportable, f"it does not export ({error})")
+            return
+        graph = OnnxScorer(path)
+    maps = TorchScorer(detector, torch.device("cpu"))(images)
+    scores = maps.max(axis=(1, 2))
+    tolerance = tolerance_of(float(scores.max()), scores.tolist())
+    for size in (1, 3, 7):
+        parts = [graph(images[start : start + size]) for start in range(0, len(images), size)]
+        apart = float(np.abs(np.concatenate(parts) - maps).max())
+        _require(apart <= tolerance, f"exported it gives other maps, {apart:.3g} apart")
+
+
 CHECKS: tuple[Callable[[Trial], None], ...] = (
     check_constructor_trains_nothing,
     check_maps,
@@ -201,52 +225,8 @@ CHECKS: tuple[Callable[[Trial], None], ...] = (
     check_strange_images,
     check_defects,
     check_resume,
+    check_export,
 )
-
-DEFECT = slice(24, 40)
-"""Rows and columns of the planted defects."""
-
-
-def toy_normals(count: int, first: int = 0) -> NDArray[np.uint8]:
-    """Soft stripes of random phase, numbers ``first`` and up: uint8 (count, SIDE, SIDE, 3)."""
-    return np.stack([_stripes(number) for number in range(first, first + count)])
-
-
-def planted_defects(count: int) -> NDArray[np.uint8]:
-    """Normals of their own with a square of noise in the middle."""
-    images = toy_normals(count, first=1000)
-    noise = np.random.default_rng(0).integers(0, 256, images.shape, dtype=np.uint8)
-    images[:, DEFECT, DEFECT] = noise[:, DEFECT, DEFECT]
-    return images
-
-
-def toy_teacher() -> Teacher:
-    """A small network with fixed random weights, at strides 4, 8 and 16."""
-    channels = (12, 20, 28)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(123_456)  # no student's
-        return Teacher("toy", "0" * 64, _ToyNetwork, channels, (0.5,) * 3, (0.25,) * 3)
-
-
-class _ToyNetwork(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.stages = nn.ModuleList(
-            nn.Sequential(
-                nn.Conv2d(inputs, outputs, 2 * stride - 1, stride, stride - 1, bias=False),
-                nn.BatchNorm2d(outputs),
-                nn.ReLU(),
-                nn.Conv2d(outputs, outputs, 3, padding=1),
-            )
-            for inputs, outputs, stride in ((3, 12, 4), (12, 20, 2), (20, 28, 2))
-        )
-
-    def forward(self, images: Tensor) -> list[Tensor]:
-        features = []
-        for stage in self.stages:
-            images = stage(images)
-            features.append(images)
-        return features
 
 
 class _StoppedError(Exception):
@@ -266,15 +246,6 @@ def _train_until(trial: Trial, checkpoint: Path, epochs: int) -> None:
     except _StoppedError:
         return
     _require(False, f"the training ends before epoch {epochs}")
-
-
-def _stripes(number: int) -> NDArray[np.uint8]:
-    random = np.random.default_rng(number)
-    rows, columns = np.mgrid[:SIDE, :SIDE]
-    phase = random.uniform(0, 2 * np.pi)
-    waves = 128 + 50 * np.sin((rows + 0.3 * columns) / 3 + phase)
-    colours = waves[..., None] + np.array([0, 10, -15]) + random.normal(0, 2, (SIDE, SIDE, 3))
-    return np.asarray(colours.clip(0, 255), dtype=np.uint8)
 
 
 def _scorer(trial: Trial, detector: Detector) -> TorchScorer:

@@ -48,6 +48,7 @@ from stillwatch.detectors.description_networks import (
     luminance,
 )
 from stillwatch.detectors.maps import joined_neighbourhoods, resize_maps
+from stillwatch.detectors.parts import parts
 from stillwatch.detectors.patch_networks import require_sides
 from stillwatch.detectors.standardisation import Standardisation
 from stillwatch.optimizers import muon_or_adam
@@ -118,6 +119,7 @@ class EfficientAD(Detector):
         "teacher_batch_size": 16,
     }
     uses_photographs = True
+    exportable = True
 
     settings: EfficientADSettings
     quantiles: Tensor
@@ -214,15 +216,15 @@ class EfficientAD(Detector):
 
     def _distances(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(T - S)^2 and (A - S')^2, averaged over channels: (B, H/4, W/4) each."""
-        parts = []
+        distances = []
         # One image at a time: full-size activations of a batch would fill the memory.
-        for image in torch.split(images, 1):
+        for image in parts(images, 1):
             taught = self.target(self.patch_teacher(image))
             first, second = self.trained["student"](image).chunk(2, dim=1)
             rebuilt = self.trained["autoencoder"](image, taught.shape[2:])
             differences = torch.stack([taught - first, rebuilt - second])
-            parts.append(differences.square().mean(dim=2))
-        student, autoencoder = torch.cat(parts, dim=1)
+            distances.append(differences.square().mean(dim=2))
+        student, autoencoder = torch.cat(distances, dim=1)
         return student, autoencoder
 
     def _pretrained(self, images: Tensor) -> Tensor:

@@ -66,6 +66,7 @@ class Multiresolution(Detector):
         "optimizer": "adam",
         "learning_rate": 0.001,
     }
+    exportable = True
 
     settings: MultiresolutionSettings
     balance: Tensor

@@ -35,6 +35,7 @@ from stillwatch.detectors.maps import (
     resize_maps,
     smoothed,
 )
+from stillwatch.detectors.parts import parts
 from stillwatch.settings import Section
 from stillwatch.teachers import Teacher
 
@@ -61,6 +62,7 @@ class PatchCore(Detector):
     quick: ClassVar = {"coreset": 0.2}
     paper: ClassVar = {"coreset": 0.1}
     distils = False
+    exportable = True
 
     settings: PatchCoreSettings
     memory: Tensor
@@ -116,11 +118,11 @@ class PatchCore(Detector):
     def _nearest(self, patches: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """Distances to the ``count`` nearest patches in memory, and their rows: (..., count)."""
         found = []
-        for block in torch.split(patches.flatten(0, -2), _QUERIES):
+        for block in parts(patches.flatten(0, -2), _QUERIES):
             rows = torch.cdist(block, self.memory).topk(count, largest=False).indices
             # Anew, since products leave few digits of a distance that is small beside the vectors.
             found.append(((block[:, None] - self.memory[rows]).norm(dim=-1), rows))
-        distances, rows = (torch.cat(parts) for parts in zip(*found, strict=True))
+        distances, rows = (torch.cat(blocks) for blocks in zip(*found, strict=True))
         shape = (*patches.shape[:-1], count)
         return distances.view(shape), rows.view(shape)
 

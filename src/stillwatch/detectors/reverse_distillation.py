@@ -97,6 +97,7 @@ class ReverseDistillation(Detector):
         "disturbance": False,
         "relative": False,
     }
+    exportable = True
 
     settings: ReverseDistillationSettings
     largest_medians: Tensor
@@ -183,8 +184,10 @@ def _rise(maps: Tensor, sides: list[int]) -> Tensor:
 
 
 def _medians(maps: Tensor) -> Tensor:
-    """Of each map: (B, h, w) -> (B,)."""
-    return maps.flatten(1).median(dim=1).values
+    """Of each map, the lower one of two: (B, h, w) -> (B,)."""
+    values = maps.flatten(1)
+    # Not torch.median, which has no counterpart in ONNX.
+    return values.topk(values.shape[1] // 2 + 1, dim=1).values[:, -1]
 
 
 class EmbeddingAndDecoder(nn.Module):

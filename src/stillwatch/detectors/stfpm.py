@@ -51,6 +51,7 @@ class STFPM(Detector):
     Settings = STFPMSettings
     quick: ClassVar = {"epochs": 10, "batch_size": 3}
     paper: ClassVar = {"epochs": 100, "batch_size": 32, "optimizer": "sgd", "learning_rate": 0.4}
+    exportable = True
 
     settings: STFPMSettings
 

@@ -61,6 +61,7 @@ class StyleDistillation(Detector):
         "batch_size": 2,
         "learning_rate": 0.005,
     }
+    exportable = True
 
     settings: StyleDistillationSettings
 

@@ -32,6 +32,7 @@ from torch import Tensor, nn
 
 from stillwatch.detectors.base import Batch, Detector, Phase, Steps, constant, warm_up_and_cosine
 from stillwatch.detectors.maps import resize_maps
+from stillwatch.detectors.parts import parts
 from stillwatch.detectors.patch_distillation import (
     PatchTeacher,
     compactness_loss,
@@ -119,6 +120,7 @@ class UninformedStudents(Detector):
         "teacher_learning_rate": 0.0002,
     }
     uses_photographs = True
+    exportable = True
 
     settings: UninformedStudentsSettings
 
@@ -291,11 +293,11 @@ class _Scale(nn.Module):
 
     def errors_and_variances(self, images: Tensor, stride: Stride) -> Tensor:
         """E and v at every ``stride``-th pixel: (B, 2, h, w)."""
-        parts = []
+        found = []
         # One image at a time: full-size activations of a batch would fill the memory.
-        for image in torch.split(images, 1):
+        for image in parts(images, 1):
             wanted = self.target(self.teacher.network.dense(image, stride))
             students = cast("list[PatchNetwork]", list(self.students))
             given = torch.stack([student.dense(image, stride) for student in students])
-            parts.append(torch.stack(error_and_variance(given, wanted), dim=1))
-        return torch.cat(parts)
+            found.append(torch.stack(error_and_variance(given, wanted), dim=1))
+        return torch.cat(found)
