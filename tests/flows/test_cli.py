@@ -38,7 +38,9 @@ def test_help_names_every_command_with_an_example(line: Plant) -> None:
         "export",
         "models",
         "doctor",
-        "ui",
+        "up",
+        "status",
+        "down",
         "data",
     )
     for command in commands:
