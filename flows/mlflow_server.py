@@ -41,6 +41,6 @@ def start_mlflow_server(store_uri: str, artifacts: Path, folder: Path) -> Starte
         preferred_port=PREFERRED_PORT,
         health_path="/health",
         # stillwatch submits no MLflow jobs; their runner costs seven processes and 0.5 GB.
-        environment={"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+        environment=lambda _port: {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
         log=folder / LOG_FILE,
     )

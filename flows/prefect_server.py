@@ -185,9 +185,11 @@ class LocalPrefectServer:
             ],
             preferred_port=PREFERRED_PORT,
             health_path="/api/health",
-            # In-memory leases would leak a concurrency slot for good at a server restart.
-            environment={
+            environment=lambda port: {
                 "PREFECT_HOME": str(self._folder),
+                # Else the pages show what the server at the usual port has, whosever it is.
+                "PREFECT_SERVER_UI_API_URL": f"http://127.0.0.1:{port}/api",
+                # In-memory leases would leak a concurrency slot for good at a server restart.
                 "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": (
                     "prefect.server.concurrency.lease_storage.filesystem"
                 ),

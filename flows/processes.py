@@ -77,7 +77,7 @@ def start_server(
     *,
     preferred_port: int,
     health_path: str,
-    environment: Mapping[str, str],
+    environment: Callable[[int], Mapping[str, str]],
     log: Path,
 ) -> StartedServer:
     """Start a server in a session of its own and wait until it answers.
@@ -88,7 +88,7 @@ def start_server(
         command: the program's path and its arguments, for a port.
         preferred_port: taken if it is free, so that a bookmark keeps working.
         health_path: path that answers with status 200 when the server is ready.
-        environment: added to this process's environment.
+        environment: what is added to this process's environment, for a port.
         log: both output streams are appended to it.
 
     Raises:
@@ -98,7 +98,7 @@ def start_server(
     while True:
         port = _free_port(preferred_port)
         url = f"http://127.0.0.1:{port}"
-        process = _spawn(command(port), environment, log)
+        process = _spawn(command(port), environment(port), log)
         try:
             wait_until_it_answers(process, f"{url}{health_path}", log)
         except BaseException as error:

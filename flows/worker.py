@@ -26,25 +26,20 @@ def start_worker(api_url: str, params: Path, folder: Path) -> StartedServer:
     Raises:
         ServerError: it did not start; the message names its log.
     """
-
-    def command(port: int) -> list[str]:
-        # Prefect takes the port of the worker's health page from the environment only.
-        return [
-            *("/usr/bin/env", f"PREFECT_WORKER_WEBSERVER_PORT={port}"),
+    return start_server(
+        lambda _port: [
             *(sys.executable, "-m", "prefect", "worker", "start", "--pool", WORK_POOL),
             *("--type", "process", "--with-healthcheck"),
-        ]
-
-    return start_server(
-        command,
+        ],
         preferred_port=_PREFERRED_PORT,
         health_path="/health",
-        environment={
+        environment=lambda port: {
             "PREFECT_API_URL": api_url,
             "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
             "PREFECT_HOME": str(folder),
             "PREFECT_WORKER_QUERY_SECONDS": _POLL_SECONDS,
             "PREFECT_WORKER_WEBSERVER_HOST": "127.0.0.1",
+            "PREFECT_WORKER_WEBSERVER_PORT": str(port),
             PARAMS_VARIABLE: str(params.resolve()),
         },
         log=folder / LOG_FILE,

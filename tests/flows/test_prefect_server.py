@@ -1,13 +1,16 @@
+import contextlib
 import json
+import socket
 import subprocess
 import sys
 import textwrap
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
 
-from flows.prefect_server import LocalPrefectServer, prefect_api
+from flows.prefect_server import PREFERRED_PORT, LocalPrefectServer, prefect_api
 from flows.processes import ProcessIdentity, answers
 from stillwatch.errors import ServerError
 
@@ -60,6 +63,18 @@ def test_a_dead_server_is_replaced(tmp_path: Path) -> None:
         server_of(tmp_path).stop()
         with local.joined() as url:
             assert answers(f"{url}/health")
+
+
+def test_the_pages_show_their_own_server_also_on_another_port(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with contextlib.suppress(OSError):  # somebody else has it: just as well
+            taken.bind(("127.0.0.1", PREFERRED_PORT))
+        with LocalPrefectServer(tmp_path).joined() as url:
+            assert url != f"http://127.0.0.1:{PREFERRED_PORT}/api"
+            pages = url.removesuffix("/api")
+            with urllib.request.urlopen(f"{pages}/ui-settings", timeout=60) as reply:  # noqa: S310
+                assert json.load(reply)["api_url"] == url
 
 
 def test_a_configured_server_that_does_not_answer_is_refused(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def started(
         command,
         preferred_port=any_port() if port is None else port,
         health_path="/",
-        environment={},
+        environment=lambda _port: {},
         log=folder / "server.log",
     )
 
