@@ -11,8 +11,11 @@ from pydantic import ValidationError as PydanticError
 from stillwatch.errors import SettingsError
 
 Share = Annotated[float, Field(gt=0.0, lt=1.0)]
+Margin = Annotated[float, Field(ge=0.0, lt=1.0)]
 Profile = Literal["paper", "laptop"]
 """What a method's own settings are where nothing else is said."""
+SelectBy = Literal["image_auroc", "image_ap", "pixel_auroc", "aupro"]
+"""The figure that chooses between detectors and decides about a challenger."""
 
 
 class Section(BaseModel):
@@ -148,11 +151,36 @@ class RetrainSettings(Section):
     """What the retrain flow does when nothing is said on the command line."""
 
     detectors: tuple[str, ...] = Field(("stfpm", "reverse_distillation"), min_length=1)
-    select_by: Literal["image_auroc", "image_ap", "pixel_auroc", "aupro"] = "image_auroc"
+    select_by: SelectBy = "image_auroc"
     allow_yardstick: bool = Field(
         False, description="a method that distils nothing (patchcore) may win, too"
     )
     floors: FloorSettings = FloorSettings()
+
+
+class VetoMargins(Section):
+    """How much worse than the champion's a figure that does not decide may be."""
+
+    image_auroc: Margin = 0.02
+    aupro: Margin = 0.02
+    recall: Margin = 0.05
+    false_alarm_rate: Margin = Field(0.02, description="higher by this much")
+
+
+class GateSettings(Section):
+    """When a challenger may replace the champion, both inspected on the same test images."""
+
+    margin: Margin = Field(
+        0.02, description="of retrain.select_by: surely not lower by more than this is not_worse"
+    )
+    veto_margins: VetoMargins = VetoMargins()
+    resamples: int = Field(2000, ge=100, description="of the test images")
+    latency_budget_ms: float | None = Field(
+        None, gt=0, description="per image, on the machine that compares; null: none"
+    )
+    automatic: tuple[Literal["better", "not_worse"], ...] = Field(
+        ("better",), description="answers that promote without a person, unless vetoed"
+    )
 
 
 class RuntimeSettings(Section):
@@ -186,6 +214,7 @@ class Settings(Section):
     )
     evaluation: EvaluationSettings = EvaluationSettings()
     retrain: RetrainSettings = RetrainSettings()
+    gate: GateSettings = GateSettings()
     runtime: RuntimeSettings = RuntimeSettings()
     tracking: TrackingSettings = TrackingSettings()
 
