@@ -130,6 +130,24 @@ def test_identical_detectors_are_not_worse_on_however_few_images(
     assert {d.interval for d in found.differences.values()} == {(0.0, 0.0)}
 
 
+def test_a_winner_that_was_chosen_already_is_the_one_compared() -> None:
+    plant = Plant(KINDS, 3)
+    champion, low, high = plant.detector(2.0), plant.detector(1.9, "low"), plant.detector(2.5, "a")
+    found = compare(
+        champion, [low, high], select_by="image_auroc", settings=QUICK, winner=low.detector
+    )
+    assert (found.winner, found.detectors) == ("low", ("low", "a"))
+    figures = judge(champion, low).differences["image_auroc"]
+    assert found.differences["image_auroc"].challenger == figures.challenger
+
+
+def test_without_any_image_there_is_not_enough_evidence() -> None:
+    nothing = candidate((), ())
+    found = judge(nothing, nothing, dropped=8)
+    assert found.answer == "not_enough_evidence"
+    assert "0 normals (10 needed) and 0 anomalies" in found.sentence
+
+
 def test_identical_to_the_champion_and_the_best_of_many_is_not_worse() -> None:
     plant = Plant(KINDS, 3)
     champion = plant.detector(2.0)

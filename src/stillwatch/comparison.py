@@ -144,6 +144,7 @@ def compare(
     settings: GateSettings,
     seed: int = 0,
     dropped: int = 0,
+    winner: str | None = None,
 ) -> Comparison:
     """Choose the challenger among all that a retraining trained and compare it with the champion.
 
@@ -155,12 +156,18 @@ def compare(
         settings: margins, number of resamples, latency budget.
         seed: of the resamples; same seed, same comparison.
         dropped: from ``unseen``; only reported.
+        winner: the detector that was chosen already; None: chosen here.
 
     Raises:
         ValueError: the candidates did not inspect the same images, or only some have masks.
     """
     challenger, figures = paired_figures(
-        champion, challengers, select_by=select_by, resamples=settings.resamples, seed=seed
+        champion,
+        challengers,
+        select_by=select_by,
+        resamples=settings.resamples,
+        seed=seed,
+        winner=winner,
     )
     margins: dict[str, float] = settings.veto_margins.model_dump()
     margins[select_by] = settings.margin

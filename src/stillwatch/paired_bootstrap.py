@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from stillwatch import bootstrap
 from stillwatch.bootstrap import Interval
-from stillwatch.evaluation import NORMAL, Evaluation
+from stillwatch.evaluation import NORMAL, InspectedTest
 from stillwatch.metrics import Floats
 from stillwatch.region_overlap import GridCounts, grid_counts
 from stillwatch.settings import SelectBy
@@ -94,22 +94,22 @@ def unseen(md5s: Sequence[str], learnt_from: Collection[str]) -> tuple[NDArray[n
 
 def measured(
     detector: str,
-    evaluation: Evaluation,
+    inspected: InspectedTest,
     masks: NDArray[np.bool_] | None,
     kept: NDArray[np.bool_],
 ) -> Candidate:
-    """The candidate that an evaluation describes.
+    """The candidate that made this of the test images.
 
     Args:
         detector: name of its method.
-        evaluation: on the current test images, of this very day for the champion, too.
+        inspected: the current test images, of this very day for the champion, too.
         masks: (N, E, E) as in the ``TestImages``, or None.
         kept: (N,) from ``unseen``.
     """
-    rows = [row for row, keep in zip(evaluation.rows, kept, strict=True) if keep]
+    rows = [row for row, keep in zip(inspected.rows, kept, strict=True) if keep]
     counts = None
     if masks is not None and masks[kept].any():
-        counts = grid_counts(evaluation.maps[kept], masks[kept])
+        counts = grid_counts(inspected.maps[kept], masks[kept])
     return Candidate(
         detector=detector,
         paths=tuple(row["path"] for row in rows),
@@ -117,7 +117,7 @@ def measured(
         scores=np.array([row["score"] for row in rows], dtype=np.float64),
         rejected=np.array([row["verdict"] == "reject" for row in rows], dtype=bool),
         counts=counts,
-        ms_per_image=evaluation.ms_per_image,
+        ms_per_image=inspected.ms_per_image,
     )
 
 
@@ -128,13 +128,14 @@ def paired_figures(
     select_by: SelectBy,
     resamples: int,
     seed: int,
+    winner: str | None = None,
 ) -> tuple[Candidate, dict[str, PairedFigure]]:
     """Choose the challenger and compare each of its figures with the champion's.
 
     The detector with the highest mean of ``select_by`` over its seeds wins; of equal ones, and
-    where that figure is undefined, the first. The challenger is the winner's first seed: which seed
-    goes into production is settled before the test images are looked at, and its own figures are
-    compared, for it is the one that would be promoted.
+    where that figure is undefined, the first; unless ``winner`` says who has won. The challenger is
+    the winner's first seed: which seed goes into production is settled before the test images are
+    looked at, and its own figures are compared, for it is the one that would be promoted.
 
     Args:
         champion: the model in production.
@@ -142,6 +143,8 @@ def paired_figures(
         select_by: figure of the choice.
         resamples: number B of resamples.
         seed: same seed, same resamples.
+        winner: the detector that won already by its exact figures on all test images: grid figures,
+            or fewer images, may order near equals otherwise. None: chosen here.
 
     Returns:
         The challenger, and ``image_auroc``, ``image_ap``, ``f1``, ``f1_oracle``, ``recall``,
@@ -166,6 +169,8 @@ def paired_figures(
         if select_by in of_champion
     ]
     winners = _winners(np.array(means)) if means else np.zeros(len(weights), dtype=np.intp)
+    if winner is not None:
+        winners[0] = list(seeds).index(winner)
     members = list(seeds.values())[winners[0]]
     first_seeds = [members[0] for members in seeds.values()]
     found = {
