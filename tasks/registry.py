@@ -3,6 +3,7 @@
 import atexit
 import shutil
 import tempfile
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -55,13 +56,18 @@ def model_name(category: str) -> str:
     return f"{PREFIX}{category}"
 
 
+def category_of(name: str) -> str:
+    """The category of a registered model."""
+    return name.removeprefix(PREFIX)
+
+
 def registered_categories(tracking: Tracking) -> list[str]:
     """Categories with a registered model, sorted.
 
     Raises:
         TrackingError: the registry does not answer.
     """
-    return [model.name.removeprefix(PREFIX) for model in _models(tracking)]
+    return [category_of(model.name) for model in _models(tracking)]
 
 
 def registered_versions(tracking: Tracking) -> list[RegisteredVersion]:
@@ -85,7 +91,20 @@ def versions_of(tracking: Tracking, name: str) -> list[ModelVersion]:
     """
     with tracking.errors(f"list the versions of {name}"):
         found = tracking.client.search_model_versions(f"name = '{name}'", max_results=10000)
-    return sorted(found, key=lambda version: int(version.version), reverse=True)
+    return _newest_first(found)
+
+
+def versions_tagged(tracking: Tracking, key: str, value: str) -> list[ModelVersion]:
+    """The versions of all categories that carry a tag, newest first, by one request.
+
+    Raises:
+        TrackingError: the registry does not answer.
+    """
+    with tracking.errors(f"list the versions with {key} {value}"):
+        found = tracking.client.search_model_versions(
+            f"tags.`{key}` = '{value}'", max_results=10000
+        )
+    return _newest_first([version for version in found if version.name.startswith(PREFIX)])
 
 
 def registered_version(tracking: Tracking, category: str, version: int) -> ModelVersion:
@@ -163,6 +182,10 @@ def version_file(tracking: Tracking, name: str, version: int, path: str) -> Path
             f"{location}/{path}", dst_path=folder, tracking_uri=tracking.uri
         )
     return Path(found)
+
+
+def _newest_first(versions: Iterable[ModelVersion]) -> list[ModelVersion]:
+    return sorted(versions, key=lambda version: int(version.version), reverse=True)
 
 
 def _models(tracking: Tracking) -> list[RegisteredModel]:
