@@ -141,7 +141,7 @@ class EvaluationSettings(Section):
 
 
 class FloorSettings(Section):
-    """Absolute minimum of a category's first champion."""
+    """Absolute minimum of what becomes champion without a person."""
 
     image_auroc: float = Field(0.7, ge=0, le=1)
     aupro: float = Field(0.3, ge=0, le=1, description="asked only where there are masks")
@@ -178,8 +178,14 @@ class GateSettings(Section):
     latency_budget_ms: float | None = Field(
         None, gt=0, description="per image, on the machine that compares; null: none"
     )
+    promotion: Literal["automatic", "approval"] = Field(
+        "automatic",
+        description="automatic: the answers below promote by themselves; approval: a person agrees "
+        "to every champion, the first included",
+    )
     automatic: tuple[Literal["better", "not_worse"], ...] = Field(
-        ("better",), description="answers that promote without a person, unless vetoed"
+        ("better",),
+        description="answers that promote without a person, where promotion is automatic",
     )
 
 
