@@ -7,7 +7,8 @@ PENDING, APPROVED, REFUSED, PROMOTED = "pending", "approved", "refused", "promot
 """``approved`` is what a person sets; stillwatch sets the others."""
 APPROVER = "stillwatch.approver"
 ANSWER = "stillwatch.answer"
-VETOES = "stillwatch.vetoes"
+GATE = "stillwatch.gate"
+"""``refused`` or ``open``: ``stillwatch.approval`` alone could be overwritten."""
 COMPARISON = "stillwatch.comparison"
 """The gate's answer as a sentence."""
 COMPARED_WITH = "stillwatch.compared_with"
@@ -55,8 +56,8 @@ def is_pending(version: ModelVersion, champion: int | None) -> bool:
 
 
 def is_refused(version: ModelVersion) -> bool:
-    """Whether the gate refused it; the tag ``stillwatch.approval`` alone could be overwritten."""
-    return version.tags.get(ANSWER) == "worse" or bool(version.tags.get(VETOES))
+    """Whether the gate refused it."""
+    return bool(version.tags.get(GATE) == REFUSED)
 
 
 def compared_with(champion: int | None) -> str:

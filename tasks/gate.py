@@ -15,10 +15,10 @@ from tasks.approval import (
     CHAMPION_SINCE,
     COMPARED_WITH,
     COMPARISON,
+    GATE,
     NOT_PROMOTED,
     PENDING,
     REFUSED,
-    VETOES,
     compared_with,
 )
 from tasks.champion_alias import changing_champion
@@ -40,16 +40,13 @@ class Judgement:
     """None: there was no champion, or it could not be inspected with."""
     sentence: str
     vetoes: tuple[str, ...]
+    refused: bool
+    """Nobody may promote it."""
     record: dict[str, Any]
     """For ``comparison.json``."""
 
-    @property
-    def refused(self) -> bool:
-        """Nobody may promote it."""
-        return self.answer == "worse" or bool(self.vetoes)
 
-
-NO_CHAMPION = Judgement(None, "", (), {})
+NO_CHAMPION = Judgement(None, "", (), False, {})
 
 
 def judge(
@@ -118,8 +115,10 @@ def _against(
     try:
         found = compare_with_champion(tracking, champion, winner, competing, category, settings)
     except PromotionError as error:
-        return Judgement(None, f"not compared: {error}", (), about | {"sentence": str(error)})
-    return Judgement(found.answer, found.sentence, found.vetoes, about | found.record())
+        record = about | {"sentence": str(error)}
+        return Judgement(None, f"not compared: {error}", (), False, record)
+    record = about | found.record()
+    return Judgement(found.answer, found.sentence, found.vetoes, found.refused, record)
 
 
 def _withheld(
@@ -150,7 +149,7 @@ def _write(
     """As tags of the version; the one that says that it was judged comes last."""
     tags = {
         ANSWER: judgement.answer or "",
-        VETOES: ", ".join(judgement.vetoes),
+        GATE: REFUSED if judgement.refused else "open",
         COMPARISON: judgement.sentence,
         NOT_PROMOTED: not_promoted,
         APPROVAL: REFUSED if judgement.refused else PENDING,

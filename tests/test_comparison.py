@@ -141,6 +141,19 @@ def test_a_winner_that_was_chosen_already_is_the_one_compared() -> None:
     assert found.differences["image_auroc"].challenger == figures.challenger
 
 
+@pytest.mark.parametrize("anomalies", [4, 40])
+def test_a_veto_on_few_images_forbids_promotion_by_itself_and_refuses_nothing(
+    anomalies: int,
+) -> None:
+    kinds = ("good",) * 40 + ("dent",) * anomalies
+    seen = candidate(kinds, [0.0] * 40 + [2.0] * anomalies)
+    missed = candidate(kinds, [0.0] * 40 + [1.0] * anomalies)
+    found = judge(seen, missed)
+    assert found.vetoes == ("recall",)
+    assert not found.promotable
+    assert found.refused == (anomalies >= MIN_IMAGES)
+
+
 def test_without_any_image_there_is_not_enough_evidence() -> None:
     nothing = candidate((), ())
     found = judge(nothing, nothing, dropped=8)

@@ -74,7 +74,9 @@ class Comparison:
     """``select_by`` and the figures that may veto, as far as they are defined."""
     latency: Latency
     vetoes: tuple[str, ...]
-    """Figures that forbid promotion; ``latency`` may be one."""
+    """Figures that forbid promotion by itself; ``latency`` may be one."""
+    refused: bool
+    """The answer is ``worse``, or a veto does not rest on too few images: no person may agree."""
     identical: bool
     """The same scores, verdicts and pixel counts on every image."""
     lacking: tuple[str, ...]
@@ -180,19 +182,22 @@ def compare(
     vetoes = [name for name, difference in differences.items() if difference.vetoes]
     identical = _identical(champion, challenger)
     lacking = _lacking(champion, select_by)
+    firm = any(not _lacking(champion, name) for name in vetoes) or not latency.within_budget
     if select_by not in differences:
         lacking = lacking or ("no defect-free pixel",)
     elif identical:
         lacking = ()  # what is known, not estimated, needs no number of images
     anomalies = int(np.count_nonzero(champion.anomalous))
+    answer = _answer(differences, select_by, identical=identical, lacking=lacking)
     return Comparison(
-        answer=_answer(differences, select_by, identical=identical, lacking=lacking),
+        answer=answer,
         select_by=select_by,
         winner=challenger.detector,
         detectors=tuple(dict.fromkeys(candidate.detector for candidate in challengers)),
         differences=differences,
         latency=latency,
         vetoes=(*vetoes, *([] if latency.within_budget else ["latency"])),
+        refused=answer == "worse" or firm,
         identical=identical,
         lacking=lacking,
         normals=len(champion.paths) - anomalies,
@@ -260,10 +265,16 @@ def _same_counts(one: GridCounts | None, other: GridCounts | None) -> bool:
     return all(np.array_equal(*pair) for pair in pairs)
 
 
-def _lacking(candidate: Candidate, select_by: str) -> tuple[str, ...]:
-    anomalies = candidate.anomalous
-    if select_by.startswith("image"):
-        there = {"normals": int((~anomalies).sum()), "anomalies": int(anomalies.sum())}
+def _lacking(candidate: Candidate, figure: str) -> tuple[str, ...]:
+    """Which kinds of images there are too few of to say anything about a figure."""
+    normals = int(np.count_nonzero(~candidate.anomalous))
+    anomalies = len(candidate.paths) - normals
+    if figure == "false_alarm_rate":
+        there = {"normals": normals}
+    elif figure == "recall":
+        there = {"anomalies": anomalies}
+    elif figure.startswith("image"):
+        there = {"normals": normals, "anomalies": anomalies}
     else:
         counts = candidate.counts
         there = {"masked anomalies": 0 if counts is None else int((counts.regions > 0).sum())}

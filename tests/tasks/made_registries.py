@@ -4,7 +4,7 @@ from contextlib import suppress
 
 from mlflow.exceptions import MlflowException
 
-from tasks.approval import ANSWER, APPROVAL, COMPARED_WITH, COMPARISON, PENDING
+from tasks.approval import ANSWER, APPROVAL, COMPARED_WITH, COMPARISON, GATE, PENDING, REFUSED
 from tasks.promotion_log import PromotionRecord
 from tasks.registry import version_with_alias
 from tasks.tracking import Tracking
@@ -27,6 +27,7 @@ def pending_version(tracking: Tracking, champion: int | None, answer: str = "bet
         ANSWER: answer,
         COMPARISON: f"{answer}: by far.",
         COMPARED_WITH: str(champion or "none"),
+        GATE: REFUSED if answer == "worse" else "open",
         APPROVAL: PENDING,
     }.items():
         tracking.client.set_model_version_tag(NAME, str(version), key, value)

@@ -155,7 +155,8 @@ def test_a_veto_refuses_what_is_better(line: Line) -> None:
     line.judged(method=BLIND)
     line.set_gate(latency_budget_ms=1e-6)
     tags = line.tags(line.judged())
-    assert (tags["answer"], tags["vetoes"], tags["approval"]) == ("better", "latency", "refused")
+    assert (tags["answer"], tags["gate"], tags["approval"]) == ("better", "refused", "refused")
+    assert "vetoed by latency" in tags["comparison"]
 
 
 def test_below_the_floors_or_on_synthetic_anomalies_better_is_not_enough(line: Line) -> None:

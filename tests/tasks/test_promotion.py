@@ -80,7 +80,7 @@ class TestRefusals:
         with pytest.raises(PromotionError, match="the gate refused version 2"):
             promote("plate", reason="because", settings=settings)
         vetoed = pending_version(tracking, first)
-        tag(tracking, vetoed, vetoes="recall", approval="approved")
+        tag(tracking, vetoed, gate="refused", approval="approved")
         assert approve_tagged(settings) == []
         assert tags_of(tracking, vetoed)["stillwatch.approval"] == "refused"
         assert aliases(tracking)["champion"] == first
