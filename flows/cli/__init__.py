@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli import data, demo, doctor, inspect, models, pages, retrain, validate
+from flows.cli import data, demo, doctor, inspect, models, pages, promotion, retrain, validate
 from flows.cli.console import fail
 from flows.cli.options import CommandContext
 from stillwatch.errors import StillwatchError
@@ -24,7 +24,7 @@ app = typer.Typer(
     ),
 )
 app.add_typer(data.app, name="data")
-for module in (demo, retrain, validate, inspect, models, doctor, pages):
+for module in (demo, retrain, validate, inspect, models, promotion, doctor, pages):
     module.add_to(app)
 
 
