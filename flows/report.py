@@ -5,6 +5,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from stillwatch.comparison import Answer
 from stillwatch.files import write_json
 
 Interval = tuple[float, float]
@@ -59,11 +60,18 @@ class CategoryReport(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     status: Literal["registered", "unchanged", "failed"]
-    reason: str | None = Field(None, description="why it failed, in one sentence")
+    reason: str | None = Field(
+        None, description="why it failed, or why its winner did not become champion by itself"
+    )
     winner: str | None = None
     model_version: int | None = None
     alias: str | None = Field(None, description="champion or challenger, when it has one")
     selected: str | None = Field(None, description="how the winner was chosen")
+    answer: Answer | None = Field(None, description="of the gate, about winner and champion")
+    comparison: str | None = Field(None, description="the gate's answer as a sentence")
+    approval: Literal["pending", "refused"] | None = Field(
+        None, description="pending: a person may promote the winner; refused: the gate forbids it"
+    )
     thresholds: list[str] = Field([], description="what the winner's promise, in sentences")
     detectors: dict[str, DetectorReport] = {}
 

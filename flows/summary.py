@@ -14,14 +14,16 @@ def category_report(
     results: Mapping[str, DetectorResult], registration: Registration
 ) -> CategoryReport:
     """The report of a category whose winner is registered."""
-    below = "; ".join(registration.below_floors)
     return CategoryReport(
         status="registered" if registration.created else "unchanged",
-        reason=below or None,
+        reason=registration.not_promoted or None,
         winner=registration.detector,
         model_version=registration.version,
         alias=registration.alias,
         selected=registration.selected,
+        answer=registration.answer,
+        comparison=registration.comparison or None,
+        approval=registration.approval,
         thresholds=threshold_sentences(results[registration.detector]),
         detectors={name: _detector_report(result) for name, result in results.items()},
     )

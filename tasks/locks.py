@@ -29,7 +29,7 @@ def exclusive(settings: Settings, name: str, doing: str) -> Iterator[None]:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            logging.getLogger(__name__).warning("Another retraining is %s: waiting for it.", doing)
+            logging.getLogger(__name__).warning("Another stillwatch is %s: waiting for it.", doing)
             lock.acquire()
     try:
         yield

@@ -4,22 +4,25 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal, cast
 
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from stillwatch.detectors import detector_class
-from stillwatch.errors import SettingsError, TrackingError
+from stillwatch.comparison import Answer
+from stillwatch.errors import TrackingError
 from stillwatch.evaluation import NORMAL, TestImages
 from stillwatch.parity import Scores, difference, tolerance_of
-from stillwatch.settings import FloorSettings, RetrainSettings, Settings
+from stillwatch.settings import Settings
+from tasks.approval import ANSWER, COMPARISON, NOT_PROMOTED, is_pending, is_refused
+from tasks.choice import choose_winner, eligible
 from tasks.detector_result import DetectorResult
 from tasks.evaluate import SCORES_FILE, named_metrics, read_scores
 from tasks.examine import ExaminedCategory
+from tasks.gate import judge
 from tasks.locks import exclusive
 from tasks.model_package import log_detector_model
 from tasks.parity import FreshProcess
@@ -41,10 +44,7 @@ from tasks.tracking import (
     open_tracking,
 )
 
-SAME = 1e-9
-"""Figures no farther apart than this are a tie."""
 PARITY = "stillwatch.parity"
-_PROMOTED = "stillwatch.champion_since"
 
 
 @dataclass(frozen=True)
@@ -56,54 +56,20 @@ class Registration:
     name: str
     version: int
     alias: str | None
-    """``champion`` or ``challenger``; None when an older version has none any more."""
+    """None when an older version has none any more."""
     run_id: str
     created: bool
     """False: it was registered by an earlier retraining."""
     selected: str
     """The mark that its figures carry: they were used to choose it."""
-    below_floors: tuple[str, ...]
-    """Why it may not become a champion by itself, one phrase each."""
-
-
-def eligible(
-    results: Sequence[DetectorResult], settings: RetrainSettings
-) -> Sequence[DetectorResult]:
-    """Those that may win: all that distil, and the yardsticks where the settings say so.
-
-    Raises:
-        SettingsError: only yardsticks were trained and none may win.
-    """
-    able = [
-        result
-        for result in results
-        if settings.allow_yardstick or detector_class(result.detector).distils
-    ]
-    if not able:
-        raise SettingsError(
-            f"only {', '.join(result.detector for result in results)} was trained, which distils "
-            "nothing and may not win. Add a detector to retrain.detectors, or set "
-            "retrain.allow_yardstick."
-        )
-    return able
-
-
-def choose_winner(results: Sequence[DetectorResult], select_by: str) -> DetectorResult:
-    """The best by one figure; ties go to the higher AUPRO, then to the faster detector.
-
-    Raises:
-        SettingsError: no detector has that figure.
-    """
-    having = [result for result in results if select_by in result.metrics]
-    if not having:
-        category = results[0].category if results else "the category"
-        raise SettingsError(
-            f"retrain.select_by is {select_by} and no detector of {category} has that figure: it "
-            "needs normals and anomalies in test, and masks if it is a pixel figure. Choose "
-            "another figure or add what is missing."
-        )
-    tied = _best(having, select_by)
-    return min(_best(tied, "aupro"), key=lambda result: result.ms_per_image)
+    answer: Answer | None
+    """The gate's; None where there was no champion, or none that could be compared."""
+    comparison: str
+    """The same as a sentence; empty where there was no champion."""
+    approval: Literal["pending", "refused"] | None
+    """Whether a person can still make it champion; None also for what is or was champion."""
+    not_promoted: str
+    """Why it did not become champion by itself; empty for a champion."""
 
 
 def register_winner(
@@ -134,26 +100,16 @@ def register_winner(
     selected = f"selected on test (best of {len(competing)})"
     tracking = open_tracking(settings)
     with exclusive(settings, f"register-{winner.category}", f"registering {name}"):
-        version = _registered_before(tracking, name, winner)
-        created = version is None
-        if version is None:
-            version = _register(tracking, name, winner, selected, category, settings)
-        alias = _alias_of(tracking, name, version)
+        number = _registered_before(tracking, name, winner)
+        created = number is None
+        if number is None:
+            number = _register(tracking, name, winner, selected, category, settings)
+        judge(tracking, number, winner, competing, category, settings)
     tracking.log(winner.run_id, tags={"stillwatch.selected_on_test": selected})
     if parent_run is not None:
-        tags = {"stillwatch.winner": winner.detector, "stillwatch.model_version": version}
+        tags = {"stillwatch.winner": winner.detector, "stillwatch.model_version": number}
         tracking.log(parent_run, tags=tags)
-    return Registration(
-        category=winner.category,
-        detector=winner.detector,
-        name=name,
-        version=version,
-        alias=alias,
-        run_id=winner.run_id,
-        created=created,
-        selected=selected,
-        below_floors=below_floors(winner, settings.retrain.floors),
-    )
+    return _registration(tracking, name, number, winner, selected, created=created)
 
 
 register_task = task(
@@ -161,51 +117,6 @@ register_task = task(
     task_run_name="register {category.version.name}",
     cache_policy=NO_CACHE,
 )(register_winner)
-
-
-def below_floors(result: DetectorResult, floors: FloorSettings) -> tuple[str, ...]:
-    """Why a detector may not become a category's first champion without a person."""
-    reasons = []
-    if result.synthetic:
-        reasons.append("its figures come from synthetic anomalies")
-    if result.test_normals_from != "test":
-        reasons.append("there is no test/good")
-    for figure, floor in (("image_auroc", floors.image_auroc), ("aupro", floors.aupro)):
-        value = result.metrics.get(figure)
-        if value is not None and value < floor:
-            reasons.append(f"{figure} {value:.3f} is below its floor {floor}")
-    if "image_auroc" not in result.metrics:
-        reasons.append("it has no image_auroc")
-    return tuple(reasons)
-
-
-def give_alias(
-    tracking: Tracking,
-    name: str,
-    version: ModelVersion,
-    winner: DetectorResult,
-    floors: FloorSettings,
-) -> None:
-    """Make a new version champion if the category never had one and it is fit, else challenger.
-
-    Raises:
-        TrackingError: the registry does not answer.
-    """
-    versions = versions_of(tracking, name)
-    had_champion = any(_PROMOTED in v.tags for v in versions) or (
-        version_with_alias(tracking, name, CHAMPION) is not None
-    )
-    first = not had_champion and not below_floors(winner, floors)
-    if first:
-        _tag(tracking, version, _PROMOTED, datetime.now(UTC).isoformat(timespec="seconds"))
-    with tracking.errors(f"set an alias of {name}"):
-        alias = CHAMPION if first else CHALLENGER
-        tracking.client.set_registered_model_alias(name, alias, str(version.version))
-
-
-def _best(results: Sequence[DetectorResult], figure: str) -> list[DetectorResult]:
-    values = [result.metrics.get(figure, -1.0) for result in results]
-    return [r for r, value in zip(results, values, strict=True) if max(values) - value <= SAME]
 
 
 def _registered_before(tracking: Tracking, name: str, winner: DetectorResult) -> int | None:
@@ -261,7 +172,6 @@ def _register(
             model_id=model_id,
         ),
     )
-    give_alias(tracking, name, version, winner, settings.retrain.floors)
     # The last word: without it the next retraining registers again.
     said = f"reloaded scores equal to within {tolerance:.3g}"
     _tag(tracking, version, PARITY, said)
@@ -349,11 +259,41 @@ def _version_tags(tracking: Tracking, winner: DetectorResult, selected: str) -> 
     return tags | {name: f"{value:.6g}" for name, value in named_metrics(winner).items()}
 
 
-def _alias_of(tracking: Tracking, name: str, version: int) -> str | None:
-    for alias in (CHAMPION, CHALLENGER):
-        if version_with_alias(tracking, name, alias) == version:
-            return alias
-    return None
+def _registration(
+    tracking: Tracking,
+    name: str,
+    number: int,
+    winner: DetectorResult,
+    selected: str,
+    *,
+    created: bool,
+) -> Registration:
+    """What became of the version, as the registry now says it."""
+    champion = version_with_alias(tracking, name, CHAMPION)
+    alias = CHAMPION if number == champion else None
+    if alias is None and number == version_with_alias(tracking, name, CHALLENGER):
+        alias = CHALLENGER
+    with tracking.errors(f"look up version {number} of {name}"):
+        version = tracking.client.get_model_version(name, str(number))
+    approval: Literal["pending", "refused"] | None = None
+    if is_refused(version):
+        approval = "refused"
+    elif is_pending(version, champion):
+        approval = "pending"
+    return Registration(
+        category=winner.category,
+        detector=winner.detector,
+        name=name,
+        version=number,
+        alias=alias,
+        run_id=winner.run_id,
+        created=created,
+        selected=selected,
+        answer=cast(Answer | None, version.tags.get(ANSWER) or None),
+        comparison=version.tags.get(COMPARISON, ""),
+        approval=approval,
+        not_promoted="" if number == champion else version.tags.get(NOT_PROMOTED, ""),
+    )
 
 
 def _tag(tracking: Tracking, version: ModelVersion, key: str, value: str) -> None:

@@ -3,19 +3,22 @@
 import atexit
 import shutil
 import tempfile
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import mlflow
-from mlflow.entities.model_registry import ModelVersion
+from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 
 from stillwatch.bundle import Bundle, read_bundle
 from stillwatch.errors import TrackingError
+from stillwatch.settings import unknown_name
+from tasks.approval import COMPARISON, is_pending
 from tasks.tracking import BUNDLE, Tracking
 
-CHAMPION, CHALLENGER = "champion", "challenger"
+CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 PREFIX = "stillwatch-"
 
 _NO_SUCH_ALIAS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
@@ -38,6 +41,10 @@ class RegisteredVersion:
     created: str
     """ISO 8601, UTC."""
     run_id: str
+    pending: bool
+    """It waits for a person's approval."""
+    comparison: str
+    """The gate's answer as a sentence; empty where it was not asked."""
 
     def as_dict(self) -> dict[str, object]:
         """For JSON."""
@@ -49,23 +56,31 @@ def model_name(category: str) -> str:
     return f"{PREFIX}{category}"
 
 
+def category_of(name: str) -> str:
+    """The category of a registered model."""
+    return name.removeprefix(PREFIX)
+
+
+def registered_categories(tracking: Tracking) -> list[str]:
+    """Categories with a registered model, sorted.
+
+    Raises:
+        TrackingError: the registry does not answer.
+    """
+    return [category_of(model.name) for model in _models(tracking)]
+
+
 def registered_versions(tracking: Tracking) -> list[RegisteredVersion]:
     """Every version of every category, by name, newest first.
 
     Raises:
         TrackingError: the registry does not answer.
     """
-    with tracking.errors("list the registered models"):
-        models = [
-            model
-            for model in tracking.client.search_registered_models(max_results=1000)
-            if model.name.startswith(PREFIX)
-        ]
-        return [
-            _described(version, model.aliases)
-            for model in sorted(models, key=lambda model: model.name)
-            for version in versions_of(tracking, model.name)
-        ]
+    return [
+        _described(version, model.aliases)
+        for model in _models(tracking)
+        for version in versions_of(tracking, model.name)
+    ]
 
 
 def versions_of(tracking: Tracking, name: str) -> list[ModelVersion]:
@@ -76,7 +91,48 @@ def versions_of(tracking: Tracking, name: str) -> list[ModelVersion]:
     """
     with tracking.errors(f"list the versions of {name}"):
         found = tracking.client.search_model_versions(f"name = '{name}'", max_results=10000)
-    return sorted(found, key=lambda version: int(version.version), reverse=True)
+    return _newest_first(found)
+
+
+def versions_tagged(tracking: Tracking, key: str, value: str) -> list[ModelVersion]:
+    """The versions of all categories that carry a tag, newest first, by one request.
+
+    Raises:
+        TrackingError: the registry does not answer.
+    """
+    with tracking.errors(f"list the versions with {key} {value}"):
+        found = tracking.client.search_model_versions(
+            f"tags.`{key}` = '{value}'", max_results=10000
+        )
+    return _newest_first([version for version in found if version.name.startswith(PREFIX)])
+
+
+def registered_version(tracking: Tracking, category: str, version: int) -> ModelVersion:
+    """One version of a category's model.
+
+    Raises:
+        TrackingError: there is no such version, or the registry does not answer.
+    """
+    name = model_name(category)
+    found = {int(one.version): one for one in versions_of(tracking, name)}
+    if version not in found:
+        raise TrackingError(
+            f"{name} has no version {version}. It has {', '.join(map(str, sorted(found)))}."
+        )
+    return found[version]
+
+
+def ensure_registered(tracking: Tracking, category: str) -> None:
+    """Refuse a category of which nothing is registered.
+
+    Raises:
+        TrackingError: none is, or not of this one; or the registry does not answer.
+    """
+    known = registered_categories(tracking)
+    if not known:
+        raise TrackingError("nothing is registered yet. 'stillwatch retrain' registers winners.")
+    if category not in known:
+        raise TrackingError(f"{unknown_name('category', category, known)}.")
 
 
 def version_with_alias(tracking: Tracking, name: str, alias: str) -> int | None:
@@ -107,16 +163,36 @@ def fetch_bundle(tracking: Tracking, source: str) -> Bundle:
         BundleError: the bundle in it is damaged.
     """
     name, version = _parsed(tracking, source)
-    with tracking.errors(f"hand out {source}"):
+    return read_bundle(version_file(tracking, name, version, f"artifacts/{BUNDLE}"))
+
+
+def version_file(tracking: Tracking, name: str, version: int, path: str) -> Path:
+    """A file or folder of a registered model; a downloaded one is removed when the process ends.
+
+    Raises:
+        TrackingError: there is no such version or file, or the registry does not answer.
+    """
+    with tracking.errors(f"hand out models:/{name}/{version}"):
         location = tracking.client.get_model_version_download_uri(name, str(version))
         folder = None
         if tracking.artifacts is None:
             folder = tempfile.mkdtemp(prefix="stillwatch-")
             atexit.register(shutil.rmtree, folder, ignore_errors=True)
         found = mlflow.artifacts.download_artifacts(
-            f"{location}/artifacts/{BUNDLE}", dst_path=folder, tracking_uri=tracking.uri
+            f"{location}/{path}", dst_path=folder, tracking_uri=tracking.uri
         )
-    return read_bundle(Path(found))
+    return Path(found)
+
+
+def _newest_first(versions: Iterable[ModelVersion]) -> list[ModelVersion]:
+    return sorted(versions, key=lambda version: int(version.version), reverse=True)
+
+
+def _models(tracking: Tracking) -> list[RegisteredModel]:
+    with tracking.errors("list the registered models"):
+        found = tracking.client.search_registered_models(max_results=1000)
+    ours = [model for model in found if model.name.startswith(PREFIX)]
+    return sorted(ours, key=lambda model: model.name)
 
 
 def _parsed(tracking: Tracking, source: str) -> tuple[str, int]:
@@ -143,6 +219,7 @@ def _described(version: ModelVersion, aliases: dict[str, str]) -> RegisteredVers
     tags = version.tags
     synthetic = tags.get("stillwatch.synthetic") == "true"
     auroc = tags.get("synthetic_image_auroc" if synthetic else "image_auroc")
+    champion = int(aliases[CHAMPION]) if CHAMPION in aliases else None
     return RegisteredVersion(
         name=version.name,
         version=int(version.version),
@@ -156,4 +233,6 @@ def _described(version: ModelVersion, aliases: dict[str, str]) -> RegisteredVers
             timespec="seconds"
         ),
         run_id=version.run_id or "",
+        pending=is_pending(version, champion),
+        comparison=tags.get(COMPARISON, ""),
     )

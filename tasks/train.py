@@ -23,6 +23,7 @@ from stillwatch.training_job import EpochReport, TrainingJob, run_training
 from tasks.epoch_log import EpochLog
 from tasks.examine import ExaminedCategory
 from tasks.identity import evaluation_key, find_finished_run, fingerprint
+from tasks.learnt_from import record_learnt_from
 from tasks.locks import exclusive
 from tasks.progress import visible_progress
 from tasks.retraining_run import data_tags
@@ -41,7 +42,7 @@ from tasks.tracking import (
     open_tracking,
 )
 from tasks.training_slots import training_slot
-from tasks.version import CategoryVersion, DataVersion
+from tasks.version import DataVersion
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class TrainedDetector:
 class _Plan:
     """What is to be trained, and under which identity."""
 
-    category: CategoryVersion
+    category: ExaminedCategory
     data: DataVersion
     job: TrainingJob
     method_version: int
@@ -170,7 +171,7 @@ def _plan(
     )
     evaluation = evaluation_key(settings.calibration, settings.evaluation)
     return _Plan(
-        version,
+        category,
         data,
         job,
         method.version,
@@ -253,6 +254,7 @@ def _record(tracking: Tracking, run_id: str, plan: _Plan, bundle: Bundle, losses
             losses.add(epoch.phase, epoch.epoch, epoch.train_loss, epoch.validation_loss)
         losses.flush()
         tracking.log_folder(run_id, bundle.folder, BUNDLE)
+    record_learnt_from(tracking, run_id, plan.category.manifest)
     reject, review = info.calibration.reject, info.calibration.review
     tracking.log(
         run_id,
@@ -310,7 +312,7 @@ def _forget(job: TrainingJob) -> None:
 def _first_tags(plan: _Plan) -> dict[str, str]:
     job = plan.job
     return {
-        **data_tags(plan.category, plan.data),
+        **data_tags(plan.category.version, plan.data),
         FINGERPRINT: job.fingerprint,
         EVALUATION: plan.evaluation,
         "stillwatch.method": job.detector,

@@ -8,16 +8,15 @@ from stillwatch.bootstrap import (
     grid_metrics,
     image_intervals,
     pixel_intervals,
+    rejection_rates,
     resample_weights,
 )
 from stillwatch.metrics import f1, image_auroc, image_average_precision, oracle_f1
 from stillwatch.region_overlap import (
-    GridCounts,
-    count_on_grid,
     count_pixels,
     exact_pixel_metrics,
+    grid_counts,
     sort_pixels,
-    threshold_grid,
 )
 
 STRATA = ("good",) * 12 + ("scratch",) * 8 + ("dent",) * 5
@@ -38,12 +37,6 @@ def pixel_set(
     return rng.normal(strength, 1).astype(np.float32), masks
 
 
-def on_grid(maps: NDArray[np.float32], masks: NDArray[np.bool_]) -> GridCounts:
-    pixels = sort_pixels(maps, masks)
-    counts = count_pixels(pixels)
-    return count_on_grid(pixels, counts.ranks[threshold_grid(counts)])
-
-
 @pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize("levels", [None, 200])
 def test_the_grid_agrees_with_the_exact_figures(seed: int, levels: int | None) -> None:
@@ -51,14 +44,14 @@ def test_the_grid_agrees_with_the_exact_figures(seed: int, levels: int | None) -
     if levels:
         maps = np.round(maps * levels / 8) / levels
     exact = exact_pixel_metrics(count_pixels(sort_pixels(maps, masks)))
-    found = grid_metrics(on_grid(maps, masks), np.ones((1, len(maps))))
+    found = grid_metrics(grid_counts(maps, masks), np.ones((1, len(maps))))
     assert {name: value[0] for name, value in found.items()} == pytest.approx(exact, abs=1e-3)
 
 
 def test_weighted_sums_are_the_figures_of_the_resampled_images() -> None:
     maps, masks = pixel_set(np.random.default_rng(3))
     weights = resample_weights(STRATA, 4, seed=5)
-    found = grid_metrics(on_grid(maps, masks), weights)
+    found = grid_metrics(grid_counts(maps, masks), weights)
     for resample, weight in enumerate(weights.astype(int)):
         drawn = np.repeat(np.arange(len(maps)), weight)
         exact = exact_pixel_metrics(count_pixels(sort_pixels(maps[drawn], masks[drawn])))
@@ -85,6 +78,24 @@ def test_image_intervals_are_quantiles_over_resampled_images() -> None:
     assert found.keys() == expected.keys()
     for name, values in expected.items():
         assert found[name] == pytest.approx(tuple(np.quantile(values, [0.025, 0.975])))
+
+
+def test_rates_are_those_of_the_resampled_images() -> None:
+    labels = np.array([stratum != "good" for stratum in STRATA])
+    rejected = np.random.default_rng(8).random(len(labels)) < 0.5
+    weights = resample_weights(STRATA, 20, seed=9)
+    found = rejection_rates(labels, rejected, weights)
+    for resample, weight in enumerate(weights.astype(int)):
+        drawn = np.repeat(np.arange(len(labels)), weight)
+        recall, false_alarms = (rejected[drawn][labels[drawn] == kind].mean() for kind in (1, 0))
+        assert found["recall"][resample] == pytest.approx(recall)
+        assert found["false_alarm_rate"][resample] == pytest.approx(false_alarms)
+
+
+def test_a_rate_of_nothing_is_absent() -> None:
+    weights = np.ones((1, 2))
+    assert rejection_rates([True, True], [True, False], weights).keys() == {"recall"}
+    assert rejection_rates([False, False], [True, False], weights).keys() == {"false_alarm_rate"}
 
 
 @given(
@@ -127,14 +138,23 @@ def test_one_image_of_each_kind_has_intervals_without_width() -> None:
 def test_resamples_without_a_region_are_left_out() -> None:
     masks = np.zeros((3, 8, 8), bool)
     masks[2, 2:4, 2:4] = True  # the other anomaly of the stratum has no mask
-    counts = on_grid(masks.astype(np.float32), masks)
+    counts = grid_counts(masks.astype(np.float32), masks)
     found = pixel_intervals(counts, resample_weights(["good", "dent", "dent"], 100, 0))
     assert found == {
         name: pytest.approx((1.0, 1.0)) for name in ("pixel_auroc", "pixel_ap", "aupro")
     }
 
 
+def test_a_resample_without_a_region_keeps_its_place() -> None:
+    masks = np.zeros((3, 8, 8), bool)
+    masks[2, 2:4, 2:4] = True
+    weights = np.array([[1.0, 1, 1], [1, 2, 0], [1, 0, 2]])
+    found = grid_metrics(grid_counts(masks.astype(np.float32), masks), weights)
+    for values in found.values():
+        np.testing.assert_allclose(values, [1, np.nan, 1])
+
+
 def test_without_defect_free_pixels_there_is_only_precision() -> None:
     masks = np.ones((1, 4, 4), bool)
-    found = pixel_intervals(on_grid(masks.astype(np.float32), masks), np.ones((10, 1)))
+    found = pixel_intervals(grid_counts(masks.astype(np.float32), masks), np.ones((10, 1)))
     assert found == {"pixel_ap": (1.0, 1.0)}

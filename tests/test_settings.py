@@ -42,6 +42,7 @@ def test_an_empty_file_means_the_defaults(tmp_path: Path) -> None:
         ("calibration: {alpha_reject: 1.5}", "alpha_reject: Input should be less than 1"),
         ("calibration: {alpha_reject: 0.3}", "must be at least alpha_reject"),
         ("training: {device: tpu}", "training.device"),
+        ("gate: {automatic: [worse]}", "gate.automatic.0: Input should be 'better' or 'not_worse'"),
         ("images: [", "cannot be read as YAML"),
         ("- 1", "valid dictionary"),
     ],

@@ -6,7 +6,18 @@ from typing import Annotated
 
 import typer
 
-from flows.cli import data, demo, doctor, export, inspect, models, retrain, services, validate
+from flows.cli import (
+    data,
+    demo,
+    doctor,
+    export,
+    inspect,
+    models,
+    promotion,
+    retrain,
+    services,
+    validate,
+)
 from flows.cli.console import fail
 from flows.cli.options import CommandContext
 from stillwatch.errors import StillwatchError
@@ -24,7 +35,7 @@ app = typer.Typer(
     ),
 )
 app.add_typer(data.app, name="data")
-for module in (demo, retrain, validate, inspect, export, models, doctor, services):
+for module in (demo, retrain, validate, inspect, export, models, promotion, doctor, services):
     module.add_to(app)
 
 

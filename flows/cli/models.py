@@ -26,14 +26,14 @@ def models(context: typer.Context, as_json: AsJson = False) -> None:
     if not versions:
         say("nothing is registered yet; `stillwatch retrain` registers the winner per category")
         return
-    # Headings of two words take two lines, so that it fits 80 columns.
+    # Two words take two lines, so that it fits 80 columns.
     headings = ("model", "ver-\nsion", "alias", "detector", "image\nAUROC", "data", "registered")
     table = Table(*headings, box=box.SIMPLE_HEAD, padding=0)
     for version in versions:
         table.add_row(
             version.name,
             str(version.version),
-            ", ".join(version.aliases) or "–",
+            "\n".join([*version.aliases, *(["pending"] if version.pending else [])]) or "–",
             version.detector,
             figure(version.image_auroc) + (" synthetic" if version.synthetic else ""),
             version.data_version[:8],

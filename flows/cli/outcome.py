@@ -66,8 +66,12 @@ def print_outcome(outcome: RetrainReport) -> None:
         )
         for sentence in category.thresholds:
             console.print(Padding(Text(sentence), (0, 0, 0, 2)))
+        if category.comparison:
+            console.print(Padding(Text(category.comparison), (0, 0, 0, 2)))
         if category.reason:
             say(f"  not promoted by itself: {category.reason}")
+        if category.approval == "pending":
+            say(f"  it waits for you: stillwatch promote {name} --approve --reason '...'")
     say(f"data version {outcome.data_version}")
 
 

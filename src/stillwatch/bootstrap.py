@@ -41,7 +41,15 @@ def resample_weights(strata: Sequence[str], resamples: int, seed: int) -> Floats
 def image_intervals(
     labels: ArrayLike, scores: ArrayLike, rejected: ArrayLike, weights: Floats
 ) -> dict[str, Interval]:
-    """Intervals of ``image_auroc``, ``image_ap``, ``f1`` and ``f1_oracle``.
+    """Intervals of the figures of ``image_metrics``, with its arguments."""
+    figures = image_metrics(labels, scores, rejected, weights)
+    return {name: percentile_interval(values) for name, values in figures.items()}
+
+
+def image_metrics(
+    labels: ArrayLike, scores: ArrayLike, rejected: ArrayLike, weights: Floats
+) -> dict[str, Floats]:
+    """``image_auroc``, ``image_ap``, ``f1`` and ``f1_oracle`` of each resample, (B,) each.
 
     Args:
         labels: (N,) bool, true for anomalies; both kinds must be there.
@@ -57,10 +65,28 @@ def image_intervals(
         weights @ (positive & alarm), weights @ (~positive & alarm), weights @ positive
     )
     return {
-        "image_auroc": percentile_interval(auroc(true_positives, false_positives)),
-        "image_ap": percentile_interval(average_precision(true_positives, false_positives)),
-        "f1": percentile_interval(at_threshold),
-        "f1_oracle": percentile_interval(best_f1(true_positives, false_positives)),
+        "image_auroc": auroc(true_positives, false_positives),
+        "image_ap": average_precision(true_positives, false_positives),
+        "f1": at_threshold,
+        "f1_oracle": best_f1(true_positives, false_positives),
+    }
+
+
+def rejection_rates(labels: ArrayLike, rejected: ArrayLike, weights: Floats) -> dict[str, Floats]:
+    """``recall`` and ``false_alarm_rate`` of each resample, (B,) each.
+
+    Without anomalies there is no recall, without normals no false-alarm rate.
+
+    Args:
+        labels: (N,) bool, true for anomalies.
+        rejected: (N,) bool.
+        weights: (B, N) from ``resample_weights``.
+    """
+    positive, alarm = np.asarray(labels, dtype=bool), np.asarray(rejected, dtype=bool)
+    return {
+        name: (weights @ (kind & alarm)) / (weights @ kind)
+        for name, kind in (("recall", positive), ("false_alarm_rate", ~positive))
+        if kind.any()
     }
 
 
@@ -75,25 +101,30 @@ def pixel_intervals(counts: GridCounts, weights: Floats) -> dict[str, Interval]:
         weights: (B, N) from ``resample_weights``.
     """
     return {
-        name: percentile_interval(values)
+        name: percentile_interval(values[np.isfinite(values)])
         for name, values in grid_metrics(counts, weights).items()
-        if values.size
+        if np.isfinite(values).any()
     }
 
 
 def grid_metrics(counts: GridCounts, weights: Floats) -> dict[str, Floats]:
-    """The pixel figures of each resample (B,) or fewer, where some are undefined."""
+    """The pixel figures of each resample, (B,) each; NaN where a resample leaves one undefined.
+
+    The resamples keep their places, so that two detectors can be compared within each.
+    """
     regions = weights @ counts.regions
     pixels = weights @ counts.false_positives[:, -1]
     has_regions, has_both = regions > 0, (regions > 0) & (pixels > 0)
     true_positives = weights @ counts.true_positives
     false_positives = weights @ counts.false_positives
     overlap = (weights[has_both] @ counts.overlap) / regions[has_both, None]
-    return {
-        "pixel_auroc": auroc(true_positives[has_both], false_positives[has_both]),
-        "pixel_ap": average_precision(true_positives[has_regions], false_positives[has_regions]),
-        "aupro": aupro(overlap, false_positives[has_both]),
-    }
+    figures = {name: np.full(len(weights), np.nan) for name in ("pixel_auroc", "pixel_ap", "aupro")}
+    figures["pixel_auroc"][has_both] = auroc(true_positives[has_both], false_positives[has_both])
+    figures["pixel_ap"][has_regions] = average_precision(
+        true_positives[has_regions], false_positives[has_regions]
+    )
+    figures["aupro"][has_both] = aupro(overlap, false_positives[has_both])
+    return figures
 
 
 def percentile_interval(values: NDArray[np.float64]) -> Interval:

@@ -18,6 +18,7 @@
     ├── WorkspaceError     git and DVC
     ├── ValidationError    an image set that failed a critical check
     ├── TrackingError      MLflow: store, artifacts, registry
+    ├── PromotionError     a version that may not become champion, or none to go back to
     └── ServerError        a Prefect or MLflow server that does not answer
 
 Every message names the file or the setting, says what is wrong and what to do.
@@ -86,6 +87,10 @@ class ValidationError(StillwatchError):
 
 class TrackingError(StillwatchError):
     """MLflow cannot be reached, or what it holds is not what was put there."""
+
+
+class PromotionError(StillwatchError):
+    """A version may not become champion, or there is none to go back to."""
 
 
 class ServerError(StillwatchError):

@@ -79,7 +79,18 @@ class GroupFalseAlarms:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class InspectedTest:
+    """What one detector made of the test images, before any figure."""
+
+    rows: list[ImageRow]
+    maps: NDArray[np.float32]
+    """(N, E, E) at the evaluation size."""
+    ms_per_image: float
+    """Median over batches; the first, which warms up, counts only where it is the only one."""
+
+
+@dataclass(frozen=True)
+class Evaluation(InspectedTest):
     """All figures of one detector on one test set."""
 
     metrics: dict[str, float]
@@ -91,15 +102,10 @@ class Evaluation:
     recall_by_defect: dict[str, float]
     false_alarms: FalseAlarms
     by_group: dict[str, GroupFalseAlarms]
-    rows: list[ImageRow]
     curves: dict[str, Curve]
     """``roc`` (image) and, with masks, ``pro`` and ``pixel_roc``, over the false-positive rate."""
     synthetic: bool
     evaluation_size: int
-    ms_per_image: float
-    """Median over batches; the first, which warms up, counts only where it is the only one."""
-    maps: NDArray[np.float32]
-    """(N, E, E) at the evaluation size."""
 
 
 @dataclass(frozen=True)
@@ -129,9 +135,8 @@ def evaluate(
             f"category {inspector.bundle.info.category}: no test image. Put good ones into "
             f"test/{NORMAL}."
         )
-    inspected, ms_per_image = _inspect(inspector, test.images)
-    maps = np.stack([bilinear(i.anomaly_map, settings.size, settings.size) for i in inspected])
-    rows = _table(test, inspected)
+    inspected = inspect_test(inspector, test, settings.size)
+    rows, maps = inspected.rows, inspected.maps
     weights = bootstrap.resample_weights(test.defect_types, settings.bootstrap_resamples, seed)
     parts = [_ranking(rows, weights), _rates(rows)]
     if test.masks is not None and test.masks.any():
@@ -142,24 +147,36 @@ def evaluate(
         recall_by_defect=_recall_by_defect(rows),
         false_alarms=_false_alarms(inspector.bundle.info, rows),
         by_group=_by_group(rows, test.groups),
-        rows=rows,
         curves={name: value for part in parts for name, value in part.curves.items()},
         synthetic=test.synthetic,
         evaluation_size=settings.size,
-        ms_per_image=ms_per_image,
-        maps=maps,
+        **vars(inspected),
     )
 
 
-def _inspect(inspector: Inspector, images: NDArray[np.uint8]) -> tuple[list[InspectedImage], float]:
+def inspect_test(inspector: Inspector, test: TestImages, size: int) -> InspectedTest:
+    """Inspect all test images: the part of an evaluation that needs the detector.
+
+    Args:
+        inspector: the bundle under test.
+        test: at least one image.
+        size: side E that the maps are brought to.
+
+    Raises:
+        DetectorError: the images are not of the bundle's size, or the maps are unusable.
+    """
     inspected: list[InspectedImage] = []
     milliseconds: list[float] = []
-    for start in range(0, len(images), inspector.batch_size):
-        batch = images[start : start + inspector.batch_size]
+    for start in range(0, len(test.images), inspector.batch_size):
+        batch = test.images[start : start + inspector.batch_size]
         began = perf_counter()
         inspected.extend(inspector.inspect(batch))
         milliseconds.append(1000 * (perf_counter() - began) / len(batch))
-    return inspected, median(milliseconds[1:] or milliseconds)
+    return InspectedTest(
+        rows=_table(test, inspected),
+        maps=np.stack([bilinear(image.anomaly_map, size, size) for image in inspected]),
+        ms_per_image=median(milliseconds[1:] or milliseconds),
+    )
 
 
 def _table(test: TestImages, inspected: Sequence[InspectedImage]) -> list[ImageRow]:

@@ -187,6 +187,13 @@ def count_on_grid(pixels: SortedPixels, ranks: NDArray[np.intp]) -> GridCounts:
     )
 
 
+def grid_counts(maps: NDArray[np.float32], masks: NDArray[np.bool_]) -> GridCounts:
+    """Counts per image on the detector's own grid; arguments as ``sort_pixels``, with a region."""
+    pixels = sort_pixels(maps, masks)
+    counts = count_pixels(pixels)
+    return count_on_grid(pixels, counts.ranks[threshold_grid(counts)])
+
+
 def pixel_curves(counts: PixelCounts, grid: NDArray[np.intp]) -> dict[str, Curve]:
     """``pro`` and ``pixel_roc`` over the false-positive rate at the grid's thresholds."""
     if counts.false_positives[-1] == 0:

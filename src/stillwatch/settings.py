@@ -11,8 +11,11 @@ from pydantic import ValidationError as PydanticError
 from stillwatch.errors import SettingsError
 
 Share = Annotated[float, Field(gt=0.0, lt=1.0)]
+Margin = Annotated[float, Field(ge=0.0, lt=1.0)]
 Profile = Literal["paper", "laptop"]
 """What a method's own settings are where nothing else is said."""
+SelectBy = Literal["image_auroc", "image_ap", "pixel_auroc", "aupro"]
+"""The figure that chooses between detectors and decides about a challenger."""
 
 
 class Section(BaseModel):
@@ -147,7 +150,7 @@ class EvaluationSettings(Section):
 
 
 class FloorSettings(Section):
-    """Absolute minimum of a category's first champion."""
+    """Absolute minimum of what becomes champion without a person."""
 
     image_auroc: float = Field(0.7, ge=0, le=1)
     aupro: float = Field(0.3, ge=0, le=1, description="asked only where there are masks")
@@ -157,11 +160,42 @@ class RetrainSettings(Section):
     """What the retrain flow does when nothing is said on the command line."""
 
     detectors: tuple[str, ...] = Field(("stfpm", "reverse_distillation"), min_length=1)
-    select_by: Literal["image_auroc", "image_ap", "pixel_auroc", "aupro"] = "image_auroc"
+    select_by: SelectBy = "image_auroc"
     allow_yardstick: bool = Field(
         False, description="a method that distils nothing (patchcore) may win, too"
     )
     floors: FloorSettings = FloorSettings()
+
+
+class VetoMargins(Section):
+    """How much worse than the champion's a figure that does not decide may be."""
+
+    image_auroc: Margin = 0.02
+    aupro: Margin = 0.02
+    recall: Margin = 0.05
+    false_alarm_rate: Margin = Field(0.02, description="higher by this much")
+
+
+class GateSettings(Section):
+    """When a challenger may replace the champion, both inspected on the same test images."""
+
+    margin: Margin = Field(
+        0.02, description="of retrain.select_by: surely not lower by more than this is not_worse"
+    )
+    veto_margins: VetoMargins = VetoMargins()
+    resamples: int = Field(2000, ge=100, description="of the test images")
+    latency_budget_ms: float | None = Field(
+        None, gt=0, description="per image, on the machine that compares; null: none"
+    )
+    promotion: Literal["automatic", "approval"] = Field(
+        "automatic",
+        description="automatic: the answers below promote by themselves; approval: a person agrees "
+        "to every champion, the first included",
+    )
+    automatic: tuple[Literal["better", "not_worse"], ...] = Field(
+        ("better",),
+        description="answers that promote without a person, where promotion is automatic",
+    )
 
 
 class RuntimeSettings(Section):
@@ -198,6 +232,7 @@ class Settings(Section):
     )
     evaluation: EvaluationSettings = EvaluationSettings()
     retrain: RetrainSettings = RetrainSettings()
+    gate: GateSettings = GateSettings()
     runtime: RuntimeSettings = RuntimeSettings()
     tracking: TrackingSettings = TrackingSettings()
 

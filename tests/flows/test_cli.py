@@ -37,6 +37,9 @@ def test_help_names_every_command_with_an_example(line: Plant) -> None:
         "inspect",
         "export",
         "models",
+        "promote",
+        "rollback",
+        "history",
         "doctor",
         "up",
         "status",
@@ -147,6 +150,17 @@ def test_a_report_that_cannot_be_written_is_refused_before_any_work(line: Plant)
 def test_a_model_that_is_not_registered(line: Plant) -> None:
     sentence = refusal(line, "inspect", "models:/stillwatch-bolt@champion", "images")
     assert "stillwatch models" in sentence
+
+
+def test_a_promotion_where_nothing_is_registered(line: Plant) -> None:
+    for command in (
+        ("promote", "bolt"),
+        ("promote", "bolt", "--approve", "--reason", "because"),
+        ("rollback", "bolt", "--reason", "because"),
+        ("history", "bolt"),
+    ):
+        assert "nothing is registered yet" in refusal(line, *command)
+    assert line.run("rollback", "bolt").returncode == 2, "a rollback without a reason"
 
 
 def test_a_tracking_server_that_is_down(line: Plant) -> None:

@@ -136,6 +136,46 @@ def test_two_retrainings_at_the_same_time_end_well_with_one_result(
     assert sorted(int(version.version) for version in versions) == [1, 2]
 
 
+def test_a_second_winner_waits_is_promoted_by_a_person_and_rolled_back(
+    plant: Plant, first: dict[str, Any]
+) -> None:
+    report = plant.retrain("--category", "bolt", "--seed", "1", "--detector", "stfpm")
+    bolt = report["categories"]["bolt"]
+    assert (bolt["model_version"], bolt["alias"]) == (2, "challenger")
+    assert (bolt["answer"], bolt["approval"]) == ("not_enough_evidence", "pending")
+    assert "4 normals (10 needed)" in bolt["comparison"]
+    assert "not_enough_evidence" in bolt["reason"]
+    listed = json.loads(plant.run("models", "--json").stdout)
+    assert [(one["version"], one["pending"]) for one in listed] == [(2, True), (1, False)]
+    assert "pending" in plant.run("models").stdout
+
+    shown = plant.run("promote", "bolt")
+    assert shown.returncode == 1
+    assert bolt["comparison"] in " ".join(shown.stderr.split())
+    assert plant.run("promote", "bolt", "--approve").returncode == 1, "a reason is asked for"
+    done = plant.run("promote", "bolt", "--approve", "--reason", "seen on line 3")
+    assert done.returncode == 0, done.stderr
+    assert "champion of bolt is now version 2 instead of version 1" in done.stdout
+    again = plant.run("promote", "bolt", "--version", "2", "--approve", "--reason", "seen")
+    assert again.returncode == 1
+    assert "is the champion already" in " ".join(again.stderr.split())
+
+    done = plant.run("rollback", "bolt", "--reason", "too many false alarms")
+    assert done.returncode == 0, done.stderr
+    assert client_of(plant).get_model_version_by_alias("stillwatch-bolt", "champion").version == 1
+    entries = json.loads(plant.run("history", "bolt", "--json").stdout)
+    assert [(e["kind"], e["from"], e["to"]) for e in entries] == [
+        ("rollback", 2, 1),
+        ("promotion", 1, 2),
+        ("promotion", None, 1),
+    ]
+    assert entries[1]["reason"] == "seen on line 3"
+    assert entries[1]["data_version"] == first["data_version"]
+    assert entries[2]["who"] == "stillwatch, automatic"
+    table = plant.run("history", "bolt").stdout
+    assert "too many" in table
+
+
 def test_the_process_runner_gives_the_same_figures(plant: Plant, first: dict[str, Any]) -> None:
     plant.set_params(runtime={"task_runner": "process"}, state_dir=str(plant.folder / "other"))
     arguments = ("--category", "bolt", "--detector", "reverse_distillation", "--json")

@@ -1,41 +1,36 @@
 import json
-from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 from made_detectors import examined, make_images, small, write_untrained_bundle
+from made_registries import NAME, aliases
 from made_results import result
 from made_stores import new_store
-from mlflow.entities.model_registry import ModelVersion
-from mlflow.exceptions import MlflowException
 
 from stillwatch.bundle import read_bundle
-from stillwatch.errors import SettingsError, TrackingError
-from stillwatch.settings import FloorSettings, RetrainSettings, Settings
+from stillwatch.errors import PromotionError, SettingsError, TrackingError
+from stillwatch.settings import FloorSettings, GateSettings, RetrainSettings, Settings
+from tasks.choice import below_floors, choose_winner, eligible
 from tasks.detector_result import DetectorResult
 from tasks.evaluate import evaluate_detector
 from tasks.examine import ExaminedCategory
 from tasks.parity import FreshProcess
-from tasks.register import (
-    below_floors,
-    choose_winner,
-    eligible,
-    give_alias,
-    register_winner,
-)
+from tasks.promotion import approve_tagged, promote
+from tasks.promotion_log import history
+from tasks.register import Registration, register_winner
 from tasks.registry import (
     fetch_bundle,
     registered_versions,
     version_with_alias,
     versions_of,
 )
+from tasks.rollback import rollback
 from tasks.tracking import BUNDLE, STAGE, TRAINED, Tracking
 from tasks.train import TrainedDetector
 from tasks.version import DataVersion
 
 pytestmark = pytest.mark.processes
-
-NAME = "stillwatch-plate"
 
 
 class TestChoice:
@@ -170,6 +165,86 @@ def test_the_winner_is_registered_once_and_answers_like_the_evaluated_one(
     assert by_alias.info.fingerprint == "f"
 
 
+def test_a_second_winner_waits_is_approved_by_tag_and_rolled_back(
+    here: Settings,
+    tracking: Tracking,
+    plate: tuple[ExaminedCategory, DataVersion],
+    tmp_path: Path,
+) -> None:
+    category, _ = plate
+
+    def registered(fingerprint: str) -> Registration:
+        winner = evaluated(tracking, plate, here, tmp_path / "made", fingerprint)
+        return register_winner([winner], category, settings=here)
+
+    first, second = registered("f"), registered("g")
+    assert (first.alias, first.answer, first.comparison, first.approval) == (
+        "champion",
+        None,
+        "",
+        None,
+    )
+    assert (second.alias, second.answer, second.approval) == ("challenger", "not_worse", "pending")
+    assert "with the same scores on every image" in second.comparison
+    assert second.not_promoted == "the gate's answer is not_worse"
+    assert {one.path for one in tracking.client.list_artifacts(second.run_id)} >= {
+        "comparison.json"
+    }
+
+    tracking.client.set_model_version_tag(NAME, "2", "stillwatch.approval", "approved")
+    (approved,) = approve_tagged(here)
+    assert (approved.from_version, approved.to_version) == (1, 2)
+    assert approved.who == "MLflow tag, approver not authenticated"
+    assert approve_tagged(here) == []
+    assert aliases(tracking) == {"champion": 2, "previous": 1, "challenger": None}
+
+    rollback("plate", reason="too many false alarms", settings=here)
+    assert aliases(tracking) == {"champion": 1, "previous": None, "challenger": None}
+    with pytest.raises(PromotionError, match="no previous champion"):
+        rollback("plate", reason="once more", settings=here)
+    again = registered("g")
+    assert (again.version, again.created, again.alias) == (2, False, None)
+    assert aliases(tracking)["champion"] == 1, "what was rolled back does not come back by itself"
+
+    third = registered("h")
+    tracking.client.set_model_version_tag(NAME, "3", "stillwatch.approver", "grace")
+    tracking.client.set_model_version_tag(NAME, "3", "stillwatch.approval", "approved")
+    assert [(one.to_version, one.who) for one in approve_tagged(here)] == [(third.version, "grace")]
+
+    package = Path(tracking.client.get_model_version(NAME, "1").source.removeprefix("file://"))
+    code = package / "code" / "stillwatch" / "inspection.py"
+    sound = code.read_text(encoding="utf-8")
+    code.write_text(sound.replace(".max(axis=1)", ".mean(axis=1)"), encoding="utf-8")
+    with pytest.raises(PromotionError, match="does not score as it was evaluated"):
+        rollback("plate", reason="back", settings=here)
+    code.write_text(sound, encoding="utf-8")
+    weights = package / "artifacts" / BUNDLE / "weights.safetensors"
+    changed = bytearray(weights.read_bytes())
+    changed[-1] ^= 1
+    weights.write_bytes(changed)
+    with pytest.raises(PromotionError, match="sha256"):
+        rollback("plate", reason="back", settings=here)
+    assert aliases(tracking) == {"champion": 3, "previous": 1, "challenger": None}
+    kinds = [(one.record.kind, one.record.to_version) for one in history(tracking, "plate")]
+    assert kinds == [("promotion", 3), ("rollback", 1), ("promotion", 2), ("promotion", 1)]
+
+
+def test_an_approval_by_a_person_is_in_their_name(
+    here: Settings,
+    tracking: Tracking,
+    plate: tuple[ExaminedCategory, DataVersion],
+    tmp_path: Path,
+) -> None:
+    careful = here.model_copy(update={"gate": GateSettings(promotion="approval")})
+    winner = evaluated(tracking, plate, careful, tmp_path / "made")
+    waiting = register_winner([winner], plate[0], settings=careful)
+    assert (waiting.alias, waiting.approval) == ("challenger", "pending")
+    record = promote("plate", reason="seen on line 3", settings=careful)
+    assert (record.who, record.reason) == (psutil.Process().username(), "seen on line 3")
+    assert (record.from_version, record.to_version, record.answer) == (None, 1, None)
+    assert aliases(tracking) == {"champion": 1, "previous": None, "challenger": None}
+
+
 def test_a_copy_that_differs_is_deleted_with_all_its_traces(
     here: Settings,
     tracking: Tracking,
@@ -185,40 +260,6 @@ def test_a_copy_that_differs_is_deleted_with_all_its_traces(
     assert registered_versions(tracking) == []
     assert tracking.client.search_registered_models() == []
     assert tracking.client.search_logged_models([tracking.experiment("plate")]) == []
-
-
-def new_version(tracking: Tracking, folder: Path) -> ModelVersion:
-    with suppress(MlflowException):
-        tracking.client.create_registered_model(NAME)
-    return tracking.client.create_model_version(NAME, str(folder))
-
-
-class TestAlias:
-    def test_the_first_that_is_fit_becomes_champion_and_later_ones_challenge(
-        self, tracking: Tracking, tmp_path: Path
-    ) -> None:
-        floors = FloorSettings(image_auroc=0.85, aupro=0.5)
-
-        def alias_of_next(winner: DetectorResult) -> str:
-            version = new_version(tracking, tmp_path)
-            give_alias(tracking, NAME, version, winner, floors)
-            (row,) = [r for r in registered_versions(tracking) if r.version == version.version]
-            return row.aliases[0]
-
-        assert alias_of_next(result(synthetic=True)) == "challenger"
-        assert alias_of_next(result(metrics={"image_auroc": 0.8})) == "challenger"
-        assert alias_of_next(result()) == "champion"
-        assert alias_of_next(result(metrics={"image_auroc": 1.0})) == "challenger"
-        assert version_with_alias(tracking, NAME, "champion") == 3
-
-    def test_a_champion_that_a_person_withdrew_is_not_replaced_unasked(
-        self, tracking: Tracking, tmp_path: Path
-    ) -> None:
-        give_alias(tracking, NAME, new_version(tracking, tmp_path), result(), FloorSettings())
-        tracking.client.delete_registered_model_alias(NAME, "champion")
-        give_alias(tracking, NAME, new_version(tracking, tmp_path), result(), FloorSettings())
-        assert version_with_alias(tracking, NAME, "champion") is None
-        assert version_with_alias(tracking, NAME, "challenger") == 2
 
 
 def test_what_is_not_registered_is_refused_with_a_sentence(tracking: Tracking) -> None:

@@ -16,6 +16,7 @@ from stillwatch.errors import DetectorError, TrackingError, TrainingError
 from stillwatch.settings import CalibrationSettings, EvaluationSettings, Settings, TrainingSettings
 from tasks.examine import ExaminedCategory
 from tasks.identity import evaluation_key, fingerprint
+from tasks.learnt_from import read_learnt_from
 from tasks.retraining_run import finish_retraining_run, start_retraining_run
 from tasks.tracking import BUNDLE, Tracking
 from tasks.train import TrainedDetector, train_detector
@@ -85,6 +86,8 @@ def test_what_is_trained_is_kept_with_its_whole_origin_and_never_trained_again(
         info = read_bundle(folder).info
     assert info.fingerprint == first.fingerprint
     assert tags["stillwatch.threshold"] == repr(info.calibration.reject.value)
+    learnt = {row.md5 for row in category.manifest.rows if row.split == "train"}
+    assert read_learnt_from(tracking, first.run_id) == learnt
     assert tracking.tags(parent)["stillwatch.reused.stfpm"] == first.run_id
     assert not list((here.state_dir / "trainings").iterdir())
 
@@ -99,6 +102,7 @@ def test_what_is_trained_is_kept_with_its_whole_origin_and_never_trained_again(
     assert not was_trained(tracking, other)
     with tracking.artifact(other.run_id, BUNDLE) as folder:
         recalibrated = read_bundle(folder).info
+    assert read_learnt_from(tracking, other.run_id) == learnt
     assert recalibrated.weights_sha256 == info.weights_sha256
     assert recalibrated.calibration.reject.alpha == 0.1
     assert tracking.tags(other.run_id)["stillwatch.recalibrated_from"] == first.run_id

@@ -1,0 +1,103 @@
+"""``stillwatch promote``, ``rollback`` and ``history``: which model is in production, and why."""
+
+from typing import Annotated
+
+import typer
+from rich import box
+from rich.table import Table
+
+from flows.cli.console import console, print_json, say
+from flows.cli.options import AsJson, CommandContext
+
+Category = Annotated[str, typer.Argument(help="The product line.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command(
+        epilog="Example: `stillwatch promote screw --approve --reason 'checked on line 3'`"
+    )(promote)
+    app.command(epilog="Example: `stillwatch rollback screw --reason 'too many false alarms'`")(
+        rollback
+    )
+    app.command(epilog="Example: `stillwatch history screw --json`")(history)
+
+
+def promote(
+    context: typer.Context,
+    category: Category,
+    reason: Annotated[str, typer.Option(help="Why; the history keeps it.")] = "",
+    version: Annotated[
+        int | None, typer.Option(min=1, show_default="the challenger", help="Which one.")
+    ] = None,
+    approve: Annotated[
+        bool, typer.Option("--approve", help="Do it; without it, only what waits is shown.")
+    ] = False,
+) -> None:
+    """Make a version that waits for approval the champion, in your name."""
+    from stillwatch.errors import PromotionError
+    from tasks.promotion import describe_waiting
+    from tasks.promotion import promote as promote_version
+
+    given: CommandContext = context.obj
+    if not approve:
+        raise PromotionError(describe_waiting(category, version=version, settings=given.settings))
+    record = promote_version(category, version=version, reason=reason, settings=given.settings)
+    before = f" instead of version {record.from_version}" if record.from_version else ""
+    say(
+        f"champion of {category} is now version {record.to_version}{before}, "
+        f"approved by {record.who}"
+    )
+
+
+def rollback(
+    context: typer.Context,
+    category: Category,
+    reason: Annotated[str, typer.Option(help="Why; the history keeps it.")],
+    to: Annotated[
+        int | None,
+        typer.Option(min=1, show_default="the champion before", help="An earlier champion."),
+    ] = None,
+) -> None:
+    """Make an earlier champion the champion again."""
+    from tasks.rollback import rollback as roll_back
+
+    given: CommandContext = context.obj
+    record = roll_back(category, to=to, reason=reason, settings=given.settings)
+    say(
+        f"champion of {category} is again version {record.to_version} instead of version "
+        f"{record.from_version}"
+    )
+
+
+def history(context: typer.Context, category: Category, as_json: AsJson = False) -> None:
+    """List who made which version the champion, when and why, newest first."""
+    from tasks.promotion_log import history as read_history
+    from tasks.registry import ensure_registered
+    from tasks.tracking import open_tracking
+
+    given: CommandContext = context.obj
+    tracking = open_tracking(given.settings)
+    ensure_registered(tracking, category)
+    entries = read_history(tracking, category)
+    if as_json:
+        print_json([entry.as_dict() for entry in entries])
+        return
+    if not entries:
+        say(f"nothing was promoted in {category} yet")
+        return
+    table = Table("when", "who", "from", "to", "gate", "data", "reason", box=box.SIMPLE_HEAD)
+    for entry in entries:
+        record = entry.record
+        what = [record.kind] if record.kind == "rollback" else []
+        state = [entry.state] if entry.state != "done" else []
+        table.add_row(
+            record.when[:16].replace("T", " "),
+            record.who,
+            str(record.from_version or "–"),
+            str(record.to_version),
+            record.answer or "–",
+            record.data_version[:8],
+            ": ".join([*state, *what, record.reason]),
+        )
+    console.print(table)

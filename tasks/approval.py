@@ -1,0 +1,65 @@
+"""Whether a registered version waits for a person: tags that a person may set in MLflow, too."""
+
+from mlflow.entities.model_registry import ModelVersion
+
+APPROVAL = "stillwatch.approval"
+PENDING, APPROVED, REFUSED, PROMOTED = "pending", "approved", "refused", "promoted"
+"""``approved`` is what a person sets; stillwatch sets the others."""
+APPROVER = "stillwatch.approver"
+ANSWER = "stillwatch.answer"
+GATE = "stillwatch.gate"
+"""``refused`` or ``open``: ``stillwatch.approval`` alone could be overwritten."""
+COMPARISON = "stillwatch.comparison"
+"""The gate's answer as a sentence."""
+COMPARED_WITH = "stillwatch.compared_with"
+"""Version of the champion, or ``none``; a version without this tag was not judged yet."""
+NOT_PROMOTED = "stillwatch.not_promoted"
+"""Why it did not become champion by itself."""
+CHAMPION_SINCE = "stillwatch.champion_since"
+
+
+def obstacle(version: ModelVersion, champion: int | None) -> str | None:
+    """Why nobody can approve a version, one sentence; None when it may be approved.
+
+    Args:
+        version: of the registry.
+        champion: the version that is champion now.
+    """
+    tags, title = version.tags, f"version {version.version} of {version.name}"
+    if int(version.version) == champion:
+        return f"{title} is the champion already."
+    if CHAMPION_SINCE in tags:
+        return (
+            f"{title} has been champion before. To bring it back, use "
+            f"'stillwatch rollback CATEGORY --to {version.version}'."
+        )
+    if is_refused(version):
+        return (
+            f"the gate refused {title} ({tags.get(COMPARISON, '')}) Train a better one; or change "
+            "gate in params.yaml, delete the version in MLflow and retrain, so that it is judged "
+            "again."
+        )
+    if COMPARED_WITH not in tags or tags.get(APPROVAL) not in (PENDING, APPROVED):
+        return f"{title} waits for no approval. 'stillwatch models' shows which versions do."
+    if tags[COMPARED_WITH] != compared_with(champion):
+        now = f"version {champion}" if champion else "there is none"
+        return (
+            f"{title} was compared with the champion of that time ({tags[COMPARED_WITH]}), and the "
+            f"champion now is another ({now}). Retrain: the winner is compared with it."
+        )
+    return None
+
+
+def is_pending(version: ModelVersion, champion: int | None) -> bool:
+    """Whether the version waits for a person."""
+    return obstacle(version, champion) is None
+
+
+def is_refused(version: ModelVersion) -> bool:
+    """Whether the gate refused it."""
+    return bool(version.tags.get(GATE) == REFUSED)
+
+
+def compared_with(champion: int | None) -> str:
+    """The value of the tag that says what a version was compared with."""
+    return "none" if champion is None else str(champion)

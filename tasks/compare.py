@@ -1,0 +1,130 @@
+"""Champion and challengers, inspected anew on the same test images of the current data version."""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mlflow.entities.model_registry import ModelVersion
+
+from stillwatch.bundle import Bundle, read_bundle
+from stillwatch.comparison import Comparison, compare
+from stillwatch.errors import PromotionError, StillwatchError
+from stillwatch.evaluation import TestImages, inspect_test
+from stillwatch.files import write_json
+from stillwatch.inspection import Inspector
+from stillwatch.paired_bootstrap import Candidate, measured, unseen
+from stillwatch.settings import Settings
+from tasks.detector_result import DetectorResult
+from tasks.examine import ExaminedCategory
+from tasks.learnt_from import read_learnt_from
+from tasks.registry import fetch_bundle
+from tasks.testset import image_files, read_test_set
+from tasks.tracking import BUNDLE, Tracking
+
+COMPARISON_FILE = "comparison.json"
+
+
+def compare_with_champion(
+    tracking: Tracking,
+    champion: ModelVersion,
+    winner: DetectorResult,
+    competing: Sequence[DetectorResult],
+    category: ExaminedCategory,
+    settings: Settings,
+) -> Comparison:
+    """Inspect the test images with the champion and all that competed, and compare.
+
+    Test images that any of them learnt from are left out. A champion trained before that was
+    recorded is taken to have learnt from the images that are in train, validation and calibration
+    today.
+
+    Args:
+        tracking: the store and registry.
+        champion: the version in production.
+        winner: of this retraining; it is what may be promoted.
+        competing: the detectors that it was chosen from, itself among them.
+        category: on whose test images they are compared.
+        settings: of the gate, the evaluation and the device.
+
+    Raises:
+        PromotionError: the champion cannot inspect these images.
+        StillwatchError: a challenger cannot, or the store does not answer.
+    """
+    test = read_test_set(category, settings.evaluation)
+    with _laid_to(champion):
+        learnt = _learnt_from(tracking, champion.run_id, category)
+    learnt = learnt.union(*(_learnt_from(tracking, one.run_id, category) for one in competing))
+    kept, dropped = unseen(_md5s(category, test), learnt)
+
+    def candidate(detector: str, bundle: Bundle) -> Candidate:
+        # Comparing is rare and torch takes seconds to import.
+        from stillwatch.torch_scorer import load_scorer
+
+        inspector = Inspector(bundle, load_scorer(bundle, settings.training.device))
+        shown = _as_trained(inspector, test, category)
+        inspected = inspect_test(inspector, shown, settings.evaluation.size)
+        return measured(detector, inspected, test.masks, kept)
+
+    with _laid_to(champion):
+        bundle = fetch_bundle(tracking, f"models:/{champion.name}/{champion.version}")
+        of_champion = candidate(bundle.info.detector.name, bundle)
+    challengers = []
+    for one in competing:
+        with tracking.artifact(one.run_id, BUNDLE) as folder:
+            challengers.append(candidate(one.detector, read_bundle(folder)))
+    return compare(
+        of_champion,
+        challengers,
+        select_by=settings.retrain.select_by,
+        settings=settings.gate,
+        dropped=dropped,
+        winner=winner.detector,
+    )
+
+
+def store_comparison(tracking: Tracking, run_id: str, record: dict[str, Any]) -> None:
+    """Put a comparison among the artifacts of the challenger's run.
+
+    Raises:
+        TrackingError: the store does not answer or cannot be written.
+    """
+    with tempfile.TemporaryDirectory(prefix="stillwatch-") as folder:
+        write_json(Path(folder) / COMPARISON_FILE, record)
+        tracking.log_folder(run_id, Path(folder))
+
+
+def _md5s(category: ExaminedCategory, test: TestImages) -> list[str]:
+    """Of the test images; what was made is no file and has none."""
+    by_path = {row.path: row.md5 for row in category.manifest.rows}
+    return [by_path.get(path, "") for path in test.paths]
+
+
+def _learnt_from(
+    tracking: Tracking, run_id: str | None, category: ExaminedCategory
+) -> frozenset[str]:
+    recorded = read_learnt_from(tracking, run_id) if run_id else None
+    return frozenset(category.version.assignment) if recorded is None else recorded
+
+
+@contextmanager
+def _laid_to(champion: ModelVersion) -> Iterator[None]:
+    try:
+        yield
+    except StillwatchError as error:
+        raise PromotionError(
+            f"the champion, version {champion.version}, cannot be inspected with: {error}"
+        ) from error
+
+
+def _as_trained(inspector: Inspector, test: TestImages, category: ExaminedCategory) -> TestImages:
+    """The test images as the bundle's training images were: their size, their white level."""
+    info = inspector.bundle.info
+    if (info.image_size, info.white_level) == (test.images.shape[1], category.manifest.white_level):
+        return test
+    with tempfile.TemporaryDirectory(prefix="stillwatch-") as made:
+        files = image_files(category.folder, test, Path(made))
+        return replace(test, images=np.stack([inspector.read(file) for file in files]))

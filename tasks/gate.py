@@ -1,0 +1,160 @@
+"""What becomes of a registered winner: champion by itself, left to a person, or refused."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mlflow.entities.model_registry import ModelVersion
+
+from stillwatch.errors import PromotionError
+from stillwatch.settings import GateSettings, Settings
+from tasks.approval import (
+    ANSWER,
+    APPROVAL,
+    CHAMPION_SINCE,
+    COMPARED_WITH,
+    COMPARISON,
+    GATE,
+    NOT_PROMOTED,
+    PENDING,
+    REFUSED,
+    compared_with,
+)
+from tasks.champion_alias import changing_champion
+from tasks.choice import below_floors
+from tasks.compare import compare_with_champion, store_comparison
+from tasks.detector_result import DetectorResult
+from tasks.examine import ExaminedCategory
+from tasks.promotion import promote_by_itself
+from tasks.promotion_log import now
+from tasks.registry import CHALLENGER, CHAMPION, model_name, version_with_alias, versions_of
+from tasks.tracking import Tracking
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What the gate says about a version."""
+
+    answer: str | None
+    """None: there was no champion, or it could not be inspected with."""
+    sentence: str
+    vetoes: tuple[str, ...]
+    refused: bool
+    """Nobody may promote it."""
+    record: dict[str, Any]
+    """For ``comparison.json``."""
+
+
+NO_CHAMPION = Judgement(None, "", (), False, {})
+
+
+def judge(
+    tracking: Tracking,
+    number: int,
+    winner: DetectorResult,
+    competing: Sequence[DetectorResult],
+    category: ExaminedCategory,
+    settings: Settings,
+) -> None:
+    """Compare a registered winner with the champion and do what the settings say about the answer.
+
+    A version is judged once for each champion that it could replace, and never after it has been
+    champion: what was rolled back does not come again by itself.
+
+    Args:
+        tracking: the store and registry.
+        number: the version; its artefact has just been, or was earlier, checked for parity.
+        winner: what the version is.
+        competing: the detectors that it was chosen from.
+        category: on whose test images champion and challengers are compared.
+        settings: all of them.
+
+    Raises:
+        TrackingError: the store does not answer.
+    """
+    name = model_name(winner.category)
+    with changing_champion(tracking, winner.category, settings):
+        champion = version_with_alias(tracking, name, CHAMPION)
+    versions = {int(version.version): version for version in versions_of(tracking, name)}
+    tags = versions[number].tags
+    was_champion = number == champion or CHAMPION_SINCE in tags
+    if was_champion or tags.get(COMPARED_WITH) == compared_with(champion):
+        return
+    with tracking.errors(f"set an alias of {name}"):
+        tracking.client.set_registered_model_alias(name, CHALLENGER, str(number))
+    judgement = NO_CHAMPION
+    if champion is not None:
+        judgement = _against(tracking, versions[champion], winner, competing, category, settings)
+        about = {"challenger": number, "run": winner.run_id, "data_version": winner.data_version}
+        store_comparison(tracking, winner.run_id, judgement.record | about)
+    withdrawn = champion is None and any(CHAMPION_SINCE in v.tags for v in versions.values())
+    reasons = [
+        *_withheld(judgement, settings.gate, first=champion is None, withdrawn=withdrawn),
+        *below_floors(winner, settings.retrain.floors),
+    ]
+    _write(tracking, versions[number], judgement, champion, "; ".join(reasons))
+    if not reasons:
+        reason = judgement.sentence or "the category's first champion, and it reaches the floors"
+        try:
+            promote_by_itself(tracking, winner.category, number, reason=reason, settings=settings)
+        except PromotionError as error:
+            # Somebody changed the champion since; the next retraining compares with that one.
+            logging.getLogger(__name__).warning("%s", error)
+
+
+def _against(
+    tracking: Tracking,
+    champion: ModelVersion,
+    winner: DetectorResult,
+    competing: Sequence[DetectorResult],
+    category: ExaminedCategory,
+    settings: Settings,
+) -> Judgement:
+    about = {"champion": int(champion.version), "champion_run": champion.run_id, "compared": now()}
+    try:
+        found = compare_with_champion(tracking, champion, winner, competing, category, settings)
+    except PromotionError as error:
+        record = about | {"sentence": str(error)}
+        return Judgement(None, f"not compared: {error}", (), False, record)
+    record = about | found.record()
+    return Judgement(found.answer, found.sentence, found.vetoes, found.refused, record)
+
+
+def _withheld(
+    judgement: Judgement, gate: GateSettings, *, first: bool, withdrawn: bool
+) -> list[str]:
+    """Why the settings do not let it become champion by itself."""
+    reasons = []
+    if gate.promotion == "approval":
+        reasons.append("gate.promotion asks for a person's approval")
+    if withdrawn:
+        reasons.append("a person has withdrawn the champion")
+    if judgement.vetoes:
+        reasons.append(f"vetoed by {', '.join(judgement.vetoes)}")
+    if not first and judgement.answer is None:
+        reasons.append("it could not be compared with the champion")
+    elif not first and judgement.answer not in gate.automatic:
+        reasons.append(f"the gate's answer is {judgement.answer}")
+    return reasons
+
+
+def _write(
+    tracking: Tracking,
+    version: ModelVersion,
+    judgement: Judgement,
+    champion: int | None,
+    not_promoted: str,
+) -> None:
+    """As tags of the version; the one that says that it was judged comes last."""
+    tags = {
+        ANSWER: judgement.answer or "",
+        GATE: REFUSED if judgement.refused else "open",
+        COMPARISON: judgement.sentence,
+        NOT_PROMOTED: not_promoted,
+        APPROVAL: REFUSED if judgement.refused else PENDING,
+        COMPARED_WITH: compared_with(champion),
+    }
+    with tracking.errors(f"tag version {version.version} of {version.name}"):
+        for key, value in tags.items():
+            tracking.client.set_model_version_tag(version.name, str(version.version), key, value)

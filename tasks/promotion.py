@@ -1,0 +1,170 @@
+"""Making a version champion that waits for it: by the gate, or by a person's approval."""
+
+import logging
+
+from mlflow.entities.model_registry import ModelVersion
+
+from stillwatch.errors import PromotionError
+from stillwatch.settings import Settings
+from tasks.approval import (
+    APPROVAL,
+    APPROVED,
+    APPROVER,
+    COMPARISON,
+    NOT_PROMOTED,
+    REFUSED,
+    obstacle,
+)
+from tasks.artefact_check import check_artefact
+from tasks.champion_alias import changing_champion, move_champion
+from tasks.promotion_log import PromotionRecord, ensure_reason, new_record, os_user
+from tasks.registry import (
+    CHALLENGER,
+    CHAMPION,
+    category_of,
+    ensure_registered,
+    model_name,
+    registered_version,
+    version_with_alias,
+    versions_tagged,
+)
+from tasks.tracking import Tracking, open_tracking
+
+BY_ITSELF = "stillwatch, automatic"
+UNKNOWN_APPROVER = "MLflow tag, approver not authenticated"
+
+
+def promote(
+    category: str, *, version: int | None = None, reason: str, settings: Settings
+) -> PromotionRecord:
+    """Make a version that waits for approval the champion, in the name of the user of this process.
+
+    Args:
+        category: whose champion it becomes.
+        version: which; None: the challenger.
+        reason: why, for the history.
+        settings: all of them.
+
+    Raises:
+        PromotionError: it does not wait for approval, there is no reason, or its artefact is not
+            what was registered.
+        TrackingError: no such category or version, or the store does not answer.
+    """
+    ensure_reason(reason)
+    tracking = open_tracking(settings)
+    ensure_registered(tracking, category)
+    with changing_champion(tracking, category, settings):
+        chosen = waiting_version(tracking, category, version)
+        check_artefact(tracking, chosen, settings)
+        return _promote(tracking, category, chosen, who=os_user(), reason=reason)
+
+
+def promote_by_itself(
+    tracking: Tracking, category: str, version: int, *, reason: str, settings: Settings
+) -> None:
+    """Make a version champion that the gate has just judged, its artefact checked.
+
+    Raises:
+        PromotionError: in the meantime the champion has become another.
+        TrackingError: the store does not answer.
+    """
+    with changing_champion(tracking, category, settings):
+        chosen = waiting_version(tracking, category, version)
+        _promote(tracking, category, chosen, who=BY_ITSELF, reason=reason)
+
+
+def approve_tagged(settings: Settings) -> list[PromotionRecord]:
+    """Promote what a person has tagged ``stillwatch.approval=approved`` in MLflow's pages.
+
+    A version that may not be approved gets the tag ``refused`` instead, with the reason beside it,
+    and stops no other.
+
+    Raises:
+        TrackingError: the store does not answer.
+    """
+    tracking = open_tracking(settings)
+    promoted = []
+    # Newest first: of two in one category, the other was compared with a champion that is none now.
+    for version in versions_tagged(tracking, APPROVAL, APPROVED):
+        try:
+            promoted.append(_promote_tagged(tracking, version, settings))
+        except PromotionError as error:
+            logging.getLogger(__name__).warning("%s", error)
+            _refuse(tracking, version, str(error))
+    return promoted
+
+
+def describe_waiting(category: str, *, version: int | None, settings: Settings) -> str:
+    """What waits for approval, the evidence and how to approve it, in sentences.
+
+    Raises:
+        PromotionError: nothing waits.
+        TrackingError: no such category or version, or the store does not answer.
+    """
+    tracking = open_tracking(settings)
+    ensure_registered(tracking, category)
+    found = waiting_version(tracking, category, version)
+    evidence = found.tags.get(COMPARISON) or "There is no champion to compare it with."
+    return (
+        f"version {found.version} of {found.name} waits for approval "
+        f"({found.tags.get(NOT_PROMOTED, '')}). {evidence} To make it champion, add --approve "
+        "and --reason."
+    )
+
+
+def waiting_version(tracking: Tracking, category: str, version: int | None) -> ModelVersion:
+    """The version that waits for approval.
+
+    Raises:
+        PromotionError: it does not wait for approval.
+        TrackingError: no such version, or the store does not answer.
+    """
+    name = model_name(category)
+    if version is None:
+        version = version_with_alias(tracking, name, CHALLENGER)
+    if version is None:
+        raise PromotionError(
+            f"{category} has no challenger that waits for approval. 'stillwatch models' shows what "
+            "is registered."
+        )
+    found = registered_version(tracking, category, version)
+    problem = obstacle(found, version_with_alias(tracking, name, CHAMPION))
+    if problem is not None:
+        raise PromotionError(problem.replace("CATEGORY", category))
+    return found
+
+
+def _promote_tagged(
+    tracking: Tracking, version: ModelVersion, settings: Settings
+) -> PromotionRecord:
+    category = category_of(version.name)
+    with changing_champion(tracking, category, settings):
+        chosen = waiting_version(tracking, category, int(version.version))
+        check_artefact(tracking, chosen, settings)
+        who = chosen.tags.get(APPROVER) or UNKNOWN_APPROVER
+        return _promote(tracking, category, chosen, who=who, reason="approved by a tag in MLflow")
+
+
+def _promote(
+    tracking: Tracking, category: str, version: ModelVersion, *, who: str, reason: str
+) -> PromotionRecord:
+    champion = version_with_alias(tracking, model_name(category), CHAMPION)
+    record = new_record(
+        tracking,
+        version,
+        category=category,
+        kind="promotion",
+        champion=champion,
+        previous_after=champion,
+        who=who,
+        reason=reason,
+    )
+    move_champion(tracking, record)
+    return record
+
+
+def _refuse(tracking: Tracking, version: ModelVersion, reason: str) -> None:
+    with tracking.errors(f"tag version {version.version} of {version.name}"):
+        client, number = tracking.client, str(version.version)
+        client.set_model_version_tag(version.name, number, NOT_PROMOTED, reason)
+        client.set_model_version_tag(version.name, number, APPROVAL, REFUSED)

@@ -1,0 +1,232 @@
+"""The history of a category's champions: one MLflow run per promotion or rollback.
+
+A run's ``promotion.json`` is written before an alias moves and never again: as long as the run is
+not closed it is an open intent. ``outcome.json`` closes it, and the run's status says the same:
+FINISHED is done, FAILED is cancelled. Tags and names of the run decide nothing, for anybody may
+edit them.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import psutil
+from mlflow.entities import Run
+from mlflow.entities.model_registry import ModelVersion
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from stillwatch.errors import PromotionError, TrackingError
+from tasks.approval import ANSWER, COMPARISON
+from tasks.registry import PREVIOUS, version_with_alias
+from tasks.tracking import Status, Tracking
+
+RECORD_FILE, OUTCOME_FILE = "promotion.json", "outcome.json"
+Kind = Literal["promotion", "rollback"]
+Outcome = Literal["done", "cancelled"]
+
+_KIND, _PROMOTION = "stillwatch.kind", "promotion"
+_STATUS: dict[Outcome, Status] = {"done": "FINISHED", "cancelled": "FAILED"}
+
+
+class PromotionRecord(BaseModel):
+    """What moves the champion, from where to where, and why."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    schema_version: int = 1
+    category: str
+    kind: Kind
+    when: str = Field(description="ISO 8601, UTC")
+    who: str
+    from_version: int | None = Field(alias="from", description="the champion before, if any")
+    to_version: int = Field(alias="to")
+    previous_before: int | None = Field(description="what the alias previous pointed to")
+    previous_after: int | None
+    answer: str | None = Field(description="the gate's; null without a comparison")
+    comparison: str = Field(description="the same as a sentence")
+    data_version: str = Field(description="that the new champion was trained on")
+    reason: str
+
+
+@dataclass(frozen=True)
+class HistoryEntry:
+    """One line of ``stillwatch history``."""
+
+    record: PromotionRecord
+    state: Literal["done", "cancelled", "open"]
+    """``open``: cut off; the next promotion, rollback or retraining completes or cancels it."""
+    run_id: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return self.record.model_dump(by_alias=True) | {"state": self.state, "run_id": self.run_id}
+
+
+def now() -> str:
+    """This second, ISO 8601, UTC."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def ensure_reason(reason: str) -> None:
+    """Refuse a reason that says nothing.
+
+    Raises:
+        PromotionError: it is empty.
+    """
+    if not reason.strip():
+        raise PromotionError("--reason is missing. Say why: the history keeps it.")
+
+
+def os_user() -> str:
+    """Who this process belongs to: what the environment claims does not count."""
+    return str(psutil.Process().username())
+
+
+def new_record(
+    tracking: Tracking,
+    version: ModelVersion,
+    *,
+    category: str,
+    kind: Kind,
+    champion: int | None,
+    previous_after: int | None,
+    who: str,
+    reason: str,
+) -> PromotionRecord:
+    """The record of making ``version`` champion now; only inside ``changing_champion``.
+
+    Args:
+        tracking: the registry.
+        version: the next champion.
+        category: whose.
+        kind: promotion or rollback.
+        champion: the version that is champion now.
+        previous_after: what the alias ``previous`` shall point to.
+        who: a person or a policy.
+        reason: why.
+
+    Raises:
+        TrackingError: the registry does not answer.
+    """
+    return PromotionRecord(
+        category=category,
+        kind=kind,
+        when=now(),
+        who=who,
+        from_version=champion,
+        to_version=int(version.version),
+        previous_before=version_with_alias(tracking, version.name, PREVIOUS),
+        previous_after=previous_after,
+        answer=version.tags.get(ANSWER) or None,
+        comparison=version.tags.get(COMPARISON, ""),
+        data_version=version.tags.get("stillwatch.data_version", ""),
+        reason=reason.strip(),
+    )
+
+
+def history(tracking: Tracking, category: str) -> list[HistoryEntry]:
+    """Every promotion and rollback of a category, newest first.
+
+    Raises:
+        TrackingError: a record is damaged, or the store does not answer.
+    """
+    entries = []
+    for run in _runs(tracking, category):
+        state = _state(run)
+        record = read_record(tracking, run.info.run_id)
+        if record is not None:
+            entries.append(HistoryEntry(record, state, run.info.run_id))
+        elif state == "done":
+            raise TrackingError(
+                f"{RECORD_FILE} of run {run.info.run_id} at {tracking.uri} is missing or damaged. "
+                "Restore the file from a backup: a history with a gap proves nothing."
+            )
+    return entries
+
+
+def open_intents(tracking: Tracking, category: str) -> Iterator[str]:
+    """The runs of promotions that were begun and neither done nor cancelled, newest first.
+
+    Raises:
+        TrackingError: the store does not answer.
+    """
+    for run in _runs(tracking, category):
+        if _state(run) == "open":
+            yield run.info.run_id
+
+
+def begin(tracking: Tracking, record: PromotionRecord) -> str:
+    """Write the intent and return its run's id; no alias may move before.
+
+    Raises:
+        TrackingError: the store does not answer or cannot be written.
+    """
+    run_id = tracking.start_run(
+        record.category, f"{record.kind} to version {record.to_version}", {_KIND: _PROMOTION}
+    )
+    with tracking.errors("record a promotion"):
+        tracking.client.log_dict(run_id, record.model_dump(by_alias=True), RECORD_FILE)
+    return run_id
+
+
+def close(tracking: Tracking, run_id: str, outcome: Outcome, reason: str | None = None) -> None:
+    """Say how an intent ended; what said so already is left as it is.
+
+    Raises:
+        TrackingError: the store does not answer or cannot be written.
+    """
+    with tracking.errors("close a promotion"):
+        said = _read_json(tracking, run_id, OUTCOME_FILE)
+        if said is None:
+            said = {"outcome": outcome, "when": now(), "reason": reason}
+            tracking.client.log_dict(run_id, said, OUTCOME_FILE)
+    tracking.end_run(run_id, _STATUS[outcome])
+
+
+def read_record(tracking: Tracking, run_id: str) -> PromotionRecord | None:
+    """The intent of a run; None when it was cut off before it was written whole.
+
+    Raises:
+        TrackingError: the store does not answer.
+    """
+    content = _read_json(tracking, run_id, RECORD_FILE)
+    try:
+        return None if content is None else PromotionRecord.model_validate(content)
+    except ValidationError:
+        return None
+
+
+def read_outcome(tracking: Tracking, run_id: str) -> Outcome | None:
+    """How a run's intent ended; None while it is open.
+
+    Raises:
+        TrackingError: the store does not answer.
+    """
+    content = _read_json(tracking, run_id, OUTCOME_FILE) or {}
+    outcome: Outcome | None = content.get("outcome")
+    return outcome
+
+
+def _runs(tracking: Tracking, category: str) -> list[Run]:
+    return tracking.find_runs(category, {_KIND: _PROMOTION})
+
+
+def _state(run: Run) -> Literal["done", "cancelled", "open"]:
+    # A retraining marks runs of dead processes as KILLED: such an intent is still open.
+    by_status = {status: outcome for outcome, status in _STATUS.items()}
+    return by_status.get(run.info.status, "open")
+
+
+def _read_json(tracking: Tracking, run_id: str, name: str) -> dict[str, Any] | None:
+    with tracking.errors(f"list the artifacts of run {run_id}"):
+        names = {item.path for item in tracking.client.list_artifacts(run_id)}
+    if name not in names:
+        return None
+    with tracking.artifact(run_id, name) as path:
+        try:
+            content: dict[str, Any] = json.loads(path.read_bytes())
+        except ValueError:
+            return None
+    return content

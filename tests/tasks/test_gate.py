@@ -1,0 +1,225 @@
+"""What becomes of a winner: bundles without training, a real store, no reloading in a process."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_detectors import examined, make_images, small, without_test_rows, write_untrained_bundle
+from made_registries import NAME, aliases
+from made_results import result
+from made_stores import new_store
+
+from stillwatch.settings import FloorSettings, GateSettings, ImageSettings, Settings
+from tasks.detector_result import DetectorResult
+from tasks.examine import ExaminedCategory
+from tasks.gate import judge
+from tasks.learnt_from import record_learnt_from
+from tasks.promotion_log import history
+from tasks.tracking import BUNDLE, Tracking
+
+QUICK = {"resamples": 200}
+SEES, BLIND = "patchcore", "stfpm"
+"""Methods that do and do not see scratches, both untrained."""
+
+
+@pytest.fixture
+def here(settings: Settings) -> Settings:
+    return small(settings).model_copy(update={"gate": GateSettings.model_validate(QUICK)})
+
+
+@pytest.fixture
+def tracking(here: Settings) -> Tracking:
+    return new_store(here)
+
+
+@pytest.fixture
+def plate(here: Settings, tmp_path: Path) -> ExaminedCategory:
+    make_images(tmp_path / "data" / "plate", anomalies=12, test_normals=12)
+    return examined(tmp_path / "data" / "plate", here)[0]
+
+
+class Line:
+    """Registers detectors of one category and asks the gate about them."""
+
+    def __init__(
+        self, tracking: Tracking, plate: ExaminedCategory, settings: Settings, folder: Path
+    ) -> None:
+        self.tracking, self.plate, self.settings, self.folder = tracking, plate, settings, folder
+        self.count = 0
+
+    def result(self, method: str = SEES, **changes: Any) -> DetectorResult:
+        """An evaluated detector."""
+        self.count += 1
+        folder = self.folder / str(self.count) / "artifacts" / BUNDLE
+        write_untrained_bundle(folder, self.plate, "f", self.settings, method)
+        run_id = self.tracking.start_run("plate", "stfpm", {})
+        self.tracking.log_folder(run_id, folder, BUNDLE)
+        return result(method, run_id=run_id, **changes)
+
+    def judged(self, one: DetectorResult | None = None, **changes: Any) -> int:
+        """The version of a winner after the gate."""
+        winner = self.result(**changes) if one is None else one
+        client = self.tracking.client
+        if not client.search_registered_models():
+            client.create_registered_model(NAME)
+        source = str(self.folder / str(self.count))
+        version = int(client.create_model_version(NAME, source, winner.run_id).version)
+        self.ask(version, winner)
+        return version
+
+    def ask(self, version: int, winner: DetectorResult) -> None:
+        judge(self.tracking, version, winner, [winner], self.plate, self.settings)
+
+    def tags(self, version: int) -> dict[str, str]:
+        found = self.tracking.client.get_model_version(NAME, str(version)).tags
+        return {key.removeprefix("stillwatch."): value for key, value in found.items()}
+
+    def set_gate(self, **changes: Any) -> None:
+        gate = GateSettings.model_validate(QUICK | changes)
+        self.settings = self.settings.model_copy(update={"gate": gate})
+
+
+@pytest.fixture
+def line(tracking: Tracking, plate: ExaminedCategory, here: Settings, tmp_path: Path) -> Line:
+    return Line(tracking, plate, here, tmp_path / "made")
+
+
+def test_the_first_that_is_fit_becomes_champion_and_it_is_in_the_history(line: Line) -> None:
+    floors = FloorSettings(image_auroc=0.85, aupro=0.5)
+    retrain = line.settings.retrain.model_copy(update={"floors": floors})
+    line.settings = line.settings.model_copy(update={"retrain": retrain})
+    made = line.judged(synthetic=True)
+    assert aliases(line.tracking) == {"champion": None, "previous": None, "challenger": made}
+    assert "synthetic" in line.tags(made)["not_promoted"]
+    low = line.judged(metrics={"image_auroc": 0.8})
+    assert line.tags(low)["approval"] == "pending"
+    assert "below its floor" in line.tags(low)["not_promoted"]
+    fit = line.judged()
+    assert aliases(line.tracking) == {"champion": fit, "previous": None, "challenger": None}
+    (entry,) = history(line.tracking, "plate")
+    assert (entry.record.from_version, entry.record.to_version) == (None, fit)
+    assert (entry.record.who, entry.record.answer) == ("stillwatch, automatic", None)
+
+
+def test_where_a_person_has_to_agree_the_first_one_waits_too(line: Line) -> None:
+    line.set_gate(promotion="approval")
+    first = line.judged()
+    assert aliases(line.tracking)["champion"] is None
+    assert line.tags(first)["approval"] == "pending"
+    assert "gate.promotion" in line.tags(first)["not_promoted"]
+
+
+def test_a_champion_that_a_person_withdrew_is_not_replaced_unasked(line: Line) -> None:
+    line.judged()
+    line.tracking.client.delete_registered_model_alias(NAME, "champion")
+    second = line.judged()
+    assert aliases(line.tracking) == {"champion": None, "previous": None, "challenger": second}
+    assert "withdrawn" in line.tags(second)["not_promoted"]
+
+
+def test_identical_weights_are_not_worse_and_wait_unless_that_is_enough(line: Line) -> None:
+    first, winner = line.judged(), line.result()
+    second = line.judged(winner)
+    tags = line.tags(second)
+    assert (tags["answer"], tags["approval"], tags["compared_with"]) == (
+        "not_worse",
+        "pending",
+        "1",
+    )
+    assert aliases(line.tracking) == {"champion": first, "previous": None, "challenger": second}
+    with line.tracking.artifact(winner.run_id, "comparison.json") as file:
+        record = json.loads(file.read_bytes())
+    assert (record["champion"], record["challenger"], record["answer"]) == (1, 2, "not_worse")
+    assert (record["normals"], record["anomalies"], record["identical"]) == (12, 12, True)
+    assert record["sentence"] == tags["comparison"]
+
+    line.set_gate(automatic=["not_worse"])
+    third = line.judged()
+    assert aliases(line.tracking) == {"champion": third, "previous": first, "challenger": None}
+    assert history(line.tracking, "plate")[0].record.answer == "not_worse"
+
+
+def test_a_better_one_becomes_champion_at_once_and_a_worse_one_is_refused(line: Line) -> None:
+    blind = line.judged(method=BLIND)
+    seeing = line.judged()
+    assert line.tags(seeing)["answer"] == "better"
+    assert aliases(line.tracking) == {"champion": seeing, "previous": blind, "challenger": None}
+    worse = line.judged(method=BLIND)
+    assert (line.tags(worse)["answer"], line.tags(worse)["approval"]) == ("worse", "refused")
+    assert aliases(line.tracking)["champion"] == seeing
+
+
+def test_a_veto_refuses_what_is_better(line: Line) -> None:
+    line.judged(method=BLIND)
+    line.set_gate(latency_budget_ms=1e-6)
+    tags = line.tags(line.judged())
+    assert (tags["answer"], tags["gate"], tags["approval"]) == ("better", "refused", "refused")
+    assert "vetoed by latency" in tags["comparison"]
+
+
+def test_below_the_floors_or_on_synthetic_anomalies_better_is_not_enough(line: Line) -> None:
+    line.judged(method=BLIND)
+    tags = line.tags(line.judged(synthetic=True))
+    assert (tags["answer"], tags["approval"]) == ("better", "pending")
+    assert "synthetic" in tags["not_promoted"]
+
+
+def test_a_champion_of_another_image_size_is_shown_images_of_its_size(line: Line) -> None:
+    smaller = line.settings.model_copy(update={"images": ImageSettings(size=48)})
+    own, line.plate = line.plate, examined(line.plate.folder, smaller)[0]
+    settings, line.settings = line.settings, smaller
+    line.judged()
+    line.plate, line.settings = own, settings
+    second = line.judged()
+    assert line.tags(second)["answer"] in ("better", "not_worse", "not_enough_evidence", "worse")
+    assert "12 normals and 12 anomalies" in line.tags(second)["comparison"]
+
+
+def test_test_images_that_either_learnt_from_are_left_out(line: Line) -> None:
+    winner = line.result()
+    manifest = line.plate.manifest
+    scratched = [row for row in manifest.rows if row.defect_type != "good"][:5]
+    rows = (replace(row, part="train") if row in scratched else row for row in manifest.rows)
+    record_learnt_from(line.tracking, winner.run_id, replace(manifest, rows=tuple(rows)))
+    line.judged(winner)
+    with_gaps = line.tags(line.judged())
+    assert "left out, for a detector had learnt from them: 5" in with_gaps["comparison"]
+    assert with_gaps["answer"] == "not_worse", "identical weights need no number of images"
+
+
+def test_where_no_test_image_is_left_there_is_not_enough_evidence(line: Line) -> None:
+    line.judged()
+    line.plate = without_test_rows(line.plate, "scratch", "good")
+    tags = line.tags(line.judged(method=BLIND, synthetic=True, test_normals_from="validation"))
+    assert (tags["answer"], tags["approval"]) == ("not_enough_evidence", "pending")
+
+
+def test_a_champion_that_is_damaged_leaves_the_decision_to_a_person(line: Line) -> None:
+    line.judged()
+    weights = line.folder / "1" / "artifacts" / BUNDLE / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    tags = line.tags(line.judged())
+    assert (tags["answer"], tags["approval"]) == ("", "pending")
+    assert tags["comparison"].startswith("not compared: the champion, version 1")
+    assert "truncated" in tags["comparison"]
+
+
+def test_a_version_is_judged_again_only_against_another_champion(line: Line) -> None:
+    line.judged(method=BLIND)
+    line.set_gate(promotion="approval")
+    waiting = line.result()
+    second = line.judged(waiting)
+    line.set_gate()
+    line.ask(second, waiting)
+    assert aliases(line.tracking)["champion"] == 1, "it was judged before"
+
+    third = line.judged()
+    assert aliases(line.tracking)["champion"] == third
+    line.ask(second, waiting)
+    assert (line.tags(second)["compared_with"], line.tags(second)["answer"]) == ("3", "not_worse")
+    blind = line.result(method=BLIND)
+    line.ask(1, blind)
+    assert "compared_with" in line.tags(1)
+    assert aliases(line.tracking)["champion"] == third, "what was champion does not come again"

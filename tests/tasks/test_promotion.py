@@ -1,0 +1,160 @@
+"""What may become champion, by whom, and what is refused: no detector is loaded here."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from made_registries import NAME, aliases, made_record, new_version, pending_version
+from made_stores import new_store
+
+from stillwatch.errors import PromotionError, StillwatchError, TrackingError
+from stillwatch.settings import Settings
+from tasks.champion_alias import changing_champion, move_champion
+from tasks.promotion import approve_tagged, describe_waiting, promote, promote_by_itself
+from tasks.promotion_log import history
+from tasks.registry import registered_versions
+from tasks.rollback import rollback
+from tasks.tracking import Tracking
+
+
+@pytest.fixture
+def tracking(settings: Settings) -> Tracking:
+    return new_store(settings)
+
+
+def champion(tracking: Tracking, settings: Settings, version: int, before: int | None) -> int:
+    with changing_champion(tracking, "plate", settings):
+        move_champion(tracking, made_record(version, before))
+    return version
+
+
+@pytest.fixture
+def first(tracking: Tracking, settings: Settings) -> int:
+    """The champion."""
+    return champion(tracking, settings, new_version(tracking), None)
+
+
+def tag(tracking: Tracking, version: int, **tags: str) -> None:
+    for key, value in tags.items():
+        tracking.client.set_model_version_tag(NAME, str(version), f"stillwatch.{key}", value)
+
+
+def tags_of(tracking: Tracking, version: int) -> dict[str, str]:
+    return dict(tracking.client.get_model_version(NAME, str(version)).tags)
+
+
+class TestRefusals:
+    def test_an_unknown_category_names_the_nearest(self, settings: Settings, first: int) -> None:
+        for call in (promote, rollback):
+            with pytest.raises(TrackingError, match="'plato': did you mean 'plate'"):
+                call("plato", reason="because", settings=settings)
+
+    def test_where_nothing_is_registered(self, settings: Settings, tracking: Tracking) -> None:
+        with pytest.raises(TrackingError, match="nothing is registered yet"):
+            promote("plate", reason="because", settings=settings)
+
+    def test_a_version_that_is_not_there(self, settings: Settings, first: int) -> None:
+        with pytest.raises(TrackingError, match=r"has no version 7\. It has 1\."):
+            promote("plate", version=7, reason="because", settings=settings)
+
+    def test_without_a_reason(self, settings: Settings, first: int) -> None:
+        with pytest.raises(PromotionError, match="--reason is missing"):
+            promote("plate", reason="  ", settings=settings)
+
+    def test_the_champion_itself(self, settings: Settings, first: int) -> None:
+        with pytest.raises(PromotionError, match="is the champion already"):
+            promote("plate", version=first, reason="because", settings=settings)
+
+    def test_what_no_gate_has_left_to_a_person(
+        self, settings: Settings, tracking: Tracking, first: int
+    ) -> None:
+        with pytest.raises(PromotionError, match="no challenger that waits"):
+            promote("plate", reason="because", settings=settings)
+        other = new_version(tracking)
+        with pytest.raises(PromotionError, match="waits for no approval"):
+            promote("plate", version=other, reason="because", settings=settings)
+
+    def test_what_the_gate_refused_also_where_somebody_overwrote_the_tag(
+        self, settings: Settings, tracking: Tracking, first: int
+    ) -> None:
+        pending_version(tracking, first, answer="worse")
+        with pytest.raises(PromotionError, match="the gate refused version 2"):
+            promote("plate", reason="because", settings=settings)
+        vetoed = pending_version(tracking, first)
+        tag(tracking, vetoed, gate="refused", approval="approved")
+        assert approve_tagged(settings) == []
+        assert tags_of(tracking, vetoed)["stillwatch.approval"] == "refused"
+        assert aliases(tracking)["champion"] == first
+
+    def test_what_was_compared_with_an_earlier_champion(
+        self, settings: Settings, tracking: Tracking, first: int
+    ) -> None:
+        stale = pending_version(tracking, first)
+        champion(tracking, settings, new_version(tracking), first)
+        with pytest.raises(PromotionError, match=r"champion now is another \(version 3\)"):
+            promote("plate", version=stale, reason="because", settings=settings)
+        with pytest.raises(PromotionError, match="compared with the champion of that time"):
+            promote_by_itself(tracking, "plate", stale, reason="better", settings=settings)
+
+    def test_what_was_champion_before_needs_a_rollback(
+        self, settings: Settings, tracking: Tracking, first: int
+    ) -> None:
+        champion(tracking, settings, new_version(tracking), first)
+        with pytest.raises(PromotionError, match="stillwatch rollback plate --to 1"):
+            promote("plate", version=first, reason="because", settings=settings)
+
+    def test_a_rollback_with_nothing_to_go_back_to(self, settings: Settings, first: int) -> None:
+        with pytest.raises(PromotionError, match="no previous champion to go back to"):
+            rollback("plate", reason="because", settings=settings)
+
+    def test_a_rollback_to_what_never_was_champion_or_is_it(
+        self, settings: Settings, tracking: Tracking, first: int
+    ) -> None:
+        waiting = pending_version(tracking, first)
+        with pytest.raises(PromotionError, match="never was champion"):
+            rollback("plate", to=waiting, reason="because", settings=settings)
+        with pytest.raises(PromotionError, match="is the champion already"):
+            rollback("plate", to=first, reason="because", settings=settings)
+
+    def test_a_version_without_a_sound_artefact_stays_where_it_is(
+        self, settings: Settings, tracking: Tracking, first: int
+    ) -> None:
+        waiting = pending_version(tracking, first)
+        with pytest.raises(PromotionError, match="may not become champion, for its artefact"):
+            promote("plate", reason="because", settings=settings)
+        assert aliases(tracking) == {"champion": first, "previous": None, "challenger": waiting}
+        assert len(history(tracking, "plate")) == 1
+
+
+def test_what_waits_is_listed_and_described_with_its_evidence(
+    settings: Settings, tracking: Tracking, first: int
+) -> None:
+    waiting = pending_version(tracking, first, answer="not_worse")
+    tag(tracking, waiting, not_promoted="the gate's answer is not_worse")
+    pending = {one.version: one.pending for one in registered_versions(tracking)}
+    assert pending == {first: False, waiting: True}
+    said = describe_waiting("plate", version=None, settings=settings)
+    assert "version 2 of stillwatch-plate waits for approval" in said
+    assert "not_worse: by far." in said
+    assert "--approve" in said
+
+
+def test_of_two_promotions_at_once_one_succeeds(
+    settings: Settings, tracking: Tracking, first: int
+) -> None:
+    waiting = [pending_version(tracking, first) for _ in range(2)]
+
+    def attempt(version: int) -> StillwatchError | None:
+        try:
+            promote_by_itself(tracking, "plate", version, reason="better", settings=settings)
+        except StillwatchError as error:
+            return error
+        return None
+
+    with ThreadPoolExecutor(4) as pool:
+        ended = list(pool.map(attempt, waiting * 2))
+    assert sum(error is None for error in ended) == 1
+    assert all(isinstance(error, PromotionError) for error in ended if error is not None)
+    newest = history(tracking, "plate")[0].record
+    assert aliases(tracking)["champion"] == newest.to_version
+    assert aliases(tracking)["previous"] == first
+    assert len(history(tracking, "plate")) == 2
