@@ -10,6 +10,7 @@ from typing import Annotated
 
 from prefect import flow
 from prefect.client.schemas import State
+from prefect.states import Completed
 from pydantic import Field
 
 from flows.crash_recovery import give_up_after_crashes
@@ -19,7 +20,11 @@ from flows.retrain import run_name
 from flows.retraining import requested, retrain_categories
 from flows.worker import PARAMS_VARIABLE
 from stillwatch.detectors import detector_classes
+from stillwatch.errors import PromotionError
 from stillwatch.settings import Settings, load_settings
+from tasks.promotion import approve_tagged
+from tasks.promotion import promote as promote_version
+from tasks.rollback import rollback as roll_back
 
 DetectorName = Annotated[str, Field(json_schema_extra={"enum": sorted(detector_classes())})]
 
@@ -49,6 +54,50 @@ def ingest() -> State[None]:
     """Take in the images that lie still in the inbox, and announce their categories."""
     give_up_after_crashes()
     return ingest_images(_settings())
+
+
+@flow(name="promote", flow_run_name="promote {category}")
+def promote(category: str, approver: str, reason: str, version: int | None = None) -> State[None]:
+    """Make a version that waits for approval the champion of its category.
+
+    Args:
+        category: The product line.
+        approver: Your name, for the history; nobody checks it.
+        reason: Why, for the history.
+        version: Which one; empty for the challenger.
+    """
+    record = promote_version(
+        category, version=version, reason=reason, settings=_settings(), who=_named(approver)
+    )
+    return Completed(message=f"version {record.to_version} is the champion of {category}")
+
+
+@flow(name="rollback", flow_run_name="rollback {category}")
+def rollback(category: str, approver: str, reason: str, to: int | None = None) -> State[None]:
+    """Make an earlier champion the champion again.
+
+    Args:
+        category: The product line.
+        approver: Your name, for the history; nobody checks it.
+        reason: Why, for the history.
+        to: An earlier champion's version; empty for the one before.
+    """
+    record = roll_back(category, to=to, reason=reason, settings=_settings(), who=_named(approver))
+    return Completed(message=f"version {record.to_version} is the champion of {category} again")
+
+
+@flow(name="approvals", flow_run_name="approvals")
+def approvals() -> State[None]:
+    """Promote the versions that somebody has tagged stillwatch.approval=approved in MLflow."""
+    records = approve_tagged(_settings())
+    promoted = ", ".join(f"{one.category} version {one.to_version}" for one in records)
+    return Completed(message=f"promoted: {promoted or 'none'}")
+
+
+def _named(approver: str) -> str:
+    if not approver.strip():
+        raise PromotionError("approver is empty. Fill in your name: the history keeps it.")
+    return f"{approver.strip()} (Prefect form, not authenticated)"
 
 
 def _settings() -> Settings:

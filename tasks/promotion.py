@@ -35,15 +35,21 @@ UNKNOWN_APPROVER = "MLflow tag, approver not authenticated"
 
 
 def promote(
-    category: str, *, version: int | None = None, reason: str, settings: Settings
+    category: str,
+    *,
+    version: int | None = None,
+    reason: str,
+    settings: Settings,
+    who: str | None = None,
 ) -> PromotionRecord:
-    """Make a version that waits for approval the champion, in the name of the user of this process.
+    """Make a version that waits for approval the champion.
 
     Args:
         category: whose champion it becomes.
         version: which; None: the challenger.
         reason: why, for the history.
         settings: all of them.
+        who: in whose name; None: that of the user of this process.
 
     Raises:
         PromotionError: it does not wait for approval, there is no reason, or its artefact is not
@@ -56,7 +62,7 @@ def promote(
     with changing_champion(tracking, category, settings):
         chosen = waiting_version(tracking, category, version)
         check_artefact(tracking, chosen, settings)
-        return _promote(tracking, category, chosen, who=os_user(), reason=reason)
+        return _promote(tracking, category, chosen, who=who or os_user(), reason=reason)
 
 
 def promote_by_itself(

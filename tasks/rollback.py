@@ -21,7 +21,12 @@ from tasks.tracking import Tracking, open_tracking
 
 
 def rollback(
-    category: str, *, to: int | None = None, reason: str, settings: Settings
+    category: str,
+    *,
+    to: int | None = None,
+    reason: str,
+    settings: Settings,
+    who: str | None = None,
 ) -> PromotionRecord:
     """Make an earlier champion the champion again.
 
@@ -33,6 +38,7 @@ def rollback(
         to: an earlier champion; None: the alias ``previous``.
         reason: why, for the history.
         settings: all of them.
+        who: in whose name; None: that of the user of this process.
 
     Raises:
         PromotionError: nothing to go back to, ``to`` never was champion, no reason, the champion
@@ -60,7 +66,7 @@ def rollback(
             kind="rollback",
             champion=champion,
             previous_after=_predecessor(tracking, category, int(chosen.version)),
-            who=os_user(),
+            who=who or os_user(),
             reason=reason,
         )
         move_champion(tracking, record)

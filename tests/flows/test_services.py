@@ -137,6 +137,25 @@ def test_new_images_become_a_new_version_with_nobody_touching_anything(plant: Pl
     assert api.run("ingest")["state"]["message"].startswith("nothing new")
 
 
+def test_a_version_is_approved_and_withdrawn_by_forms(plant: Plant) -> None:
+    api = Api(plant)
+    form = {"category": "bolt", "approver": "Eva", "reason": "seen on line 3"}
+    promoted = api.run("promote", **form)
+    assert promoted["state"]["message"] == "version 2 is the champion of bolt"
+    withdrawn = api.run("rollback", **form)
+    assert withdrawn["state"]["message"] == "version 1 is the champion of bolt again"
+    again = api.run("rollback", **form)
+    assert again["state_type"] == "FAILED"
+    assert "no previous champion" in again["state"]["message"]
+    told = json.loads(plant.run("history", "bolt", "--json").stdout)
+    assert [(one["kind"], one["to"]) for one in told] == [
+        ("rollback", 1),
+        ("promotion", 2),
+        ("promotion", 1),
+    ]
+    assert told[0]["who"] == told[1]["who"] == "Eva (Prefect form, not authenticated)"
+
+
 def test_a_form_that_is_filled_in_wrong_fails_in_one_sentence(plant: Plant) -> None:
     failed = Api(plant).run("retrain", categories=["blot"])
     assert failed["state_type"] == "FAILED"
