@@ -3,7 +3,9 @@
 One JSON file per category, detector and seed; a cell that is there with the same settings is not
 run again, so that a benchmark that was stopped goes on where it was. Renders ``docs/results.md``.
 
-    .venv/bin/python -m benchmarks.accuracy --root mvtec --categories screw --out results/
+    .venv/bin/python -m benchmarks.accuracy --root mvtec --categories screw --out benchmarks/results
+
+``benchmarks/results`` holds what was measured so far.
 """
 
 import argparse
@@ -28,6 +30,7 @@ from stillwatch.detectors import detector_classes, detector_settings
 from stillwatch.devices import choose_device, choose_profile
 from stillwatch.evaluation import NORMAL
 from stillwatch.images.layout import scan_category
+from stillwatch.images.photographs import photographs_digest
 from stillwatch.settings import Settings, load_settings
 from stillwatch.torch_scorer import load_scorer
 from tasks.tracking import BUNDLE, open_tracking
@@ -64,17 +67,18 @@ def cell_name(settings: Settings, category: str, detector: str, seed: int) -> st
 
 
 def relevant_settings(settings: Settings, detector: str) -> dict[str, Any]:
-    """The settings that a cell's figures depend on, the seed apart."""
-    sections = {"images", "split", "calibration", "teacher", "evaluation"}
+    """What a cell's figures depend on, the seed apart; no path, so that machines can share it."""
+    sections = {"images", "split", "calibration", "evaluation"}
     values = settings.model_dump(mode="json", include=sections)
     own = detector_settings(detector, settings)
     method = detector_classes()[detector]
     photographs = settings.training.photographs if method.uses_photographs else None
     return values | {
+        "teacher": settings.teacher.model_dump(include={"name", "sha256"}),
         "profile": choose_profile(settings.training),
         "detector": own.model_dump(mode="json"),
         "method_version": method.version,
-        "photographs": photographs and str(photographs),
+        "photographs": photographs and photographs_digest(photographs),
     }
 
 
