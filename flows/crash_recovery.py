@@ -21,13 +21,14 @@ _ENDS = ("Completed", "Failed", "Cancelled", "Crashed", "AwaitingRetry", "Suspen
 
 
 def ensure_automations() -> None:
-    """Give the Prefect server the automations, in the place of older ones of their names."""
+    """Give the Prefect server the automations that it lacks.
+
+    One that is there is left alone: Prefect would forget which runs it is waiting for, and after a
+    power cut these are the ones that it is needed for.
+    """
     with get_client(sync_client=True) as client:
         for automation in _automations():
-            found = client.read_automations_by_name(automation.name)
-            if found:
-                client.update_automation(found[0].id, automation)
-            else:
+            if not client.read_automations_by_name(automation.name):
                 client.create_automation(automation)
 
 

@@ -70,6 +70,7 @@ def test_the_pages_show_their_own_server_also_on_another_port(tmp_path: Path) ->
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         with contextlib.suppress(OSError):  # somebody else has it: just as well
             taken.bind(("127.0.0.1", PREFERRED_PORT))
+            taken.listen()
         with LocalPrefectServer(tmp_path).joined() as url:
             assert url != f"http://127.0.0.1:{PREFERRED_PORT}/api"
             pages = url.removesuffix("/api")
