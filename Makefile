@@ -15,7 +15,8 @@ demo: install
 	$(BIN)/stillwatch demo
 
 test: install
-	$(BIN)/pytest -n 2 --dist loadgroup
+	# One more worker than cores: what starts servers mostly waits.
+	$(BIN)/pytest -n 3 --dist loadgroup
 
 test-fast: install
 	$(BIN)/pytest -n 2 --dist loadgroup -m "not servers and not processes"
