@@ -14,8 +14,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: install
 	$(BIN)/stillwatch demo
 
+# One more worker than cores: what starts servers mostly waits.
 test: install
-	# One more worker than cores: what starts servers mostly waits.
 	$(BIN)/pytest -n 3 --dist loadgroup
 
 test-fast: install
