@@ -1,6 +1,6 @@
 """Runs whose process died are found by Prefect itself and started again, a few times."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from datetime import timedelta
 
 from prefect import get_client, runtime
@@ -12,7 +12,8 @@ from stillwatch.errors import ServerError
 HEARTBEAT_SECONDS = 30
 """The shortest that Prefect allows."""
 TAG = "stillwatch"
-"""Of the deployments that are watched; runs of the command line are nobody's to start again."""
+"""Of the deployments that are watched. A rollback must not be done twice, so its is not; runs of
+the command line are nobody's to start again."""
 
 _MOST_STARTS = 3
 _PATIENCE = timedelta(seconds=3 * HEARTBEAT_SECONDS)
@@ -86,7 +87,7 @@ def _trigger(
     posture: Posture,
     expect: set[str],
     within: timedelta,
-    after: frozenset[str] | set[str] = frozenset(),
+    after: Set[str] = frozenset(),
 ) -> EventTrigger:
     return EventTrigger(
         posture=posture,

@@ -44,7 +44,6 @@ def retrain(
         seed: Instead of training.seed of params.yaml.
         force: Train even what MLflow holds already.
     """
-    give_up_after_crashes()
     settings = requested(_settings(), detectors, seed)
     return retrain_categories(settings, root=None, categories=categories or None, force=force)
 
@@ -52,7 +51,6 @@ def retrain(
 @flow(name="ingest", flow_run_name="ingest")
 def ingest() -> State[None]:
     """Take in the images that lie still in the inbox, and announce their categories."""
-    give_up_after_crashes()
     return ingest_images(_settings())
 
 
@@ -101,4 +99,6 @@ def _named(approver: str) -> str:
 
 
 def _settings() -> Settings:
+    """The settings, for a run that did not crash too often."""
+    give_up_after_crashes()
     return load_settings(Path(os.environ.get(PARAMS_VARIABLE, "params.yaml")))
