@@ -12,7 +12,7 @@ from tasks.dvc_repository import initialise_dvc
 from tasks.git_repository import run_git
 from tests.flows.conftest import Plant, make_plant
 
-pytestmark = [pytest.mark.servers, pytest.mark.xdist_group("servers")]
+pytestmark = [pytest.mark.servers, pytest.mark.xdist_group("dvc_pipeline")]
 
 ROOT = Path(__file__).parents[2]
 

@@ -14,7 +14,7 @@ from flows.prefect_server import PREFERRED_PORT, LocalPrefectServer, prefect_api
 from flows.processes import ProcessIdentity, answers
 from stillwatch.errors import ServerError
 
-pytestmark = [pytest.mark.servers, pytest.mark.xdist_group("servers")]
+pytestmark = [pytest.mark.servers, pytest.mark.xdist_group("prefect_server")]
 
 
 def server_of(folder: Path) -> ProcessIdentity:

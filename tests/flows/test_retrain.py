@@ -14,7 +14,7 @@ from PIL import Image
 from flows.report import CategoryReport, DetectorReport, GroupReport, RetrainReport
 from tests.flows.conftest import Plant, write_category
 
-pytestmark = [pytest.mark.servers, pytest.mark.xdist_group("servers")]
+pytestmark = [pytest.mark.servers, pytest.mark.xdist_group("retrain")]
 
 ROOT = Path(__file__).parents[2]
 

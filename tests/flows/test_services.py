@@ -19,7 +19,7 @@ from flows.service_register import read_services
 from tasks.progress import running_trainings
 from tests.flows.conftest import Plant, make_workspace_plant, write_image
 
-pytestmark = [pytest.mark.servers, pytest.mark.xdist_group("servers")]
+pytestmark = [pytest.mark.servers, pytest.mark.xdist_group("services")]
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +178,8 @@ def test_a_run_whose_machine_dies_in_training_goes_on_from_its_checkpoint(plant:
         process.kill()
     assert status(plant)["worker"]["state"] == "not answering"
     assert plant.run("up").returncode == 0
-    ended = api.wait_for(lambda run: run["id"] == started["id"])
+    # Between the automation that finds it dead and the one that starts it again it is CRASHED.
+    ended = api.wait_for(lambda run: run["id"] == started["id"] and run["state_type"] != "CRASHED")
     assert (ended["state_type"], ended["run_count"]) == ("COMPLETED", 2), ended["state"]
     newest = client_of(plant).get_model_version("stillwatch-bolt", str(versions(plant)[-1]))
     run = client_of(plant).get_run(newest.run_id)

@@ -295,7 +295,6 @@ def test_artifact_keys_have_only_what_prefect_allows() -> None:
 
 
 @pytest.mark.servers
-@pytest.mark.xdist_group("servers")
 def test_in_a_flow_it_leaves_a_table_and_a_page(tmp_path: Path) -> None:
     folder = make_category(tmp_path / "metal_nut")
     (folder / TRAIN).write_bytes(b"")
