@@ -19,7 +19,7 @@ import numpy as np
 import yaml
 
 from benchmarks.bundle_images import read_pixels
-from benchmarks.cells import complete, read_cells, write_page
+from benchmarks.cells import changed_settings, complete, read_cells, write_page
 from benchmarks.published_scores import has_published_score, published_score_auroc
 from benchmarks.results_page import render
 from benchmarks.revision import commit, machine
@@ -61,9 +61,11 @@ def main() -> None:
 
 
 def cell_name(settings: Settings, category: str, detector: str, seed: int) -> str:
-    """File name of a cell: other teachers and sizes have cells, and rows, of their own."""
-    teacher, size = settings.teacher.name, settings.images.size
-    return f"{category}-{detector}-{teacher}-{size}-{seed}.json"
+    """File name of a cell: another teacher, size or setting has a cell, and a row, of its own."""
+    own = detector_settings(detector, settings).model_dump(mode="json")
+    changed = changed_settings(detector, choose_profile(settings.training), own)
+    parts = [category, detector, settings.teacher.name, settings.images.size, *changed, seed]
+    return f"{'-'.join(map(str, parts))}.json"
 
 
 def relevant_settings(settings: Settings, detector: str) -> dict[str, Any]:

@@ -5,7 +5,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from stillwatch.detectors import parse_detector_settings
 from stillwatch.files import write_json
+from stillwatch.settings import Profile
 
 Cell = Mapping[str, Any]
 
@@ -20,6 +22,12 @@ def complete(file: Path, settings: dict[str, Any], run: Callable[[], Cell]) -> N
 def is_there(file: Path, settings: dict[str, Any]) -> bool:
     """Whether ``file`` holds a cell with these settings."""
     return file.exists() and json.loads(file.read_bytes())["settings"] == settings
+
+
+def changed_settings(detector: str, profile: Profile, values: Mapping[str, Any]) -> list[str]:
+    """``name=value`` for each of a method's settings that is not its profile's own."""
+    usual = parse_detector_settings(detector, {}, profile).model_dump(mode="json")
+    return [f"{name}={value}" for name, value in values.items() if usual.get(name) != value]
 
 
 def read_cells(folder: Path) -> Iterator[Cell]:

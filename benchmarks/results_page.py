@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from benchmarks.cells import Cell
+from benchmarks.cells import Cell, changed_settings
 from benchmarks.published_figures import PUBLISHED
 from benchmarks.tables import markdown, mean_and_spread, origin
 
@@ -33,8 +33,9 @@ def render(cells: Sequence[Cell]) -> str:
         "",
         "Means over the seeds ± half the distance from the lowest to the highest; pixel figures at "
         "the evaluation size. The profile says what the settings are: laptop is smaller and "
-        "shorter than published. Recall is that of the calibrated threshold. The last column is "
-        "the image score that a paper defines for itself; it decides nothing.",
+        "shorter than published; what stands beside it differs from it. Recall is that of the "
+        "calibrated threshold. The last column is the image score that a paper defines for itself; "
+        "it decides nothing.",
         "",
     ]
     for category in sorted({cell["category"] for cell in cells}):
@@ -70,7 +71,8 @@ def _setup(cell: Cell) -> tuple[str, str, str]:
     seen = f"{settings['teacher']['name']}, {settings['images']['size']}"
     if settings["photographs"]:
         seen += ", photographs"
-    return cell["detector"], seen, settings["profile"]
+    changed = changed_settings(cell["detector"], settings["profile"], settings["detector"])
+    return cell["detector"], seen, ", ".join([settings["profile"], *changed])
 
 
 def _published(detectors: set[str]) -> list[str]:

@@ -1,6 +1,5 @@
 """Which code a benchmark ran, and on what."""
 
-import os
 import platform
 import subprocess
 
@@ -17,4 +16,4 @@ def machine(device: torch.device) -> str:
     """The processor that ``device`` is, in words."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{platform.machine()} CPU, {len(os.sched_getaffinity(0))} cores, no GPU"
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads, no GPU"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.accuracy import relevant_settings
+from benchmarks.accuracy import cell_name, relevant_settings
 from benchmarks.cells import is_there
 from benchmarks.published_figures import PUBLISHED
 from benchmarks.results_page import render
@@ -35,6 +35,7 @@ def cell(detector: str, seed: int, auroc: float, **changes: Any) -> dict[str, An
             "images": {"size": 256},
             "profile": "laptop",
             "photographs": None,
+            "detector": {},
         },
         "report": report,
         "megabytes": 12.3,
@@ -59,6 +60,22 @@ def test_other_teachers_and_sizes_have_rows_of_their_own() -> None:
     page = render([cell("stfpm", 0, 0.8), other | {"settings": other["settings"] | larger}])
     assert "| stfpm | net, 256 | laptop | 1 | 0.800 |" in page
     assert "| stfpm | net, 320 | laptop | 1 | 0.900 |" in page
+
+
+def test_other_settings_have_rows_of_their_own() -> None:
+    changed = cell("stfpm", 0, 0.9)
+    changed["settings"]["detector"] = {"optimizer": "sgd", "batch_size": 8}
+    page = render([cell("stfpm", 0, 0.8), changed])
+    assert "| stfpm | net, 256 | laptop | 1 | 0.800 |" in page
+    assert "| stfpm | net, 256 | laptop, optimizer=sgd | 1 | 0.900 |" in page
+    names = [
+        cell_name(Settings.model_validate({"detectors": {"stfpm": own}}), "plate", "stfpm", 0)
+        for own in ({}, {"optimizer": "sgd"})
+    ]
+    assert names == [
+        "plate-stfpm-efficientnet_lite0-256-0.json",
+        "plate-stfpm-efficientnet_lite0-256-optimizer=sgd-0.json",
+    ]
 
 
 def test_a_papers_own_score_has_a_column() -> None:
