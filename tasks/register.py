@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Literal, cast
 
@@ -43,8 +44,7 @@ from tasks.tracking import (
     figures,
     open_tracking,
 )
-
-PARITY = "stillwatch.parity"
+from tasks.unfinished_registrations import PARITY, delete_version, remove_unfinished
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,8 @@ def register_winner(
         number = _registered_before(tracking, name, winner)
         created = number is None
         if number is None:
+            patience = timedelta(minutes=2 * settings.training.timeout_minutes)
+            remove_unfinished(tracking, name, winner.run_id, patience)
             number = _register(tracking, name, winner, selected, category, settings)
         judge(tracking, number, winner, competing, category, settings)
     tracking.log(winner.run_id, tags={"stillwatch.selected_on_test": selected})
@@ -126,15 +128,10 @@ def _registered_before(tracking: Tracking, name: str, winner: DetectorResult) ->
         THRESHOLD: repr(winner.threshold),
         REVIEW_THRESHOLD: repr(winner.review_threshold),
     }
-    found = None
-    for version in versions_of(tracking, name):
-        if identity.items() <= version.tags.items():
-            if PARITY in version.tags:
-                found = int(version.version)
-            else:
-                # Its registration was cut off before it was complete.
-                _delete(tracking, version)
-    return found
+    for version in reversed(versions_of(tracking, name)):
+        if PARITY in version.tags and identity.items() <= version.tags.items():
+            return int(version.version)
+    return None
 
 
 def _register(
@@ -159,9 +156,7 @@ def _register(
             )
         except BaseException:
             with suppress(TrackingError):
-                _delete(tracking, version)
-                with tracking.errors("delete the model"):
-                    tracking.client.delete_logged_model(model_id)
+                delete_version(tracking, version)
             raise
     tracking.log(
         winner.run_id,
@@ -299,11 +294,3 @@ def _registration(
 def _tag(tracking: Tracking, version: ModelVersion, key: str, value: str) -> None:
     with tracking.errors(f"tag a version of {version.name}"):
         tracking.client.set_model_version_tag(version.name, str(version.version), key, value)
-
-
-def _delete(tracking: Tracking, version: ModelVersion) -> None:
-    """Delete a version, and the registered model with it if it was the only one."""
-    with tracking.errors(f"delete version {version.version} of {version.name}"):
-        tracking.client.delete_model_version(version.name, str(version.version))
-        if not versions_of(tracking, version.name):
-            tracking.client.delete_registered_model(version.name)

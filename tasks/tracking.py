@@ -19,6 +19,7 @@ from typing import Literal
 from urllib.parse import urlparse
 
 import psutil
+from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.data.sources import LocalArtifactDatasetSource
@@ -106,6 +107,15 @@ class Tracking:
                 f"MLflow at {self.uri} could not {doing}: {reason}. {remedy}, then run again: "
                 "what was trained is kept and is not trained again."
             ) from error
+
+    def check(self) -> None:
+        """Contact the store, whose tables MLflow makes if they are not there.
+
+        Raises:
+            TrackingError: the store does not answer.
+        """
+        with self.errors("be opened"):
+            self.client.search_experiments(max_results=1)
 
     def experiment(self, category: str) -> str:
         """Id of the category's experiment, made if it is not there.
@@ -299,12 +309,15 @@ def open_tracking(settings: Settings) -> Tracking:
         StorageError: the state folder cannot be written to.
     """
     tracking = Tracking(tracking_uri(settings), artifact_folder(settings))
-    if settings.tracking.uri is None:
-        folder = mlflow_folder(settings)
-        with storage_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-    with tracking.errors("be opened"):
-        tracking.client.search_experiments(max_results=1)
+    if settings.tracking.uri is not None:
+        tracking.check()
+        return tracking
+    folder = mlflow_folder(settings)
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    # MLflow makes the tables of a new store on first contact, and fails if two processes do.
+    with tracking.errors("be opened"), FileLock(folder / "open.lock"):
+        tracking.check()
     return tracking
 
 

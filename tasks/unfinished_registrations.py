@@ -1,0 +1,56 @@
+"""What a registration that was cut off has left in the registry is removed before the next one."""
+
+from datetime import timedelta
+
+from mlflow.entities.model_registry import ModelVersion
+
+from tasks.registry import category_of, versions_of
+from tasks.tracking import Tracking, milliseconds
+
+PARITY = "stillwatch.parity"
+"""Tag that a registration writes last: a version without it was never finished."""
+
+
+def remove_unfinished(tracking: Tracking, name: str, run_id: str, patience: timedelta) -> None:
+    """Delete versions that were never finished, and models that never became a version.
+
+    Another machine may be registering in the same store at this moment, so that of other runs only
+    what is old enough is touched.
+
+    Args:
+        tracking: the store.
+        name: of the registered model.
+        run_id: what it left is deleted whatever its age; the caller must hold the category's lock.
+        patience: longer than any registration takes.
+
+    Raises:
+        TrackingError: the registry does not answer.
+    """
+    oldest = milliseconds() - patience / timedelta(milliseconds=1)
+    kept = set()
+    for version in versions_of(tracking, name):
+        if PARITY in version.tags:
+            kept.add(version.model_id)
+        elif version.run_id == run_id or version.creation_timestamp < oldest:
+            delete_version(tracking, version)
+    experiment = tracking.experiment(category_of(name))
+    with tracking.errors(f"delete what a registration of {name} left"):
+        for model in tracking.client.search_logged_models(
+            [experiment], filter_string=f"source_run_id = '{run_id}'"
+        ):
+            if model.model_id not in kept:
+                tracking.client.delete_logged_model(model.model_id)
+
+
+def delete_version(tracking: Tracking, version: ModelVersion) -> None:
+    """Delete a version with its model, and the registered model if it was the only version.
+
+    Raises:
+        TrackingError: the registry does not answer.
+    """
+    with tracking.errors(f"delete version {version.version} of {version.name}"):
+        tracking.client.delete_model_version(version.name, str(version.version))
+        if not versions_of(tracking, version.name):
+            tracking.client.delete_registered_model(version.name)
+        if version.model_id is not None:
+            tracking.client.delete_logged_model(version.model_id)
