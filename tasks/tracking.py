@@ -37,6 +37,10 @@ EVALUATION = "stillwatch.evaluation"
 THRESHOLD = "stillwatch.threshold"
 REVIEW_THRESHOLD = "stillwatch.review_threshold"
 STAGE = "stillwatch.stage"
+KIND = "stillwatch.kind"
+"""What a run is that trains no detector itself."""
+REASON = "stillwatch.reason"
+"""Why a run failed."""
 TRAINED, EVALUATED = "trained", "evaluated"
 BUNDLE = "bundle"
 """Where a run keeps its bundle among its artifacts."""
@@ -165,7 +169,7 @@ class Tracking:
             TrackingError: the store does not answer.
         """
         killed = isinstance(reason, BaseException) and not isinstance(reason, Exception)
-        self.log(run_id, tags={"stillwatch.reason": str(reason) or type(reason).__name__})
+        self.log(run_id, tags={REASON: str(reason) or type(reason).__name__})
         self.end_run(run_id, "KILLED" if killed else "FAILED")
 
     def log(
@@ -230,6 +234,26 @@ class Tracking:
             with self.errors(f"hand out {path} of run {run_id}"):
                 where = Path(self.client.download_artifacts(run_id, path, _copy_to(self, folder)))
             yield where
+
+    def artifact_names(self, run_id: str) -> frozenset[str]:
+        """The files and folders at the top of a run's artifacts.
+
+        Raises:
+            TrackingError: no such run, or the store does not answer.
+        """
+        with self.errors(f"list the artifacts of run {run_id}"):
+            return frozenset(item.path for item in self.client.list_artifacts(run_id))
+
+    def categories(self) -> list[str]:
+        """The categories that have an experiment, sorted.
+
+        Raises:
+            TrackingError: the store does not answer.
+        """
+        prefix = experiment_name("")
+        with self.errors("list the experiments"):
+            found = self.client.search_experiments(filter_string=f"name LIKE '{prefix}%'")
+        return sorted(one.name.removeprefix(prefix) for one in found)
 
     def find_runs(self, category: str, tags: Mapping[str, str]) -> list[Run]:
         """The runs of the category that carry all these tags, newest first, whatever their status.
