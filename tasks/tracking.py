@@ -225,14 +225,14 @@ class Tracking:
 
     @contextmanager
     def artifact(self, run_id: str, path: str) -> Iterator[Path]:
-        """Yield a readable copy (or, in a local store, the original) of one artifact.
+        """Yield a copy of one artifact, file or folder, for the time of the block.
 
         Raises:
             TrackingError: there is no such artifact, or the store does not answer.
         """
         with tempfile.TemporaryDirectory(prefix="stillwatch-") as folder:
             with self.errors(f"hand out {path} of run {run_id}"):
-                where = Path(self.client.download_artifacts(run_id, path, _copy_to(self, folder)))
+                where = Path(self.client.download_artifacts(run_id, path, folder))
             yield where
 
     def artifact_names(self, run_id: str) -> frozenset[str]:
@@ -397,11 +397,6 @@ def flattened(values: Mapping[str, object], prefix: str) -> dict[str, object]:
         else:
             flat[name] = value
     return flat
-
-
-def _copy_to(tracking: Tracking, folder: str) -> str | None:
-    # A local store hands out its own files: nothing is copied.
-    return folder if tracking.artifacts is None else None
 
 
 def _shortened(value: object) -> str:
