@@ -20,7 +20,7 @@ from tasks.evaluation_note import evaluation_note
 from tasks.evidence import gallery_items, write_pictures
 from tasks.examine import ExaminedCategory
 from tasks.locks import exclusive
-from tasks.shown_images import FOLDER, write_shown_images
+from tasks.shown_images import GALLERY, write_shown_images
 from tasks.testset import read_test_set
 from tasks.tracking import BUNDLE, EVALUATED, STAGE, Tracking, figures, milliseconds, open_tracking
 from tasks.train import TrainedDetector
@@ -137,7 +137,7 @@ def _evaluate(
     pq.write_table(pa.Table.from_pylist(list(map(dict, evaluation.rows))), evidence / SCORES_FILE)
     items = gallery_items(bundle.info, test, evaluation)
     write_pictures(evidence / "pictures", bundle.info, items, evaluation)
-    write_shown_images(evidence / FOLDER, items, reject=result.threshold)
+    write_shown_images(evidence / GALLERY, items, reject=result.threshold)
     return result
 
 

@@ -108,20 +108,20 @@ def _groups(winner: WinnerRecord) -> list[ImageGroup]:
     anomalies = sum(label for label, _ in verdicts)
     missed, false_alarms = verdicts.count((1, "pass")), verdicts.count((0, "reject"))
     return [
-        _group("Missed anomalies", "missed", f"{missed} of {anomalies} anomalies pass", winner),
+        _group(winner, "missed", "Missed anomalies", f"Of {anomalies} anomalies {missed} pass"),
         _group(
-            "False alarms",
-            "false_alarm",
-            f"{false_alarms} of {len(verdicts) - anomalies} good parts are rejected",
             winner,
+            "false_alarm",
+            "False alarms",
+            f"Of {len(verdicts) - anomalies} good parts {false_alarms} are rejected",
         ),
-        _group("Other test images", None, "the nearest to the threshold of each kind", winner),
+        _group(winner, None, "Other test images", "The nearest to the threshold of each kind"),
     ]
 
 
-def _group(title: str, mistake: Mistake | None, said: str, winner: WinnerRecord) -> ImageGroup:
+def _group(winner: WinnerRecord, mistake: Mistake | None, title: str, said: str) -> ImageGroup:
     images = [one for one in winner.images if one.mistake == mistake]
-    return ImageGroup(title, f"{said}; {len(images)} shown", images)
+    return ImageGroup(title, f"{said}; {len(images)} shown" if images else said, images)
 
 
 def _minute(seconds: float) -> str:

@@ -99,11 +99,10 @@ def caveats(winner: WinnerRecord) -> list[str]:
         )
     if result.test_normals_from != "test":
         sentences.append("There is no test/good: the validation images stand in for it.")
-    test, low = result.false_alarms.get("test"), result.intervals.get("false_alarm_rate", (0, 1))[0]
-    if low > result.rate_95:
+    if result.intervals.get("false_alarm_rate", (0, 1))[0] > result.rate_95:
         sentences.append(
-            f"{test:.1%} of the good test parts are rejected, more than was promised: they are "
-            "unlike the calibration images, in light or camera perhaps."
+            f"{result.metrics['false_alarm_rate']:.1%} of the good test parts are rejected, more "
+            "than was promised: they are unlike the calibration images, in light or camera perhaps."
         )
     return sentences
 
@@ -148,7 +147,7 @@ def _standing(record: RetrainingRecord, version: VersionRecord) -> Iterator[str]
     elif CHAMPION_SINCE in version.tags:
         yield "It has been the champion and is not any more."
     if version.tags.get(NOT_PROMOTED) and CHAMPION_SINCE not in version.tags:
-        yield f"It did not become champion by itself: {version.tags[NOT_PROMOTED]}."
+        yield f"It did not become champion by itself: {version.tags[NOT_PROMOTED].rstrip('.')}."
         if version.tags.get(ANSWER) in _MEANINGS:
             yield _MEANINGS[version.tags[ANSWER]]
     if version.approval == "refused":

@@ -25,7 +25,7 @@ from tasks.registry import (
     versions_of,
 )
 from tasks.retraining_evidence import read_changed_settings, read_validation
-from tasks.retraining_run import DETECTORS, MODEL_VERSION, RETRAINING, REUSED, WINNER
+from tasks.retraining_run import DETECTORS, MODEL_VERSION, REGISTERED, RETRAINING, REUSED, WINNER
 from tasks.shown_images import ShownImage, read_shown_images
 from tasks.tracking import BUNDLE, EVALUATED, KIND, REASON, STAGE, TRAINED, Tracking
 from tasks.validation_report import ValidationReport
@@ -226,7 +226,7 @@ def _version(tracking: Tracking, category: str, number: int, parent: Run) -> Ver
     return VersionRecord(
         number=number,
         aliases=tuple(aliases),
-        created=found.creation_timestamp >= parent.info.start_time,
+        created=parent.data.tags[REGISTERED] == "true",
         approval=approval,
         tags=found.tags,
     )

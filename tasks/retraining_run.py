@@ -12,6 +12,8 @@ DETECTORS = "stillwatch.detectors"
 REUSED = "stillwatch.reused."
 """And a detector's name: the run that holds it, where it was trained earlier."""
 WINNER, MODEL_VERSION = "stillwatch.winner", "stillwatch.model_version"
+REGISTERED = "stillwatch.registered"
+"""Whether that version is of this retraining, ``true``, or of an earlier one, ``false``."""
 
 
 def start_retraining_run(
@@ -33,7 +35,7 @@ def start_retraining_run(
     tracking.close_dead_runs(category.name)
     tags = data_tags(category, data) | {
         KIND: RETRAINING,
-        DETECTORS: ", ".join(settings.retrain.detectors),
+        DETECTORS: ", ".join(dict.fromkeys(settings.retrain.detectors)),
     }
     run_id = tracking.start_run(category.name, f"retraining on {data.name}", tags)
     record_evidence(tracking, run_id, validation, settings)

@@ -17,7 +17,7 @@ from stillwatch.files import write_json
 from tasks.pages import data_uri
 from tasks.tracking import Tracking
 
-FOLDER = "gallery"
+GALLERY = "gallery"
 """Where a run keeps them among its artifacts."""
 MOST = 24
 _INDEX = "gallery.json"
@@ -72,15 +72,15 @@ def read_shown_images(tracking: Tracking, run_id: str) -> tuple[ShownImage, ...]
     Raises:
         TrackingError: the index or a picture is damaged, or the store does not answer.
     """
-    if FOLDER not in tracking.artifact_names(run_id):
+    if GALLERY not in tracking.artifact_names(run_id):
         return ()
-    with tracking.artifact(run_id, FOLDER) as folder:
+    with tracking.artifact(run_id, GALLERY) as folder:
         try:
             index = json.loads((folder / _INDEX).read_bytes())
             return tuple(_embedded(folder, ShownImage.model_validate(one)) for one in index)
         except (OSError, ValueError) as error:
             raise TrackingError(
-                f"{FOLDER} of run {run_id} at {tracking.uri} is damaged ({error}). Delete the "
+                f"{GALLERY} of run {run_id} at {tracking.uri} is damaged ({error}). Delete the "
                 "folder in the run's artifacts: the report then goes without pictures."
             ) from error
 

@@ -14,6 +14,7 @@ from tasks.examine import ExaminedCategory
 from tasks.gate import judge
 from tasks.retraining_run import (
     MODEL_VERSION,
+    REGISTERED,
     REUSED,
     WINNER,
     finish_retraining_run,
@@ -96,7 +97,7 @@ class RetrainedPlate:
         source = str(self._package(winner.run_id))
         version = int(client.create_model_version(NAME, source, winner.run_id).version)
         judge(self.tracking, version, winner, [winner], self.category, self.settings)
-        tags = {WINNER: winner.detector, MODEL_VERSION: version}
+        tags = {WINNER: winner.detector, MODEL_VERSION: version, REGISTERED: "true"}
         self.tracking.log(parent, tags=tags)
         finish_retraining_run(self.settings, parent)
         return version
