@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from stillwatch import pictures
 from stillwatch.calibration import Verdict
 from stillwatch.errors import TrackingError
-from stillwatch.files import write_json
+from stillwatch.files import storage_errors, write_json
 from tasks.pages import data_uri
 from tasks.tracking import Tracking
 
@@ -57,12 +57,13 @@ def write_shown_images(
     Raises:
         StorageError: the folder cannot be written.
     """
-    folder.mkdir(parents=True)
     limits = pictures.map_limits([item.anomaly_map for item in items], reject)
-    shown = [
-        _write(folder, number, item, limits)
-        for number, item in enumerate(pictures.choose_items(items, MOST, reject))
-    ]
+    with storage_errors(folder):
+        folder.mkdir(parents=True)
+        shown = [
+            _write(folder, number, item, limits)
+            for number, item in enumerate(pictures.choose_items(items, MOST, reject))
+        ]
     write_json(folder / _INDEX, [one.model_dump(mode="json") for one in shown])
 
 
