@@ -28,6 +28,7 @@ from tasks.detector_result import DetectorResult
 from tasks.evaluate import evaluate_task
 from tasks.examine import ExaminedCategory, examine
 from tasks.register import Registration, register_task
+from tasks.report import attach_report
 from tasks.retraining_run import finish_retraining_run, start_retraining_run
 from tasks.train import TrainedDetector, train_task
 from tasks.validate import page_path, validate
@@ -140,9 +141,9 @@ class _Retraining:
 
     def run(self) -> RetrainReport:
         competitions = {}
-        for name, examined in self._examined().items():
+        for name, (examined, validation) in self._examined().items():
             with self._put_aside(name):
-                competitions[name] = self._begin(examined)
+                competitions[name] = self._begin(examined, validation)
         registering = {}
         for name, competition in competitions.items():
             with self._put_aside(name, competition.parent_run):
@@ -153,13 +154,14 @@ class _Retraining:
                 registration: Registration = future.result()
                 finish_retraining_run(self.settings, competitions[name].parent_run)
                 self.reports[name] = category_report(results, registration)
+        self._attach_reports({name: one.parent_run for name, one in competitions.items()})
         return RetrainReport(
             data_version=self.data.dir_hash,
             categories={name: self.reports[name] for name in self.names},
         )
 
-    def _examined(self) -> dict[str, ExaminedCategory]:
-        """The categories that passed validation."""
+    def _examined(self) -> dict[str, tuple[ExaminedCategory, ValidationReport]]:
+        """The categories that passed validation, and what it said about them."""
         examining = {
             name: self._submit(
                 examine,
@@ -177,8 +179,9 @@ class _Retraining:
         sound = {}
         for name, (examined, verdict) in validating.items():
             with self._put_aside(name):
-                verdict.result().raise_if_failed()
-                sound[name] = examined
+                validation = verdict.result()
+                validation.raise_if_failed()
+                sound[name] = examined, validation
         return sound
 
     def _validate(self, examined: ExaminedCategory) -> PrefectFuture[ValidationReport]:
@@ -192,8 +195,8 @@ class _Retraining:
             data_version=self.data.name,
         )
 
-    def _begin(self, examined: ExaminedCategory) -> _Competition:
-        parent_run = start_retraining_run(examined.version, self.data, self.settings)
+    def _begin(self, examined: ExaminedCategory, validation: ValidationReport) -> _Competition:
+        parent_run = start_retraining_run(examined.version, self.data, validation, self.settings)
         competition = _Competition(examined, parent_run, {}, {})
         for detector in self.settings.retrain.detectors:
             trained = self._submit(
@@ -225,6 +228,17 @@ class _Retraining:
             settings=self.settings,
             parent_run=competition.parent_run,
         )
+
+    def _attach_reports(self, runs: Mapping[str, str]) -> None:
+        """Make the pages for people; one that cannot be made changes no outcome."""
+        pages = pages_address(self.settings)
+        futures = [
+            self._submit(
+                attach_report, category=name, run_id=run_id, pages=pages, settings=self.settings
+            )
+            for name, run_id in runs.items()
+        ]
+        wait(futures)
 
     def _submit(self, task: Task[..., Any], **parameters: Any) -> PrefectFuture[Any]:
         """Start a task; its parameters may be futures of others."""

@@ -17,9 +17,10 @@ from stillwatch.inspection import Inspector
 from stillwatch.settings import Settings
 from tasks.detector_result import DetectorResult, GroupResult
 from tasks.evaluation_note import evaluation_note
-from tasks.evidence import write_pictures
+from tasks.evidence import gallery_items, write_pictures
 from tasks.examine import ExaminedCategory
 from tasks.locks import exclusive
+from tasks.shown_images import GALLERY, write_shown_images
 from tasks.testset import read_test_set
 from tasks.tracking import BUNDLE, EVALUATED, STAGE, Tracking, figures, milliseconds, open_tracking
 from tasks.train import TrainedDetector
@@ -134,7 +135,9 @@ def _evaluate(
     result = _result(trained, evaluation, bundle.info, data)
     write_json(evidence / RESULT_FILE, result.model_dump(mode="json"))
     pq.write_table(pa.Table.from_pylist(list(map(dict, evaluation.rows))), evidence / SCORES_FILE)
-    write_pictures(evidence / "pictures", bundle.info, test, evaluation)
+    items = gallery_items(bundle.info, test, evaluation)
+    write_pictures(evidence / "pictures", bundle.info, items, evaluation)
+    write_shown_images(evidence / GALLERY, items, reject=result.threshold)
     return result
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from stillwatch.calibration import Calibration
 from tasks.detector_result import DetectorResult, GroupResult
 
 
@@ -41,6 +42,26 @@ def threshold_sentences(result: DetectorResult) -> list[str]:
         groups = result.false_alarms_by_group.items()
         sentences.append(f"Rejected per group of test normals: {_per_group(groups)}.")
     return sentences
+
+
+def promises(calibration: Calibration) -> list[str]:
+    """What both thresholds promise about good parts, without a technical term."""
+    reject, review = calibration.reject, calibration.review
+    return [
+        f"Of 100 new good parts about {_of_100(reject.bound)} will be rejected, on average. With "
+        f"these {reject.n} calibration images we can promise, with 95 % confidence, at most "
+        f"{_of_100(reject.rate_95)}; more calibration images bring the promise nearer to the "
+        "average.",
+        f"About {_of_100(review.bound)} of 100 will not pass: the rejected ones, and those that "
+        "are set aside for a person to review. Here we can promise at most "
+        f"{_of_100(review.rate_95)}.",
+        "Both hold for good parts like the calibration images: the same product, light and "
+        "camera. Nothing is promised about defective parts.",
+    ]
+
+
+def _of_100(share: float) -> str:
+    return f"{100 * share:.1f}".removesuffix(".0")
 
 
 def _rates(result: DetectorResult) -> str:

@@ -1,5 +1,6 @@
 """The pictures of one evaluation that a person wants to look at."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,10 @@ from stillwatch.evaluation import Evaluation, TestImages
 
 
 def write_pictures(
-    folder: Path, info: BundleInfo, test: TestImages, evaluation: Evaluation
+    folder: Path,
+    info: BundleInfo,
+    items: Sequence[pictures.GalleryItem],
+    evaluation: Evaluation,
 ) -> None:
     """Write the gallery, the score histogram, the curves that there are and the loss curve as PNG.
 
@@ -23,7 +27,7 @@ def write_pictures(
     reject, review = info.calibration.reject, info.calibration.review
     figures = {
         "gallery": pictures.gallery(
-            gallery_items(info, test, evaluation),
+            items,
             reject=reject,
             title=f"{subject} · test images",
             synthetic=evaluation.synthetic,

@@ -9,7 +9,7 @@ from tasks.tracking import EVALUATED, EVALUATION, FINGERPRINT, STAGE, TRAINED, T
 
 _GENERATION = 1
 """Raised whenever code that all methods share changes the scores of a trained detector."""
-_EVALUATION_GENERATION = 1
+_EVALUATION_GENERATION = 2
 """Raised whenever code changes the figures of an evaluation or how they are stored."""
 
 

@@ -31,9 +31,7 @@ def read_learnt_from(tracking: Tracking, run_id: str) -> frozenset[str] | None:
     Raises:
         TrackingError: the record is damaged, or the store does not answer.
     """
-    with tracking.errors(f"list the artifacts of run {run_id}"):
-        names = {item.path for item in tracking.client.list_artifacts(run_id)}
-    if LEARNT_FROM_FILE not in names:
+    if LEARNT_FROM_FILE not in tracking.artifact_names(run_id):
         return None
     with tracking.artifact(run_id, LEARNT_FROM_FILE) as path:
         try:

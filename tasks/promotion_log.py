@@ -20,13 +20,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from stillwatch.errors import PromotionError, TrackingError
 from tasks.approval import ANSWER, COMPARISON
 from tasks.registry import PREVIOUS, version_with_alias
-from tasks.tracking import Status, Tracking
+from tasks.tracking import KIND, Status, Tracking
 
 RECORD_FILE, OUTCOME_FILE = "promotion.json", "outcome.json"
 Kind = Literal["promotion", "rollback"]
 Outcome = Literal["done", "cancelled"]
 
-_KIND, _PROMOTION = "stillwatch.kind", "promotion"
+_PROMOTION = "promotion"
 _STATUS: dict[Outcome, Status] = {"done": "FINISHED", "cancelled": "FAILED"}
 
 
@@ -164,7 +164,7 @@ def begin(tracking: Tracking, record: PromotionRecord) -> str:
         TrackingError: the store does not answer or cannot be written.
     """
     run_id = tracking.start_run(
-        record.category, f"{record.kind} to version {record.to_version}", {_KIND: _PROMOTION}
+        record.category, f"{record.kind} to version {record.to_version}", {KIND: _PROMOTION}
     )
     with tracking.errors("record a promotion"):
         tracking.client.log_dict(run_id, record.model_dump(by_alias=True), RECORD_FILE)
@@ -210,7 +210,7 @@ def read_outcome(tracking: Tracking, run_id: str) -> Outcome | None:
 
 
 def _runs(tracking: Tracking, category: str) -> list[Run]:
-    return tracking.find_runs(category, {_KIND: _PROMOTION})
+    return tracking.find_runs(category, {KIND: _PROMOTION})
 
 
 def _state(run: Run) -> Literal["done", "cancelled", "open"]:

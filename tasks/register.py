@@ -34,6 +34,7 @@ from tasks.registry import (
     version_with_alias,
     versions_of,
 )
+from tasks.retraining_run import MODEL_VERSION, REGISTERED, WINNER
 from tasks.testset import image_files, png, read_test_set
 from tasks.tracking import (
     BUNDLE,
@@ -109,7 +110,11 @@ def register_winner(
         judge(tracking, number, winner, competing, category, settings)
     tracking.log(winner.run_id, tags={"stillwatch.selected_on_test": selected})
     if parent_run is not None:
-        tags = {"stillwatch.winner": winner.detector, "stillwatch.model_version": number}
+        tags = {
+            WINNER: winner.detector,
+            MODEL_VERSION: number,
+            REGISTERED: str(created).lower(),
+        }
         tracking.log(parent_run, tags=tags)
     return _registration(tracking, name, number, winner, selected, created=created)
 

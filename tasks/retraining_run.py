@@ -1,12 +1,31 @@
 """The parent run in MLflow: one per category and retraining."""
 
 from stillwatch.settings import Settings
-from tasks.tracking import open_tracking
+from tasks.retraining_evidence import record_evidence
+from tasks.tracking import KIND, open_tracking
+from tasks.validation_report import ValidationReport
 from tasks.version import CategoryVersion, DataVersion
 
+RETRAINING = "retraining"
+DETECTORS = "stillwatch.detectors"
+"""Which detectors compete, as ``a, b``."""
+REUSED = "stillwatch.reused."
+"""And a detector's name: the run that holds it, where it was trained earlier."""
+WINNER, MODEL_VERSION = "stillwatch.winner", "stillwatch.model_version"
+REGISTERED = "stillwatch.registered"
+"""Whether that version is of this retraining, ``true``, or of an earlier one, ``false``."""
 
-def start_retraining_run(category: CategoryVersion, data: DataVersion, settings: Settings) -> str:
+
+def start_retraining_run(
+    category: CategoryVersion, data: DataVersion, validation: ValidationReport, settings: Settings
+) -> str:
     """Begin the parent run and return its id; close what killed retrainings left open.
+
+    Args:
+        category: what is retrained.
+        data: the data version that it belongs to.
+        validation: what the checks said about its images.
+        settings: all of them.
 
     Raises:
         TrackingError: the store does not answer.
@@ -14,8 +33,13 @@ def start_retraining_run(category: CategoryVersion, data: DataVersion, settings:
     """
     tracking = open_tracking(settings)
     tracking.close_dead_runs(category.name)
-    name = f"retraining on {data.name}"
-    return tracking.start_run(category.name, name, data_tags(category, data))
+    tags = data_tags(category, data) | {
+        KIND: RETRAINING,
+        DETECTORS: ", ".join(dict.fromkeys(settings.retrain.detectors)),
+    }
+    run_id = tracking.start_run(category.name, f"retraining on {data.name}", tags)
+    record_evidence(tracking, run_id, validation, settings)
+    return run_id
 
 
 def finish_retraining_run(settings: Settings, run_id: str, reason: str | None = None) -> None:

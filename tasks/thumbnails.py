@@ -1,6 +1,5 @@
 """Small pictures inside a page: ``data:`` addresses, so that the page is one file."""
 
-import base64
 from io import BytesIO
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from PIL import Image
 
 from stillwatch.errors import ImageError
 from stillwatch.images.decode import decode_image, decode_mask
+from tasks.pages import data_uri
 
 LONGEST_SIDE = 128
 
@@ -38,4 +38,4 @@ class Thumbnails:
         thumbnail.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
         encoded = BytesIO()
         thumbnail.save(encoded, "JPEG", quality=85)
-        return f"data:image/jpeg;base64,{base64.b64encode(encoded.getvalue()).decode('ascii')}"
+        return data_uri(encoded.getvalue(), "image/jpeg")

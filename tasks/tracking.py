@@ -38,6 +38,10 @@ EVALUATION = "stillwatch.evaluation"
 THRESHOLD = "stillwatch.threshold"
 REVIEW_THRESHOLD = "stillwatch.review_threshold"
 STAGE = "stillwatch.stage"
+KIND = "stillwatch.kind"
+"""What a run is that trains no detector itself."""
+REASON = "stillwatch.reason"
+"""Why a run failed."""
 TRAINED, EVALUATED = "trained", "evaluated"
 BUNDLE = "bundle"
 """Where a run keeps its bundle among its artifacts."""
@@ -175,7 +179,7 @@ class Tracking:
             TrackingError: the store does not answer.
         """
         killed = isinstance(reason, BaseException) and not isinstance(reason, Exception)
-        self.log(run_id, tags={"stillwatch.reason": str(reason) or type(reason).__name__})
+        self.log(run_id, tags={REASON: str(reason) or type(reason).__name__})
         self.end_run(run_id, "KILLED" if killed else "FAILED")
 
     def log(
@@ -231,15 +235,35 @@ class Tracking:
 
     @contextmanager
     def artifact(self, run_id: str, path: str) -> Iterator[Path]:
-        """Yield a readable copy (or, in a local store, the original) of one artifact.
+        """Yield a copy of one artifact, file or folder, for the time of the block.
 
         Raises:
             TrackingError: there is no such artifact, or the store does not answer.
         """
         with tempfile.TemporaryDirectory(prefix="stillwatch-") as folder:
             with self.errors(f"hand out {path} of run {run_id}"):
-                where = Path(self.client.download_artifacts(run_id, path, _copy_to(self, folder)))
+                where = Path(self.client.download_artifacts(run_id, path, folder))
             yield where
+
+    def artifact_names(self, run_id: str) -> frozenset[str]:
+        """The files and folders at the top of a run's artifacts.
+
+        Raises:
+            TrackingError: no such run, or the store does not answer.
+        """
+        with self.errors(f"list the artifacts of run {run_id}"):
+            return frozenset(item.path for item in self.client.list_artifacts(run_id))
+
+    def categories(self) -> list[str]:
+        """The categories that have an experiment, sorted.
+
+        Raises:
+            TrackingError: the store does not answer.
+        """
+        prefix = experiment_name("")
+        with self.errors("list the experiments"):
+            found = self.client.search_experiments(filter_string=f"name LIKE '{prefix}%'")
+        return sorted(one.name.removeprefix(prefix) for one in found)
 
     def find_runs(self, category: str, tags: Mapping[str, str]) -> list[Run]:
         """The runs of the category that carry all these tags, newest first, whatever their status.
@@ -386,11 +410,6 @@ def flattened(values: Mapping[str, object], prefix: str) -> dict[str, object]:
         else:
             flat[name] = value
     return flat
-
-
-def _copy_to(tracking: Tracking, folder: str) -> str | None:
-    # A local store hands out its own files: nothing is copied.
-    return folder if tracking.artifacts is None else None
 
 
 def _shortened(value: object) -> str:

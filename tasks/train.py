@@ -26,7 +26,7 @@ from tasks.identity import evaluation_key, find_finished_run, fingerprint
 from tasks.learnt_from import record_learnt_from
 from tasks.locks import exclusive
 from tasks.progress import visible_progress
-from tasks.retraining_run import data_tags
+from tasks.retraining_run import REUSED, data_tags
 from tasks.tracking import (
     BUNDLE,
     EVALUATION,
@@ -109,7 +109,7 @@ def train_detector(
             _forget(plan.job)
         elif (run_id := _already_there(tracking, plan)) is not None:
             if parent_run is not None:
-                tracking.log(parent_run, tags={f"stillwatch.reused.{detector}": run_id})
+                tracking.log(parent_run, tags={f"{REUSED}{detector}": run_id})
             return _trained(plan, run_id, reused=True)
         run_id = tracking.start_run(plan.job.category, detector, _first_tags(plan), parent_run)
         with _failures_recorded(tracking, run_id):

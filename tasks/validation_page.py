@@ -6,25 +6,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from stillwatch.files import atomic_file
 from stillwatch.images.split import PARTS
+from tasks.pages import TEMPLATES
 from tasks.thumbnails import Thumbnails
 from tasks.validation_report import CheckOutcome, Failure, ValidationReport, printable
 
 MOST_ON_THE_PAGE = 50
 MOST_IN_MARKDOWN = 12
 PARTS_OF_TRAIN = (*PARTS, "duplicate", "unassigned")
-
-_TEMPLATES = Environment(
-    loader=FileSystemLoader(Path(__file__).parent / "templates"),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
-_TEMPLATES.filters["printable"] = printable
 
 
 @dataclass(frozen=True)
@@ -73,7 +63,7 @@ def write_page(
     Raises:
         StorageError: the folder cannot be written to or the disk is full.
     """
-    text = _TEMPLATES.get_template("validation.html.j2").render(
+    text = TEMPLATES.get_template("validation.html.j2").render(
         report=report,
         sections=sections(report, thumbnails, at_most=MOST_ON_THE_PAGE),
         counts=counts(report),

@@ -1,6 +1,7 @@
 import subprocess
 import sys
 from dataclasses import dataclass, replace
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -71,6 +72,28 @@ def test_overlay_leaves_quiet_surface_alone_and_heats_the_rest():
     red, green, blue = seen[0, 50].astype(int)
     assert min(red, green) > blue + 50
     assert np.all(pixels == 100)
+
+
+def test_the_tiles_of_an_image_are_of_one_size_and_show_truth_only_where_there_is_some():
+    anomaly = pictures.draw_tiles(make_item("hole", 2.0, "reject"), (0.0, 2.0))
+    normal = pictures.draw_tiles(make_item("good", 0.2, "pass"), (0.0, 2.0))
+
+    assert normal.truth is None
+    assert anomaly.truth is not None
+    for tile in (anomaly.image, anomaly.truth, anomaly.heat, anomaly.overlay):
+        assert tile.shape == (180, 240, 3)
+        assert tile.dtype == np.uint8
+    assert np.all(anomaly.image == 90)
+    assert np.any(anomaly.truth != 90)
+    assert np.any(anomaly.overlay != 90)
+
+
+def test_a_figure_as_svg_is_one_drawing_that_needs_no_font():
+    curve = pictures.roc_curve([0, 1], [0, 1], 0.5, title="a")
+    drawn = ElementTree.fromstring(pictures.svg(curve))  # noqa: S314 -- our own
+
+    assert drawn.tag.endswith("svg")
+    assert not [one for one in drawn.iter() if one.tag.endswith("}text")]
 
 
 def test_overlay_takes_a_map_and_mask_of_another_size():

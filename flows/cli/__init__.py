@@ -14,6 +14,7 @@ from flows.cli import (
     inspect,
     models,
     promotion,
+    report,
     retrain,
     services,
     validate,
@@ -35,7 +36,10 @@ app = typer.Typer(
     ),
 )
 app.add_typer(data.app, name="data")
-for module in (demo, retrain, validate, inspect, export, models, promotion, doctor, services):
+for module in (
+    *(demo, retrain, validate, report, inspect, export, models, promotion),
+    *(doctor, services),
+):
     module.add_to(app)
 
 

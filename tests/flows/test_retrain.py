@@ -91,7 +91,8 @@ def test_prefect_keeps_every_run_and_task(plant: Plant, first: dict[str, Any]) -
         assert tasks[f"train bolt/{detector}"] == "Completed"
         assert tasks[f"evaluate bolt/{detector}"] == "Completed"
     assert not any("nut/" in name for name in tasks), "nothing of nut may be trained"
-    assert {"retraining", "validation-bolt", "validation-nut"} <= keys
+    assert tasks["report bolt"] == "Completed"
+    assert {"retraining", "validation-bolt", "validation-nut", "report-bolt"} <= keys
 
 
 def test_the_registry_holds_the_winner_with_its_evidence(
@@ -108,6 +109,19 @@ def test_the_registry_holds_the_winner_with_its_evidence(
     assert {"pictures/gallery.png", "pictures/score_histogram.png"} <= artifacts
     parent = client.get_run(run.data.tags["mlflow.parentRunId"])
     assert parent.info.status == "FINISHED"
+    artifacts = {item.path for item in client.list_artifacts(parent.info.run_id)}
+    assert {"report.html", "validation.json", "settings.json"} <= artifacts
+
+
+def test_a_report_for_people_is_made_anew(plant: Plant, first: dict[str, Any]) -> None:
+    page = plant.folder / "bolt.html"
+    done = plant.run("report", "bolt", "--version", "1", "--out", str(page))
+    assert done.returncode == 0, done.stderr
+    winner = first["categories"]["bolt"]["winner"]
+    assert f"bolt: {winner} registered as version 1" in page.read_text(encoding="utf-8")
+    unknown = plant.run("report", "bold", "--out", str(page))
+    assert unknown.returncode == 1
+    assert "did you mean 'bolt'?" in unknown.stderr
 
 
 def test_a_second_retraining_reuses_everything(plant: Plant, first: dict[str, Any]) -> None:

@@ -1,8 +1,11 @@
 """What is said of a threshold, and when."""
 
+import numpy as np
 from made_results import result
+from scipy.stats import beta
 
-from tasks.evaluation_note import evaluation_note, threshold_sentences
+from stillwatch.calibration import calibrate
+from tasks.evaluation_note import evaluation_note, promises, threshold_sentences
 
 
 def test_a_threshold_states_both_bounds_and_their_condition() -> None:
@@ -14,6 +17,18 @@ def test_a_threshold_states_both_bounds_and_their_condition() -> None:
     assert "19 calibration normals" in promise
     assert "exchangeable" in promise
     assert seen == "Rejected of the normals: 1.0% of train, 12.5% of validation, 10.0% of test."
+
+
+def test_a_promise_in_plain_words_is_what_calibration_guarantees() -> None:
+    calibration = calibrate(np.arange(64), alpha_reject=0.05, alpha_review=0.15)
+    rejected, not_passed, condition = promises(calibration)
+    # With 64 scores the thresholds are the 62nd and the 56th: 3 and 9 of 65 are above.
+    assert "about 4.6 will be rejected" in rejected
+    assert "these 64 calibration images" in rejected
+    assert f"with 95 % confidence, at most {100 * beta.ppf(0.95, 3, 62):.1f}" in rejected
+    assert "About 13.8 of 100 will not pass" in not_passed
+    assert f"at most {100 * beta.ppf(0.95, 9, 56):.1f}" in not_passed
+    assert "like the calibration images" in condition
 
 
 def test_groups_are_counted_and_their_false_alarms_named() -> None:

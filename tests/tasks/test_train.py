@@ -9,6 +9,7 @@ from typing import Any
 import psutil
 import pytest
 from made_detectors import DIR_HASH, examined, make_images, small
+from made_retrainings import SOUND
 from made_stores import new_store
 
 from stillwatch.bundle import read_bundle
@@ -61,7 +62,7 @@ def test_what_is_trained_is_kept_with_its_whole_origin_and_never_trained_again(
     train: Train,
 ) -> None:
     category, data = plate
-    parent = start_retraining_run(category.version, data, here)
+    parent = start_retraining_run(category.version, data, SOUND, here)
     with ThreadPoolExecutor(2) as pool:
         together = list(pool.map(lambda _: train(parent_run=parent), range(2)))
     assert sorted(one.reused for one in together) == [False, True]

@@ -11,14 +11,23 @@ from stillwatch.pictures.charts import (
     roc_curve,
     score_histogram,
 )
-from stillwatch.pictures.gallery import GalleryItem, choose_items, gallery, map_limits
+from stillwatch.pictures.gallery import (
+    GalleryItem,
+    Tiles,
+    choose_items,
+    draw_tiles,
+    gallery,
+    map_limits,
+)
 from stillwatch.pictures.overlays import overlay
-from stillwatch.pictures.style import save_figure
+from stillwatch.pictures.style import save_figure, svg
 
 __all__ = [
     "EpochLosses",
     "GalleryItem",
+    "Tiles",
     "choose_items",
+    "draw_tiles",
     "gallery",
     "loss_curve",
     "map_limits",
@@ -27,4 +36,5 @@ __all__ = [
     "roc_curve",
     "save_figure",
     "score_histogram",
+    "svg",
 ]

@@ -32,6 +32,18 @@ _COLUMNS = ("image", "ground truth", "anomaly map", "overlay and mask")
 
 
 @dataclass(frozen=True)
+class Tiles:
+    """One inspected image as small pictures, uint8 (h, w, 3), all of the same size."""
+
+    image: NDArray[np.uint8]
+    truth: NDArray[np.uint8] | None
+    """The image with the outline of its ground truth; None where there is none."""
+    heat: NDArray[np.uint8]
+    overlay: NDArray[np.uint8]
+    """The image with the map laid over it and the outline of the mask."""
+
+
+@dataclass(frozen=True)
 class GalleryItem:
     """One inspected test image."""
 
@@ -127,6 +139,26 @@ def choose_items(items: Sequence[GalleryItem], limit: int, reject: float) -> lis
     return chosen + [item for _, _, item in turns[: limit - len(chosen)]]
 
 
+def draw_tiles(item: GalleryItem, limits: tuple[float, float]) -> Tiles:
+    """Draw the pictures of one image, at most 240 pixels a side.
+
+    Args:
+        item: the image.
+        limits: raw values of the darkest and brightest colour, from :func:`map_limits`.
+    """
+    small = _thumbnail(item.pixels)
+    height, width = small.shape[:2]
+    low, high = limits
+    heat = heat_share(resize_map(item.anomaly_map, height, width), low, high)
+    truth = item.truth if item.truth is not None and item.truth.any() else None
+    return Tiles(
+        image=small,
+        truth=None if truth is None else draw_contour(small, truth, TRUTH_COLOUR),
+        heat=heat_colours(heat),
+        overlay=overlay(small, item.anomaly_map, item.mask, vmin=low, vmax=high),
+    )
+
+
 def map_limits(maps: Sequence[NDArray[np.float32]], reject: float) -> tuple[float, float]:
     """Return the raw values of the darkest and brightest colour.
 
@@ -141,19 +173,13 @@ def _draw_item(
     axes: Axes, item: GalleryItem, limits: tuple[float, float], reject: Threshold
 ) -> None:
     """Draw one row in units of tiles: four pictures, then words."""
-    small = _thumbnail(item.pixels)
-    height, width = small.shape[:2]
-    low, high = limits
-    heat = heat_share(resize_map(item.anomaly_map, height, width), low, high)
-    truth = item.truth if item.truth is not None and item.truth.any() else None
-    tiles = (
-        small,
-        np.full_like(small, 245) if truth is None else draw_contour(small, truth, TRUTH_COLOUR),
-        heat_colours(heat),
-        overlay(small, item.anomaly_map, item.mask, vmin=low, vmax=high),
-    )
-    across, up = 0.96 * width / max(small.shape), 0.96 * height / max(small.shape)
-    for column, tile in enumerate(tiles):
+    tiles = draw_tiles(item, limits)
+    height, width = tiles.image.shape[:2]
+    across, up = 0.96 * width / max(height, width), 0.96 * height / max(height, width)
+    blank = np.full_like(tiles.image, 245)
+    truth = tiles.truth
+    row = (tiles.image, blank if truth is None else truth, tiles.heat, tiles.overlay)
+    for column, tile in enumerate(row):
         axes.imshow(tile, extent=(column, column + across, 0.96 - up, 0.96), aspect="auto")
     axes.set(xlim=(0, 5.6), ylim=(0, 1))
     if truth is None:

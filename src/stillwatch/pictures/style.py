@@ -3,6 +3,7 @@
 Colours are those of Okabe and Ito, which people with any kind of colour vision can tell apart.
 """
 
+from io import BytesIO
 from pathlib import Path
 from textwrap import wrap
 
@@ -26,6 +27,13 @@ def save_figure(figure: Figure, path: Path) -> None:
     """
     with atomic_file(path) as temporary:
         figure.savefig(temporary, format="png", metadata={"Software": None})
+
+
+def svg(figure: Figure) -> bytes:
+    """A figure as an SVG file, its text as outlines: it needs no font where it is looked at."""
+    file = BytesIO()
+    figure.savefig(file, format="svg", metadata={"Date": None})
+    return file.getvalue()
 
 
 def new_figure(width: float, height: float) -> Figure:

@@ -1,0 +1,246 @@
+"""A retraining of one category as MLflow and its registry hold it: all that the report says."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from mlflow.entities import Run
+
+from stillwatch.bundle import INFO_FILE, BundleInfo, read_info
+from stillwatch.errors import TrackingError
+from stillwatch.evaluation import ImageRow
+from stillwatch.settings import unknown_name
+from tasks.approval import is_pending, is_refused
+from tasks.compare import COMPARISON_FILE
+from tasks.detector_result import DetectorResult
+from tasks.evaluate import read_result, read_scores
+from tasks.registry import (
+    CHALLENGER,
+    CHAMPION,
+    PREVIOUS,
+    model_name,
+    registered_version,
+    version_with_alias,
+    versions_of,
+)
+from tasks.retraining_evidence import read_changed_settings, read_validation
+from tasks.retraining_run import DETECTORS, MODEL_VERSION, REGISTERED, RETRAINING, REUSED, WINNER
+from tasks.shown_images import ShownImage, read_shown_images
+from tasks.tracking import BUNDLE, EVALUATED, KIND, REASON, STAGE, TRAINED, Tracking
+from tasks.validation_report import ValidationReport
+
+
+@dataclass(frozen=True)
+class DetectorRecord:
+    """One detector that competed."""
+
+    name: str
+    run_id: str | None
+    """None: its training did not begin."""
+    reused: bool
+    """Trained by an earlier retraining."""
+    reason: str
+    """Why its run failed; empty where it did not."""
+    peak_memory_megabytes: float | None
+    bundle: BundleInfo | None
+    """None: it was not trained."""
+    result: DetectorResult | None
+    """None: it was not evaluated."""
+
+
+@dataclass(frozen=True)
+class VersionRecord:
+    """The registered version that the retraining ended with, as the registry now has it."""
+
+    number: int
+    aliases: tuple[str, ...]
+    created: bool
+    """Registered by this retraining, not by an earlier one."""
+    approval: Literal["pending", "refused"] | None
+    """Whether a person can still make it champion; None also for what is or was champion."""
+    tags: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class WinnerRecord:
+    """The detector that won."""
+
+    detector: str
+    result: DetectorResult
+    bundle: BundleInfo
+    rows: list[ImageRow]
+    images: tuple[ShownImage, ...]
+    version: VersionRecord | None
+    """None: it is no longer in the registry."""
+    comparison: Mapping[str, Any] | None
+    """``comparison.json``, if this version was compared with a champion."""
+
+
+@dataclass(frozen=True)
+class RetrainingRecord:
+    """One retraining of one category."""
+
+    category: str
+    run_id: str
+    started: int
+    """Milliseconds since 1970."""
+    status: str
+    """MLflow's: FINISHED, FAILED, KILLED or RUNNING."""
+    reason: str
+    """Why it failed; empty where it did not."""
+    tags: Mapping[str, str]
+    validation: ValidationReport
+    changed_settings: Mapping[str, object]
+    """Those that differ from the defaults."""
+    detectors: tuple[DetectorRecord, ...]
+    winner: WinnerRecord | None
+
+
+def find_retraining(tracking: Tracking, category: str, version: int | None = None) -> str:
+    """The run of a category's newest retraining, or of the newest that ended with a version.
+
+    Raises:
+        TrackingError: there is no such category, version or retraining, or no answer.
+    """
+    known = tracking.categories()
+    if category not in known:
+        hint = f"{unknown_name('category', category, known)}." if known else "Nothing is there yet."
+        raise TrackingError(f"{category} was never retrained: {hint}")
+    tags = {KIND: RETRAINING}
+    if version is not None:
+        registered_version(tracking, category, version)
+        tags[MODEL_VERSION] = str(version)
+    runs = tracking.find_runs(category, tags)
+    if not runs:
+        which = "" if version is None else f" that ended with version {version}"
+        raise TrackingError(
+            f"no retraining of {category}{which} has what a report needs. Retrain: what is trained "
+            "already is not trained again."
+        )
+    return str(runs[0].info.run_id)
+
+
+def read_retraining(tracking: Tracking, run_id: str) -> RetrainingRecord:
+    """Everything about one retraining; no image of the image set is read.
+
+    Args:
+        tracking: the store and registry.
+        run_id: of the retraining.
+
+    Raises:
+        TrackingError: the store does not answer, or something in it is damaged.
+        BundleError: a detector's ``bundle.json`` is damaged.
+    """
+    run = _run(tracking, run_id)
+    tags = run.data.tags
+    category = tags["stillwatch.category"]
+    detectors = _detectors(tracking, category, run)
+    return RetrainingRecord(
+        category=category,
+        run_id=run_id,
+        started=run.info.start_time,
+        status=run.info.status,
+        reason=tags.get(REASON, ""),
+        tags=tags,
+        validation=read_validation(tracking, run_id),
+        changed_settings=read_changed_settings(tracking, run_id),
+        detectors=detectors,
+        winner=_winner(tracking, run, detectors),
+    )
+
+
+def _run(tracking: Tracking, run_id: str) -> Run:
+    with tracking.errors(f"read run {run_id}"):
+        return tracking.client.get_run(run_id)
+
+
+def _detectors(tracking: Tracking, category: str, parent: Run) -> tuple[DetectorRecord, ...]:
+    tags, own = parent.data.tags, {"mlflow.parentRunId": parent.info.run_id}
+    runs = {run.data.tags["stillwatch.method"]: run for run in tracking.find_runs(category, own)}
+    names = tags[DETECTORS].split(", ")
+    for name in names:
+        if REUSED + name in tags:
+            runs[name] = _run(tracking, tags[REUSED + name])
+    return tuple(
+        _detector(tracking, name, runs.get(name), reused=REUSED + name in tags) for name in names
+    )
+
+
+def _detector(tracking: Tracking, name: str, run: Run | None, *, reused: bool) -> DetectorRecord:
+    if run is None:
+        return DetectorRecord(name, None, reused, "", None, None, None)
+    run_id, tags = str(run.info.run_id), run.data.tags
+    stage = tags.get(STAGE)
+    return DetectorRecord(
+        name=name,
+        run_id=run_id,
+        reused=reused or "stillwatch.recalibrated_from" in tags,
+        reason=tags.get(REASON, ""),
+        peak_memory_megabytes=run.data.metrics.get("peak_memory_megabytes"),
+        bundle=_bundle_info(tracking, run_id) if stage in (TRAINED, EVALUATED) else None,
+        result=read_result(tracking, run_id) if stage == EVALUATED else None,
+    )
+
+
+def _bundle_info(tracking: Tracking, run_id: str) -> BundleInfo:
+    with tracking.artifact(run_id, f"{BUNDLE}/{INFO_FILE}") as path:
+        return read_info(path)
+
+
+def _winner(
+    tracking: Tracking, parent: Run, detectors: tuple[DetectorRecord, ...]
+) -> WinnerRecord | None:
+    name = parent.data.tags.get(WINNER)
+    for detector in detectors:
+        if detector.name == name and detector.result is not None and detector.bundle is not None:
+            number = int(parent.data.tags[MODEL_VERSION])
+            run_id = detector.result.run_id
+            return WinnerRecord(
+                detector=name,
+                result=detector.result,
+                bundle=detector.bundle,
+                rows=read_scores(tracking, run_id),
+                images=read_shown_images(tracking, run_id),
+                version=_version(tracking, detector.result.category, number, parent),
+                comparison=_comparison(tracking, run_id, number),
+            )
+    return None
+
+
+def _version(tracking: Tracking, category: str, number: int, parent: Run) -> VersionRecord | None:
+    name = model_name(category)
+    found = {int(one.version): one for one in versions_of(tracking, name)}.get(number)
+    if found is None:
+        return None
+    aliases = (
+        alias
+        for alias in (CHAMPION, CHALLENGER, PREVIOUS)
+        if version_with_alias(tracking, name, alias) == number
+    )
+    approval: Literal["pending", "refused"] | None = None
+    if is_refused(found):
+        approval = "refused"
+    elif is_pending(found, version_with_alias(tracking, name, CHAMPION)):
+        approval = "pending"
+    return VersionRecord(
+        number=number,
+        aliases=tuple(aliases),
+        created=parent.data.tags[REGISTERED] == "true",
+        approval=approval,
+        tags=found.tags,
+    )
+
+
+def _comparison(tracking: Tracking, run_id: str, number: int) -> Mapping[str, Any] | None:
+    if COMPARISON_FILE not in tracking.artifact_names(run_id):
+        return None
+    with tracking.artifact(run_id, COMPARISON_FILE) as path:
+        try:
+            record: dict[str, Any] = json.loads(path.read_bytes())
+        except ValueError as error:
+            raise TrackingError(
+                f"{COMPARISON_FILE} of run {run_id} at {tracking.uri} is damaged ({error}). "
+                "Delete the file in the run's artifacts: the gate's sentence stands in for it."
+            ) from error
+    return record if record.get("challenger") == number else None

@@ -1,0 +1,106 @@
+"""Retrainings in a real store, from detectors that took no training."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from made_detectors import examined, make_images, small, write_untrained_bundle
+from made_registries import NAME
+from made_stores import new_store
+
+from stillwatch.settings import GateSettings, Settings, WorkspaceSettings
+from tasks.detector_result import DetectorResult
+from tasks.evaluate import evaluate_detector
+from tasks.examine import ExaminedCategory
+from tasks.gate import judge
+from tasks.retraining_run import (
+    MODEL_VERSION,
+    REGISTERED,
+    REUSED,
+    WINNER,
+    finish_retraining_run,
+    start_retraining_run,
+)
+from tasks.tracking import BUNDLE, STAGE, TRAINED, Tracking
+from tasks.train import TrainedDetector
+from tasks.validation_report import CheckOutcome, ValidationReport
+from tasks.version import DataVersion
+
+SEES, BLIND = "patchcore", "stfpm"
+"""Methods that do and do not see scratches, both untrained."""
+
+SOUND = ValidationReport(
+    category="plate",
+    failures=(),
+    errored=(),
+    outcomes=(CheckOutcome("blur", "Blurred images", "", "warning", "passed", 0, True),),
+    facts={
+        "split": {"train": 40, "test": 24},
+        "part": {"train": 17, "validation": 4, "calibration": 19, "test": 24},
+        "defect_type": {"good": 12, "scratch": 12},
+        "mask": {"scratch": 12},
+    },
+)
+
+
+@dataclass
+class RetrainedPlate:
+    """The category plate and its store."""
+
+    folder: Path
+    settings: Settings = field(init=False)
+    tracking: Tracking = field(init=False)
+    category: ExaminedCategory = field(init=False)
+    data: DataVersion = field(init=False)
+
+    def __post_init__(self) -> None:
+        settings = small(
+            Settings(
+                state_dir=self.folder / "state",
+                workspace=WorkspaceSettings(path=self.folder / "workspace"),
+                gate=GateSettings(resamples=200),
+            )
+        )
+        self.settings = settings
+        self.tracking = new_store(settings)
+        make_images(self.folder / "plate", anomalies=12, test_normals=12)
+        self.category, self.data = examined(self.folder / "plate", settings)
+
+    def begin(self, *detectors: str, validation: ValidationReport = SOUND) -> str:
+        """The run of a retraining in which these compete."""
+        retrain = self.settings.retrain.model_copy(update={"detectors": detectors})
+        settings = self.settings.model_copy(update={"retrain": retrain})
+        return start_retraining_run(self.category.version, self.data, validation, settings)
+
+    def evaluated(self, parent: str, method: str) -> DetectorResult:
+        """A detector of a retraining."""
+        run_id = self.begun(parent, method)
+        folder = self._package(run_id) / "artifacts" / BUNDLE
+        write_untrained_bundle(folder, self.category, "f", self.settings, method)
+        self.tracking.log_folder(run_id, folder, BUNDLE)
+        self.tracking.log(run_id, tags={STAGE: TRAINED})
+        trained = TrainedDetector("plate", method, "f", run_id, reused=False)
+        return evaluate_detector(trained, self.category, data=self.data, settings=self.settings)
+
+    def begun(self, parent: str, method: str) -> str:
+        """The run of a detector whose training has begun."""
+        return self.tracking.start_run("plate", method, {"stillwatch.method": method}, parent)
+
+    def reused(self, parent: str, result: DetectorResult) -> None:
+        """Let a detector of an earlier retraining compete."""
+        self.tracking.log(parent, tags={REUSED + result.detector: result.run_id})
+
+    def ended(self, parent: str, winner: DetectorResult) -> int:
+        """The version of the winner, after the gate."""
+        client = self.tracking.client
+        if not client.search_registered_models():
+            client.create_registered_model(NAME)
+        source = str(self._package(winner.run_id))
+        version = int(client.create_model_version(NAME, source, winner.run_id).version)
+        judge(self.tracking, version, winner, [winner], self.category, self.settings)
+        tags = {WINNER: winner.detector, MODEL_VERSION: version, REGISTERED: "true"}
+        self.tracking.log(parent, tags=tags)
+        finish_retraining_run(self.settings, parent)
+        return version
+
+    def _package(self, run_id: str) -> Path:
+        return self.folder / "packages" / run_id
