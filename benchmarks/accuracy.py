@@ -51,7 +51,7 @@ def main() -> None:
     given = parser.parse_args()
     params = _own_params(given.params, given.out)
     settings = load_settings(params)
-    with prefect_api(settings.state_dir):
+    with prefect_api(settings):
         for category, detector, seed in product(given.categories, given.detectors, given.seeds):
             file = given.out / cell_name(settings, category, detector, seed)
             wanted = relevant_settings(settings, detector)

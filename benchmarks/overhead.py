@@ -69,7 +69,7 @@ def _measure(folder: Path, runs: int) -> list[dict[str, float]]:
     params.write_text(yaml.safe_dump({"detectors": QUICK}), encoding="utf-8")
     settings = load_settings(params)
     imports = sum(_seconds_of(process) for process in PROCESSES)
-    with prefect_api(settings.state_dir):
+    with prefect_api(settings):
         return [
             _run(settings, params, images, seed=seed, detector=detector, imports=imports)
             for seed in range(runs)

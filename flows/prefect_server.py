@@ -11,11 +11,13 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
 
 from filelock import FileLock
 from pydantic import BaseModel, ValidationError
 
+from flows.exposure import ensure_protected, is_loopback
 from flows.processes import (
     ProcessIdentity,
     answers,
@@ -24,19 +26,24 @@ from flows.processes import (
 )
 from stillwatch.errors import ServerError
 from stillwatch.files import storage_errors, write_json
+from stillwatch.settings import ServicesSettings, Settings
 
 PREFERRED_PORT = 4200
+PASSWORDS = ("PREFECT_SERVER_API_AUTH_STRING",)
+"""Environment variables without which it listens on loopback only."""
 
 
 @contextmanager
-def prefect_api(state_dir: Path) -> Iterator[str]:
+def prefect_api(settings: Settings) -> Iterator[str]:
     """Yield the URL of a Prefect API that answers, and make this process use it.
 
     Args:
-        state_dir: holds the local server's database, log and register under ``prefect/``.
+        settings: the local server keeps its files under ``prefect/`` of their state folder.
 
     Raises:
-        ServerError: the configured server does not answer, or a local one cannot be started.
+        SettingsError: a local server would be reachable without a password.
+        ServerError: the configured server does not answer, a local one cannot be started, or
+            either asks for another password than the environment has.
     """
     from prefect.logging.handlers import APILogHandler
     from prefect.settings import PREFECT_API_URL
@@ -48,17 +55,41 @@ def prefect_api(state_dir: Path) -> Iterator[str]:
                 f"PREFECT_API_URL={configured}: no Prefect server answers there. Start it, or "
                 "unset PREFECT_API_URL to let stillwatch run a local one."
             )
+        _ensure_admitted(configured)
         yield configured
         return
     with (
-        LocalPrefectServer(state_dir / "prefect").joined() as url,
-        _prefect_environment(PREFECT_API_URL=url),
+        LocalPrefectServer(settings.state_dir / "prefect", settings.services).joined() as url,
+        _prefect_environment(PREFECT_API_URL=url, **_password()),
     ):
+        _ensure_admitted(url)
         try:
             yield url
         finally:
             # Prefect sends logs from a thread of its own; the server may stop right after this.
             APILogHandler().flush()
+
+
+def _password() -> dict[str, str]:
+    """The local server's password, for its clients, unless they have been told one."""
+    server, client = "PREFECT_SERVER_API_AUTH_STRING", "PREFECT_API_AUTH_STRING"
+    return {client: os.environ[server]} if server in os.environ and client not in os.environ else {}
+
+
+def _ensure_admitted(api_url: str) -> None:
+    from prefect import get_client
+    from prefect.exceptions import PrefectHTTPStatusError
+
+    try:
+        with get_client(sync_client=True) as client:
+            client.api_version()
+    except PrefectHTTPStatusError as error:
+        if error.response.status_code != HTTPStatus.UNAUTHORIZED:
+            raise
+        raise ServerError(
+            f"the Prefect server at {api_url} asks for a password. Set PREFECT_API_AUTH_STRING to "
+            "the PREFECT_SERVER_API_AUTH_STRING that it was started with."
+        ) from error
 
 
 @contextmanager
@@ -99,14 +130,16 @@ class _Register(BaseModel):
 
 
 class LocalPrefectServer:
-    """A Prefect server on loopback that several processes share.
+    """A Prefect server of this machine that several processes share.
 
     Args:
-        folder: its database, log, lock and register.
+        folder: its log, lock and register, and its database unless the settings name one.
+        settings: where it listens, and its database.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, settings: ServicesSettings) -> None:
         self._folder = folder
+        self._settings = settings
         self._register_file = folder / "server.json"
         self.log = folder / "server.log"
 
@@ -134,6 +167,7 @@ class LocalPrefectServer:
         """Yield the API's URL while this process is registered; the last one out stops it.
 
         Raises:
+            SettingsError: it would be reachable without a password.
             ServerError: the server did not start; the message names its log.
             StorageError: the folder cannot be written to.
         """
@@ -178,17 +212,24 @@ class LocalPrefectServer:
         )
 
     def _start(self) -> _Register:
+        host = self._settings.host
+        ensure_protected(host, PASSWORDS)
         server = start_server(
             lambda port: [
                 *(sys.executable, "-m", "prefect", "server", "start"),
-                *("--host", "127.0.0.1", "--port", str(port)),
+                *("--host", host, "--port", str(port)),
             ],
+            host=host,
             preferred_port=PREFERRED_PORT,
             health_path="/api/health",
             environment=lambda port: {
                 "PREFECT_HOME": str(self._folder),
-                # Else the pages show what the server at the usual port has, whosever it is.
-                "PREFECT_SERVER_UI_API_URL": f"http://127.0.0.1:{port}/api",
+                **self._database(),
+                # Else the pages show what the server at the usual port has, whosever it is; beyond
+                # loopback they are asked for under whatever name the machine has elsewhere.
+                "PREFECT_SERVER_UI_API_URL": (
+                    f"http://127.0.0.1:{port}/api" if is_loopback(host) else "/api"
+                ),
                 # In-memory leases would leak a concurrency slot for good at a server restart.
                 "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": (
                     "prefect.server.concurrency.lease_storage.filesystem"
@@ -197,6 +238,16 @@ class LocalPrefectServer:
             log=self.log,
         )
         return _Register(url=f"{server.url}/api", server=server.process, registrants=[])
+
+    def _database(self) -> dict[str, str]:
+        url = self._settings.prefect_database
+        if url is None:
+            return {}
+        return {
+            "PREFECT_SERVER_DATABASE_CONNECTION_URL": url.replace(
+                "postgresql://", "postgresql+asyncpg://", 1
+            )
+        }
 
     def _read(self) -> _Register | None:
         try:

@@ -1,4 +1,4 @@
-"""Server processes on loopback: starting, recognising again, waiting for, stopping."""
+"""Server processes: starting, recognising again, waiting for, stopping."""
 
 import os
 import socket
@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import psutil
 
+from flows.exposure import reachable_host
 from stillwatch.errors import ServerError
 
 START_SECONDS = 120.0
@@ -69,12 +70,13 @@ class StartedServer(NamedTuple):
 
     process: ProcessIdentity
     url: str
-    """``http://127.0.0.1:PORT``."""
+    """``http://HOST:PORT``, as this machine reaches it."""
 
 
 def start_server(
     command: Callable[[int], list[str]],
     *,
+    host: str = "127.0.0.1",
     preferred_port: int,
     health_path: str,
     environment: Callable[[int], Mapping[str, str]],
@@ -86,6 +88,7 @@ def start_server(
 
     Args:
         command: the program's path and its arguments, for a port.
+        host: where it listens.
         preferred_port: taken if it is free, so that a bookmark keeps working.
         health_path: path that answers with status 200 when the server is ready.
         environment: what is added to this process's environment, for a port.
@@ -96,14 +99,14 @@ def start_server(
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     while True:
-        port = _free_port(preferred_port)
-        url = f"http://127.0.0.1:{port}"
+        port = _free_port(host, preferred_port)
+        url = f"http://{reachable_host(host)}:{port}"
         process = _spawn(command(port), environment(port), log)
         try:
             wait_until_it_answers(process, f"{url}{health_path}", log)
         except BaseException as error:
             process.stop()
-            if isinstance(error, ServerError) and not _is_free(port):
+            if isinstance(error, ServerError) and not _is_free(host, port):
                 continue
             raise
         return StartedServer(process, url)
@@ -152,19 +155,19 @@ def answers(health_url: str) -> bool:
         return False
 
 
-def _free_port(preferred: int) -> int:
-    if _is_free(preferred):
+def _free_port(host: str, preferred: int) -> int:
+    if _is_free(host, preferred):
         return preferred
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((host, 0))
         return int(probe.getsockname()[1])
 
 
-def _is_free(port: int) -> bool:
+def _is_free(host: str, port: int) -> bool:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", port))
+            probe.bind((host, port))
         except OSError:
             return False
     return True

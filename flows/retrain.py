@@ -58,7 +58,7 @@ def run_retraining(
     Raises:
         StillwatchError: what stopped the whole retraining, before any category.
     """
-    with prefect_api(settings.state_dir):
+    with prefect_api(settings):
         state = retrain(
             params=params.resolve(),
             root=None if root is None else root.resolve(),

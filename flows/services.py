@@ -1,5 +1,8 @@
 """The services of an installation on one machine, both servers and a worker: up, seen, down."""
 
+import signal
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,16 +13,22 @@ from prefect.settings import PREFECT_API_URL
 
 from flows.crash_recovery import ensure_automations
 from flows.deployments import deploy, ensure_work_pool
+from flows.exposure import ensure_protected
 from flows.mlflow_server import LOG_FILE as MLFLOW_LOG
+from flows.mlflow_server import PASSWORDS as MLFLOW_PASSWORDS
 from flows.mlflow_server import start_mlflow_server
+from flows.prefect_server import PASSWORDS as PREFECT_PASSWORDS
 from flows.prefect_server import LocalPrefectServer, prefect_api
 from flows.processes import StartedServer, answers
 from flows.service_register import StartedServices, read_services, write_services
 from flows.worker import LOG_FILE as WORKER_LOG
 from flows.worker import start_worker
+from stillwatch.errors import ServerError
 from stillwatch.files import storage_errors
 from stillwatch.settings import Settings
 from tasks.tracking import open_tracking
+
+_LOOK_SECONDS = 2.0
 
 State = Literal["running", "not running", "not answering"]
 
@@ -51,27 +60,54 @@ class Services:
         self._settings = settings
         self._params = params
         self._folder = settings.state_dir
-        self._prefect = LocalPrefectServer(self._folder / "prefect")
+        self._prefect = LocalPrefectServer(self._folder / "prefect", settings.services)
 
     def up(self) -> None:
         """Start what does not run yet, deploy ``prefect.yaml``, and return once all answer.
 
         Raises:
+            SettingsError: one would be reachable without passwords.
             ServerError: one did not start, or a server that runs elsewhere does not answer.
             StorageError: the state folder cannot be written to.
             TrackingError: the MLflow store cannot be opened.
         """
+        ensure_protected(self._settings.services.host, self._passwords())
         with storage_errors(self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
         with self._locked(), ThreadPoolExecutor() as threads:
             mlflow = threads.submit(self._up_mlflow)
-            with prefect_api(self._folder) as api_url:
+            with prefect_api(self._settings) as api_url:
                 self._prefect.keep()
                 mlflow.result()
                 ensure_work_pool()
                 ensure_automations()
                 self._up_worker(api_url)
                 deploy(api_url, self._params)
+
+    def run(self, when_up: Callable[[], object]) -> None:
+        """Be up until a signal comes, or the worker or the MLflow server ends; then be down.
+
+        Args:
+            when_up: called once all answer.
+
+        Raises:
+            ServerError: as ``up``, or a service ended by itself.
+            SettingsError, StorageError, TrackingError: as ``up``.
+        """
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            self.up()
+            when_up()
+            started = read_services(self._folder)
+            while all(_lives(one) for one in (started.worker, started.mlflow) if one is not None):
+                time.sleep(_LOOK_SECONDS)
+        except KeyboardInterrupt:
+            return
+        finally:
+            self.down()
+        raise ServerError(
+            f"a service ended by itself, so all were stopped. The logs in {self._folder} say why."
+        )
 
     def down(self) -> None:
         """Stop what ``up`` started, the worker first, so that no run begins meanwhile.
@@ -94,7 +130,7 @@ class Services:
     def status(self) -> list[ServiceStatus]:
         """How each service is; nothing is changed."""
         started = read_services(self._folder)
-        mlflow = self._settings.tracking.uri or (started.mlflow and started.mlflow.url)
+        mlflow = self._settings.tracking.server or (started.mlflow and started.mlflow.url)
         prefect = PREFECT_API_URL.value() or self._prefect.running()
         worker = started.worker and started.worker.url
         return [
@@ -110,11 +146,23 @@ class Services:
             ),
         ]
 
+    def _passwords(self) -> list[str]:
+        """What must be in the environment before the servers may be reached from elsewhere."""
+        return [
+            *(() if PREFECT_API_URL.value() else PREFECT_PASSWORDS),
+            *(() if self._settings.tracking.server else MLFLOW_PASSWORDS),
+        ]
+
     def _up_mlflow(self) -> None:
         tracking = open_tracking(self._settings)
         started = read_services(self._folder)
         if tracking.artifacts is not None and not _lives(started.mlflow):
-            server = start_mlflow_server(tracking.uri, tracking.artifacts, self._folder)
+            server = start_mlflow_server(
+                tracking.uri,
+                tracking.artifacts,
+                self._folder,
+                host=self._settings.services.host,
+            )
             write_services(self._folder, started.model_copy(update={"mlflow": server}))
 
     def _up_worker(self, api_url: str) -> None:

@@ -175,7 +175,7 @@ def version_file(tracking: Tracking, name: str, version: int, path: str) -> Path
     with tracking.errors(f"hand out models:/{name}/{version}"):
         location = tracking.client.get_model_version_download_uri(name, str(version))
         folder = None
-        if tracking.artifacts is None:
+        if not tracking.local_files:
             folder = tempfile.mkdtemp(prefix="stillwatch-")
             atexit.register(shutil.rmtree, folder, ignore_errors=True)
         found = mlflow.artifacts.download_artifacts(

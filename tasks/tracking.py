@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlparse
 
 import psutil
 from filelock import FileLock
@@ -30,6 +29,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from stillwatch.errors import TrackingError
 from stillwatch.files import storage_errors
 from stillwatch.settings import Settings
+from tasks.run_owner import HOST, PROCESS, is_alive, owner_tags
+from tasks.s3_errors import s3_errors
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
@@ -45,7 +46,6 @@ REASON = "stillwatch.reason"
 TRAINED, EVALUATED = "trained", "evaluated"
 BUNDLE = "bundle"
 """Where a run keeps its bundle among its artifacts."""
-_HOST, _PROCESS = "stillwatch.host", "stillwatch.process"
 
 _MOST_METRICS, _MOST_PARAMS, _MOST_TAGS = 1000, 100, 100
 _LONGEST_VALUE = 5000
@@ -76,12 +76,12 @@ class DataSource:
 class Tracking:
     """One MLflow store."""
 
-    def __init__(self, uri: str, artifacts: Path | None) -> None:
+    def __init__(self, uri: str, artifacts: str | None) -> None:
         """Name a store; nothing is contacted yet.
 
         Args:
             uri: the tracking address.
-            artifacts: where new experiments keep their files; None: the server decides.
+            artifacts: URI under which new experiments keep their files; None: the server decides.
         """
         self.uri = uri
         self.artifacts = artifacts
@@ -90,6 +90,11 @@ class Tracking:
     def client(self) -> MlflowClient:
         """MLflow's client for this store; call it inside ``errors``."""
         return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+
+    @property
+    def local_files(self) -> bool:
+        """Whether new experiments keep their files in a folder, which needs no copy to be read."""
+        return self.artifacts is not None and self.artifacts.startswith("file:")
 
     @contextmanager
     def errors(self, doing: str) -> Iterator[None]:
@@ -100,10 +105,17 @@ class Tracking:
         """
         try:
             yield
-        except (MlflowException, SQLAlchemyError, OSError) as error:
+        except ModuleNotFoundError as error:
+            raise TrackingError(
+                f"MLflow at {self.uri} could not {doing} ({error}). The extra postgres is for "
+                "PostgreSQL, the extra s3 for an S3 store: pip install 'stillwatch[postgres,s3]'."
+            ) from error
+        except (MlflowException, SQLAlchemyError, OSError, *s3_errors()) as error:
             reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else repr(error)
             remedy = (
-                "Check that the server is up and that tracking.uri in params.yaml names it"
+                "Check that the server is up and that tracking.uri in params.yaml names it, and, "
+                "where it asks for a password, that MLFLOW_TRACKING_USERNAME and "
+                "MLFLOW_TRACKING_PASSWORD are set"
                 if self.artifacts is None
                 else "Check that it can be reached and written to and that its disk is not full"
             )
@@ -152,8 +164,7 @@ class Tracking:
         all_tags = {
             "mlflow.user": psutil.Process().username(),
             "mlflow.source.name": "stillwatch",
-            _HOST: socket.gethostname(),
-            _PROCESS: _process_tag(),
+            **owner_tags(),
             **({"mlflow.parentRunId": parent} if parent else {}),
             **tags,
         }
@@ -296,10 +307,10 @@ class Tracking:
             TrackingError: the store does not answer.
         """
         experiment = self.experiment(category)
-        here = f"attributes.status = 'RUNNING' and tags.`{_HOST}` = '{socket.gethostname()}'"
+        here = f"attributes.status = 'RUNNING' and tags.`{HOST}` = '{socket.gethostname()}'"
         with self.errors("search its runs"):
             running = self.client.search_runs([experiment], here)
-            dead = [run for run in running if not _is_alive(run.data.tags.get(_PROCESS, ""))]
+            dead = [run for run in running if not is_alive(run.data.tags.get(PROCESS, ""))]
             for run in dead:
                 self.client.set_terminated(run.info.run_id, "KILLED")
         return len(dead)
@@ -307,7 +318,7 @@ class Tracking:
     def _create_experiment(self, name: str) -> str:
         location = None
         if self.artifacts is not None:
-            location = (self.artifacts / name).resolve().as_uri()
+            location = f"{self.artifacts}/{name}"
         try:
             return str(
                 self.client.create_experiment(
@@ -332,8 +343,11 @@ def open_tracking(settings: Settings) -> Tracking:
         TrackingError: the store does not answer.
         StorageError: the state folder cannot be written to.
     """
-    tracking = Tracking(tracking_uri(settings), artifact_folder(settings))
-    if settings.tracking.uri is not None:
+    tracking = Tracking(tracking_uri(settings), artifact_uri(settings))
+    if settings.tracking.s3_endpoint is not None:
+        # MLflow has no other way to be told, nor have the processes that this one starts.
+        os.environ["MLFLOW_S3_ENDPOINT_URL"] = settings.tracking.s3_endpoint
+    if settings.tracking.server is not None:
         tracking.check()
         return tracking
     folder = mlflow_folder(settings)
@@ -355,11 +369,13 @@ def mlflow_folder(settings: Settings) -> Path:
     return settings.state_dir.resolve() / "mlflow"
 
 
-def artifact_folder(settings: Settings) -> Path | None:
+def artifact_uri(settings: Settings) -> str | None:
     """Where new experiments keep their files; None when a tracking server decides that itself."""
-    if urlparse(tracking_uri(settings)).scheme in ("http", "https"):
+    if settings.tracking.server is not None:
         return None
-    return mlflow_folder(settings) / "artifacts"
+    if settings.tracking.artifacts is not None:
+        return settings.tracking.artifacts.rstrip("/")
+    return (mlflow_folder(settings) / "artifacts").as_uri()
 
 
 def experiment_name(category: str) -> str:
@@ -414,19 +430,3 @@ def flattened(values: Mapping[str, object], prefix: str) -> dict[str, object]:
 
 def _shortened(value: object) -> str:
     return str(value)[:_LONGEST_VALUE]
-
-
-def _process_tag() -> str:
-    return f"{os.getpid()} since {psutil.Process().create_time():.0f}"
-
-
-def _is_alive(tag: str) -> bool:
-    pid, _, started = tag.partition(" since ")
-    if not (pid.isdigit() and started.isdigit()):
-        return True
-    try:
-        return abs(psutil.Process(int(pid)).create_time() - int(started)) < 5
-    except psutil.NoSuchProcess:
-        return False
-    except psutil.AccessDenied:
-        return True

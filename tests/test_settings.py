@@ -18,7 +18,7 @@ def test_params_yaml_holds_every_knob_with_its_default() -> None:
     anchored = {"state_dir", "workspace", "inbox", "teacher"}
     shipped = load_settings(ROOT / "params.yaml")
     assert shipped.model_dump(exclude=anchored) == Settings().model_dump(exclude=anchored)
-    for section in (shipped.workspace, shipped.inbox):
+    for section in (shipped.workspace, shipped.inbox, shipped.tracking, shipped.services):
         assert section.model_fields_set == set(type(section).model_fields)
     assert shipped.model_fields_set == set(Settings.model_fields)
 
@@ -43,6 +43,16 @@ def test_an_empty_file_means_the_defaults(tmp_path: Path) -> None:
         ("calibration: {alpha_reject: 0.3}", "must be at least alpha_reject"),
         ("training: {device: tpu}", "training.device"),
         ("gate: {automatic: [worse]}", "gate.automatic.0: Input should be 'better' or 'not_worse'"),
+        ("tracking: {uri: 'postgresql://a:hush@db/mlflow'}", "tracking.uri: has a password in it"),
+        ("services: {prefect_database: 'postgresql://a:hush@db/p'}", "comes from PGPASSWORD"),
+        ("tracking: {uri: 'postgresql://db/m?user=a&password=hush'}", "has a password in it"),
+        ("services: {prefect_database: 'mysql://db/p'}", "services.prefect_database"),
+        ("services: {host: 'a b'}", "services.host"),
+        ("tracking: {artifacts: /srv/files}", "tracking.artifacts"),
+        (
+            "tracking: {uri: 'http://mlflow:5000', artifacts: 's3://parts'}",
+            "The server http://mlflow:5000 decides itself",
+        ),
         ("images: [", "cannot be read as YAML"),
         ("- 1", "valid dictionary"),
     ],
@@ -53,6 +63,7 @@ def test_a_wrong_setting_is_named(tmp_path: Path, text: str, sentence: str) -> N
         load_settings(path)
     assert sentence in str(caught.value)
     assert str(path) in str(caught.value)
+    assert "hush" not in str(caught.value)
 
 
 def test_a_missing_file_says_where_to_run(tmp_path: Path) -> None:

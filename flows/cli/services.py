@@ -2,7 +2,7 @@
 
 import time
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -23,15 +23,26 @@ def add_to(app: typer.Typer) -> None:
     app.command(epilog="Example: `stillwatch down`")(down)
 
 
-def up(context: typer.Context, as_json: AsJson = False) -> None:
+def up(
+    context: typer.Context,
+    foreground: Annotated[
+        bool,
+        typer.Option("--foreground", help="Stay until stopped or one of them ends."),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Start what is not running yet, MLflow, Prefect and a worker, and deploy `prefect.yaml`.
 
-    All of it is on loopback and goes on after this command, until `stillwatch down`.
+    All of it is on loopback, unless `services.host` says otherwise, and goes on after this command,
+    until `stillwatch down`.
     """
     from flows.services import Services
 
     given: CommandContext = context.obj
     services = Services(given.settings, given.params)
+    if foreground:
+        services.run(lambda: _show(services, as_json=as_json))
+        return
     began = time.monotonic()
     services.up()
     _show(services, as_json=as_json)

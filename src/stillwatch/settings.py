@@ -3,13 +3,34 @@
 import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import parse_qs, urlsplit
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    model_validator,
+)
 from pydantic import ValidationError as PydanticError
 
 from stillwatch.errors import SettingsError
 
+
+def _without_password(address: str) -> str:
+    parts = urlsplit(address)
+    if parts.password is not None or "password" in parse_qs(parts.query):
+        raise ValueError(
+            "has a password in it. Leave it out: a database's comes from PGPASSWORD or ~/.pgpass, "
+            "an MLflow server's from MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+        )
+    return address
+
+
+Address = Annotated[str, AfterValidator(_without_password)]
+"""A URL; it is logged and recorded, so it must not hold a password."""
 Share = Annotated[float, Field(gt=0.0, lt=1.0)]
 Margin = Annotated[float, Field(ge=0.0, lt=1.0)]
 Profile = Literal["paper", "laptop"]
@@ -212,7 +233,51 @@ class RuntimeSettings(Section):
 class TrackingSettings(Section):
     """MLflow."""
 
-    uri: str | None = Field(None, description="tracking server; null: SQLite in the state folder")
+    uri: Address | None = Field(
+        None,
+        description="server, or a database (postgresql://user@host/name) that is opened directly; "
+        "null: SQLite in the state folder",
+    )
+    artifacts: Address | None = Field(
+        None,
+        pattern="^s3://[^/]+",
+        description="where new experiments keep their files, s3://bucket/folder; null: the state "
+        "folder; a server decides itself",
+    )
+    s3_endpoint: Address | None = Field(
+        None, pattern="^https?://", description="address of the S3 store; null: Amazon's"
+    )
+
+    @property
+    def server(self) -> str | None:
+        """Address of a tracking server that runs elsewhere; None if the store is opened here."""
+        served = self.uri is not None and urlsplit(self.uri).scheme in {"http", "https"}
+        return self.uri if served else None
+
+    @model_validator(mode="after")
+    def _server_decides(self) -> "TrackingSettings":
+        if self.server is not None and self.artifacts is not None:
+            raise ValueError(
+                f"artifacts ({self.artifacts}) is for a store that is opened directly. The server "
+                f"{self.server} decides itself: set its MLFLOW_ARTIFACTS_DESTINATION"
+            )
+        return self
+
+
+class ServicesSettings(Section):
+    """The servers that stillwatch starts on this machine."""
+
+    host: str = Field(
+        "127.0.0.1",
+        pattern=r"^[A-Za-z0-9.-]+$",
+        description="IPv4 address or name at which they listen; others than this machine can reach "
+        "it unless it is loopback, so it needs passwords in the environment then",
+    )
+    prefect_database: Address | None = Field(
+        None,
+        pattern="^postgresql://",
+        description="postgresql://user@host/name; null: SQLite in the state folder",
+    )
 
 
 class Settings(Section):
@@ -235,6 +300,7 @@ class Settings(Section):
     gate: GateSettings = GateSettings()
     runtime: RuntimeSettings = RuntimeSettings()
     tracking: TrackingSettings = TrackingSettings()
+    services: ServicesSettings = ServicesSettings()
 
 
 def load_settings(path: Path) -> Settings:

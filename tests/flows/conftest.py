@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,8 @@ class Plant:
     """A folder with settings, an image set and everything that stillwatch keeps."""
 
     folder: Path
+    variables: dict[str, str] = field(default_factory=dict)
+    """What its engineer has in the environment, for example passwords."""
 
     @property
     def images(self) -> Path:
@@ -56,6 +58,7 @@ class Plant:
             "HOME": str(home),
             "GIT_CONFIG_NOSYSTEM": "1",
             "DVC_SITE_CACHE_DIR": str(home / "dvc-site"),
+            **self.variables,
         }
 
     def run(self, *arguments: str) -> "subprocess.CompletedProcess[str]":

@@ -13,6 +13,7 @@ import pytest
 from flows.prefect_server import PREFERRED_PORT, LocalPrefectServer, prefect_api
 from flows.processes import ProcessIdentity, answers
 from stillwatch.errors import ServerError
+from stillwatch.settings import ServicesSettings, Settings
 
 pytestmark = [pytest.mark.servers, pytest.mark.xdist_group("prefect_server")]
 
@@ -29,7 +30,8 @@ def test_several_processes_share_one_server_and_the_last_one_stops_it(tmp_path: 
         import sys
         from pathlib import Path
         from flows.prefect_server import LocalPrefectServer
-        with LocalPrefectServer(Path(sys.argv[1])).joined() as url:
+        from stillwatch.settings import ServicesSettings
+        with LocalPrefectServer(Path(sys.argv[1]), ServicesSettings()).joined() as url:
             print(url, flush=True)
             sys.stdin.readline()
         """
@@ -43,7 +45,7 @@ def test_several_processes_share_one_server_and_the_last_one_stops_it(tmp_path: 
             text=True,
         )
 
-    with LocalPrefectServer(folder).joined() as url:
+    with LocalPrefectServer(folder, ServicesSettings()).joined() as url:
         server = server_of(folder)
         other, killed = join(), join()
         assert other.stdout is not None
@@ -58,7 +60,7 @@ def test_several_processes_share_one_server_and_the_last_one_stops_it(tmp_path: 
 
 
 def test_a_dead_server_is_replaced(tmp_path: Path) -> None:
-    local = LocalPrefectServer(tmp_path)
+    local = LocalPrefectServer(tmp_path, ServicesSettings())
     with local.joined():
         server_of(tmp_path).stop()
         with local.joined() as url:
@@ -71,7 +73,7 @@ def test_the_pages_show_their_own_server_also_on_another_port(tmp_path: Path) ->
         with contextlib.suppress(OSError):  # somebody else has it: just as well
             taken.bind(("127.0.0.1", PREFERRED_PORT))
             taken.listen()
-        with LocalPrefectServer(tmp_path).joined() as url:
+        with LocalPrefectServer(tmp_path, ServicesSettings()).joined() as url:
             assert url != f"http://127.0.0.1:{PREFERRED_PORT}/api"
             pages = url.removesuffix("/api")
             with urllib.request.urlopen(f"{pages}/ui-settings", timeout=60) as reply:  # noqa: S310
@@ -84,7 +86,7 @@ def test_a_configured_server_that_does_not_answer_is_refused(tmp_path: Path) -> 
     with (
         temporary_settings({PREFECT_API_URL: "http://127.0.0.1:1/api"}),
         pytest.raises(ServerError, match="no Prefect server answers there"),
-        prefect_api(tmp_path),
+        prefect_api(Settings(state_dir=tmp_path)),
     ):
         pass
     assert list(tmp_path.iterdir()) == []
@@ -98,7 +100,7 @@ def test_the_pinned_versions_run_a_flow_and_schedule_a_cron_deployment(tmp_path:
     def nightly() -> int:
         return 7
 
-    with prefect_api(tmp_path):
+    with prefect_api(Settings(state_dir=tmp_path)):
         assert nightly() == 7
         deployment = nightly.to_deployment("nightly", cron="* * * * *")
         deployment_id = deployment.apply()

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from absent_packages import without
 from made_stores import new_store
 from mlflow.entities import Metric
 
@@ -149,7 +150,7 @@ def test_a_store_that_goes_away_does_not_end_a_training(
 ) -> None:
     tracking = new_store(settings)
     run_id = tracking.start_run("plate", "stfpm", {})
-    gone = Tracking(f"sqlite:///{tmp_path / 'nowhere' / 'mlflow.db'}", tmp_path)
+    gone = Tracking(f"sqlite:///{tmp_path / 'nowhere' / 'mlflow.db'}", tmp_path.as_uri())
     (tmp_path / "nowhere").write_text("a file where a folder should be", encoding="utf-8")
     losses = EpochLog(gone, run_id, every_seconds=0)
     losses.add("student", 0, 1.0, 2.0)
@@ -180,6 +181,44 @@ def test_a_store_of_an_unknown_kind_is_refused(settings: Settings) -> None:
     wrong = settings.model_copy(update={"tracking": TrackingSettings(uri="carrier-pigeon://roof")})
     with pytest.raises(TrackingError, match="carrier-pigeon"):
         open_tracking(wrong)
+
+
+def test_a_database_whose_driver_is_missing_names_the_extra() -> None:
+    code = """
+from stillwatch.settings import Settings, TrackingSettings
+from tasks.tracking import open_tracking
+open_tracking(Settings(tracking=TrackingSettings(uri="postgresql://nobody@127.0.0.1/none")))
+"""
+    failed = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", without({"psycopg2"}, code)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    sentence = failed.stderr.strip().splitlines()[-1]
+    assert sentence.startswith("stillwatch.errors.TrackingError")
+    assert "psycopg2" in sentence
+    assert "stillwatch[postgres,s3]" in sentence
+
+
+def test_a_bucket_that_cannot_be_reached_is_one_sentence(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new_store(settings)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        endpoint = f"http://127.0.0.1:{free.getsockname()[1]}"
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "MLFLOW_S3_ENDPOINT_URL"):
+        monkeypatch.setenv(name, "set back afterwards")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    bucket = TrackingSettings(artifacts="s3://parts/mlflow", s3_endpoint=endpoint)
+    tracking = open_tracking(settings.model_copy(update={"tracking": bucket}))
+    run_id = tracking.start_run("plate", "stfpm", {})
+    (tmp_path / "evidence").mkdir()
+    (tmp_path / "evidence" / "a.txt").write_text("a", encoding="utf-8")
+    with pytest.raises(TrackingError, match="could not store notes") as caught:
+        tracking.log_folder(run_id, tmp_path / "evidence", "notes")
+    assert endpoint in str(caught.value)
 
 
 def test_a_state_folder_that_cannot_be_made_is_a_storage_error(

@@ -13,7 +13,7 @@ from prefect.artifacts import Artifact
 from flows.prefect_server import prefect_api
 from stillwatch.errors import ValidationError
 from stillwatch.images.manifest import Manifest
-from stillwatch.settings import CalibrationSettings
+from stillwatch.settings import CalibrationSettings, Settings
 from tasks.manifest_frame import manifest_frame
 from tasks.manifest_statistics import category_statistics
 from tasks.validate import artifact_key, table_rows, validate, validate_manifest
@@ -312,7 +312,7 @@ def test_in_a_flow_it_leaves_a_table_and_a_page(tmp_path: Path) -> None:
             data_version="0123.dir",
         )
 
-    with prefect_api(tmp_path / "state"):
+    with prefect_api(Settings(state_dir=tmp_path / "state")):
         report = one_category()
         table = Artifact.get("validation-metal-nut")
         summary = Artifact.get("validation-metal-nut-page")
