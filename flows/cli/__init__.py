@@ -15,6 +15,7 @@ from flows.cli import (
     models,
     promotion,
     retrain,
+    serve,
     services,
     validate,
 )
@@ -35,7 +36,18 @@ app = typer.Typer(
     ),
 )
 app.add_typer(data.app, name="data")
-for module in (demo, retrain, validate, inspect, export, models, promotion, doctor, services):
+for module in (
+    demo,
+    retrain,
+    validate,
+    inspect,
+    serve,
+    export,
+    models,
+    promotion,
+    doctor,
+    services,
+):
     module.add_to(app)
 
 
