@@ -13,6 +13,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -308,13 +309,18 @@ def test_mlflow_serves_the_registered_model_with_the_same_verdicts(
     model = "models:/stillwatch-plate/2"
     port = any_port()
     log = line.plant.folder / "mlflow.log"
+    programs = Path(sys.executable).parent  # MLflow starts uvicorn by its name
+    environment = line.plant.environment() | {
+        "MLFLOW_TRACKING_URI": line.category.tracking.uri,
+        "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
+    }
     with log.open("w") as output:
         process = subprocess.Popen(
             [
                 *(sys.executable, "-W", "ignore", "-m", "mlflow", "models", "serve", "-m", model),
                 *("--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)),
             ],
-            env=line.plant.environment() | {"MLFLOW_TRACKING_URI": line.category.tracking.uri},
+            env=environment,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -329,7 +335,8 @@ def test_mlflow_serves_the_registered_model_with_the_same_verdicts(
         text = json.dumps({"dataframe_records": [{"image": images[0][:40]}]}).encode()
         assert ask(url, "/invocations", text, "application/json").status == 400
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     answers = [service.inspect(file) for file in line.files]
     assert [row["verdict"] for row in rows] == [answer["verdict"] for answer in answers]
