@@ -134,8 +134,9 @@ def _lock(key: str | None) -> Callable[..., Awaitable[None]]:
             HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))
         ],
     ) -> None:
-        sent = "" if given is None else given.credentials
-        if key is not None and not hmac.compare_digest(sent.encode(), key.encode()):
+        # Starlette reads the bytes of headers as Latin-1.
+        sent = b"" if given is None else given.credentials.encode("latin-1")
+        if key is not None and not hmac.compare_digest(sent, key.encode()):
             raise HTTPException(
                 HTTPStatus.UNAUTHORIZED,
                 "send the service's key as Authorization: Bearer KEY",

@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,11 +22,12 @@ from urllib.parse import urlsplit
 import pandas as pd
 import pytest
 import yaml
-from made_champions import MadeCategory, made_category
+from made_champions import MadeCategory
 from made_detectors import small
 from made_stores import new_store
 from PIL import Image
 
+from flows.inspection import inspect_files, open_model
 from stillwatch.bundle import WEIGHTS_FILE
 from stillwatch.images.layout import scan_category
 from stillwatch.images.manifest import build_manifest
@@ -98,7 +99,7 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> Line:
     settings = small(Settings(state_dir=plant.state))
     params = {"training": {"device": "cpu"}, "serving": SERVING}
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
-    category = made_category(plant.images / "plate", new_store(settings), settings)
+    category = MadeCategory(plant.images / "plate", new_store(settings), settings)
     assert [category.register(alpha=alpha) for alpha in ALPHAS] == [1, 2, 3]
     category.make_champion(1)
     return Line(plant, category)
@@ -136,11 +137,9 @@ def until(happens: Callable[[], bool]) -> None:
 
 def test_answers_are_those_of_inspect_and_both_are_in_the_log(line: Line, service: Service) -> None:
     answers = [service.inspect(file) for file in line.files]
-    done = line.plant.run(
-        "inspect", "models:/stillwatch-plate@champion", "images/plate/test", "--json"
-    )
-    assert done.returncode == 0, done.stderr
-    rows = json.loads(done.stdout)
+    model = open_model("models:/stillwatch-plate@champion", line.category.settings)
+    found = inspect_files(model, line.files, settings=line.category.settings, out=None)
+    rows = [asdict(row) for row in found]
     assert {row["verdict"] for row in rows} >= {"pass", "reject"}
     for answer, row in zip(answers, rows, strict=True):
         assert (answer["category"], answer["model_version"]) == ("plate", 1)

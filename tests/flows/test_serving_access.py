@@ -42,7 +42,8 @@ def ask(app: FastAPI, method: str, path: str, **headers: str) -> httpx.Response:
     async def request() -> httpx.Response:
         transport = httpx.ASGITransport(app=app)
         async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
-            return await client.request(method, path, headers=headers)
+            sent = {name: value.encode() for name, value in headers.items()}
+            return await client.request(method, path, headers=sent)
 
     return asyncio.run(request())
 
