@@ -26,6 +26,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
+import psutil
 import torch
 import yaml
 
@@ -40,6 +41,16 @@ SWAP_CLIENTS = 4
 SWAP_SECONDS = 20.0
 """Under load on each side of an exchange."""
 POLL_SECONDS = 1.0
+WARM_UP_SECONDS = 3.0
+READY_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class Service:
+    """The service that is measured."""
+
+    url: str
+    process: psutil.Process
 
 
 @dataclass
@@ -50,6 +61,8 @@ class Load:
     failed: int = 0
     versions: set[int] = field(default_factory=set)
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    """Of the service: what else the machine does hardly touches it."""
 
 
 def main() -> None:
@@ -65,32 +78,32 @@ def main() -> None:
     settings = load_settings(given.params)
     tracking = open_tracking(settings)
     images = [file.read_bytes() for file in find_images([given.images])]
-    with served(settings, tracking, given.category) as url:
-        put_under_load(url, given.category, images, clients=1, seconds=3)
-        rows = {
-            f"{clients} clients": put_under_load(
-                url, given.category, images, clients=clients, seconds=given.seconds
-            )
-            for clients in CLIENTS
-        }
+    with served(settings, tracking, given.category) as service:
+        with under_load(service, given.category, images, clients=1):
+            time.sleep(WARM_UP_SECONDS)
+        rows = {}
+        for clients in CLIENTS:
+            with under_load(service, given.category, images, clients=clients) as load:
+                time.sleep(given.seconds)
+            rows[f"{clients} clients"] = load
         if given.other is not None:
-            rows[f"{SWAP_CLIENTS} clients, two exchanges"] = exchange_under_load(
-                url, given.category, images, tracking, given.other
-            )
+            with under_load(service, given.category, images, clients=SWAP_CLIENTS) as load:
+                exchange_twice(tracking, given.category, given.other)
+            rows[f"{SWAP_CLIENTS} clients, two exchanges"] = load
     result = report(tracking, given.category, images, rows)
     given.out.parent.mkdir(parents=True, exist_ok=True)
     given.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print(f"{'':26}{'p50 ms':>8}{'p95 ms':>8}{'images/s':>10}{'requests':>10}{'failed':>8}")
+    heads = ("p50 ms", "p95 ms", "images/s", "CPU ms", "requests", "failed")
+    print(f"{'':26}" + "".join(f"{head:>10}" for head in heads))
     for name, row in result["load"].items():
-        print(
-            f"{name:26}{row['p50_ms']:>8.1f}{row['p95_ms']:>8.1f}{row['images_per_second']:>10.1f}"
-            f"{row['requests']:>10}{row['failed']:>8}"
-        )
+        figures = (row["p50_ms"], row["p95_ms"], row["images_per_second"], row["cpu_ms_per_image"])
+        cells = (*(f"{figure:.1f}" for figure in figures), row["requests"], row["failed"])
+        print(f"{name:26}" + "".join(f"{cell:>10}" for cell in cells))
 
 
 @contextmanager
-def served(settings: Settings, tracking: Tracking, category: str) -> Iterator[str]:
-    """The service's URL, once it is ready; its scores do not go to the log of the real line."""
+def served(settings: Settings, tracking: Tracking, category: str) -> Iterator[Service]:
+    """The service, once it is ready; its scores do not go to the log of the real line."""
     with tempfile.TemporaryDirectory(prefix="stillwatch-serving-") as folder:
         params = Path(folder) / "params.yaml"
         params.write_text(yaml.safe_dump(service_settings(settings, tracking)), encoding="utf-8")
@@ -104,12 +117,20 @@ def served(settings: Settings, tracking: Tracking, category: str) -> Iterator[st
         )
         try:
             url = str(process.stdout and process.stdout.readline()).split()[2].rstrip(",")
-            while ask(url, "GET", "/ready").status != 200:
-                time.sleep(0.2)
-            yield url
+            wait_until_ready(url)
+            yield Service(url, psutil.Process(process.pid))
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait()
+
+
+def wait_until_ready(url: str) -> None:
+    """Wait for the models; the service itself has said what is wrong if they do not come."""
+    deadline = time.monotonic() + READY_SECONDS
+    while ask(url, "GET", "/ready").status != 200:
+        if time.monotonic() > deadline:
+            raise SystemExit(f"{url} was not ready within {READY_SECONDS:.0f} s")
+        time.sleep(0.2)
 
 
 def service_settings(settings: Settings, tracking: Tracking) -> dict:
@@ -123,42 +144,41 @@ def service_settings(settings: Settings, tracking: Tracking) -> dict:
     }
 
 
-def put_under_load(
-    url: str, category: str, images: Sequence[bytes], *, clients: int, seconds: float
-) -> Load:
-    """Let clients send images, each the next one when it has its answer."""
+@contextmanager
+def under_load(
+    service: Service, category: str, images: Sequence[bytes], *, clients: int
+) -> Iterator[Load]:
+    """Let clients send images, each the next one when it has its answer, as long as this lasts."""
     load, stop = Load(), threading.Event()
-    threads = begin(url, category, images, clients, load, stop)
-    began = time.perf_counter()
-    time.sleep(seconds)
-    stop.set()
-    for thread in threads:
-        thread.join()
-    load.seconds = time.perf_counter() - began
-    return load
+    threads = begin(service.url, category, images, clients, load, stop)
+    began, cpu = time.perf_counter(), cpu_seconds(service)
+    try:
+        yield load
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+        load.seconds = time.perf_counter() - began
+        load.cpu_seconds = cpu_seconds(service) - cpu
 
 
-def exchange_under_load(
-    url: str, category: str, images: Sequence[bytes], tracking: Tracking, other: int
-) -> Load:
-    """Move the alias to another version and back, with clients at work all the time."""
+def cpu_seconds(service: Service) -> float:
+    """That the service has computed since its start."""
+    times = service.process.cpu_times()
+    return float(times.user + times.system)
+
+
+def exchange_twice(tracking: Tracking, category: str, other: int) -> None:
+    """Move the alias to another version and back, each time after a while."""
     name = model_name(category)
     first = version_with_alias(tracking, name, CHAMPION)
-    load, stop = Load(), threading.Event()
-    threads = begin(url, category, images, SWAP_CLIENTS, load, stop)
-    began = time.perf_counter()
     try:
-        for version in (other, first):
-            time.sleep(SWAP_SECONDS)
-            tracking.client.set_registered_model_alias(name, CHAMPION, str(version))
+        time.sleep(SWAP_SECONDS)
+        tracking.client.set_registered_model_alias(name, CHAMPION, str(other))
         time.sleep(SWAP_SECONDS)
     finally:
         tracking.client.set_registered_model_alias(name, CHAMPION, str(first))
-        stop.set()
-    for thread in threads:
-        thread.join()
-    load.seconds = time.perf_counter() - began
-    return load
+    time.sleep(SWAP_SECONDS)
 
 
 def begin(
@@ -224,6 +244,7 @@ def report(
                 "p50_ms": float(np.median(load.milliseconds)),
                 "p95_ms": float(np.quantile(load.milliseconds, 0.95)),
                 "images_per_second": len(load.milliseconds) / load.seconds,
+                "cpu_ms_per_image": 1000 * load.cpu_seconds / len(load.milliseconds),
                 "requests": len(load.milliseconds) + load.failed,
                 "failed": load.failed,
                 "model_versions": sorted(load.versions),

@@ -9,6 +9,7 @@ from made_detectors import examined, make_images, write_untrained_bundle
 from mlflow import MlflowClient
 
 from stillwatch.bundle import Bundle, read_bundle, recalibrated
+from stillwatch.evaluation import NORMAL
 from stillwatch.settings import Settings
 from tasks.evaluate import evaluate_detector
 from tasks.examine import ExaminedCategory
@@ -80,5 +81,5 @@ class MadeCategory:
 
     def _example(self) -> list[bytes]:
         test = read_test_set(self.examined[0], self.settings.evaluation)
-        first = {test.defect_types.index(kind) for kind in set(test.defect_types)}
-        return [png(test.images[index]) for index in sorted(first)]
+        normal = [kind == NORMAL for kind in test.defect_types]
+        return [png(test.images[i]) for i in sorted((normal.index(True), normal.index(False)))]

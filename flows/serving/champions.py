@@ -86,7 +86,7 @@ class Champions:
 
     def expects(self, category: str) -> bool:
         """Whether a category is to be served, even if its model is not loaded."""
-        return category in self.states()
+        return category in self._wanted or category in (self._categories or ())
 
     @property
     def ready(self) -> bool:

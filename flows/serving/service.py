@@ -14,7 +14,7 @@ from flows.serving.answers import Answer, answer
 from flows.serving.champions import Champions
 from flows.serving.metrics import Metrics
 from flows.serving.served_model import ServedModel
-from flows.serving.uploads import discard_body, read_image_file
+from flows.serving.uploads import read_image_file
 from stillwatch.settings import ServingSettings, unknown_name
 
 Result = TypeVar("Result")
@@ -56,7 +56,6 @@ class InspectionService:
         """
         self._model(category)
         if self._in_work >= self._settings.max_requests:
-            await discard_body(request, self._most_bytes)
             raise HTTPException(
                 HTTPStatus.SERVICE_UNAVAILABLE,
                 f"{self._settings.max_requests} requests are in work: try again in a second",
