@@ -108,7 +108,8 @@ def logged(
     """The row of an image."""
     return LoggedImage(
         model_version=model_version,
-        file=file,
+        # A name of a file system need not be text that a database takes.
+        file=None if file is None else file.encode(errors="replace").decode(),
         score=image.score,
         p_value=image.p_value,
         verdict=image.verdict,

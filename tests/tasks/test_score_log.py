@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from stillwatch.errors import LayoutError, StorageError
+from stillwatch.inspection import InspectedImage
 from stillwatch.settings import InspectionSettings, Settings
-from tasks.score_log import LoggedImage, ScoreLog, appearance, open_score_log
+from tasks.score_log import LoggedImage, ScoreLog, appearance, logged, open_score_log
 
 ROW = LoggedImage(
     model_version=3,
@@ -122,6 +123,13 @@ def test_a_transaction_that_fails_leaves_nothing(log: ScoreLog) -> None:
     with pytest.raises(StorageError, match="score log"):
         log.append("plate", [*rows(2.0), replace(ROW, score=float("nan"))])
     assert log.read_scores("plate", 3)["score"].tolist() == [1.0]
+
+
+def test_a_file_name_that_is_not_text_is_kept_as_far_as_it_is(log: ScoreLog) -> None:
+    image = InspectedImage(1.0, 0.5, "pass", np.zeros((2, 2), np.float32), np.zeros((2, 2), bool))
+    looks = appearance("f" * 32, np.zeros((2, 2, 3), np.uint8))
+    log.append("plate", [logged(looks, image, model_version=1, file="part\udcff.png")])
+    assert log.read_scores("plate", 1)["file"].tolist() == ["part?.png"]
 
 
 def test_brightness_and_sharpness_of_plain_images() -> None:
