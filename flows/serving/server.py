@@ -112,9 +112,6 @@ def _url(listener: socket.socket) -> str:
 def _run(app: FastAPI, listener: socket.socket) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("flows.serving").setLevel(logging.INFO)
-    # uvicorn raises what has stopped it once more when all is answered: then it has been heeded.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -123,4 +120,9 @@ def _run(app: FastAPI, listener: socket.socket) -> None:
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=_LAST_REQUESTS_SECONDS,
     )
-    uvicorn.Server(config).run(sockets=[listener])
+    server = uvicorn.Server(config)
+    # uvicorn listens to signals only while it runs, and when all is answered it raises once more
+    # what has stopped it, which would kill the process before its threads have ended.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, server.handle_exit)
+    server.run(sockets=[listener])
