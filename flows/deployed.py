@@ -1,7 +1,7 @@
 """What the deployments of ``prefect.yaml`` run: the forms of the Prefect UI over the jobs.
 
-No form takes a path: the settings file, which the worker's environment names, says where
-everything is.
+No form reaches beyond what the settings file, which the worker's environment names, says: it takes
+no path but that of a folder in ``inspection.path``.
 """
 
 import os
@@ -14,6 +14,7 @@ from prefect.states import Completed
 from pydantic import Field
 
 from flows.crash_recovery import give_up_after_crashes
+from flows.folder_inspection import inspect_folder
 from flows.ingest import ingest_images
 from flows.report import RetrainReport
 from flows.retrain import run_name
@@ -52,6 +53,17 @@ def retrain(
 def ingest() -> State[None]:
     """Take in the images that lie still in the inbox, and announce their categories."""
     return ingest_images(_settings())
+
+
+@flow(name="inspect", flow_run_name="inspect {category}")
+def inspect(category: str, folder: str = "") -> State[None]:
+    """Inspect a folder of images with a category's champion.
+
+    Args:
+        category: The product line.
+        folder: Inside inspection.path of params.yaml; empty for the one named like the category.
+    """
+    return inspect_folder(category, folder, _settings())
 
 
 @flow(name="promote", flow_run_name="promote {category}")

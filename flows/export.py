@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from flows.inspection import open_bundle
+from flows.inspection import open_model
 from stillwatch.bundle import BundleInfo, GraphFormat
 from stillwatch.errors import ExportError
 from stillwatch.images.decode import read_image
@@ -29,11 +29,11 @@ def export_model(
     Raises:
         ExportError: as ``export_bundle``, or there are no images to compare on.
         ImageError: an image cannot be read.
-        StillwatchError: as ``open_bundle``.
+        StillwatchError: as ``open_model``.
     """
     from stillwatch.export import export_bundle
 
-    bundle = open_bundle(source, settings)
+    bundle = open_model(source, settings).bundle
     info = bundle.info
     files = find_images([images or _test_folder(info, settings)])
     pixels = [read_image(x, size=info.image_size, white_level=info.white_level) for x in files]

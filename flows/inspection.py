@@ -3,21 +3,24 @@
 import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from stillwatch.bundle import Bundle, read_bundle
 from stillwatch.errors import StillwatchError
 from stillwatch.files import atomic_file, ensure_writable, write_json
 from stillwatch.inspection import (
-    InspectedFile,
+    InspectedImage,
     Inspector,
     resize_map,
     resize_mask_keeping_rejection,
 )
 from stillwatch.settings import Settings
+from tasks.score_log import appearance, logged, open_score_log
 
 REGISTRY_SCHEME = "models:/"
 
@@ -38,64 +41,96 @@ class InspectionRow:
     """The picture of the map and mask, relative to the output folder."""
 
 
-def open_bundle(source: str, settings: Settings) -> Bundle:
+@dataclass(frozen=True)
+class OpenedModel:
+    """A bundle, and which version of the registry it is."""
+
+    bundle: Bundle
+    version: int | None
+    """None for a bundle folder."""
+
+
+def open_model(source: str, settings: Settings) -> OpenedModel:
     """Open a bundle folder, or fetch the bundle of a registered model.
 
     Args:
         source: a folder, or ``models:/NAME/VERSION`` or ``models:/NAME@ALIAS``.
+        settings: name the registry.
 
     Raises:
         BundleError: the folder is not a sound bundle.
         TrackingError: the registry does not answer or holds no such model.
     """
     if not source.startswith(REGISTRY_SCHEME):
-        return read_bundle(Path(source))
-    from tasks.registry import fetch_bundle
+        return OpenedModel(read_bundle(Path(source)), None)
+    from tasks.registry import fetch_bundle, resolve_version
     from tasks.tracking import open_tracking
 
-    return fetch_bundle(open_tracking(settings), source)
+    tracking = open_tracking(settings)
+    name, version = resolve_version(tracking, source)
+    return OpenedModel(fetch_bundle(tracking, f"{REGISTRY_SCHEME}{name}/{version}"), version)
 
 
 def inspect_files(
-    bundle: Bundle, paths: Sequence[Path], *, device: str, out: Path | None
+    model: OpenedModel, paths: Sequence[Path], *, settings: Settings, out: Path | None
 ) -> Iterator[InspectionRow]:
-    """Inspect files one by one; a file that cannot be read yields a row that says why.
+    """Inspect files one by one and log their scores.
+
+    A file that cannot be read yields a row that says why.
 
     Args:
+        model: the bundle, and its version for the log.
+        paths: image files.
+        settings: name the device, the largest image and the score log.
         out: folder that overlays are written to, or None for no pictures.
 
     Raises:
-        StorageError: ``out`` cannot be written to.
+        StorageError: ``out`` or the score log cannot be written to.
+        StillwatchError: as ``stillwatch.scorers.open_scorer``.
     """
     from stillwatch.scorers import open_scorer
 
     if out is not None:
         ensure_writable(out)
-    inspector = Inspector(bundle, open_scorer(bundle, device))
+    bundle = model.bundle
+    inspector = Inspector(
+        bundle,
+        open_scorer(bundle, settings.training.device),
+        max_megapixels=settings.images.max_megapixels,
+    )
     reject = bundle.info.calibration.reject
-    for number, path in enumerate(paths):
-        try:
-            inspected = inspector.inspect_file(path)
-        except StillwatchError as error:
-            yield InspectionRow(
-                str(path), None, None, None, reject.value, reject.alpha, str(error), None
+    with open_score_log(settings) as log:
+        for number, path in enumerate(paths):
+            try:
+                file = inspector.inspect_file(path)
+            except StillwatchError as error:
+                yield InspectionRow(
+                    str(path), None, None, None, reject.value, reject.alpha, str(error), None
+                )
+                continue
+            image = file.image
+            row = logged(
+                appearance(file.md5, file.pixels),
+                image,
+                model_version=model.version,
+                file=path.name,
             )
-            continue
-        overlay = None
-        if out is not None:
-            overlay = f"{number:04d}_{path.stem}_{inspected.image.verdict}.png"
-            _write_overlay(inspected, bundle, out / overlay)
-        image = inspected.image
-        yield InspectionRow(
-            str(path),
-            image.verdict,
-            image.score,
-            image.p_value,
-            reject.value,
-            reject.alpha,
-            None,
-            overlay,
-        )
+            log.append(bundle.info.category, [row])
+            overlay = None
+            if out is not None:
+                overlay = f"{number:04d}_{path.stem}_{image.verdict}.png"
+                with atomic_file(out / overlay) as temporary:
+                    temporary.write_bytes(overlay_png(file.pixels, image, bundle))
+            yield InspectionRow(
+                str(path),
+                image.verdict,
+                image.score,
+                image.p_value,
+                reject.value,
+                reject.alpha,
+                None,
+                overlay,
+            )
 
 
 def write_rows(rows: Sequence[InspectionRow], out: Path) -> None:
@@ -115,17 +150,25 @@ def write_rows(rows: Sequence[InspectionRow], out: Path) -> None:
         writer.writerows(records)
 
 
-def _write_overlay(inspected: InspectedFile, bundle: Bundle, path: Path) -> None:
+def overlay_png(pixels: NDArray[np.uint8], image: InspectedImage, bundle: Bundle) -> bytes:
+    """An inspected image with its map and the outline of its mask, as a PNG file.
+
+    Args:
+        pixels: uint8 (H, W, 3), the image at its own size.
+        image: what was found on it.
+        bundle: of the detector, whose calibration scales the colours.
+    """
     from stillwatch.pictures import overlay
 
-    height, width = inspected.height, inspected.width
+    height, width = pixels.shape[:2]
     calibration = bundle.info.calibration
     picture = overlay(
-        inspected.pixels,
-        resize_map(inspected.image.anomaly_map, height, width),
-        resize_mask_keeping_rejection(inspected.image.mask, height, width),
+        pixels,
+        resize_map(image.anomaly_map, height, width),
+        resize_mask_keeping_rejection(image.mask, height, width),
         vmin=float(np.min(calibration.scores)) / 2,
         vmax=2 * calibration.reject.value,
     )
-    with atomic_file(path) as temporary:
-        Image.fromarray(picture).save(temporary, format="PNG")
+    file = BytesIO()
+    Image.fromarray(picture).save(file, format="PNG")
+    return file.getvalue()

@@ -1,13 +1,17 @@
-"""Is a registered version still what was registered? Asked before it becomes champion."""
+"""Is a registered version still what was registered? Asked before it becomes champion or serves."""
 
 import base64
 import json
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from mlflow.entities.model_registry import ModelVersion
 
-from stillwatch.errors import PromotionError, StillwatchError
+from stillwatch.bundle import Bundle
+from stillwatch.errors import PromotionError, StillwatchError, TrackingError
 from stillwatch.parity import Scores, difference, tolerance_of
 from stillwatch.settings import Settings
 from tasks.evaluate import read_scores
@@ -18,11 +22,20 @@ from tasks.tracking import REVIEW_THRESHOLD, THRESHOLD, Tracking
 _EXAMPLE_FILE = "input_example.json"
 
 
+@dataclass(frozen=True)
+class Examples:
+    """The test images that were registered with a version: a normal, and an anomaly if any."""
+
+    images: tuple[bytes, ...]
+    """Image files."""
+    evaluated: Scores
+    """What the version's evaluation said of them."""
+
+
 def check_artefact(tracking: Tracking, version: ModelVersion, settings: Settings) -> None:
     """Check digests and thresholds, reload the version in a fresh process and score its examples.
 
-    The examples are the test images that were registered with it, a normal and an anomaly where
-    there was one; they must get the scores and verdicts of its evaluation. No image set is needed.
+    They must get the scores and verdicts of its evaluation. No image set is needed.
 
     Args:
         tracking: the registry.
@@ -32,56 +45,94 @@ def check_artefact(tracking: Tracking, version: ModelVersion, settings: Settings
     Raises:
         PromotionError: the artefact is not what was registered.
     """
-    model = f"models:/{version.name}/{version.version}"
-    try:
-        with FreshProcess() as fresh:
-            bundle = fetch_bundle(tracking, model)
-            reject, review = bundle.info.calibration.reject, bundle.info.calibration.review
-            thresholds = (reject.value, review.value)
-            recorded = (version.tags.get(THRESHOLD), version.tags.get(REVIEW_THRESHOLD))
-            if tuple(map(repr, thresholds)) != recorded:
-                raise _unfit(version, f"its thresholds are {thresholds} and were {recorded}")
-            with tempfile.TemporaryDirectory(prefix="stillwatch-") as folder:
-                files = _examples(tracking, version, Path(folder))
-                scored = fresh.scores(
-                    tracking.uri,
-                    model,
-                    files,
-                    device=settings.training.device,
-                    timeout_seconds=60 * settings.training.timeout_minutes,
-                )
-        evaluated = _evaluated(tracking, version)
-    except PromotionError:
-        raise
-    except StillwatchError as error:
-        raise _unfit(version, str(error)) from error
-    tolerance = tolerance_of(reject.value, evaluated.scores)
-    problem = difference(evaluated, scored, thresholds, tolerance)
-    if problem is not None:
-        raise _unfit(version, f"reloaded it does not score as it was evaluated: {problem}")
+    with (
+        _unfit_for_champion(version),
+        FreshProcess() as fresh,
+        tempfile.TemporaryDirectory(prefix="stillwatch-") as folder,
+    ):
+        bundle = registered_bundle(tracking, version)
+        examples = read_examples(tracking, version)
+        files = [Path(folder) / f"{number}.png" for number in range(len(examples.images))]
+        for file, image in zip(files, examples.images, strict=True):
+            file.write_bytes(image)
+        scored = fresh.scores(
+            tracking.uri,
+            f"models:/{version.name}/{version.version}",
+            files,
+            device=settings.training.device,
+            timeout_seconds=60 * settings.training.timeout_minutes,
+        )
+        check_examples(bundle, examples, scored)
 
 
-def _examples(tracking: Tracking, version: ModelVersion, folder: Path) -> list[Path]:
-    path = version_file(tracking, version.name, int(version.version), _EXAMPLE_FILE)
-    rows = json.loads(path.read_bytes())["data"]
-    files = []
-    for number, row in enumerate(rows):
-        files.append(folder / f"{number}.png")
-        files[-1].write_bytes(base64.b64decode(row[0]))
-    return files
+def registered_bundle(
+    tracking: Tracking, version: ModelVersion, into: Path | None = None
+) -> Bundle:
+    """The bundle of a version, if its digests and thresholds are those that were registered.
+
+    Args:
+        tracking: the registry.
+        version: of the registry.
+        into: as for ``version_file``.
+
+    Raises:
+        TrackingError: the thresholds are others, or the registry does not answer.
+        BundleError: a file in it is damaged or exchanged.
+    """
+    bundle = fetch_bundle(tracking, f"models:/{version.name}/{version.version}", into)
+    thresholds = _thresholds(bundle)
+    recorded = (version.tags.get(THRESHOLD), version.tags.get(REVIEW_THRESHOLD))
+    if tuple(map(repr, thresholds)) != recorded:
+        raise TrackingError(f"its thresholds are {thresholds} and were {recorded}.")
+    return bundle
 
 
-def _evaluated(tracking: Tracking, version: ModelVersion) -> Scores:
-    """Of the images that ``register`` took as examples: the first normal and the first anomaly."""
+def read_examples(tracking: Tracking, version: ModelVersion, into: Path | None = None) -> Examples:
+    """The images that were registered with a version, and their evaluated scores.
+
+    Args:
+        tracking: the registry.
+        version: of the registry.
+        into: as for ``version_file``.
+
+    Raises:
+        TrackingError: there are none, or the registry does not answer.
+    """
+    path = version_file(tracking, version.name, int(version.version), _EXAMPLE_FILE, into)
+    images = tuple(base64.b64decode(row[0]) for row in json.loads(path.read_bytes())["data"])
+    # As ``register`` chose them: the first normal and the first anomaly.
     rows = read_scores(tracking, str(version.run_id))
     labels = [row["label"] for row in rows]
     chosen = [rows[number] for number in sorted(labels.index(label) for label in set(labels))]
-    return Scores(tuple(r["score"] for r in chosen), tuple(r["verdict"] for r in chosen))
+    scores = Scores(tuple(r["score"] for r in chosen), tuple(r["verdict"] for r in chosen))
+    return Examples(images, scores)
 
 
-def _unfit(version: ModelVersion, reason: str) -> PromotionError:
-    return PromotionError(
-        f"version {version.version} of {version.name} may not become champion, for its artefact is "
-        f"not what was registered: {reason} Choose another version ('stillwatch models'), or "
-        "restore the artefact from a backup."
-    )
+def check_examples(bundle: Bundle, examples: Examples, scored: Scores) -> None:
+    """Refuse a reloaded bundle that does not score its examples as it was evaluated.
+
+    Raises:
+        TrackingError: it does not.
+    """
+    thresholds = _thresholds(bundle)
+    tolerance = tolerance_of(thresholds[0], examples.evaluated.scores)
+    problem = difference(examples.evaluated, scored, thresholds, tolerance)
+    if problem is not None:
+        raise TrackingError(f"reloaded it does not score as it was evaluated: {problem}.")
+
+
+def _thresholds(bundle: Bundle) -> tuple[float, float]:
+    calibration = bundle.info.calibration
+    return calibration.reject.value, calibration.review.value
+
+
+@contextmanager
+def _unfit_for_champion(version: ModelVersion) -> Iterator[None]:
+    try:
+        yield
+    except StillwatchError as error:
+        raise PromotionError(
+            f"version {version.version} of {version.name} may not become champion, for its "
+            f"artefact is not what was registered: {error} Choose another version ('stillwatch "
+            "models'), or restore the artefact from a backup."
+        ) from error

@@ -70,6 +70,19 @@ def registered_categories(tracking: Tracking) -> list[str]:
     return [category_of(model.name) for model in _models(tracking)]
 
 
+def champions(tracking: Tracking) -> dict[str, int]:
+    """The champion's version by category, by one request; categories without one are left out.
+
+    Raises:
+        TrackingError: the registry does not answer.
+    """
+    return {
+        category_of(model.name): int(model.aliases[CHAMPION])
+        for model in _models(tracking)
+        if CHAMPION in model.aliases
+    }
+
+
 def registered_versions(tracking: Tracking) -> list[RegisteredVersion]:
     """Every version of every category, by name, newest first.
 
@@ -151,51 +164,52 @@ def version_with_alias(tracking: Tracking, name: str, alias: str) -> int | None:
             raise
 
 
-def fetch_bundle(tracking: Tracking, source: str) -> Bundle:
-    """The bundle of a registered model; a downloaded one is removed when the process ends.
+def fetch_bundle(tracking: Tracking, source: str, into: Path | None = None) -> Bundle:
+    """The bundle of a registered model.
 
     Args:
         tracking: the registry.
         source: ``models:/NAME/VERSION`` or ``models:/NAME@ALIAS``.
+        into: as for ``version_file``.
 
     Raises:
         TrackingError: there is no such model, version or alias, or the registry does not answer.
         BundleError: the bundle in it is damaged.
     """
-    name, version = _parsed(tracking, source)
-    return read_bundle(version_file(tracking, name, version, f"artifacts/{BUNDLE}"))
+    name, version = resolve_version(tracking, source)
+    return read_bundle(version_file(tracking, name, version, f"artifacts/{BUNDLE}", into))
 
 
-def version_file(tracking: Tracking, name: str, version: int, path: str) -> Path:
-    """A file or folder of a registered model; a downloaded one is removed when the process ends.
+def version_file(
+    tracking: Tracking, name: str, version: int, path: str, into: Path | None = None
+) -> Path:
+    """A file or folder of a registered model.
+
+    Args:
+        tracking: the registry; a local one hands out the original.
+        name: of the model.
+        version: of the model.
+        path: in the model's folder.
+        into: folder for what has to be downloaded; None: one that is removed when the process ends.
 
     Raises:
         TrackingError: there is no such version or file, or the registry does not answer.
     """
     with tracking.errors(f"hand out models:/{name}/{version}"):
         location = tracking.client.get_model_version_download_uri(name, str(version))
-        folder = None
-        if not tracking.local_files:
-            folder = tempfile.mkdtemp(prefix="stillwatch-")
-            atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        folder = None if tracking.local_files else str(into or _folder_of_this_process())
         found = mlflow.artifacts.download_artifacts(
             f"{location}/{path}", dst_path=folder, tracking_uri=tracking.uri
         )
     return Path(found)
 
 
-def _newest_first(versions: Iterable[ModelVersion]) -> list[ModelVersion]:
-    return sorted(versions, key=lambda version: int(version.version), reverse=True)
+def resolve_version(tracking: Tracking, source: str) -> tuple[str, int]:
+    """Name and version that ``models:/NAME/VERSION`` or ``models:/NAME@ALIAS`` stands for.
 
-
-def _models(tracking: Tracking) -> list[RegisteredModel]:
-    with tracking.errors("list the registered models"):
-        found = tracking.client.search_registered_models(max_results=1000)
-    ours = [model for model in found if model.name.startswith(PREFIX)]
-    return sorted(ours, key=lambda model: model.name)
-
-
-def _parsed(tracking: Tracking, source: str) -> tuple[str, int]:
+    Raises:
+        TrackingError: neither form, no such alias, or the registry does not answer.
+    """
     rest = source.removeprefix("models:/")
     name, at, alias = rest.partition("@")
     if at:
@@ -213,6 +227,23 @@ def _parsed(tracking: Tracking, source: str) -> tuple[str, int]:
             f"models:/{PREFIX}plate/1, or models:/NAME@champion."
         )
     return name, int(number)
+
+
+def _folder_of_this_process() -> Path:
+    folder = tempfile.mkdtemp(prefix="stillwatch-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
+
+
+def _newest_first(versions: Iterable[ModelVersion]) -> list[ModelVersion]:
+    return sorted(versions, key=lambda version: int(version.version), reverse=True)
+
+
+def _models(tracking: Tracking) -> list[RegisteredModel]:
+    with tracking.errors("list the registered models"):
+        found = tracking.client.search_registered_models(max_results=1000)
+    ours = [model for model in found if model.name.startswith(PREFIX)]
+    return sorted(ours, key=lambda model: model.name)
 
 
 def _described(version: ModelVersion, aliases: dict[str, str]) -> RegisteredVersion:

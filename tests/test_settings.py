@@ -15,10 +15,11 @@ def write(tmp_path: Path, text: str) -> Path:
 
 
 def test_params_yaml_holds_every_knob_with_its_default() -> None:
-    anchored = {"state_dir", "workspace", "inbox", "teacher"}
+    anchored = {"state_dir", "workspace", "inbox", "inspection", "teacher"}
     shipped = load_settings(ROOT / "params.yaml")
     assert shipped.model_dump(exclude=anchored) == Settings().model_dump(exclude=anchored)
-    for section in (shipped.workspace, shipped.inbox, shipped.tracking, shipped.services):
+    placed = (shipped.workspace, shipped.inbox, shipped.inspection)
+    for section in (*placed, shipped.tracking, shipped.services):
         assert section.model_fields_set == set(type(section).model_fields)
     assert shipped.model_fields_set == set(Settings.model_fields)
 

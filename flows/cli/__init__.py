@@ -16,6 +16,7 @@ from flows.cli import (
     promotion,
     report,
     retrain,
+    serve,
     services,
     validate,
 )
@@ -37,7 +38,7 @@ app = typer.Typer(
 )
 app.add_typer(data.app, name="data")
 for module in (
-    *(demo, retrain, validate, report, inspect, export, models, promotion),
+    *(demo, retrain, validate, report, inspect, serve, export, models, promotion),
     *(doctor, services),
 ):
     module.add_to(app)

@@ -35,19 +35,19 @@ def inspect(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Give each image a verdict, a score and a p-value.
+    """Give each image a verdict, a score and a p-value, and log them.
 
     Exit code 1 when a file could not be inspected; the others still are.
     """
-    from flows.inspection import inspect_files, open_bundle, write_rows
+    from flows.inspection import inspect_files, open_model, write_rows
     from stillwatch.inspection import find_images
 
     given: CommandContext = context.obj
     files = find_images(paths)
-    opened = open_bundle(bundle, given.settings)
+    opened = open_model(bundle, given.settings)
     rows = list(
         track(
-            inspect_files(opened, files, device=given.settings.training.device, out=out),
+            inspect_files(opened, files, settings=given.settings, out=out),
             description="inspecting",
             total=len(files),
             console=console,
@@ -65,7 +65,7 @@ def inspect(
             verdict = f"[{COLOURS[row.verdict]}]{row.verdict or 'error'}[/]"
             table.add_row(verdict, figure(row.score, 4), figure(row.p_value), row.error or row.path)
         console.print(table)
-        reject = opened.info.calibration.reject
+        reject = opened.bundle.info.calibration.reject
         say(
             f"rejected above {reject.value:.4f}: about {reject.alpha:.0%} of good parts at most, "
             f"calibrated on {reject.n} of them"

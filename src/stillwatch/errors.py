@@ -6,6 +6,8 @@
     ├── SettingsError      params.yaml or a command-line value
     ├── LayoutError        the folder tree of an image set
     ├── ImageError         one image file
+    │   ├── UnknownFormatError  because it is no PNG, JPEG, BMP or TIFF
+    │   └── ImageTooLargeError  because it has more pixels than are allowed
     ├── SplitError         the assignment of normals to train, validation, calibration
     ├── TeacherError       pretrained weights: missing, wrong digest, unknown name
     ├── DetectorError      a method, its settings, or inputs that it cannot take
@@ -19,7 +21,7 @@
     ├── ValidationError    an image set that failed a critical check
     ├── TrackingError      MLflow: store, artifacts, registry
     ├── PromotionError     a version that may not become champion, or none to go back to
-    └── ServerError        a Prefect or MLflow server that does not answer
+    └── ServerError        a server that does not start or does not answer
 
 Every message names the file or the setting, says what is wrong and what to do.
 """
@@ -39,6 +41,14 @@ class LayoutError(StillwatchError):
 
 class ImageError(StillwatchError):
     """One image file cannot be used."""
+
+
+class UnknownFormatError(ImageError):
+    """A file is not an image of a format that stillwatch reads."""
+
+
+class ImageTooLargeError(ImageError):
+    """An image has more pixels than are allowed; it was not decoded."""
 
 
 class SplitError(StillwatchError):
@@ -94,4 +104,4 @@ class PromotionError(StillwatchError):
 
 
 class ServerError(StillwatchError):
-    """A server that a flow needs could not be started or does not answer."""
+    """A server could not be started or does not answer."""

@@ -4,6 +4,7 @@ Calibration, evaluation, the command line, the served model and the exported mod
 here. What computes the maps is a ``Scorer``, so that nothing here needs torch.
 """
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from stillwatch.bundle import Bundle
 from stillwatch.calibration import Verdict, p_values, verdict
 from stillwatch.errors import DetectorError, ImageError
-from stillwatch.images.decode import decode_image, read_bytes, read_image, resize_image
+from stillwatch.images.decode import decode_image, read_bytes, resize_image
 from stillwatch.images.layout import IMAGE_SUFFIXES
 
 
@@ -44,10 +45,23 @@ class InspectedImage:
 
 
 @dataclass(frozen=True)
+class DecodedFile:
+    """An image file that has been read for inspection."""
+
+    md5: str
+    """Of the file's bytes, hexadecimal; what the manifest and DVC know the image by."""
+    pixels: NDArray[np.uint8]
+    """(height, width, 3), upright, at the file's own size."""
+    image: NDArray[np.uint8]
+    """(S, S, 3), as the bundle's training images were."""
+
+
+@dataclass(frozen=True)
 class InspectedFile:
     """An inspected image file, with its own pixels to show the result on."""
 
     path: Path
+    md5: str
     pixels: NDArray[np.uint8]
     """(height, width, 3), upright, at the file's own size."""
     image: InspectedImage
@@ -66,10 +80,17 @@ class InspectedFile:
 class Inspector:
     """Judges images by a bundle's thresholds."""
 
-    def __init__(self, bundle: Bundle, scorer: Scorer, batch_size: int = 16) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        scorer: Scorer,
+        batch_size: int = 16,
+        max_megapixels: float = 100.0,
+    ) -> None:
         self.bundle = bundle
         self.scorer = scorer
         self.batch_size = batch_size
+        self.max_megapixels = max_megapixels
 
     def read(self, path: Path) -> NDArray[np.uint8]:
         """Decode and resize an image file as the bundle's training images were: (S, S, 3).
@@ -77,8 +98,27 @@ class Inspector:
         Raises:
             ImageError: the file is not a whole image.
         """
+        return self.decode(read_bytes(path), name=str(path)).image
+
+    def decode(self, data: bytes, *, name: str) -> DecodedFile:
+        """Decode and resize an image file's bytes as the bundle's training images were.
+
+        Args:
+            data: the file's bytes.
+            name: what errors call the file.
+
+        Raises:
+            ImageError: as ``stillwatch.images.decode.decode_image``.
+        """
         info = self.bundle.info
-        return read_image(path, size=info.image_size, white_level=info.white_level)
+        decoded = decode_image(
+            data, name=name, white_level=info.white_level, max_megapixels=self.max_megapixels
+        )
+        return DecodedFile(
+            md5=hashlib.md5(data, usedforsecurity=False).hexdigest(),
+            pixels=decoded.pixels,
+            image=resize_image(decoded.pixels, info.image_size),
+        )
 
     def inspect(self, images: NDArray[np.uint8]) -> Iterator[InspectedImage]:
         """Judge images uint8 (N, S, S, 3), one batch in memory at a time, in their order.
@@ -102,11 +142,9 @@ class Inspector:
             ImageError: the file cannot be read or is not a whole image.
             DetectorError: the maps are unusable.
         """
-        info = self.bundle.info
-        data = read_bytes(path)
-        decoded = decode_image(data, name=str(path), white_level=info.white_level)
-        image = resize_image(decoded.pixels, info.image_size)
-        return InspectedFile(path, decoded.pixels, next(self.inspect(image[None])))
+        file = self.decode(read_bytes(path), name=str(path))
+        inspected = next(self.inspect(file.image[None]))
+        return InspectedFile(path, file.md5, file.pixels, inspected)
 
     def _judge(self, maps: NDArray[np.float32]) -> Iterator[InspectedImage]:
         calibration = self.bundle.info.calibration

@@ -219,6 +219,31 @@ class GateSettings(Section):
     )
 
 
+class InspectionSettings(Section):
+    """What is inspected, and what is kept of it."""
+
+    path: Path = Field(
+        Path("to_inspect"), description="the deployment inspect looks at folders in it, no others"
+    )
+    log_rows: int = Field(
+        1_000_000, ge=1, description="of the score log, per category; the oldest go first"
+    )
+
+
+class ServingSettings(Section):
+    """``stillwatch serve``."""
+
+    poll_seconds: float = Field(
+        5.0, gt=0, description="how often the registry is asked for the champions"
+    )
+    max_image_mb: float = Field(32.0, gt=0, description="larger files are refused")
+    max_requests: int = Field(64, ge=1, description="in work at a time; more are refused")
+    batch_size: int = Field(16, ge=1, description="images that are scored together, at most")
+    batch_wait_ms: float = Field(
+        2.0, ge=0, description="how long the first image of a batch waits for others"
+    )
+
+
 class RuntimeSettings(Section):
     """How the flow runs."""
 
@@ -298,6 +323,8 @@ class Settings(Section):
     evaluation: EvaluationSettings = EvaluationSettings()
     retrain: RetrainSettings = RetrainSettings()
     gate: GateSettings = GateSettings()
+    inspection: InspectionSettings = InspectionSettings()
+    serving: ServingSettings = ServingSettings()
     runtime: RuntimeSettings = RuntimeSettings()
     tracking: TrackingSettings = TrackingSettings()
     services: ServicesSettings = ServicesSettings()
@@ -357,6 +384,9 @@ def _anchor_paths(settings: Settings, base: Path) -> Settings:
                 update={"path": base / settings.workspace.path}
             ),
             "inbox": settings.inbox.model_copy(update={"path": base / settings.inbox.path}),
+            "inspection": settings.inspection.model_copy(
+                update={"path": base / settings.inspection.path}
+            ),
             "teacher": settings.teacher.model_copy(
                 update={"weights_dir": base / settings.teacher.weights_dir}
             ),

@@ -35,6 +35,7 @@ def test_help_names_every_command_with_an_example(line: Plant) -> None:
         "retrain",
         "validate",
         "inspect",
+        "serve",
         "export",
         "models",
         "promote",

@@ -16,7 +16,9 @@ from PIL import Image
 
 from flows.processes import answers
 from flows.service_register import read_services
+from stillwatch.settings import load_settings
 from tasks.progress import running_trainings
+from tasks.score_log import open_score_log
 from tests.flows.conftest import Plant, make_workspace_plant, write_image
 
 pytestmark = [pytest.mark.servers, pytest.mark.xdist_group("services")]
@@ -135,6 +137,22 @@ def test_new_images_become_a_new_version_with_nobody_touching_anything(plant: Pl
     assert retrained["parameters"]["categories"] == ["bolt"]
     assert versions(plant) == [1, 2]
     assert api.run("ingest")["state"]["message"].startswith("nothing new")
+
+
+def test_a_folder_is_inspected_by_a_form_and_none_elsewhere(plant: Plant) -> None:
+    api = Api(plant)
+    for number in range(2):
+        write_image(plant.folder / "to_inspect" / "bolt" / f"{number}.png", 6000 + number)
+    done = api.run("inspect", category="bolt")
+    assert done["state"]["message"].startswith("2 images: "), done["state"]
+    with open_score_log(load_settings(plant.folder / "params.yaml")) as log:
+        assert log.read_scores("bolt", 1)["file"].tolist() == ["0.png", "1.png"]
+    (results,) = (plant.state / "inspections").iterdir()
+    assert len(json.loads((results / "inspection.json").read_text())) == 2
+    assert len(list(results.glob("*.png"))) == 2
+    failed = api.run("inspect", category="bolt", folder="../data/bolt")
+    assert failed["state_type"] == "FAILED"
+    assert "'../data/bolt', which lies outside" in failed["state"]["message"]
 
 
 def test_a_version_is_approved_and_withdrawn_by_forms(plant: Plant) -> None:

@@ -16,7 +16,7 @@ from PIL import BmpImagePlugin, ExifTags, Image, JpegImagePlugin, PngImagePlugin
 from PIL.ImageFile import ImageFile as PillowFile
 from scipy import ndimage
 
-from stillwatch.errors import ImageError
+from stillwatch.errors import ImageError, ImageTooLargeError, UnknownFormatError
 
 Samples = NDArray[np.uint8] | NDArray[np.uint16]
 
@@ -72,7 +72,9 @@ def decode_image(
         max_megapixels: a larger image is refused from its header, without decoding.
 
     Raises:
-        ImageError: empty, no such format, too large, truncated or damaged.
+        UnknownFormatError: not of these formats.
+        ImageTooLargeError: more than ``max_megapixels``.
+        ImageError: empty, truncated or damaged.
     """
     samples, mode = _decode_samples(data, name, max_megapixels)
     peak = int(samples.max())
@@ -207,7 +209,7 @@ def _open(file: BinaryIO, name: str, max_megapixels: float) -> PillowFile:
         raise ImageError(f"{name}: the file is empty; copy it again from its source or remove it.")
     opener = next((opener for magic, opener in _FORMATS if start.startswith(magic)), None)
     if opener is None:
-        raise ImageError(
+        raise UnknownFormatError(
             f"{name}: not a PNG, JPEG, BMP or TIFF image, whatever its name says; convert it to "
             "one of these or remove it."
         )
@@ -219,7 +221,7 @@ def _open(file: BinaryIO, name: str, max_megapixels: float) -> PillowFile:
     if width * height == 0:
         raise ImageError(f"{name}: has no pixels ({width}×{height}); remove the file.")
     if width * height > max_megapixels * 1e6:
-        raise ImageError(
+        raise ImageTooLargeError(
             f"{name}: {width}×{height} pixels are more than the {max_megapixels:g} megapixels "
             "allowed; reduce the image, or raise the setting images.max_megapixels."
         )

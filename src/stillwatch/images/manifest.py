@@ -13,6 +13,7 @@ from PIL import Image
 from scipy.fft import dctn
 
 from stillwatch.errors import ImageError
+from stillwatch.images.appearance import brightness, grey_image, sharpness
 from stillwatch.images.decode import (
     DecodedImage,
     decode_image,
@@ -25,7 +26,6 @@ from stillwatch.images.layout import Category, ImageFile
 from stillwatch.images.split import group_of
 from stillwatch.settings import ImageSettings
 
-_SHARPNESS_SIDE = 512
 _HASH_INPUT_SIDE = 64
 _HASH_SIDE = 16
 
@@ -255,30 +255,17 @@ def _white_level(category: Category, images: ImageSettings, pool: ThreadPoolExec
 
 
 def _appearance(pixels: NDArray[np.uint8]) -> _Appearance:
-    image = Image.fromarray(pixels)
-    grey = image.convert("L")
+    grey = grey_image(pixels)
     counts = np.array(grey.histogram(), np.float64)
-    levels = np.arange(256)
-    mean = float(counts @ levels / counts.sum())
-    samples = np.array(image.histogram(), np.int64).reshape(3, 256)
+    mean = brightness(grey)
+    samples = np.array(Image.fromarray(pixels).histogram(), np.int64).reshape(3, 256)
     return _Appearance(
         mean=mean,
-        std=float(np.sqrt(counts @ (levels - mean) ** 2 / counts.sum())),
+        std=float(np.sqrt(counts @ (np.arange(256) - mean) ** 2 / counts.sum())),
         clipped=float((samples[:, 0] + samples[:, 255]).sum() / samples.sum()),
-        sharpness=_sharpness(grey),
+        sharpness=sharpness(grey),
         hash=perceptual_hash(grey),
     )
-
-
-def _sharpness(grey: Image.Image) -> float:
-    factor = max(grey.size) / _SHARPNESS_SIDE
-    if factor > 1:
-        width, height = (max(1, round(side / factor)) for side in grey.size)
-        grey = grey.resize((width, height), Image.Resampling.BOX)
-    values = np.pad(np.asarray(grey, np.int16), 1, mode="edge")
-    centre = values[1:-1, 1:-1]
-    laplacian = values[:-2, 1:-1] + values[2:, 1:-1] + values[1:-1, :-2] + values[1:-1, 2:]
-    return float(np.var(laplacian - 4 * centre, dtype=np.float64))
 
 
 def _md5(data: bytes) -> str:

@@ -1,0 +1,1 @@
+"""``stillwatch serve``: champions behind HTTP, exchanged while they answer."""

@@ -1,0 +1,168 @@
+"""The routes of the service, and which refusal has which status."""
+
+import hmac
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from typing import Annotated, Any
+
+from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.requests import ClientDisconnect
+
+from flows.serving.answers import Answer
+from flows.serving.champions import Champions
+from flows.serving.metrics import INSPECT_PATH, CountRequests, Metrics
+from flows.serving.service import InspectionService
+from stillwatch import __version__
+from stillwatch.errors import (
+    ImageError,
+    ImageTooLargeError,
+    StillwatchError,
+    UnknownFormatError,
+)
+from stillwatch.settings import ServingSettings
+
+_STATUS: dict[type[StillwatchError], HTTPStatus] = {
+    ImageTooLargeError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    UnknownFormatError: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    ImageError: HTTPStatus.UNPROCESSABLE_ENTITY,
+}
+_CLIENT_HUNG_UP = 499
+"""Nobody reads it; nginx counts such requests by this number."""
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "image/*": {"schema": {"type": "string", "format": "binary"}},
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["image"],
+                    "properties": {"image": {"type": "string", "format": "byte"}},
+                }
+            },
+        },
+    }
+}
+
+_log = logging.getLogger(__name__)
+
+
+def make_app(champions: Champions, settings: ServingSettings, key: str | None) -> FastAPI:
+    """The service as an ASGI application.
+
+    Args:
+        champions: followed from its start to its end.
+        settings: limits.
+        key: what every request but those for health must bring; None: nothing.
+    """
+    metrics = Metrics()
+    service = InspectionService(champions, settings, metrics)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        champions.start()
+        yield
+        champions.stop()
+        service.close()
+
+    app = FastAPI(
+        title="stillwatch",
+        version=__version__,
+        lifespan=lifespan,
+        # The pages would load their scripts from elsewhere; the description itself needs nothing.
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.add_middleware(CountRequests, metrics=metrics, is_known=champions.expects)
+    app.add_exception_handler(StillwatchError, _refused)
+    app.add_exception_handler(RequestValidationError, _wrong_query)
+    app.add_exception_handler(ClientDisconnect, _hung_up)
+    locked = [Depends(_lock(key))]
+
+    @app.post(
+        INSPECT_PATH + "{category}",
+        dependencies=locked,
+        response_model_exclude_none=True,
+        openapi_extra=_BODY,
+    )
+    async def inspect(
+        request: Request,
+        category: str,
+        overlay: Annotated[bool, Query(description="also draw a picture")] = False,
+        mask: Annotated[bool, Query(description="also give the defect's pixels")] = False,
+    ) -> Answer:
+        """Inspect one image."""
+        return await service.inspect(request, category, overlay=overlay, mask=mask)
+
+    @app.get("/health")
+    async def health() -> dict[str, str]:
+        """Whether the process answers."""
+        return {"status": "alive"}
+
+    @app.get("/ready")
+    async def ready(response: Response) -> dict[str, Any]:
+        """Whether every category is served; status 503 if not."""
+        if not champions.ready:
+            response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
+        return {
+            "ready": champions.ready,
+            "registry_answers": champions.registry_answers,
+            "categories": champions.states(),
+        }
+
+    @app.get("/metrics", dependencies=locked)
+    async def metrics_page() -> Response:
+        """Counters for Prometheus."""
+        states = champions.states().items()
+        versions = {name: one.model_version for name, one in states if one.model_version}
+        return Response(metrics.page(versions), media_type=CONTENT_TYPE_LATEST)
+
+    return app
+
+
+def _lock(key: str | None) -> Callable[..., Awaitable[None]]:
+    """Lets requests through that bring the key."""
+
+    async def check(
+        given: Annotated[
+            HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))
+        ],
+    ) -> None:
+        # Starlette reads the bytes of headers as Latin-1.
+        sent = b"" if given is None else given.credentials.encode("latin-1")
+        if key is not None and not hmac.compare_digest(sent, key.encode()):
+            raise HTTPException(
+                HTTPStatus.UNAUTHORIZED,
+                "send the service's key as Authorization: Bearer KEY",
+                {"WWW-Authenticate": "Bearer"},
+            )
+
+    return check
+
+
+async def _refused(_request: Request, error: Exception) -> JSONResponse:
+    for kind, status in _STATUS.items():
+        if isinstance(error, kind):
+            return JSONResponse({"detail": str(error)}, status)
+    # Not the client's doing, and none of its business.
+    _log.error("an image could not be inspected: %s", error)
+    return JSONResponse(
+        {"detail": "the image could not be inspected; the service's log says why"},
+        HTTPStatus.INTERNAL_SERVER_ERROR,
+    )
+
+
+async def _wrong_query(_request: Request, error: Exception) -> JSONResponse:
+    wrong = error.errors() if isinstance(error, RequestValidationError) else ()
+    problems = "; ".join(f"{one['loc'][-1]}: {one['msg']}" for one in wrong)
+    return JSONResponse({"detail": problems}, HTTPStatus.UNPROCESSABLE_ENTITY)
+
+
+async def _hung_up(_request: Request, _error: Exception) -> Response:
+    return Response(status_code=_CLIENT_HUNG_UP)

@@ -1,0 +1,183 @@
+"""Which version serves each category: the champion, also when it changes."""
+
+import logging
+import threading
+import time
+from collections.abc import Collection
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+from flows.serving.served_model import ServedModel, load_model
+from stillwatch.errors import StillwatchError
+from stillwatch.settings import Settings
+from tasks.registry import champions, registered_version
+from tasks.score_log import ScoreLog
+from tasks.tracking import Tracking
+
+_AGAIN_SECONDS = 60.0
+"""Until a version that could not be loaded is tried once more."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class CategoryState:
+    """How a category is served."""
+
+    model_version: int | None
+    """What answers; None: nothing does."""
+    problem: str | None
+    """Why that is not the champion."""
+
+
+@dataclass(frozen=True)
+class _Failure:
+    version: int
+    when: float
+
+
+class Champions:
+    """Looks the champions up in a thread of its own, loads what is new and then exchanges it.
+
+    A request keeps the model that it was given, so none is lost by an exchange. What cannot be
+    loaded leaves the one before in its place.
+
+    Args:
+        tracking: the registry.
+        settings: how often to look, and how to load.
+        categories: which to serve; None: all that have a champion.
+        compute: the one thread that scores images.
+        log: where scores go.
+    """
+
+    def __init__(
+        self,
+        tracking: Tracking,
+        settings: Settings,
+        categories: Collection[str] | None,
+        compute: Executor,
+        log: ScoreLog,
+    ) -> None:
+        self._tracking = tracking
+        self._settings = settings
+        self._categories = categories
+        self._compute = compute
+        self._score_log = log
+        self._models: dict[str, ServedModel] = {}
+        self._wanted: dict[str, int] = {}
+        self._failures: dict[str, _Failure] = {}
+        self._looked = False
+        self._registry_answers = True
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="champions", daemon=True)
+
+    def start(self) -> None:
+        """Begin to follow."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Follow no more; what is being loaded is waited for, but not for long."""
+        self._stopped.set()
+        self._thread.join(timeout=10)
+
+    def model(self, category: str) -> ServedModel | None:
+        """What serves a category now; None: nothing does."""
+        return self._models.get(category)
+
+    def expects(self, category: str) -> bool:
+        """Whether a category is to be served, even if its model is not loaded."""
+        return category in self._wanted or category in (self._categories or ())
+
+    @property
+    def ready(self) -> bool:
+        """Whether every category that is to be served is."""
+        states = self.states()
+        served = all(state.model_version is not None for state in states.values())
+        return self._looked and bool(states) and served
+
+    @property
+    def looked(self) -> bool:
+        """Whether the registry has been asked, and everything tried that it named."""
+        return self._looked
+
+    @property
+    def registry_answers(self) -> bool:
+        """Whether the registry answered when it was last asked."""
+        return self._registry_answers
+
+    def states(self) -> dict[str, CategoryState]:
+        """How each category is served."""
+        wanted, models = self._wanted, self._models
+        names = sorted({*wanted, *(self._categories or ())})
+        return {name: self._state(name, wanted.get(name), models.get(name)) for name in names}
+
+    def _state(self, name: str, wanted: int | None, model: ServedModel | None) -> CategoryState:
+        serves = None if model is None else model.version
+        failure = self._failures.get(name)
+        if wanted is None:
+            return CategoryState(serves, "it has no champion" if self._looked else "not loaded yet")
+        if serves == wanted:
+            return CategoryState(serves, None)
+        if failure is not None and failure.version == wanted:
+            return CategoryState(serves, f"version {wanted} cannot be served; the log says why")
+        return CategoryState(serves, f"version {wanted} is being loaded")
+
+    def _follow(self) -> None:
+        while not self._stopped.is_set():
+            try:
+                self._look()
+            except Exception as error:  # the service goes on with what it has
+                if self._registry_answers:
+                    _log.error("the registry does not say what to serve: %s", error)
+                self._registry_answers = False
+            self._stopped.wait(self._settings.serving.poll_seconds)
+
+    def _look(self) -> None:
+        found = champions(self._tracking)
+        if not self._registry_answers:
+            _log.info("the registry answers again")
+        self._registry_answers = True
+        chosen = self._categories
+        self._wanted = {k: v for k, v in found.items() if chosen is None or k in chosen}
+        for category in set(self._models) - set(self._wanted):
+            del self._models[category]
+            _log.warning("%s: has no champion any more and is no longer served", category)
+        for category, version in self._wanted.items():
+            if self._stopped.is_set():
+                return
+            if self._is_to_be_loaded(category, version):
+                self._exchange(category, version)
+        self._looked = True
+
+    def _is_to_be_loaded(self, category: str, version: int) -> bool:
+        model, failure = self._models.get(category), self._failures.get(category)
+        if model is not None and model.version == version:
+            return False
+        if failure is None or failure.version != version:
+            return True
+        return time.monotonic() - failure.when > _AGAIN_SECONDS
+
+    def _exchange(self, category: str, version: int) -> None:
+        began = time.monotonic()
+        try:
+            registered = registered_version(self._tracking, category, version)
+            model = load_model(
+                self._tracking, registered, self._settings, self._compute, self._score_log
+            )
+        except Exception as error:  # also what a device without memory says
+            self._failed(category, version, error)
+            return
+        self._models[category] = model
+        self._failures.pop(category, None)
+        _log.info("%s: version %d serves after %.1f s", category, version, time.monotonic() - began)
+
+    def _failed(self, category: str, version: int, error: Exception) -> None:
+        before = self._models.get(category)
+        stays = f"version {before.version} goes on" if before else "nothing serves it"
+        trace = None if isinstance(error, StillwatchError) else error
+        _log.error(
+            "%s: version %d is the champion and cannot be served, %s: %s",
+            *(category, version, stays, error),
+            exc_info=trace,
+        )
+        self._failures[category] = _Failure(version, time.monotonic())

@@ -1,0 +1,117 @@
+"""What Prometheus reads at ``/metrics``."""
+
+import time
+from collections.abc import Callable, Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from flows.serving.answers import Answer
+
+INSPECT_PATH = "/inspect/"
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_OF_THRESHOLD = (0.25, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 4.0)
+
+
+class Metrics:
+    """The counters of one service."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self.requests = Counter(
+            "stillwatch_requests",
+            "Requests to inspect an image, by status of the answer.",
+            ["category", "status"],
+            registry=self._registry,
+        )
+        self.seconds = Histogram(
+            "stillwatch_request_seconds",
+            "Time from the request's head to the end of the answer.",
+            ["category"],
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
+        self.in_work = Gauge(
+            "stillwatch_requests_in_work",
+            "Requests to inspect an image that are not answered yet.",
+            registry=self._registry,
+        )
+        self._verdicts = Counter(
+            "stillwatch_verdicts",
+            "Inspected images by verdict.",
+            ["category", "model_version", "verdict"],
+            registry=self._registry,
+        )
+        self._scores = Histogram(
+            "stillwatch_score_of_threshold",
+            "Score divided by the reject threshold: above 1 is rejected.",
+            ["category", "model_version"],
+            buckets=_OF_THRESHOLD,
+            registry=self._registry,
+        )
+        self._versions = Gauge(
+            "stillwatch_model_version",
+            "Version of the registry that answers.",
+            ["category"],
+            registry=self._registry,
+        )
+
+    def count(self, answer: Answer) -> None:
+        """Count a verdict and its score."""
+        version = str(answer.model_version)
+        self._verdicts.labels(answer.category, version, answer.verdict).inc()
+        # A share of a threshold that is not positive would mean nothing.
+        if answer.thresholds.reject > 0:
+            share = answer.score / answer.thresholds.reject
+            self._scores.labels(answer.category, version).observe(share)
+
+    def page(self, versions: Mapping[str, int]) -> bytes:
+        """Everything in Prometheus' text format.
+
+        Args:
+            versions: which answer, by category.
+        """
+        self._versions.clear()
+        for category, version in versions.items():
+            self._versions.labels(category).set(version)
+        return generate_latest(self._registry)
+
+
+class CountRequests:
+    """ASGI middleware that counts and times requests to inspect.
+
+    Args:
+        app: what answers.
+        metrics: where they are counted.
+        is_known: a category that is not known gets no label of its own, or anybody could make any
+            number of them.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, is_known: Callable[[str], bool]) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._is_known = is_known
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on."""
+        if scope["type"] != "http" or not scope["path"].startswith(INSPECT_PATH):
+            await self._app(scope, receive, send)
+            return
+        status = 500
+
+        async def noting(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        asked = scope["path"].removeprefix(INSPECT_PATH)
+        category = asked if self._is_known(asked) else ""
+        began = time.perf_counter()
+        try:
+            with self._metrics.in_work.track_inprogress():
+                await self._app(scope, receive, noting)
+        finally:
+            self._metrics.requests.labels(category, str(status)).inc()
+            self._metrics.seconds.labels(category).observe(time.perf_counter() - began)

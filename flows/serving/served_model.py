@@ -1,0 +1,121 @@
+"""One registered version that answers requests."""
+
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from mlflow.entities.model_registry import ModelVersion
+from numpy.typing import NDArray
+
+from flows.serving.batching import Batcher
+from stillwatch.inspection import InspectedImage, Inspector
+from stillwatch.parity import Scores
+from stillwatch.settings import Settings
+from stillwatch.torch_scorer import load_scorer
+from tasks.artefact_check import Examples, check_examples, read_examples, registered_bundle
+from tasks.registry import category_of
+from tasks.score_log import Appearance, ScoreLog, appearance, logged
+from tasks.tracking import Tracking
+
+
+@dataclass(frozen=True)
+class Upload:
+    """An image that was sent, ready to be scored."""
+
+    image: NDArray[np.uint8]
+    """(S, S, 3)."""
+    looks: Appearance
+    height: int
+    """Of the image that was sent, in pixels."""
+    width: int
+    pixels: NDArray[np.uint8] | None
+    """(height, width, 3), where a picture is to be drawn on it."""
+
+
+class ServedModel:
+    """A version's inspector; every image that it judges is logged before it is answered.
+
+    Args:
+        version: of the registry.
+        inspector: of its bundle.
+        settings: of batches.
+        compute: the one thread that scores images.
+        log: where the scores go.
+    """
+
+    def __init__(
+        self,
+        version: ModelVersion,
+        inspector: Inspector,
+        settings: Settings,
+        compute: Executor,
+        log: ScoreLog,
+    ) -> None:
+        self.category = category_of(version.name)
+        self.version = int(version.version)
+        self.bundle = inspector.bundle
+        self._inspector = inspector
+        self._log = log
+        self.inspect = Batcher[Upload, InspectedImage](
+            self._judge,
+            compute,
+            most=settings.serving.batch_size,
+            wait_seconds=settings.serving.batch_wait_ms / 1000,
+        )
+
+    def read(self, data: bytes, *, keep_pixels: bool) -> Upload:
+        """Decode an image file as this version wants it, in any thread.
+
+        Raises:
+            ImageError: as ``Inspector.decode``.
+        """
+        file = self._inspector.decode(data, name="the image")
+        height, width = file.pixels.shape[:2]
+        looks = appearance(file.md5, file.pixels)
+        return Upload(file.image, looks, height, width, file.pixels if keep_pixels else None)
+
+    def _judge(self, uploads: Sequence[Upload]) -> list[InspectedImage]:
+        images = list(self._inspector.inspect(np.stack([upload.image for upload in uploads])))
+        rows = [
+            logged(upload.looks, image, model_version=self.version, file=None)
+            for upload, image in zip(uploads, images, strict=True)
+        ]
+        self._log.append(self.category, rows)
+        return images
+
+
+def load_model(
+    tracking: Tracking, version: ModelVersion, settings: Settings, compute: Executor, log: ScoreLog
+) -> ServedModel:
+    """Load a version, checked and warmed up: its example images must get their evaluated scores.
+
+    Args:
+        tracking: the registry.
+        version: of the registry.
+        settings: device, largest image, batches.
+        compute: the one thread that scores images; the examples take their turn in it.
+        log: where the scores of requests go; those of the examples do not.
+
+    Raises:
+        StillwatchError: the artefact is not what was registered, or cannot be loaded here.
+    """
+    with tempfile.TemporaryDirectory(prefix="stillwatch-") as folder:
+        bundle = registered_bundle(tracking, version, Path(folder))
+        examples = read_examples(tracking, version, Path(folder))
+        inspector = Inspector(
+            bundle,
+            load_scorer(bundle, settings.training.device),
+            settings.serving.batch_size,
+            settings.images.max_megapixels,
+        )
+    check_examples(bundle, examples, compute.submit(_scored, inspector, examples).result())
+    return ServedModel(version, inspector, settings, compute, log)
+
+
+def _scored(inspector: Inspector, examples: Examples) -> Scores:
+    files = [inspector.decode(data, name="an example image") for data in examples.images]
+    images = list(inspector.inspect(np.stack([file.image for file in files])))
+    return Scores(tuple(i.score for i in images), tuple(i.verdict for i in images))

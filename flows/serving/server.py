@@ -1,0 +1,128 @@
+"""The process of the service: its socket, its key, its threads, its end."""
+
+import ipaddress
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import uvicorn
+from fastapi import FastAPI
+
+from flows.serving.app import make_app
+from flows.serving.champions import Champions
+from stillwatch.errors import ServerError, SettingsError
+from stillwatch.settings import Settings
+from tasks.registry import ensure_registered
+from tasks.score_log import open_score_log
+from tasks.tracking import open_tracking
+
+KEY_VARIABLE = "STILLWATCH_SERVE_KEY"
+_SHORTEST_KEY = 16
+_KEEP_ALIVE_SECONDS = 75
+"""A camera that sends an image a minute need not connect each time."""
+_LAST_REQUESTS_SECONDS = 60
+
+
+def serve(
+    settings: Settings,
+    *,
+    categories: Collection[str] | None,
+    host: str,
+    port: int,
+    announce: Callable[[str], None],
+) -> None:
+    """Serve champions until SIGTERM or SIGINT; what is in work then is still answered.
+
+    Args:
+        settings: all of them.
+        categories: which to serve; None: all that have a champion.
+        host: name or address to listen on; one that others can reach needs a key in the
+            environment variable ``STILLWATCH_SERVE_KEY``.
+        port: to listen on; 0: any free one.
+        announce: is given the URL once it can be asked.
+
+    Raises:
+        SettingsError: no such host, or it needs a key.
+        ServerError: the port is taken.
+        TrackingError: the registry does not answer or does not have such a category.
+    """
+    key = _key()
+    tracking = open_tracking(settings)
+    for category in categories or ():
+        ensure_registered(tracking, category)
+    with (
+        _listening(host, port, key) as listener,
+        open_score_log(settings) as log,
+        # One thread for all models: torch uses every core itself, and its precision is one setting
+        # of the whole process.
+        ThreadPoolExecutor(1, "scoring") as compute,
+    ):
+        champions = Champions(tracking, settings, categories, compute, log)
+        app = make_app(champions, settings.serving, key)
+        announce(_url(listener))
+        _run(app, listener)
+
+
+def _key() -> str | None:
+    key = os.environ.get(KEY_VARIABLE) or None
+    if key is not None and len(key) < _SHORTEST_KEY:
+        raise SettingsError(
+            f"{KEY_VARIABLE} has {len(key)} characters, which can be guessed: use at least "
+            f"{_SHORTEST_KEY}, for example from 'openssl rand -hex 16'."
+        )
+    return key
+
+
+@contextmanager
+def _listening(host: str, port: int, key: str | None) -> Iterator[socket.socket]:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:
+        raise SettingsError(f"--host {host}: no such host ({error}). Name another.") from error
+    family, _, _, _, address = found[0]
+    # The address that is bound, not the name: localhost can be made to mean anything.
+    if key is None and not ipaddress.ip_address(address[0]).is_loopback:
+        raise SettingsError(
+            f"--host {host}: can be reached from other machines, and nothing keeps them out. Set "
+            f"the environment variable {KEY_VARIABLE} to a key that every request must bring, or "
+            "stay on 127.0.0.1."
+        )
+    with socket.socket(family, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(address)
+            listener.listen()
+        except OSError as error:
+            raise ServerError(
+                f"port {port} on {host} cannot be listened on ({error.strerror}). Choose another "
+                "with --port, or stop what uses it."
+            ) from error
+        yield listener
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _run(app: FastAPI, listener: socket.socket) -> None:
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("flows.serving").setLevel(logging.INFO)
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=_LAST_REQUESTS_SECONDS,
+    )
+    server = uvicorn.Server(config)
+    # uvicorn listens to signals only while it runs, and when all is answered it raises once more
+    # what has stopped it, which would kill the process before its threads have ended.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, server.handle_exit)
+    server.run(sockets=[listener])

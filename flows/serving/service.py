@@ -1,0 +1,92 @@
+"""From a request to its answer."""
+
+import asyncio
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from http import HTTPStatus
+from typing import TypeVar
+
+from fastapi import HTTPException, Request
+
+from flows.serving.answers import Answer, answer
+from flows.serving.champions import Champions
+from flows.serving.metrics import Metrics
+from flows.serving.served_model import ServedModel
+from flows.serving.uploads import read_image_file
+from stillwatch.settings import ServingSettings, unknown_name
+
+Result = TypeVar("Result")
+
+_COME_BACK = {"Retry-After": "1"}
+"""Seconds."""
+
+
+class InspectionService:
+    """Inspects the images of requests, so many at a time.
+
+    Args:
+        champions: the models.
+        settings: limits.
+        metrics: where verdicts are counted.
+    """
+
+    def __init__(self, champions: Champions, settings: ServingSettings, metrics: Metrics) -> None:
+        self._champions = champions
+        self._settings = settings
+        self._metrics = metrics
+        self._most_bytes = int(settings.max_image_mb * 1_000_000)
+        self._in_work = 0
+        # Decoding is bounded by the cores, for a decoded image may be a thousand times its file.
+        self._decoding = ThreadPoolExecutor(len(os.sched_getaffinity(0)), "decoding")
+
+    def close(self) -> None:
+        """End the threads."""
+        self._decoding.shutdown()
+
+    async def inspect(
+        self, request: Request, category: str, *, overlay: bool, mask: bool
+    ) -> Answer:
+        """Read, decode, judge and log the image of a request.
+
+        Raises:
+            HTTPException: nothing serves the category, too many requests, or no usable body.
+            StillwatchError: the image cannot be used, or the log cannot be written.
+        """
+        self._model(category)
+        if self._in_work >= self._settings.max_requests:
+            raise HTTPException(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                f"{self._settings.max_requests} requests are in work: try again in a second",
+                _COME_BACK,
+            )
+        self._in_work += 1
+        try:
+            data = await read_image_file(request, self._most_bytes)
+            # Asked for again: while the body arrived, the champion may have changed.
+            model = self._model(category)
+            upload = await self._in_thread(partial(model.read, data, keep_pixels=overlay))
+            inspected = await model.inspect(upload)
+            found = await self._in_thread(partial(answer, model, upload, inspected, mask=mask))
+        finally:
+            self._in_work -= 1
+        self._metrics.count(found)
+        return found
+
+    def _model(self, category: str) -> ServedModel:
+        model = self._champions.model(category)
+        if model is not None:
+            return model
+        states = self._champions.states()
+        if category in states or not self._champions.looked:
+            problem = states[category].problem if category in states else "not loaded yet"
+            raise HTTPException(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                f"nothing serves {category}: {problem}",
+                _COME_BACK,
+            )
+        raise HTTPException(HTTPStatus.NOT_FOUND, unknown_name("category", category, list(states)))
+
+    async def _in_thread(self, function: Callable[[], Result]) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self._decoding, function)

@@ -1,0 +1,77 @@
+"""The image in a request's body, or why there is none."""
+
+import asyncio
+import base64
+import json
+from http import HTTPStatus
+
+from fastapi import HTTPException, Request
+
+_BODY_SECONDS = 30
+"""In which a body must have arrived: whoever sends more slowly takes up a place for others."""
+
+_JSON_AROUND = 1024
+"""Bytes of a JSON body beside the image."""
+
+
+async def read_image_file(request: Request, most_bytes: int) -> bytes:
+    """The image file that a request brings: its body, or in base64 as ``image`` of a JSON object.
+
+    Args:
+        request: its body is not read yet.
+        most_bytes: of the file.
+
+    Raises:
+        HTTPException: 408 too slow, 413 too large, 415 no image by its type, 422 not such JSON.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if "content-encoding" in request.headers:
+        raise HTTPException(
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send the image without Content-Encoding"
+        )
+    if kind == "application/json":
+        body = await _read_body(request, 4 * most_bytes // 3 + _JSON_AROUND)
+        return await asyncio.to_thread(_image_in_json, body)
+    if kind.startswith("image/") or kind == "application/octet-stream":
+        return await _read_body(request, most_bytes)
+    raise HTTPException(
+        HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+        f"the body is {kind or 'of no type'}: send an image file with its own type, such as "
+        'image/png, or application/json as {"image": "<base64>"}',
+    )
+
+
+async def _read_body(request: Request, most_bytes: int) -> bytes:
+    too_large = HTTPException(
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        f"the body has more than {most_bytes} bytes: send a smaller image, or raise the setting "
+        "serving.max_image_mb",
+    )
+    # What is not read of a refused body, uvicorn reads and drops: the client sees the answer.
+    if int(request.headers.get("content-length", 0)) > most_bytes:
+        raise too_large
+    body = bytearray()
+    try:
+        async with asyncio.timeout(_BODY_SECONDS):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > most_bytes:
+                    raise too_large
+    except TimeoutError as error:
+        raise HTTPException(
+            HTTPStatus.REQUEST_TIMEOUT, f"the image did not arrive within {_BODY_SECONDS} s"
+        ) from error
+    return bytes(body)
+
+
+def _image_in_json(body: bytes) -> bytes:
+    try:
+        values = json.loads(body)
+        if not (isinstance(values, dict) and values.keys() == {"image"}):
+            raise ValueError("it is not an object with the one key image")
+        return base64.b64decode(values["image"], validate=True)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise HTTPException(
+            HTTPStatus.UNPROCESSABLE_ENTITY,
+            f'the body is not {{"image": "<base64>"}}: {error}',
+        ) from error

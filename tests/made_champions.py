@@ -1,0 +1,85 @@
+"""Registered versions with real bundles and evaluations, without the fresh process of parity."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from tempfile import mkdtemp
+
+from made_detectors import examined, make_images, write_untrained_bundle
+from mlflow import MlflowClient
+
+from stillwatch.bundle import Bundle, read_bundle, recalibrated
+from stillwatch.evaluation import NORMAL
+from stillwatch.settings import Settings
+from tasks.evaluate import evaluate_detector
+from tasks.examine import ExaminedCategory
+from tasks.model_package import log_detector_model
+from tasks.registry import CHAMPION, model_name
+from tasks.testset import png, read_test_set
+from tasks.tracking import BUNDLE, REVIEW_THRESHOLD, STAGE, THRESHOLD, TRAINED, Tracking
+from tasks.train import TrainedDetector
+from tasks.version import DataVersion
+
+
+@dataclass(frozen=True)
+class MadeCategory:
+    """A category of tiny images, and versions of a patchcore that differ in their thresholds."""
+
+    folder: Path
+    tracking: Tracking
+    settings: Settings
+
+    @property
+    def client(self) -> MlflowClient:
+        return self.tracking.client
+
+    @cached_property
+    def examined(self) -> tuple[ExaminedCategory, DataVersion]:
+        make_images(self.folder)
+        return examined(self.folder, self.settings)
+
+    @cached_property
+    def bundle(self) -> Bundle:
+        folder = Path(mkdtemp(prefix="stillwatch-tests-")) / "bundle"
+        write_untrained_bundle(folder, self.examined[0], "f", self.settings, "patchcore")
+        return read_bundle(folder)
+
+    def register(self, *, alpha: float) -> int:
+        """Calibrate, evaluate and register one more version."""
+        folder = Path(mkdtemp(prefix="stillwatch-tests-")) / "bundle"
+        bundle = recalibrated(self.bundle, folder, alpha_reject=alpha, alpha_review=0.3)
+        calibration = bundle.info.calibration
+        tags = {
+            THRESHOLD: repr(calibration.reject.value),
+            REVIEW_THRESHOLD: repr(calibration.review.value),
+        }
+        run_id = self._evaluated_run(folder, tags)
+        name = model_name(self.folder.name)
+        model_id = log_detector_model(
+            self.tracking, run_id, name=name, bundle=folder, example=self._example(), tags=tags
+        )
+        if not self.client.search_registered_models(f"name = '{name}'"):
+            self.client.create_registered_model(name)
+        source = self.client.get_logged_model(model_id).artifact_location
+        version = self.client.create_model_version(
+            name, source=source, run_id=run_id, model_id=model_id, tags=tags
+        )
+        return int(version.version)
+
+    def make_champion(self, version: int) -> None:
+        name = model_name(self.folder.name)
+        self.client.set_registered_model_alias(name, CHAMPION, str(version))
+
+    def _evaluated_run(self, bundle: Path, tags: dict[str, str]) -> str:
+        category, data = self.examined
+        name = self.folder.name
+        run_id = self.tracking.start_run(name, "patchcore", tags | {STAGE: TRAINED})
+        self.tracking.log_folder(run_id, bundle, BUNDLE)
+        trained = TrainedDetector(name, "patchcore", "f", run_id, reused=False)
+        evaluate_detector(trained, category, data=data, settings=self.settings)
+        return run_id
+
+    def _example(self) -> list[bytes]:
+        test = read_test_set(self.examined[0], self.settings.evaluation)
+        normal = [kind == NORMAL for kind in test.defect_types]
+        return [png(test.images[i]) for i in sorted((normal.index(True), normal.index(False)))]
