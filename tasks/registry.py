@@ -70,6 +70,19 @@ def registered_categories(tracking: Tracking) -> list[str]:
     return [category_of(model.name) for model in _models(tracking)]
 
 
+def champions(tracking: Tracking) -> dict[str, int]:
+    """The champion's version by category, by one request; categories without one are left out.
+
+    Raises:
+        TrackingError: the registry does not answer.
+    """
+    return {
+        category_of(model.name): int(model.aliases[CHAMPION])
+        for model in _models(tracking)
+        if CHAMPION in model.aliases
+    }
+
+
 def registered_versions(tracking: Tracking) -> list[RegisteredVersion]:
     """Every version of every category, by name, newest first.
 

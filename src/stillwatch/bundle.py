@@ -188,10 +188,32 @@ def read_bundle(folder: Path) -> Bundle:
         BundleError: a file is missing, truncated, unreadable or not the one that was written, or
             the bundle is of a newer schema.
     """
-    info = _read_info(folder / INFO_FILE)
+    info = read_info(folder / INFO_FILE)
     for name, expected in info.files.items():
         check_file(folder / name, expected)
     return Bundle(folder, info)
+
+
+def read_info(path: Path) -> BundleInfo:
+    """Read a ``bundle.json`` alone, wherever it lies.
+
+    Raises:
+        BundleError: the file is missing, truncated or of a newer schema.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BundleError(
+            f"{path}: cannot be read ({error.strerror}). Name the folder of a bundle: it holds "
+            f"{INFO_FILE} and {WEIGHTS_FILE}."
+        ) from error
+    except ValueError as error:
+        raise BundleError(f"{path}: truncated or not JSON ({error}). {MAKE_AGAIN}") from error
+    _check_schema(path, values)
+    try:
+        return parse_section(BundleInfo, values, where=str(path))
+    except SettingsError as error:
+        raise BundleError(f"{error} {MAKE_AGAIN}") from error
 
 
 def write_graph_info(folder: Path, info: BundleInfo, graph_format: GraphFormat) -> Bundle:
@@ -248,23 +270,6 @@ def recalibrated(
             _link_or_copy(bundle.folder / name, temporary / name)
         write_json(temporary / INFO_FILE, info.model_dump(mode="json"))
     return Bundle(folder, info)
-
-
-def _read_info(path: Path) -> BundleInfo:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BundleError(
-            f"{path}: cannot be read ({error.strerror}). Name the folder of a bundle: it holds "
-            f"{INFO_FILE} and {WEIGHTS_FILE}."
-        ) from error
-    except ValueError as error:
-        raise BundleError(f"{path}: truncated or not JSON ({error}). {MAKE_AGAIN}") from error
-    _check_schema(path, values)
-    try:
-        return parse_section(BundleInfo, values, where=str(path))
-    except SettingsError as error:
-        raise BundleError(f"{error} {MAKE_AGAIN}") from error
 
 
 def _check_schema(path: Path, values: Any) -> None:

@@ -198,6 +198,17 @@ class GateSettings(Section):
     )
 
 
+class DriftSettings(Section):
+    """When the stream of a champion's scores counts as drifted, and what follows."""
+
+    false_alarm_probability: Share = Field(
+        0.01, description="that a champion whose stream does not drift ever alarms, for each test"
+    )
+    on_alarm: Literal["ask", "retrain"] = Field(
+        "ask", description="ask: a person for images; retrain: at once, on the images there are"
+    )
+
+
 class RuntimeSettings(Section):
     """How the flow runs."""
 
@@ -233,6 +244,7 @@ class Settings(Section):
     evaluation: EvaluationSettings = EvaluationSettings()
     retrain: RetrainSettings = RetrainSettings()
     gate: GateSettings = GateSettings()
+    drift: DriftSettings = DriftSettings()
     runtime: RuntimeSettings = RuntimeSettings()
     tracking: TrackingSettings = TrackingSettings()
 
