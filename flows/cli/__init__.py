@@ -17,6 +17,7 @@ from flows.cli import (
     retrain,
     services,
     validate,
+    watch,
 )
 from flows.cli.console import fail
 from flows.cli.options import CommandContext
@@ -35,7 +36,9 @@ app = typer.Typer(
     ),
 )
 app.add_typer(data.app, name="data")
-for module in (demo, retrain, validate, inspect, export, models, promotion, doctor, services):
+for module in (
+    *(demo, retrain, validate, inspect, export, models, promotion, watch, doctor, services),
+):
     module.add_to(app)
 
 

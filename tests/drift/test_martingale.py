@@ -5,22 +5,39 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.stats import beta, binom, kstest
 
-from stillwatch.calibration import p_values
-from stillwatch.drift.martingale import BETS, log_capital, online_p_values
+from stillwatch.drift.martingale import BETS, log_capital, ranks_among_earlier
 
-P_VALUES = st.lists(st.floats(1e-6, 1 - 1e-6), min_size=1, max_size=12)
+DENSITIES = (
+    *((a, 1) for a in (0.1, 0.25, 0.5, 0.75, 2)),
+    *((1, a) for a in (0.1, 0.25, 0.5, 0.75, 2)),
+    (0.5, 0.5),
+    (3, 3),
+)
 STREAMS, LENGTH, CALIBRATION = 600, 150, 20
 BUDGET = 0.2
+"""Large enough to be tested."""
 
 
-def alarms(streams: NDArray[np.float64]) -> int:
-    """How many rows of p-values ever alarm by a budget that is large enough to be tested."""
-    return int((log_capital(streams) >= -np.log(BUDGET)).any(axis=1).sum())
+@st.composite
+def ranked(draw: st.DrawFn) -> tuple[list[int], list[int]]:
+    """Ranks of a short stream after a few calibration images, and how many are possible."""
+    n, length = draw(st.integers(0, 60)), draw(st.integers(1, 12))
+    cells = [n + t for t in range(1, length + 1)]
+    return [draw(st.integers(0, count - 1)) for count in cells], cells
 
 
-def drawn(kind: str, seed: int = 0) -> NDArray[np.float64]:
+def cells_after(n: int, length: int) -> NDArray[np.int64]:
+    return n + np.arange(1, length + 1)
+
+
+def alarms(ranks: NDArray[np.int64], cells: NDArray[np.int64]) -> int:
+    """How many streams ever alarm."""
+    return int((log_capital(ranks, cells) >= -np.log(BUDGET)).any(axis=1).sum())
+
+
+def drawn(kind: str) -> NDArray[np.float64]:
     """Exchangeable sequences, calibration first."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     shape = STREAMS, CALIBRATION + LENGTH
     if kind == "urn":
         # Exchangeable and not independent: each row has a distribution of its own.
@@ -29,64 +46,68 @@ def drawn(kind: str, seed: int = 0) -> NDArray[np.float64]:
 
 
 @pytest.mark.parametrize("kind", ["distinct", "ties", "urn"])
-def test_exchangeable_scores_have_independent_uniform_p_values_and_few_alarms(kind: str) -> None:
-    streams = np.array(
+def test_exchangeable_scores_have_independent_uniform_ranks_and_few_alarms(kind: str) -> None:
+    ranks = np.array(
         [
-            online_p_values(row[CALIBRATION:], row[:CALIBRATION], seed=seed)
+            ranks_among_earlier(row[CALIBRATION:], row[:CALIBRATION], seed=seed)
             for seed, row in enumerate(drawn(kind))
         ]
     )
-    for p in (streams[:, 0], streams[:, -1], streams.ravel()):
-        assert kstest(p, "uniform").pvalue > 1e-4
-    neighbours = np.corrcoef(streams[:, :-1].ravel(), streams[:, 1:].ravel())[0, 1]
+    cells = cells_after(CALIBRATION, LENGTH)
+    shares = (ranks + np.random.default_rng(1).random(ranks.shape)) / cells
+    for some in (shares[:, 0], shares[:, -1], shares.ravel()):
+        assert kstest(some, "uniform").pvalue > 1e-4
+    neighbours = np.corrcoef(shares[:, :-1].ravel(), shares[:, 1:].ravel())[0, 1]
     assert abs(neighbours) < 4 / np.sqrt(STREAMS * LENGTH)
-    assert alarms(streams) <= binom.ppf(0.9999, STREAMS, BUDGET)
+    assert alarms(ranks, cells) <= binom.ppf(0.9999, STREAMS, BUDGET)
 
 
-def test_against_the_calibration_scores_alone_it_would_alarm_on_nothing() -> None:
+def test_among_the_calibration_scores_alone_it_would_alarm_on_nothing() -> None:
     rows = drawn("distinct")
-    fixed = np.array([p_values(row[CALIBRATION:], row[:CALIBRATION]) for row in rows])
-    spread = np.random.default_rng(1).random(fixed.shape) / (CALIBRATION + 1)
-    assert alarms(fixed - spread) > 2 * BUDGET * STREAMS
+    calibration, scores = rows[:, None, :CALIBRATION], rows[:, CALIBRATION:, None]
+    ranks = (calibration > scores).sum(axis=2)
+    assert alarms(ranks, np.full(LENGTH, CALIBRATION + 1)) > 2 * BUDGET * STREAMS
 
 
-@given(P_VALUES)
-def test_the_capital_is_the_sum_over_all_beginnings_and_bets(p: list[float]) -> None:
+@given(ranked())
+def test_the_capital_is_the_sum_over_all_beginnings_and_bets(
+    stream: tuple[list[int], list[int]],
+) -> None:
+    rank, cells = map(np.array, stream)
+    assert len(DENSITIES) == BETS
     shares = []
-    for a, b in BETS:
-        bets = beta.pdf(p, a, b)
-        for begin in range(1, len(p) + 1):
-            shares.append(np.prod(bets[begin - 1 :]) / (begin * (begin + 1)) / len(BETS))
-    not_yet_bet = 1 / (len(p) + 1)
-    assert log_capital(p)[-1] == pytest.approx(np.log(sum(shares) + not_yet_bet), abs=1e-9)
+    for a, b in DENSITIES:
+        low, high = beta.cdf([rank / cells, (rank + 1) / cells], a, b)
+        wins = cells * (high - low)
+        for begin in range(1, rank.size + 1):
+            shares.append(np.prod(wins[begin - 1 :]) / (begin * (begin + 1)) / len(DENSITIES))
+    not_yet_bet = 1 / (rank.size + 1)
+    expected = np.log(sum(shares) + not_yet_bet)
+    assert log_capital(rank, cells)[-1] == pytest.approx(expected, abs=1e-9)
 
 
-@given(P_VALUES, st.lists(st.floats(0, 1), max_size=5))
-def test_what_comes_later_changes_nothing(p: list[float], more: list[float]) -> None:
-    np.testing.assert_allclose(log_capital(p + more)[: len(p)], log_capital(p), atol=1e-12)
-    streams = np.array([p + more, p + more])
-    np.testing.assert_array_equal(log_capital(streams)[1], log_capital(p + more))
+@given(ranked())
+@settings(max_examples=50)
+def test_the_next_rank_leaves_the_capital_as_it_is_on_average(
+    stream: tuple[list[int], list[int]],
+) -> None:
+    ranks, cells = stream
+    count = cells[-1] + 1
+    after = log_capital([[*ranks, rank] for rank in range(count)], [*cells, count])
+    before = log_capital(ranks, cells)[-1]
+    assert np.exp(after[:, -1] - before).mean() == pytest.approx(1, abs=1e-9)
+    np.testing.assert_allclose(after[:, -2], before, atol=1e-12)
 
 
-@given(P_VALUES)
-@settings(max_examples=20)
-def test_a_bet_is_worth_what_is_paid_for_it(past: list[float]) -> None:
-    """The next p-value, uniform, leaves the capital as it is on average (and never above it)."""
-    x = np.linspace(-27, 27, 1001)
-    p = 1 / (1 + np.exp(-x))
-    after = log_capital([[*past, one] for one in p])[:, -1] - log_capital(past)[-1]
-    mean = float(np.trapezoid(np.exp(after) * p * (1 - p), x))
-    # Of the bets on sudden changes, what they would win on p-values below 1e-12 is missing.
-    assert 0.9 < mean < 1.0001
-
-
-def test_long_streams_and_extreme_p_values_stay_finite() -> None:
-    uniform = np.random.default_rng(0).random(300_000)
-    quiet = log_capital(uniform)
-    assert np.isfinite(quiet).all()
-    assert quiet.max() < -np.log(0.01)
-    for p in (0.0, 1.0, 0.5):
-        assert np.isfinite(log_capital(np.full(1000, p))).all()
+@pytest.mark.parametrize("kind", ["highest", "lowest", "uniform"])
+def test_long_streams_stay_finite(kind: str) -> None:
+    length = 300_000
+    cells = cells_after(CALIBRATION, length)
+    uniform = np.floor(np.random.default_rng(0).random(length) * cells)
+    ranks = {"highest": 0 * cells, "lowest": cells - 1, "uniform": uniform}[kind]
+    capital = log_capital(ranks, cells)
+    assert np.isfinite(capital).all()
+    assert (capital.max() >= -np.log(0.01)) == (kind != "uniform")
 
 
 @pytest.mark.parametrize("change", [(2.0, 1.0), (-2.0, 1.0), (0.0, 3.0), (0.0, 0.1)])
@@ -94,6 +115,7 @@ def test_long_streams_and_extreme_p_values_stay_finite() -> None:
 def test_a_change_is_found_soon_whenever_it_comes(change: tuple[float, float], begin: int) -> None:
     rng = np.random.default_rng(0)
     scores = np.concatenate([rng.normal(size=begin - 1), rng.normal(*change, 200)])
-    p = online_p_values(scores, rng.normal(size=CALIBRATION), seed=0)
-    found = np.flatnonzero(log_capital(p) >= -np.log(0.01)) + 1
+    ranks = ranks_among_earlier(scores, rng.normal(size=CALIBRATION), seed=0)
+    capital = log_capital(ranks, cells_after(CALIBRATION, scores.size))
+    found = np.flatnonzero(capital >= -np.log(0.01)) + 1
     assert begin <= found[0] < begin + 100

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from stillwatch.drift.martingale import log_capital, online_p_values
+from stillwatch.drift.martingale import log_capital, ranks_among_earlier
 from stillwatch.drift.windows import WINDOW, window_levels, window_p_values
 
 
@@ -39,13 +39,19 @@ class StreamTests:
     """(T // WINDOW,) p-values at or below raise the alarm."""
 
     @property
+    def alarms(self) -> tuple[Alarm, ...]:
+        """The first of each test, if there is one."""
+        reached = np.flatnonzero(self.capital >= self.capital_level)[:1] + 1
+        below = (np.flatnonzero(self.window_p_values <= self.window_levels)[:1] + 1) * WINDOW
+        return (
+            *(Alarm("martingale", int(image)) for image in reached),
+            *(Alarm("windows", int(image)) for image in below),
+        )
+
+    @property
     def alarm(self) -> Alarm | None:
-        """The first of either test."""
-        reached = np.flatnonzero(self.capital >= self.capital_level)
-        below = np.flatnonzero(self.window_p_values <= self.window_levels)
-        alarms = [Alarm("martingale", int(index) + 1) for index in reached[:1]]
-        alarms += [Alarm("windows", (int(index) + 1) * WINDOW) for index in below[:1]]
-        return min(alarms, key=lambda alarm: alarm.image, default=None)
+        """The first of both tests."""
+        return min(self.alarms, key=lambda alarm: alarm.image, default=None)
 
 
 def run_stream_tests(
@@ -65,7 +71,8 @@ def run_stream_tests(
             the scores: who tries several seeds has several chances of a false alarm.
     """
     p_values = window_p_values(scores, calibration_scores, seed=seed)
-    capital = log_capital(online_p_values(scores, calibration_scores, seed=seed))
+    ranks = ranks_among_earlier(scores, calibration_scores, seed=seed)
+    capital = log_capital(ranks, np.size(calibration_scores) + np.arange(1, ranks.size + 1))
     return StreamTests(
         capital=capital / np.log(10),
         capital_level=-float(np.log10(probability)),

@@ -1,7 +1,7 @@
 """Calibration and stream scores in one order, ties broken at random.
 
 Random numbers break ties: scores that are equal by nature (a camera that repeats itself, 8-bit
-images) would otherwise make the tests' p-values too large or too small. Where the scores are
+images) have no rank of their own otherwise. Where the scores are
 exchangeable, so are the pairs (score, random number), and these have no ties.
 """
 
