@@ -168,7 +168,7 @@ def _page(stream: WatchedStream, advice: str) -> str:
 
 
 def _picture(stream: WatchedStream) -> str:
-    from stillwatch.pictures.drift import drift_chart
+    from stillwatch.pictures import drift_chart
 
     figure = drift_chart(stream.scores, stream.calibration, stream.tests, title=stream.title)
     encoded = io.BytesIO()

@@ -6,8 +6,7 @@ from PIL import Image
 
 from stillwatch.calibration import calibrate
 from stillwatch.drift import run_stream_tests
-from stillwatch.pictures import save_figure
-from stillwatch.pictures.drift import drift_chart
+from stillwatch.pictures import drift_chart, save_figure
 
 RNG = np.random.default_rng(0)
 CALIBRATION = calibrate(RNG.normal(5, 1, 40), alpha_reject=0.05, alpha_review=0.15)

@@ -11,6 +11,7 @@ from stillwatch.pictures.charts import (
     roc_curve,
     score_histogram,
 )
+from stillwatch.pictures.drift import drift_chart
 from stillwatch.pictures.gallery import GalleryItem, choose_items, gallery, map_limits
 from stillwatch.pictures.overlays import overlay
 from stillwatch.pictures.style import save_figure
@@ -19,6 +20,7 @@ __all__ = [
     "EpochLosses",
     "GalleryItem",
     "choose_items",
+    "drift_chart",
     "gallery",
     "loss_curve",
     "map_limits",
