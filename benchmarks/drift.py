@@ -95,11 +95,12 @@ class _Deck:
 
     def false_alarms(self, repeats: int) -> dict[str, int]:
         """In how many repeats a stream without drift alarms, by test."""
-        alarms = [self._test(self._dealt(seed), seed) for seed in range(repeats)]
-        return {
-            test: sum(_image_of_alarm(tests, test) is not None for tests in alarms)
-            for test in TESTS
-        }
+        alarms = dict.fromkeys(TESTS, 0)
+        for seed in range(repeats):
+            tests = self._test(self._dealt(seed), seed)
+            for test in TESTS:
+                alarms[test] += _image_of_alarm(tests, test) is not None
+        return alarms
 
     def delays(self, repeats: int) -> list[dict[str, Any]]:
         """For each change and beginning: images until the alarm, None where there is none."""

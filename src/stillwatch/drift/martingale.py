@@ -4,10 +4,10 @@ Null hypothesis: the calibration scores and the stream's, in this order, are exc
 every order of them is equally likely (drawn independently from one distribution, they are). Then
 the rank of each score among all before it, the calibration scores being the first of them, is
 uniform and independent of the ranks before, whatever the scores' distribution (Vovk, Gammerman &
-Shafer, *Algorithmic Learning in a Random World*, 2005, theorem 8.2, on p-values, which are ranks
-divided by how many there are). Among the calibration scores alone the ranks would not be
-independent: when these happen to lie low, all of a long stream's scores rank high, and a test that
-multiplies alarms on nothing.
+Shafer, *Algorithmic Learning in a Random World*, 2005, who speak of p-values: ranks divided by how
+many are possible). Among the calibration scores alone the ranks would not be independent: when
+these happen to lie low, all of a long stream's scores rank high, and a test that multiplies what it
+wins alarms on nothing.
 
 On such ranks one can bet: a density f on [0, 1] turns a capital of 1 into the mean of f over the
 rank's cell [k/N, (k+1)/N], which is 1 on average over the N cells. (Usual is f of a p-value drawn
@@ -15,10 +15,10 @@ at random from the cell. The mean is what that gives on average: the same test w
 Capital won by betting again and again is a martingale, and by Ville's inequality the probability
 that it ever reaches 1/a is at most a (Vovk, Nouretdinov & Gammerman, "Testing exchangeability
 on-line", ICML 2003; Vovk et al., "Retrain or not retrain: conformal test martingales for
-change-point detection", COPA 2021). Here the first capital is divided among all ``BETS``
-and all images at which to begin; what is put aside for image t is 1/(t(t+1)), so that an unchanged
-past, however long, costs a delay of only about 2 ln t / D images, where D is what the best bet wins
-on an image, as a logarithm.
+change-point detection", COPA 2021). Here the first capital is divided among all ``BETS`` and all
+images at which to begin; what is put aside for image t is 1/(t(t+1)), so that an unchanged past,
+however long, costs a delay of only about 2 ln t / D images, where D is what the best bet wins on an
+image, as a logarithm.
 
 What the guarantee needs: scores that are exchangeable. Neighbours in time that resemble each other
 (batches, shifts of workers, a lamp that warms up) are not, and raise alarms although the line
@@ -38,7 +38,6 @@ from stillwatch.drift.ranking import random_order, smaller_before
 Values = NDArray[np.float64]
 Distribution = Callable[[Values], Values]
 """The cumulative distribution function of a density on [0, 1]."""
-
 
 _POWERS = (0.1, 0.25, 0.5, 0.75, 2.0)
 _SYMMETRIC: tuple[Distribution, ...] = (

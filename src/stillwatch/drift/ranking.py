@@ -1,8 +1,8 @@
 """Calibration and stream scores in one order, ties broken at random.
 
 Random numbers break ties: scores that are equal by nature (a camera that repeats itself, 8-bit
-images) have no rank of their own otherwise. Where the scores are
-exchangeable, so are the pairs (score, random number), and these have no ties.
+images) have no ranks of their own otherwise. Where the scores are exchangeable, so are the pairs
+(score, random number), and these have no ties.
 """
 
 import numpy as np

@@ -68,7 +68,9 @@ def _draw_scores(axes: Axes, values: NDArray[np.float64], calibration: Calibrati
     axes.axhspan(usual[0], usual[-1], color=MUTED, alpha=0.15, label="calibration, 8 of 10")
     axes.axhline(usual[2], color=MUTED, linewidth=1, label="calibration, median")
     axes.axhline(calibration.reject.value, color=INK, linewidth=1.3, label="reject above")
-    axes.fill_between(middles, low, high, color=BLUE, alpha=0.15, linewidth=0, label="stream, 8 of 10")
+    axes.fill_between(
+        middles, low, high, color=BLUE, alpha=0.15, linewidth=0, label="stream, 8 of 10"
+    )
     axes.fill_between(middles, quarter, three_quarters, color=BLUE, alpha=0.3, linewidth=0)
     axes.plot(middles, median, color=BLUE, linewidth=1.6, label="stream, median")
     axes.set_ylabel("image score")
