@@ -199,7 +199,10 @@ def test_drift_is_announced_once_and_retrained_on_where_the_policy_says_so(
         make_champion(tracking, tmp_path / "next", "cover")
         retrain = settings.model_copy(update={"drift": DriftSettings(on_alarm="retrain")})
         watched(retrain, read)
-    started = api.wait_for(lambda run: run["name"] == "retrain cover")
+    # On a busy machine it may be taken for dead and started again.
+    started = api.wait_for(
+        lambda run: run["name"] == "retrain cover" and run["state_type"] != "CRASHED"
+    )
     assert started["parameters"]["categories"] == ["cover"]
     assert "has no category cover" in started["state"]["message"]
 
@@ -212,7 +215,7 @@ def test_drift_is_announced_once_and_retrained_on_where_the_policy_says_so(
     assert "(`cover/good`)" in page["data"]
     tables = api.post("artifacts/filter", {"artifacts": {"key": {"any_": ["drift"]}}})
     rows = [[row["category"] for row in json.loads(table["data"])] for table in tables]
-    assert sorted(rows) == [["cover", "lid"]] * 3 + [["lid"]]
+    assert (rows.count(["cover", "lid"]), rows.count(["lid"])) == (3, 1)
     retrained = [run for run in api.post("flow_runs/filter", {}) if "cover" in run["name"]]
     assert len(retrained) == 1, "only on_alarm: retrain retrains"
 
