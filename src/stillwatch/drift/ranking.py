@@ -25,7 +25,7 @@ def random_order(
         int64 (n+T,): the numbers, smallest score first.
     """
     values = np.concatenate([np.ravel(calibration_scores), np.ravel(scores)]).astype(np.float64)
-    return np.lexsort((np.random.default_rng([seed, 0]).random(values.size), values))
+    return np.lexsort((np.random.default_rng(seed).random(values.size), values))
 
 
 def smaller_before(order: NDArray[np.int64]) -> NDArray[np.int64]:
