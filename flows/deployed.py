@@ -19,6 +19,7 @@ from flows.ingest import ingest_images
 from flows.report import RetrainReport
 from flows.retrain import run_name
 from flows.retraining import requested, retrain_categories
+from flows.watch import score_reader, watch_champions
 from flows.worker import PARAMS_VARIABLE
 from stillwatch.detectors import detector_classes
 from stillwatch.errors import PromotionError
@@ -102,6 +103,14 @@ def approvals() -> State[None]:
     records = approve_tagged(_settings())
     promoted = ", ".join(f"{one.category} version {one.to_version}" for one in records)
     return Completed(message=f"promoted: {promoted or 'none'}")
+
+
+@flow(name="watch", flow_run_name="watch")
+def watch() -> State[None]:
+    """Test the scores of every champion for drift, and announce an alarm once."""
+    settings = _settings()
+    with score_reader(settings) as read_scores:
+        return watch_champions(settings, read_scores)
 
 
 def _named(approver: str) -> str:

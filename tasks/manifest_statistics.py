@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from stillwatch.images.layout import unsafe_name
 from stillwatch.images.manifest import ImageFacts, Manifest, hash_distance_matrix
@@ -158,16 +158,24 @@ def near_duplicates(
 
 
 def log_sharpness(row: ImageFacts) -> float | None:
-    """Natural logarithm of the variance of the Laplacian: sharpness differs by factors."""
-    return None if row.sharpness is None else float(np.log(row.sharpness + 0.1))
+    """``sharpness_scale`` of an image; None if it could not be decoded."""
+    return None if row.sharpness is None else float(sharpness_scale(row.sharpness))
 
 
 def logit_brightness(row: ImageFacts) -> float | None:
-    """Logit of the mean grey value, which stretches both ends: near black and near white."""
-    if row.mean is None:
-        return None
-    share = (row.mean + 0.5) / 256
-    return float(np.log(share / (1 - share)))
+    """``brightness_scale`` of an image; None if it could not be decoded."""
+    return None if row.mean is None else float(brightness_scale(row.mean))
+
+
+def sharpness_scale(sharpness: ArrayLike) -> NDArray[np.float64]:
+    """Natural logarithm of variances of the Laplacian: sharpness differs by factors."""
+    return np.asarray(np.log(np.asarray(sharpness, dtype=np.float64) + 0.1))
+
+
+def brightness_scale(brightness: ArrayLike) -> NDArray[np.float64]:
+    """Logit of mean grey values, which stretches both ends: near black and near white."""
+    share = (np.asarray(brightness, dtype=np.float64) + 0.5) / 256
+    return np.asarray(np.log(share / (1 - share)))
 
 
 def robust_z(

@@ -19,6 +19,7 @@ from flows.cli import (
     serve,
     services,
     validate,
+    watch,
 )
 from flows.cli.console import fail
 from flows.cli.options import CommandContext
@@ -39,7 +40,7 @@ app = typer.Typer(
 app.add_typer(data.app, name="data")
 for module in (
     *(demo, retrain, validate, report, inspect, serve, export, models, promotion),
-    *(doctor, services),
+    *(watch, doctor, services),
 ):
     module.add_to(app)
 

@@ -244,6 +244,17 @@ class ServingSettings(Section):
     )
 
 
+class DriftSettings(Section):
+    """When the stream of a champion's scores counts as drifted, and what follows."""
+
+    false_alarm_probability: Share = Field(
+        0.01, description="that a champion whose stream does not drift ever alarms, for each test"
+    )
+    on_alarm: Literal["ask", "retrain"] = Field(
+        "ask", description="ask: a person for images; retrain: at once, on the images there are"
+    )
+
+
 class RuntimeSettings(Section):
     """How the flow runs."""
 
@@ -325,6 +336,7 @@ class Settings(Section):
     gate: GateSettings = GateSettings()
     inspection: InspectionSettings = InspectionSettings()
     serving: ServingSettings = ServingSettings()
+    drift: DriftSettings = DriftSettings()
     runtime: RuntimeSettings = RuntimeSettings()
     tracking: TrackingSettings = TrackingSettings()
     services: ServicesSettings = ServicesSettings()

@@ -9,17 +9,25 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import psutil
 import pytest
+from made_stores import new_store
 from mlflow import MlflowClient
 from PIL import Image
+from prefect import flow
+from prefect.client.schemas import State
 
+from flows.prefect_server import prefect_api
 from flows.processes import answers
 from flows.service_register import read_services
-from stillwatch.settings import load_settings
+from flows.watch import DETECTED, ScoreReader, watch_champions
+from stillwatch.errors import StorageError
+from stillwatch.settings import DriftSettings, Settings, load_settings
 from tasks.progress import running_trainings
 from tasks.score_log import open_score_log
 from tests.flows.conftest import Plant, make_workspace_plant, write_image
+from tests.tasks.made_streams import drifting, inspected, make_champion, quiet
 
 pytestmark = [pytest.mark.servers, pytest.mark.xdist_group("services")]
 
@@ -178,6 +186,66 @@ def test_a_form_that_is_filled_in_wrong_fails_in_one_sentence(plant: Plant) -> N
     failed = Api(plant).run("retrain", categories=["blot"])
     assert failed["state_type"] == "FAILED"
     assert "has no category blot" in failed["state"]["message"]
+
+
+def test_drift_is_announced_once_and_retrained_on_where_the_policy_says_so(
+    plant: Plant, tmp_path: Path
+) -> None:
+    """The champions are of another registry: retraining their category fails at once."""
+    api = Api(plant)
+    settings = Settings(state_dir=tmp_path / "state")
+    streams = {"cover": drifting(301), "lid": quiet(400)}
+    tracking = new_store(settings)
+    for category in streams:
+        make_champion(tracking, tmp_path / category, category)
+
+    def read(category: str, version: int) -> pd.DataFrame:
+        return inspected(streams[category])
+
+    def unreadable(category: str, version: int) -> pd.DataFrame:
+        if category == "cover":
+            raise StorageError("no rows today.")
+        return read(category, version)
+
+    with prefect_api(Settings(state_dir=plant.state)):
+        ask = watched(settings, read)
+        assert ask.message == "2 watched; drifted: cover, version 1"
+        assert watched(settings, read).message == ask.message, "it still has drifted"
+        failed = watched(settings, unreadable)
+        assert (failed.name, failed.message) == ("Failed", "cover: no rows today.")
+        make_champion(tracking, tmp_path / "next", "cover")
+        retrain = settings.model_copy(update={"drift": DriftSettings(on_alarm="retrain")})
+        watched(retrain, read)
+    # On a busy machine it may be taken for dead and started again.
+    started = api.wait_for(
+        lambda run: run["name"] == "retrain cover" and run["state_type"] != "CRASHED"
+    )
+    assert started["parameters"]["categories"] == ["cover"]
+    assert "has no category cover" in started["state"]["message"]
+
+    found = api.post("events/filter", {"filter": {"event": {"name": [DETECTED]}}})["events"]
+    told = [(one["payload"]["version"], one["resource"]["stillwatch.on_alarm"]) for one in found]
+    assert sorted(told) == [(1, "ask"), (2, "retrain")]
+    assert found[0]["payload"]["alarm"]["test"] == "martingale"
+    page, *_ = api.post("artifacts/filter", {"artifacts": {"key": {"any_": ["drift-cover"]}}})
+    assert "data:image/png;base64," in page["data"]
+    assert "(`cover/good`)" in page["data"]
+    tables = api.post("artifacts/filter", {"artifacts": {"key": {"any_": ["drift"]}}})
+    rows = [[row["category"] for row in json.loads(table["data"])] for table in tables]
+    assert (rows.count(["cover", "lid"]), rows.count(["lid"])) == (3, 1)
+    retrained = [run for run in api.post("flow_runs/filter", {}) if "cover" in run["name"]]
+    assert len(retrained) == 1, "only on_alarm: retrain retrains"
+
+
+def watched(settings: Settings, read_scores: ScoreReader) -> State[None]:
+    """Run the watch's flow here; its Prefect server is the plant's."""
+
+    @flow(name="watching")
+    def watching() -> State[None]:
+        return watch_champions(settings, read_scores)
+
+    state: State[None] = watching(return_state=True)
+    return state
 
 
 def test_a_run_whose_machine_dies_in_training_goes_on_from_its_checkpoint(plant: Plant) -> None:

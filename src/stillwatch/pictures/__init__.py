@@ -11,6 +11,7 @@ from stillwatch.pictures.charts import (
     roc_curve,
     score_histogram,
 )
+from stillwatch.pictures.drift import drift_chart
 from stillwatch.pictures.gallery import (
     GalleryItem,
     Tiles,
@@ -28,6 +29,7 @@ __all__ = [
     "Tiles",
     "choose_items",
     "draw_tiles",
+    "drift_chart",
     "gallery",
     "loss_curve",
     "map_limits",

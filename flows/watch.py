@@ -1,0 +1,188 @@
+"""Watching the champions: is what they inspect still what they were calibrated on?"""
+
+import base64
+import io
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+import pandas as pd
+from prefect import get_run_logger
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.client.schemas import State
+from prefect.events import emit_event
+from prefect.states import Completed, Failed
+
+from stillwatch.errors import StillwatchError, TrackingError
+from stillwatch.settings import DriftSettings, Settings, unknown_name
+from tasks.drift_watch import (
+    WatchedStream,
+    is_announced,
+    remember_announced,
+    watch,
+    watch_stream,
+)
+from tasks.locks import exclusive
+from tasks.registry import champions, model_name
+from tasks.score_log import open_score_log
+from tasks.tracking import Tracking, open_tracking
+
+DETECTED = "stillwatch.drift.detected"
+"""The event that a champion's stream has drifted; its payload names the category."""
+ON_ALARM = "stillwatch.on_alarm"
+"""Label of the event's resource: ``drift.on_alarm`` of the settings, which automations match."""
+
+ScoreReader = Callable[[str, int], pd.DataFrame]
+"""(category, version) to all its rows of the score log, in the order of inspection."""
+
+_ADVICE = {
+    "ask": (
+        "If the line is as it should be, put images of good parts as they look now into the inbox "
+        "(`{category}/good`): the category is then retrained. Otherwise mend the line."
+    ),
+    "retrain": (
+        "The category is being retrained (`drift.on_alarm: retrain`). Where no image has come in "
+        "since the last time, that changes nothing: put images of good parts as they look now "
+        "into the inbox (`{category}/good`)."
+    ),
+}
+
+
+@contextmanager
+def score_reader(settings: Settings) -> Iterator[ScoreReader]:
+    """The score log of the state folder.
+
+    Raises:
+        StorageError: it cannot be used.
+    """
+    with open_score_log(settings) as log:
+        yield log.read_scores
+
+
+def watched_streams(
+    settings: Settings, category: str | None, read_scores: ScoreReader
+) -> list[WatchedStream]:
+    """The champions' streams as they are now, outside any flow; nobody is told of an alarm.
+
+    Args:
+        settings: name the registry and the probability of a false alarm.
+        category: whose champion; None: all of them.
+        read_scores: reads the score log.
+
+    Raises:
+        TrackingError: no such category or no champion in it, or the registry does not answer.
+        BundleError: a champion's bundle is damaged.
+        StorageError: the score log cannot be read.
+    """
+    tracking = open_tracking(settings)
+    found = champions(tracking)
+    if category is not None and category not in found:
+        raise TrackingError(
+            f"{unknown_name('category', category, list(found))}."
+            if found
+            else "there is no champion to watch yet. 'stillwatch models' shows what is registered."
+        )
+    names = found if category is None else (category,)
+    return [
+        watch_stream(tracking, name, found[name], read_scores(name, found[name]), settings.drift)
+        for name in names
+    ]
+
+
+def watch_champions(settings: Settings, read_scores: ScoreReader) -> State[None]:
+    """Test every champion's stream and announce what was not announced yet; the body of a flow.
+
+    Categories are independent: one whose stream cannot be tested stops no other. The state is
+    Failed then, with a sentence for each.
+
+    Args:
+        settings: name the registry, the probability of a false alarm and what follows an alarm.
+        read_scores: reads the score log.
+
+    Raises:
+        TrackingError: the registry does not answer.
+    """
+    tracking = open_tracking(settings)
+    streams, failures = [], []
+    for category, version in champions(tracking).items():
+        try:
+            rows = read_scores(category, version)
+            stream = watch(tracking, category, version, rows, settings.drift)
+            _announce_once(tracking, stream, settings)
+        except StillwatchError as error:
+            failures.append(f"{category}: {error}")
+        else:
+            streams.append(stream)
+    create_table_artifact(
+        table=_rows(streams), key="drift", description="The champions' streams of scores"
+    )
+    if failures:
+        return Failed(message=" ".join(failures))
+    drifted = [stream.title for stream in streams if stream.alarm]
+    return Completed(message=f"{len(streams)} watched; drifted: {'; '.join(drifted) or 'none'}")
+
+
+def _announce_once(tracking: Tracking, stream: WatchedStream, settings: Settings) -> None:
+    if stream.alarm is None:
+        return
+    with exclusive(settings, f"drift-{stream.category}", "announcing drift"):
+        if is_announced(tracking, stream.category, stream.version):
+            return
+        _announce(stream, settings.drift)
+        # Afterwards: an alarm that is announced twice, after a crash here, is better than none.
+        remember_announced(tracking, stream)
+
+
+def _announce(stream: WatchedStream, settings: DriftSettings) -> None:
+    advice = _ADVICE[settings.on_alarm].format(category=stream.category)
+    get_run_logger().warning("%s. %s", stream.sentence, advice)
+    create_markdown_artifact(
+        markdown=_page(stream, advice),
+        key=f"drift-{stream.category.replace('_', '-')}",
+        description=stream.sentence,
+    )
+    emit_event(
+        event=DETECTED,
+        resource={
+            "prefect.resource.id": f"{model_name(stream.category)}.{stream.version}",
+            ON_ALARM: settings.on_alarm,
+        },
+        payload={
+            "categories": [stream.category],
+            "sentence": stream.sentence,
+            **{key: stream.as_dict()[key] for key in ("version", "images", "alarm", "looks")},
+        },
+    )
+
+
+def _page(stream: WatchedStream, advice: str) -> str:
+    return "\n\n".join(
+        [
+            f"# {stream.sentence}",
+            *stream.looks,
+            advice,
+            f"![Scores and capital of {stream.title}]({_picture(stream)})",
+            "An alarm says that the scores changed, not that the parts are bad.",
+        ]
+    )
+
+
+def _picture(stream: WatchedStream) -> str:
+    from stillwatch.pictures import drift_chart
+
+    figure = drift_chart(stream.scores, stream.calibration, stream.tests, title=stream.title)
+    encoded = io.BytesIO()
+    figure.savefig(encoded, format="png")
+    return f"data:image/png;base64,{base64.b64encode(encoded.getvalue()).decode('ascii')}"
+
+
+def _rows(streams: Iterable[WatchedStream]) -> list[dict[str, str]]:
+    return [
+        {
+            "category": stream.category,
+            "version": str(stream.version),
+            "images": str(stream.scores.size),
+            "alarm": stream.sentence if stream.alarm else "",
+            "look": " ".join(stream.looks),
+        }
+        for stream in streams
+    ]

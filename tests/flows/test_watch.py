@@ -1,0 +1,90 @@
+"""What the champions inspect, looked at from the command line and from Python."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_stores import new_store
+
+from flows.watch import watched_streams
+from stillwatch.errors import TrackingError
+from stillwatch.settings import Settings
+from tasks.tracking import Tracking
+from tests.flows.conftest import make_plant
+from tests.tasks.made_streams import drifting, inspected, make_champion, quiet
+
+STREAMS = {"plate": drifting(301), "side_cover": quiet(400)}
+
+
+def read_scores(category: str, version: int) -> Any:
+    return inspected(STREAMS[category])
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(state_dir=tmp_path / "state")
+
+
+@pytest.fixture
+def tracking(settings: Settings, tmp_path: Path) -> Tracking:
+    """Two champions, of which the first one's stream has drifted."""
+    tracking = new_store(settings)
+    for category in STREAMS:
+        make_champion(tracking, tmp_path / category, category)
+    return tracking
+
+
+def test_all_champions_or_one_are_looked_at(tracking: Tracking, settings: Settings) -> None:
+    both = watched_streams(settings, None, read_scores)
+    assert [(one.category, one.alarm is not None) for one in both] == [
+        ("plate", True),
+        ("side_cover", False),
+    ]
+    assert [one.category for one in watched_streams(settings, "plate", read_scores)] == ["plate"]
+    with pytest.raises(TrackingError, match="did you mean 'plate'"):
+        watched_streams(settings, "palte", read_scores)
+
+
+def test_without_a_champion_there_is_nothing_to_watch(settings: Settings) -> None:
+    new_store(settings)
+    assert watched_streams(settings, None, read_scores) == []
+    with pytest.raises(TrackingError, match="no champion to watch yet"):
+        watched_streams(settings, "plate", read_scores)
+
+
+def test_the_command_reads_the_score_log_and_says_so_by_its_exit_code(tmp_path: Path) -> None:
+    score_log = pytest.importorskip("tasks.score_log")
+    plant = make_plant(tmp_path / "line")
+    settings = Settings(state_dir=plant.state)
+    version = make_champion(new_store(settings), tmp_path / "model", "plate")
+    quiet_until_drift = drifting(301)
+
+    def inspect(scores: Any) -> None:
+        with score_log.open_score_log(settings) as log:
+            log.append(
+                "plate",
+                [
+                    score_log.LoggedImage(
+                        model_version=version,
+                        file=None,
+                        md5="0" * 32,
+                        brightness=120,
+                        sharpness=55,
+                        score=float(score),
+                        p_value=0.5,
+                        verdict="pass",
+                    )
+                    for score in scores
+                ],
+            )
+
+    inspect(quiet_until_drift[:300])
+    done = plant.run("watch")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "plate, version 1: no drift in 300 images" in done.stdout
+    inspect(quiet_until_drift[300:])
+    done = plant.run("watch", "plate", "--json")
+    assert done.returncode == 1, done.stderr
+    (said,) = json.loads(done.stdout)
+    assert (said["images"], said["alarm"]["test"]) == (450, "martingale")

@@ -1,0 +1,105 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_stores import new_store
+from made_streams import drifting, inspected, make_champion, quiet
+
+from stillwatch.bundle import INFO_FILE
+from stillwatch.errors import BundleError, TrackingError
+from stillwatch.settings import Settings
+from tasks.drift_watch import WatchedStream, is_announced, remember_announced, watch_stream
+from tasks.learnt_from import LEARNT_FROM_FILE
+from tasks.registry import champions
+from tasks.tracking import BUNDLE, Tracking, open_tracking
+
+
+@pytest.fixture
+def tracking(settings: Settings, tmp_path: Path) -> Tracking:
+    """A store with version 1 of ``plate`` as champion."""
+    tracking = new_store(settings)
+    assert champions(tracking) == {}
+    make_champion(tracking, tmp_path / "model")
+    assert champions(tracking) == {"plate": 1}
+    return tracking
+
+
+def watched(
+    tracking: Tracking, settings: Settings, scores: "np.ndarray", brightness: float = 120
+) -> WatchedStream:
+    rows = inspected(scores, brightness=brightness)
+    return watch_stream(tracking, "plate", 1, rows, settings.drift)
+
+
+def test_a_quiet_stream_and_an_empty_one_are_no_drift(
+    tracking: Tracking, settings: Settings
+) -> None:
+    for count in (0, 1, 500):
+        stream = watched(tracking, settings, quiet(count))
+        assert stream.alarm is None
+        assert stream.sentence == f"plate, version 1: no drift in {count} images"
+        assert json.loads(json.dumps(stream.as_dict(), allow_nan=False))["alarm"] is None
+
+
+def test_a_drift_is_dated_and_stays_found(tracking: Tracking, settings: Settings) -> None:
+    first = watched(tracking, settings, drifting(301, 40))
+    assert first.alarm is not None
+    assert 301 <= first.alarm.image <= 320
+    minutes = first.alarm.image - 1
+    assert first.alarm_time == f"2026-11-22T{10 + minutes // 60}:{minutes % 60:02}:00+00:00"
+    assert first.alarm_time in first.sentence
+    assert "no longer what they were" in first.sentence
+    later = watched(tracking, settings, np.concatenate([drifting(301, 40), quiet(500)]))
+    assert (later.alarm, later.alarm_time) == (first.alarm, first.alarm_time)
+    said = json.loads(json.dumps(first.as_dict(), allow_nan=False))
+    assert said["alarm"]["test"] == "martingale"
+    assert said["log10_capital"] > said["log10_capital_level"] == 2
+
+
+def test_a_stricter_budget_takes_longer(tracking: Tracking, settings: Settings) -> None:
+    strict = settings.drift.model_copy(update={"false_alarm_probability": 1e-6})
+    rows = inspected(drifting(301))
+    late = watch_stream(tracking, "plate", 1, rows, strict).alarm
+    soon = watch_stream(tracking, "plate", 1, rows, settings.drift).alarm
+    assert late is not None
+    assert soon is not None
+    assert late.image > soon.image
+
+
+def test_what_was_announced_is_remembered_by_the_registry(
+    tracking: Tracking, settings: Settings, tmp_path: Path
+) -> None:
+    stream = watched(tracking, settings, drifting(301))
+    assert not is_announced(tracking, "plate", 1)
+    remember_announced(tracking, stream)
+    assert is_announced(open_tracking(settings), "plate", 1)
+    second = make_champion(tracking, tmp_path / "next")
+    assert not is_announced(tracking, "plate", second), "a new champion may drift again"
+
+
+def test_a_changed_light_is_put_into_words(tracking: Tracking, settings: Settings) -> None:
+    dark = watched(tracking, settings, quiet(100), brightness=80)
+    assert dark.alarm is None, "a look alone is no alarm"
+    (sentence,) = dark.looks
+    assert "darker" in sentence
+    assert "median grey value 80, usually 120" in sentence
+    assert watched(tracking, settings, quiet(100)).looks == ()
+
+
+def test_a_version_that_was_trained_before_looks_were_recorded_has_none(
+    tracking: Tracking, settings: Settings
+) -> None:
+    run_id = tracking.client.get_model_version("stillwatch-plate", "1").run_id
+    tracking.client.log_dict(run_id, {"train": []}, LEARNT_FROM_FILE)
+    assert watched(tracking, settings, quiet(100), brightness=80).looks == ()
+
+
+def test_a_damaged_bundle_and_an_unknown_version_are_refused(
+    tracking: Tracking, settings: Settings, tmp_path: Path
+) -> None:
+    with pytest.raises(TrackingError, match="has no version 7"):
+        watch_stream(tracking, "plate", 7, inspected(quiet(1)), settings.drift)
+    (tmp_path / "model" / "artifacts" / BUNDLE / INFO_FILE).write_text("{")
+    with pytest.raises(BundleError, match="truncated"):
+        watched(tracking, settings, quiet(1))
