@@ -10,6 +10,7 @@ from made_stores import new_store
 from flows.watch import watched_streams
 from stillwatch.errors import TrackingError
 from stillwatch.settings import Settings
+from tasks.score_log import LoggedImage, open_score_log
 from tasks.tracking import Tracking
 from tests.flows.conftest import make_plant
 from tests.tasks.made_streams import drifting, inspected, make_champion, quiet
@@ -61,11 +62,11 @@ def test_the_command_reads_the_score_log_and_says_so_by_its_exit_code(tmp_path: 
     quiet_until_drift = drifting(301)
 
     def inspect(scores: Any) -> None:
-        with score_log.open_score_log(settings) as log:
+        with open_score_log(settings) as log:
             log.append(
                 "plate",
                 [
-                    score_log.LoggedImage(
+                    LoggedImage(
                         model_version=version,
                         file=None,
                         md5="0" * 32,
