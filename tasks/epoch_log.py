@@ -6,7 +6,8 @@ import time
 from mlflow.entities import Metric
 
 from stillwatch.errors import TrackingError
-from tasks.tracking import Tracking, milliseconds
+from tasks.mlflow_entries import milliseconds
+from tasks.tracking import Tracking
 
 
 class EpochLog:

@@ -20,9 +20,10 @@ from tasks.evaluation_note import evaluation_note
 from tasks.evidence import gallery_items, write_pictures
 from tasks.examine import ExaminedCategory
 from tasks.locks import exclusive
+from tasks.mlflow_entries import figures, milliseconds
 from tasks.shown_images import GALLERY, write_shown_images
 from tasks.testset import read_test_set
-from tasks.tracking import BUNDLE, EVALUATED, STAGE, Tracking, figures, milliseconds, open_tracking
+from tasks.tracking import BUNDLE, EVALUATED, STAGE, Tracking, open_tracking
 from tasks.train import TrainedDetector
 from tasks.version import DataVersion
 

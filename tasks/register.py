@@ -25,6 +25,7 @@ from tasks.evaluate import SCORES_FILE, named_metrics, read_scores
 from tasks.examine import ExaminedCategory
 from tasks.gate import judge
 from tasks.locks import exclusive
+from tasks.mlflow_entries import figures
 from tasks.model_package import log_detector_model
 from tasks.parity import FreshProcess
 from tasks.registry import (
@@ -42,7 +43,6 @@ from tasks.tracking import (
     REVIEW_THRESHOLD,
     THRESHOLD,
     Tracking,
-    figures,
     open_tracking,
 )
 from tasks.unfinished_registrations import PARITY, delete_version, remove_unfinished

@@ -11,7 +11,8 @@ from stillwatch.devices import choose_profile
 from stillwatch.errors import TrackingError
 from stillwatch.files import write_json
 from stillwatch.settings import Settings
-from tasks.tracking import Tracking, flattened
+from tasks.mlflow_entries import flattened
+from tasks.tracking import Tracking
 from tasks.validation_report import CheckOutcome, Failure, ValidationReport
 
 VALIDATION_FILE = "validation.json"

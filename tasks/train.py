@@ -25,6 +25,7 @@ from tasks.examine import ExaminedCategory
 from tasks.identity import evaluation_key, find_finished_run, fingerprint
 from tasks.learnt_from import record_learnt_from
 from tasks.locks import exclusive
+from tasks.mlflow_entries import figures, flattened
 from tasks.progress import visible_progress
 from tasks.retraining_run import REUSED, data_tags
 from tasks.tracking import (
@@ -37,8 +38,6 @@ from tasks.tracking import (
     TRAINED,
     DataSource,
     Tracking,
-    figures,
-    flattened,
     open_tracking,
 )
 from tasks.training_slots import training_slot

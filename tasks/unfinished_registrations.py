@@ -4,8 +4,9 @@ from datetime import timedelta
 
 from mlflow.entities.model_registry import ModelVersion
 
+from tasks.mlflow_entries import milliseconds
 from tasks.registry import category_of, versions_of
-from tasks.tracking import Tracking, milliseconds
+from tasks.tracking import Tracking
 
 PARITY = "stillwatch.parity"
 """Tag that a registration writes last: a version without it was never finished."""

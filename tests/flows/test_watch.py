@@ -55,7 +55,6 @@ def test_without_a_champion_there_is_nothing_to_watch(settings: Settings) -> Non
 
 
 def test_the_command_reads_the_score_log_and_says_so_by_its_exit_code(tmp_path: Path) -> None:
-    score_log = pytest.importorskip("tasks.score_log")
     plant = make_plant(tmp_path / "line")
     settings = Settings(state_dir=plant.state)
     version = make_champion(new_store(settings), tmp_path / "model", "plate")
