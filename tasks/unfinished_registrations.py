@@ -28,19 +28,11 @@ def remove_unfinished(tracking: Tracking, name: str, run_id: str, patience: time
         TrackingError: the registry does not answer.
     """
     oldest = milliseconds() - patience / timedelta(milliseconds=1)
-    kept = set()
     for version in versions_of(tracking, name):
-        if PARITY in version.tags:
-            kept.add(version.model_id)
-        elif version.run_id == run_id or version.creation_timestamp < oldest:
+        abandoned = version.run_id == run_id or version.creation_timestamp < oldest
+        if PARITY not in version.tags and abandoned:
             delete_version(tracking, version)
-    experiment = tracking.experiment(category_of(name))
-    with tracking.errors(f"delete what a registration of {name} left"):
-        for model in tracking.client.search_logged_models(
-            [experiment], filter_string=f"source_run_id = '{run_id}'"
-        ):
-            if model.model_id not in kept:
-                tracking.client.delete_logged_model(model.model_id)
+    _delete_models_without_version(tracking, name, run_id)
 
 
 def delete_version(tracking: Tracking, version: ModelVersion) -> None:
@@ -53,5 +45,16 @@ def delete_version(tracking: Tracking, version: ModelVersion) -> None:
         tracking.client.delete_model_version(version.name, str(version.version))
         if not versions_of(tracking, version.name):
             tracking.client.delete_registered_model(version.name)
-        if version.model_id is not None:
-            tracking.client.delete_logged_model(version.model_id)
+    _delete_models_without_version(tracking, version.name, str(version.run_id))
+
+
+def _delete_models_without_version(tracking: Tracking, name: str, run_id: str) -> None:
+    # The registry keeps no id of a version's model, but where its files are.
+    kept = {version.source for version in versions_of(tracking, name)}
+    experiment = tracking.experiment(category_of(name))
+    with tracking.errors(f"delete what a registration of {name} left"):
+        for model in tracking.client.search_logged_models(
+            [experiment], filter_string=f"source_run_id = '{run_id}'"
+        ):
+            if model.artifact_location not in kept:
+                tracking.client.delete_logged_model(model.model_id)
