@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test test-fast reliability lint install
+.PHONY: demo test test-fast lint install
 
 install: $(INSTALLED)
 
@@ -20,10 +20,6 @@ test: install
 
 test-fast: install
 	$(BIN)/pytest -n 2 --dist loadgroup -m "not servers and not processes"
-
-# Each fault three times; writes what came of it.
-reliability: install
-	$(BIN)/pytest tests/faults --repeats 3 --page docs/reliability.md
 
 lint: install
 	$(BIN)/ruff check .
