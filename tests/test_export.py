@@ -30,6 +30,8 @@ from stillwatch.parity import Parity
 from stillwatch.scorers import open_scorer
 from stillwatch.torch_scorer import TorchScorer
 
+pytestmark = pytest.mark.xdist_group("export")  # its fixtures take seconds
+
 FORMATS: tuple[GraphFormat, ...] = ("onnx", "openvino")
 
 

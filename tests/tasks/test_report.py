@@ -18,6 +18,8 @@ from tasks.retraining_run import finish_retraining_run
 from tasks.shown_images import GALLERY, MOST, read_shown_images
 from tasks.validation_report import CheckOutcome, Failure
 
+pytestmark = pytest.mark.xdist_group("report")  # its fixtures take seconds
+
 
 @pytest.fixture(scope="module")
 def plate(tmp_path_factory: pytest.TempPathFactory) -> RetrainedPlate:
