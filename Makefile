@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test test-fast lint install
+.PHONY: demo test test-installation test-fast lint install
 
 install: $(INSTALLED)
 
@@ -16,7 +16,11 @@ demo: install
 
 # One more worker than cores: what starts servers mostly waits.
 test: install
-	$(BIN)/pytest -n 3 --dist loadgroup
+	$(BIN)/pytest -n 3 --dist loadgroup -m "not installation"
+
+# An installation with PostgreSQL, which Debian's package of that name brings, and an S3 store.
+test-installation: install
+	$(BIN)/pytest -m installation
 
 test-fast: install
 	$(BIN)/pytest -n 2 --dist loadgroup -m "not servers and not processes"

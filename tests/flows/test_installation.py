@@ -24,7 +24,11 @@ from tasks.git_repository import run_git
 from tests.flows.conftest import Plant, make_workspace_plant
 from tests.flows.real_stores import USER, postgres, postgres_programs, s3_server
 
-pytestmark = [pytest.mark.servers, pytest.mark.xdist_group("installation")]
+pytestmark = [
+    pytest.mark.servers,
+    pytest.mark.installation,
+    pytest.mark.xdist_group("installation"),
+]
 
 ROOT = Path(__file__).parents[2]
 BUCKET = "parts"
