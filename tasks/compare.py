@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from mlflow.entities.model_registry import ModelVersion
@@ -14,18 +13,21 @@ from stillwatch.bundle import Bundle, read_bundle
 from stillwatch.comparison import Comparison, compare
 from stillwatch.errors import PromotionError, StillwatchError
 from stillwatch.evaluation import TestImages, inspect_test
-from stillwatch.files import write_json
 from stillwatch.inspection import Inspector
 from stillwatch.paired_bootstrap import Candidate, measured, unseen
 from stillwatch.settings import Settings
 from tasks.detector_result import DetectorResult
 from tasks.examine import ExaminedCategory
+from tasks.json_artifacts import JsonArtifact
 from tasks.learnt_from import read_learnt_from
 from tasks.registry import fetch_bundle
 from tasks.testset import image_files, read_test_set
 from tasks.tracking import BUNDLE, Tracking
 
-COMPARISON_FILE = "comparison.json"
+COMPARISON_RECORD = JsonArtifact(
+    "comparison.json",
+    "Delete the file in the run's artifacts: the gate's sentence stands in for it.",
+)
 
 
 def compare_with_champion(
@@ -84,17 +86,6 @@ def compare_with_champion(
         dropped=dropped,
         winner=winner.detector,
     )
-
-
-def store_comparison(tracking: Tracking, run_id: str, record: dict[str, Any]) -> None:
-    """Put a comparison among the artifacts of the challenger's run.
-
-    Raises:
-        TrackingError: the store does not answer or cannot be written.
-    """
-    with tempfile.TemporaryDirectory(prefix="stillwatch-") as folder:
-        write_json(Path(folder) / COMPARISON_FILE, record)
-        tracking.log_folder(run_id, Path(folder))
 
 
 def _md5s(category: ExaminedCategory, test: TestImages) -> list[str]:
