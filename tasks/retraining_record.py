@@ -13,6 +13,7 @@ from stillwatch.settings import unknown_name
 from tasks.approval import Standing, standing
 from tasks.compare import COMPARISON_RECORD
 from tasks.detector_result import DetectorResult
+from tasks.disagreement import Disagreement, read_disagreement
 from tasks.evaluate import read_result, read_scores
 from tasks.registry import (
     CHALLENGER,
@@ -72,8 +73,10 @@ class WinnerRecord:
     images: tuple[ShownImage, ...]
     version: VersionRecord | None
     """None: it is no longer in the registry."""
-    comparison: Mapping[str, Any] | None
-    """``comparison.json``, if this version was compared with a champion."""
+    comparison: Mapping[str, Any]
+    """``comparison.json``; empty if this version was compared with no champion."""
+    disagreement: Disagreement | None
+    """With that champion; None also where none was recorded."""
 
 
 @dataclass(frozen=True)
@@ -195,6 +198,7 @@ def _winner(
         if detector.name == name and detector.result is not None and detector.bundle is not None:
             number = int(parent.data.tags[MODEL_VERSION])
             run_id = detector.result.run_id
+            comparison = _comparison(tracking, run_id, number)
             return WinnerRecord(
                 detector=name,
                 result=detector.result,
@@ -202,7 +206,8 @@ def _winner(
                 rows=read_scores(tracking, run_id),
                 images=read_shown_images(tracking, run_id),
                 version=_version(tracking, detector.result.category, number, parent),
-                comparison=_comparison(tracking, run_id, number),
+                comparison=comparison,
+                disagreement=read_disagreement(tracking, run_id, comparison.get("champion")),
             )
     return None
 
@@ -226,6 +231,6 @@ def _version(tracking: Tracking, category: str, number: int, parent: Run) -> Ver
     )
 
 
-def _comparison(tracking: Tracking, run_id: str, number: int) -> Mapping[str, Any] | None:
+def _comparison(tracking: Tracking, run_id: str, number: int) -> Mapping[str, Any]:
     record: Mapping[str, Any] = COMPARISON_RECORD.read(tracking, run_id) or {}
-    return record if record.get("challenger") == number else None
+    return record if record.get("challenger") == number else {}
