@@ -24,14 +24,13 @@ def approval_page(record: RetrainingRecord, waiting: VersionRecord, report: str)
     parts = [
         f"# {record.category}: version {waiting.number} waits for a person",
         *summary(record),
-        *gate(record),
+        gate(record)[0],
         *([] if against is None else [f"{against.caption}:", _markdown(against)]),
         *([] if disputed is None else _disputed(disputed)),
         f"[The whole report]({report})",
-        "To agree, run the deployment *promote* with this category, version and a reason; or "
-        f"`stillwatch promote {record.category} --version {waiting.number} --approve --reason "
-        "'...'`; or, in MLflow, set the version's tag `stillwatch.approval` to `approved`. To "
-        "decline, do nothing: the champion stays.",
+        "To agree, run the deployment *promote* with this category, version and a reason; or the "
+        "command above; or, in MLflow, set the version's tag `stillwatch.approval` to `approved`. "
+        "To decline, do nothing: the champion stays.",
     ]
     return "\n\n".join(parts)
 
