@@ -109,6 +109,7 @@ def _rows(admissions: Sequence[Admission], doubts: dict[str, list[Doubt]]) -> li
         rows.append(
             {
                 "file": one.name,
+                "source": one.source,
                 "admitted as": one.admitted_as or "quarantined",
                 "why": one.reason or "",
                 "to look at": look,

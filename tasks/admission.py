@@ -1,29 +1,29 @@
 """From the inbox into the image set, or into the quarantine with the reason beside the file."""
 
 import errno
-import hashlib
 import logging
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from stillwatch.errors import ImageError, LayoutError
+from stillwatch.errors import LayoutError
 from stillwatch.files import atomic_file, storage_errors
-from stillwatch.images.decode import decode_image, decode_mask
-from stillwatch.images.layout import (
-    IMAGE_SUFFIXES,
-    NORMAL_FOLDERS,
-    check_category_name,
-    unsafe_name,
-)
+from stillwatch.images.decode import decode_mask
+from stillwatch.images.layout import FEEDBACK, NORMAL_FOLDERS, check_category_name
 from stillwatch.settings import Settings
+from tasks.admissible import (
+    Refusal,
+    bytes_md5,
+    check_image,
+    images_by_md5,
+    plain_bytes,
+    readable,
+)
 from tasks.inbox import MASK_ENDING, Arrival
 from tasks.workspace import Say, Workspace, one_writer
 
@@ -37,6 +37,8 @@ class Admission:
     name: str
     """``category/label/file``, as it lay in the inbox."""
     category: str
+    source: str
+    """As the arrival's."""
     admitted_as: str | None
     """POSIX path in the category's folder; None if it was refused."""
     reason: str | None
@@ -58,6 +60,7 @@ def admit_arrivals(
 ) -> list[Admission]:
     """Move each file to where it belongs: a normal to train, an anomaly to test, a mask to its own.
 
+    What was corrected goes to ``feedback``, which tells the split and the test to leave it out.
     A file is in its new place, whole, before it leaves the inbox. The label alone decides where it
     goes: no detector is asked. Refused are files that cannot be decoded or have an unsafe name,
     images that are too small or that the category has already, masks that come without their image,
@@ -76,8 +79,7 @@ def admit_arrivals(
         for name, ours in _by_category(arrivals).items():
             masks = {one.file for one in ours if one.is_mask}
             desk = _Desk(workspace, name, settings, masks)
-            # Masks last: what they belong to is among the images.
-            for arrival in sorted(ours, key=lambda one: (one.is_mask, one)):
+            for arrival in sorted(ours, key=_turn):
                 admissions.append(desk.settle(arrival))
     return admissions
 
@@ -85,10 +87,6 @@ def admit_arrivals(
 def quarantine(settings: Settings) -> Path:
     """The folder of refused files; it has the inbox's layout."""
     return settings.state_dir / "quarantine"
-
-
-class _Refusal(Exception):  # noqa: N818
-    """Why a file is not admitted, for a person."""
 
 
 @dataclass
@@ -106,10 +104,7 @@ class _Desk:
     """Where the mask of an image that was admitted would lie in the inbox -> the image's stem."""
 
     def __post_init__(self) -> None:
-        for part in ("train", "test"):
-            for file in sorted((self.folder / part).glob("*/*")):
-                if file.is_file():
-                    self.known[_md5(file)] = file.relative_to(self.folder).as_posix()
+        self.known.update(images_by_md5(self.folder))
 
     @property
     def folder(self) -> Path:
@@ -119,33 +114,19 @@ class _Desk:
         """Move a file into the image set or into the quarantine."""
         try:
             target = self._place_of_mask(arrival) if arrival.is_mask else self._place_of(arrival)
-        except _Refusal as refusal:
+        except Refusal as refusal:
             _refuse(arrival, str(refusal), quarantine(self.settings))
-            return Admission(arrival.name, self.category, None, str(refusal))
+            return Admission(arrival.name, self.category, arrival.source, None, str(refusal))
         _move(arrival.file, self.folder / target, self.workspace.root / ".dvc" / "tmp")
-        return Admission(arrival.name, self.category, target, None)
+        return Admission(arrival.name, self.category, arrival.source, target, None)
 
     def _place_of(self, arrival: Arrival) -> str:
         data = self._checked_bytes(arrival)
-        if arrival.file.suffix.lower() not in IMAGE_SUFFIXES:
-            raise _Refusal(f"does not end in {', '.join(sorted(IMAGE_SUFFIXES))}")
-        limit = self.settings.images.max_megapixels
-        image = _readable(lambda: decode_image(data, name=arrival.name, max_megapixels=limit))
-        least = self.settings.checks.min_side
-        if min(image.width, image.height) < least:
-            raise _Refusal(
-                f"is {image.width}×{image.height} pixels; checks.min_side asks for {least}"
-            )
-        md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
+        check_image(data, name=arrival.file.name, settings=self.settings)
+        md5 = bytes_md5(data)
         if md5 in self.known:
-            raise _Refusal(f"has the very bytes of {self.known[md5]}, which is there already")
-        normal = arrival.label == "good"
-        if not normal and self._asks_for_masks() and arrival.mask not in self.masks:
-            raise _Refusal(
-                f"has no mask, as other anomalies of {self.category} have; put it into the inbox "
-                f"again together with {arrival.mask.name}"
-            )
-        folder = f"train/{self._normal_folder()}" if normal else f"test/{arrival.label}"
+            raise Refusal(f"has the very bytes of {self.known[md5]}, which is there already")
+        folder = self._image_folder(arrival)
         name = arrival.file.name
         if (self.folder / folder / name).exists():
             name = f"{arrival.file.stem}-{md5[:8]}{arrival.file.suffix}"
@@ -153,28 +134,36 @@ class _Desk:
         self.known[md5] = f"{folder}/{name}"
         return self.known[md5]
 
+    def _image_folder(self, arrival: Arrival) -> str:
+        if arrival.source == "feedback":
+            return arrival.folder
+        if arrival.label == FEEDBACK:
+            raise Refusal(f"has no label: put it into {FEEDBACK}/good or {FEEDBACK}/<defect>")
+        if arrival.label == "good":
+            return f"train/{self._normal_folder()}"
+        if self._asks_for_masks() and arrival.mask not in self.masks:
+            raise Refusal(
+                f"has no mask, as other anomalies of {self.category} have; put it into the inbox "
+                f"again together with {arrival.mask.name}"
+            )
+        return f"test/{arrival.label}"
+
     def _place_of_mask(self, arrival: Arrival) -> str:
+        if arrival.source == "feedback":
+            raise Refusal("is a mask, and corrected anomalies have none")
         data = self._checked_bytes(arrival)
-        _readable(lambda: decode_mask(data, name=arrival.name))
+        readable(lambda: decode_mask(data, name=arrival.name))
         image = self.masked.get(arrival.file)
         if image is None:
-            raise _Refusal("is a mask, and the image that it is named after did not come with it")
+            raise Refusal("is a mask, and the image that it is named after did not come with it")
         return f"ground_truth/{arrival.label}/{image}{MASK_ENDING}.png"
 
     def _checked_bytes(self, arrival: Arrival) -> bytes:
         try:
             check_category_name(arrival.category)
         except LayoutError as error:
-            raise _Refusal(str(error)) from error
-        unsafe = unsafe_name(f"{arrival.label}/{arrival.file.name}")
-        if unsafe:
-            raise _Refusal(f"its name {unsafe}")
-        if arrival.file.is_symlink() or not arrival.file.is_file():
-            raise _Refusal("is not a plain file")
-        try:
-            return arrival.file.read_bytes()
-        except OSError as error:
-            raise _Refusal(f"cannot be read ({error.strerror})") from error
+            raise Refusal(str(error)) from error
+        return plain_bytes(arrival.file, place=f"{arrival.label}/{arrival.file.name}")
 
     def _asks_for_masks(self) -> bool:
         return any((self.folder / "ground_truth").glob("*/*"))
@@ -184,6 +173,12 @@ class _Desk:
         return next(here, "good")
 
 
+def _turn(arrival: Arrival) -> tuple[bool, bool, Arrival]:
+    # Masks last: what they belong to is among the images. What was corrected first: if the same
+    # bytes were collected, too, they must not come into calibration or test that way.
+    return arrival.is_mask, arrival.source != "feedback", arrival
+
+
 def _by_category(arrivals: Sequence[Arrival]) -> dict[str, list[Arrival]]:
     grouped: dict[str, list[Arrival]] = {}
     for arrival in arrivals:
@@ -191,20 +186,9 @@ def _by_category(arrivals: Sequence[Arrival]) -> dict[str, list[Arrival]]:
     return grouped
 
 
-T = TypeVar("T")
-
-
-def _readable(decode: Callable[[], T]) -> T:
-    try:
-        return decode()
-    except ImageError as error:
-        # What is wrong, without the name that stands before it.
-        raise _Refusal(str(error).partition(": ")[2]) from error
-
-
 def _refuse(arrival: Arrival, reason: str, folder: Path) -> None:
     """Move a file into the quarantine, its reason first."""
-    target = folder / arrival.category / arrival.label / arrival.file.name
+    target = folder / arrival.name
     number = 1
     while target.exists():
         target = target.with_name(f"{arrival.file.stem}-{number}{arrival.file.suffix}")
@@ -234,8 +218,3 @@ def _move(source: Path, target: Path, staging: Path) -> None:
                 shutil.copy2(source, copy, follow_symlinks=False)
                 copy.rename(target)
             source.unlink()
-
-
-def _md5(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, partial(hashlib.md5, usedforsecurity=False)).hexdigest()

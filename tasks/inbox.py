@@ -1,12 +1,17 @@
-"""The inbox: image files that somebody dropped, ``<category>/<label>/*``, not yet versioned."""
+"""The inbox: image files that somebody dropped, not yet versioned.
+
+``<category>/<label>/*``, and ``<category>/feedback/<label>/*`` for those whose verdict was
+corrected: the folders are the marks that go with an image into the image set.
+"""
 
 import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from stillwatch.errors import StorageError
-from stillwatch.images.layout import NORMAL_FOLDERS
+from stillwatch.images.layout import FEEDBACK, NORMAL_FOLDERS
 
 MASK_ENDING = "_mask"
 _LEFT_BY_FILE_MANAGERS = {"thumbs.db", "desktop.ini"}
@@ -21,6 +26,8 @@ class Arrival:
     label: str
     """``good`` for a normal, else the kind of defect: the folder's name."""
     file: Path
+    source: Literal["collection", "feedback"] = "collection"
+    """feedback: a person corrected its verdict, so it is here because of its score."""
 
     @property
     def is_mask(self) -> bool:
@@ -34,8 +41,13 @@ class Arrival:
 
     @property
     def name(self) -> str:
-        """``category/label/file``, for people."""
-        return f"{self.category}/{self.label}/{self.file.name}"
+        """``category/label/file`` or ``category/feedback/label/file``, for people."""
+        return f"{self.category}/{self.folder}/{self.file.name}"
+
+    @property
+    def folder(self) -> str:
+        """Where in its category's folder it lies, POSIX."""
+        return self.label if self.source == "collection" else f"{FEEDBACK}/{self.label}"
 
 
 def still_files(inbox: Path, settle_seconds: float) -> list[Arrival]:
@@ -54,20 +66,34 @@ def still_files(inbox: Path, settle_seconds: float) -> list[Arrival]:
     latest = time.time() - settle_seconds
     found = []
     try:
-        for category in _visible(inbox):
-            for label in _visible(Path(category.path)) if category.is_dir() else ():
-                if label.is_dir():
-                    name = "good" if label.name in NORMAL_FOLDERS else label.name
-                    found += [
-                        Arrival(category.name, name, Path(file.path))
-                        for file in _visible(Path(label.path))
-                        if file.stat(follow_symlinks=False).st_ctime <= latest
-                    ]
+        for category in _folders(inbox):
+            for label in _folders(category):
+                arrivals = _arrivals(category, label, "collection", latest)
+                if label.name == FEEDBACK:
+                    arrivals = [one for one in arrivals if not one.file.is_dir()]
+                    for corrected in _folders(label):
+                        arrivals += _arrivals(category, corrected, "feedback", latest)
+                found += arrivals
     except OSError as error:
         raise StorageError(
             f"{inbox}: the inbox cannot be read ({error.strerror}); check its permissions."
         ) from error
     return sorted(found)
+
+
+def _arrivals(
+    category: Path, label: Path, source: Literal["collection", "feedback"], latest: float
+) -> list[Arrival]:
+    name = "good" if label.name in NORMAL_FOLDERS else label.name
+    return [
+        Arrival(category.name, name, Path(file.path), source)
+        for file in _visible(label)
+        if file.stat(follow_symlinks=False).st_ctime <= latest
+    ]
+
+
+def _folders(folder: Path) -> list[Path]:
+    return [Path(entry.path) for entry in _visible(folder) if entry.is_dir()]
 
 
 def _visible(folder: Path) -> "list[os.DirEntry[str]]":

@@ -45,7 +45,7 @@ class CategoryVersion:
     files: dict[str, str]
     """POSIX path in the category's folder -> md5, as DVC has it."""
     assignment: dict[str, str]
-    """md5 -> part, of the train normals that this version has."""
+    """md5 -> part, of the normals to learn from that this version has."""
     split_digest: str
 
 
@@ -274,7 +274,8 @@ def _category_version(
     assignments: Mapping[str, Assignment],
 ) -> CategoryVersion:
     listed = "".join(f"{path}\0{md5}\n" for path, md5 in sorted(files.items()))
-    present = {md5: assignments[name][md5] for md5 in sorted(set(normals.values()))}
+    assigned = assignments.get(name, {})
+    present = {md5: assigned[md5] for md5 in sorted(set(normals.values())) if md5 in assigned}
     return CategoryVersion(
         name=name,
         digest=hashlib.sha256(listed.encode(errors="surrogateescape")).hexdigest()[:32],

@@ -12,6 +12,8 @@ from stillwatch.images.layout import (
     ImageFile,
     category_folders,
     check_category_name,
+    check_defect_type,
+    is_feedback,
     scan_category,
     scan_image_set,
     unsafe_name,
@@ -35,6 +37,32 @@ def test_a_category_is_scanned_in_a_fixed_order(make_category: MakeCategory) -> 
     ]
     assert [image.path for image in category.test_normals] == ["test/good/000.png"]
     assert [image.path for image in category.test_anomalies] == ["test/scratch/000.png"]
+
+
+def test_corrected_images_are_to_learn_from_or_a_split_of_their_own(
+    make_category: MakeCategory,
+) -> None:
+    folder = make_category(train=1, test=0, anomalies=1)
+    for place in ("good/a.png", "ok/b.png", "scratch/000.png"):
+        (folder / "feedback" / place).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "feedback" / place).touch()
+    category = scan_category(folder)
+    assert category.images == (
+        ImageFile("feedback/good/a.png", "train", "good", None),
+        ImageFile("feedback/ok/b.png", "train", "good", None),
+        ImageFile("feedback/scratch/000.png", "feedback", "scratch", None),
+        ImageFile("test/scratch/000.png", "test", "scratch", "ground_truth/scratch/000_mask.png"),
+        ImageFile("train/good/000.png", "train", "good", None),
+    )
+    assert [image.path for image in category.test_anomalies] == ["test/scratch/000.png"]
+    assert [is_feedback(image.path) for image in category.images] == [True] * 3 + [False] * 2
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", ".hidden", "a/b", "/a", "a/", "-x", "a:b", "a\n"])
+def test_names_that_no_defect_type_may_have(name: str) -> None:
+    with pytest.raises(LayoutError, match="defect type"):
+        check_defect_type(name)
+    check_defect_type("Kratzer 2")
 
 
 def test_ok_is_good(make_category: MakeCategory) -> None:

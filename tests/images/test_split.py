@@ -1,4 +1,5 @@
 import hashlib
+import itertools
 import json
 import math
 import random
@@ -120,6 +121,53 @@ def test_of_duplicates_the_first_path_has_the_part() -> None:
         "train/good/b.png": "duplicate",
         "train/good/c.png": "unassigned",
     }
+
+
+def corrected(first: int, last: int) -> dict[str, str]:
+    return {path.replace("train", "feedback"): one for path, one in normals(first, last).items()}
+
+
+@given(
+    history=histories,
+    feedback=st.lists(st.tuples(st.integers(200, 230), st.integers(0, 40)), max_size=5),
+    alpha=st.sampled_from([0.02, 0.1, 0.5]),
+)
+def test_corrected_normals_come_into_train_and_change_nothing_for_the_others(
+    history: list[tuple[int, int]], feedback: list[tuple[int, int]], alpha: float
+) -> None:
+    alone: dict[str, str] = {}
+    assigned: dict[str, str] = {}
+    seen: set[str] = set()
+    for (first, count), (start, more) in itertools.zip_longest(
+        history, feedback, fillvalue=(200, 0)
+    ):
+        collected, added = normals(first, first + count), corrected(start, start + more)
+        alone = assign(alone, collected, settings=DEFAULTS, smallest_alpha=alpha)
+        assigned = assign(assigned, collected | added, settings=DEFAULTS, smallest_alpha=alpha)
+        seen |= set(added.values()) - alone.keys()
+        assert assigned == dict.fromkeys(seen, "train") | alone
+
+
+def test_what_lies_in_train_and_was_corrected_too_is_only_trained_on() -> None:
+    both = normals(0, 40) | corrected(0, 40)
+    result = assign({}, both, settings=DEFAULTS, smallest_alpha=0.1)
+    assert sizes(result) == (40, 0, 0)
+
+
+def test_a_corrected_normal_of_a_group_waits_until_the_group_is_in_train() -> None:
+    images = grouped([3, 3])
+    assigned = {one: "train" if "s1" in path else "calibration" for path, one in images.items()}
+    feedback = {
+        f"feedback/good/{name}.png": md5(name) for name in ("s0_new", "s1_new", "s7_new", "other")
+    }
+    result = assign(assigned, images | feedback, settings=GROUPED, smallest_alpha=0.1)
+    assert result == assigned | {md5("s1_new"): "train", md5("other"): "train"}
+    assert part_of(feedback, result)["feedback/good/s7_new.png"] == "unassigned"
+    later = {f"train/good/s7_{index}.png": md5(("s7", index)) for index in range(2)}
+    grown = assign(result, images | feedback | later, settings=GROUPED, smallest_alpha=0.5)
+    homes = {grown[one] for one in later.values()}
+    assert grown.get(md5("s7_new")) == ("train" if homes == {"train"} else None)
+    assert md5("s0_new") not in grown
 
 
 group_sizes = st.lists(st.integers(1, 12), min_size=1, max_size=25)

@@ -65,6 +65,33 @@ def test_the_folder_is_the_label(
     assert files_in(plant.inbox.path) == set()
 
 
+def test_what_was_corrected_keeps_its_mark_and_needs_no_mask(
+    workspace: Workspace, plant: Settings, bolt: Path, inbox: Path, make_image: MakeImage
+) -> None:
+    make_image(inbox / "feedback" / "ok" / "new.png", 500)
+    make_image(inbox / "feedback" / "hole" / "missed.png", 501)
+    make_image(inbox / "feedback" / "hole" / "missed_mask.png", 502)
+    make_image(inbox / "feedback" / "bare.png", 503)
+    make_image(inbox / "good" / "again.png", 500)
+    make_image(inbox / "dent" / "again.png", 501)
+    admitted = admit(workspace, plant)
+    assert {name: (one.source, one.admitted_as) for name, one in admitted.items()} == {
+        "bolt/feedback/good/new.png": ("feedback", "feedback/good/new.png"),
+        "bolt/feedback/hole/missed.png": ("feedback", "feedback/hole/missed.png"),
+        "bolt/feedback/hole/missed_mask.png": ("feedback", None),
+        "bolt/feedback/bare.png": ("collection", None),
+        "bolt/good/again.png": ("collection", None),
+        "bolt/dent/again.png": ("collection", None),
+    }
+    assert (bolt / "feedback" / "hole" / "missed.png").exists()
+    folder = quarantine(plant) / "bolt"
+    assert "put it into feedback/good" in (folder / "feedback/bare.png.reason.txt").read_text()
+    reason = (folder / "feedback/hole/missed_mask.png.reason.txt").read_text()
+    assert "corrected anomalies have none" in reason
+    assert "feedback/good/new.png" in (folder / "good/again.png.reason.txt").read_text()
+    assert files_in(plant.inbox.path) == set()
+
+
 def test_the_first_image_of_a_new_product_line(
     workspace: Workspace, plant: Settings, make_image: MakeImage
 ) -> None:

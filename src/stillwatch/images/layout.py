@@ -6,9 +6,14 @@
     <root>/<category>/test/good/*.png                        normals to test with
     <root>/<category>/test/<defect>/*.png                    anomalies
     <root>/<category>/ground_truth/<defect>/*_mask.png       their masks, same stem
+    <root>/<category>/feedback/good/*.png                    corrected normals, only to train on
+    <root>/<category>/feedback/<defect>/*.png                corrected anomalies, no masks
 
 As described by Bergmann et al., "The MVTec Anomaly Detection Dataset" (IJCV 2021); HALCON's
 folder name ``ok`` is taken for ``good``, and a mask may also have its image's plain stem.
+
+``feedback`` is ours. A person corrected the verdicts of its images, so they are there because of
+their scores: as calibration or test images they would make thresholds and figures wrong.
 """
 
 import os
@@ -22,6 +27,7 @@ from typing import Literal
 from stillwatch.errors import LayoutError
 
 NORMAL_FOLDERS = ("good", "ok")
+FEEDBACK = "feedback"
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
 _LEFT_BY_FILE_MANAGERS = {"thumbs.db", "desktop.ini"}
 _CATEGORY_NAME = re.compile(r"[a-z0-9_-]+")
@@ -34,7 +40,9 @@ class ImageFile:
 
     path: str
     """POSIX, relative to the category's folder, as on disk: ``train/good/000.png``."""
-    split: Literal["train", "test"]
+    split: Literal["train", "test", "feedback"]
+    """train for all images to learn from, ``feedback/good`` among them; feedback for corrected
+    anomalies."""
     defect_type: str
     """The folder's name; ``good`` for normals, also when the folder is called ``ok``."""
     mask: str | None
@@ -52,7 +60,7 @@ class Category:
 
     @property
     def train_normals(self) -> tuple[ImageFile, ...]:
-        """The images of ``train/good``."""
+        """The images of ``train/good`` and ``feedback/good``."""
         return tuple(image for image in self.images if image.split == "train")
 
     @property
@@ -65,7 +73,9 @@ class Category:
     @property
     def test_anomalies(self) -> tuple[ImageFile, ...]:
         """The images of every other folder in ``test``."""
-        return tuple(image for image in self.images if image.defect_type != "good")
+        return tuple(
+            image for image in self.images if image.split == "test" and image.defect_type != "good"
+        )
 
 
 def check_category_name(name: str) -> None:
@@ -79,6 +89,30 @@ def check_category_name(name: str) -> None:
             f"category {name!r}: a category's name may only have the characters a-z, 0-9, '_' "
             "and '-'; rename its folder."
         )
+
+
+def check_defect_type(name: str) -> None:
+    """Refuse a name that could not be the folder of a defect.
+
+    Raises:
+        LayoutError: it is empty, hidden, more than one folder, or unsafe.
+    """
+    reason = unsafe_name(name)
+    if not name or PurePosixPath(name).name != name:
+        reason = "is not the name of one folder"
+    elif name.startswith("."):
+        reason = "begins with a dot, which hides it"
+    if reason:
+        raise LayoutError(f"defect type {name!r}: {reason}; use letters, digits, '_' and '-'.")
+
+
+def is_feedback(path: str) -> bool:
+    """Whether an image is there because a person corrected its verdict.
+
+    Args:
+        path: POSIX, relative to the category's folder.
+    """
+    return path.startswith(f"{FEEDBACK}/")
 
 
 def category_folders(root: Path) -> dict[str, Path]:
@@ -131,7 +165,12 @@ def scan_category(folder: Path) -> Category:
     check_category_name(folder.name)
     root = folder.parent
     images = sorted(
-        [*_train_images(folder, root), *_test_images(folder, root)], key=lambda image: image.path
+        [
+            *_train_images(folder, root),
+            *_test_images(folder, root),
+            *_feedback_images(folder, root),
+        ],
+        key=lambda image: image.path,
     )
     if not any(
         image.split == "train" and PurePosixPath(image.path).suffix.lower() in IMAGE_SUFFIXES
@@ -188,6 +227,18 @@ def _test_images(folder: Path, root: Path) -> Iterator[ImageFile]:
                 defect_type,
                 mask and f"ground_truth/{entry.name}/{mask}",
             )
+
+
+def _feedback_images(folder: Path, root: Path) -> Iterator[ImageFile]:
+    for entry in _entries(folder / FEEDBACK, root):
+        if not entry.is_dir():
+            continue
+        for file in _files(folder / FEEDBACK / entry.name, root):
+            path = f"{FEEDBACK}/{entry.name}/{file}"
+            if entry.name in NORMAL_FOLDERS:
+                yield ImageFile(path, "train", "good", None)
+            else:
+                yield ImageFile(path, "feedback", entry.name, None)
 
 
 def _mask_of(stem: str, masks: set[str]) -> str | None:

@@ -37,9 +37,10 @@ class ImageFacts:
     path: str
     """POSIX, relative to the category's folder."""
     split: str
-    """train or test, by folder."""
+    """train, test or feedback, by folder (``ImageFile.split``)."""
     part: str
-    """train, validation, calibration, duplicate, unassigned; test for test images."""
+    """train, validation, calibration, duplicate, unassigned; test for test images, feedback for
+    corrected anomalies."""
     defect_type: str
     """good for normals."""
     bytes: int
@@ -185,11 +186,11 @@ class _Reader:
             self.on_pixels(image.path, decoded.pixels)
         appearance = _appearance(decoded.pixels) if decoded else _Appearance()
         mask = self._mask_facts(image.mask) if image.mask else _MaskFacts()
-        unassigned = "test" if image.split == "test" else "unassigned"
+        without_part = "unassigned" if image.split == "train" else image.split
         return ImageFacts(
             path=image.path,
             split=image.split,
-            part=self.parts.get(image.path, unassigned),
+            part=self.parts.get(image.path, without_part),
             defect_type=image.defect_type,
             bytes=len(data or b""),
             md5="" if data is None else _md5(data),

@@ -1,8 +1,11 @@
-"""Who of ``train/good`` is in train, validation and calibration: assigned once, by content.
+"""Who of the normals is in train, validation and calibration: assigned once, by content.
 
 An assignment is kept in the split file, versioned with the data. Whatever is added to or removed
 from the images later, an assigned image never changes its part: otherwise calibration images
 would have been trained on, and the thresholds' false-alarm bound would be void.
+
+So would it be if scores had a say in who is in calibration. Corrected normals, which are there
+because of theirs, only ever come into train, and change nothing for the others.
 """
 
 import hashlib
@@ -18,6 +21,7 @@ from typing import Any
 from stillwatch.calibration import images_needed
 from stillwatch.errors import SettingsError, SplitError
 from stillwatch.files import write_json
+from stillwatch.images.layout import is_feedback
 from stillwatch.settings import SplitSettings
 
 PARTS = ("train", "validation", "calibration")
@@ -84,14 +88,18 @@ def assign(
     images of one group go to one part together, to the part where the group already is (if a
     pattern set late finds a group in several parts, to the one with most of its images).
 
+    Corrected normals (``is_feedback``) count for none of this: the others are assigned as if there
+    were none. They come into train; one of a group that others are of, or may come to be of, waits
+    unassigned until those are in train.
+
     Args:
         assigned: what was assigned before; entries of images that are gone are kept.
-        normals: path -> md5 of the files now in ``train/good``.
+        normals: path -> md5 of the files now in ``train/good`` and ``feedback/good``.
         settings: shares and group pattern.
         smallest_alpha: smallest false-alarm rate that thresholds are calibrated for, in (0, 1).
 
     Returns:
-        ``assigned`` and the new images.
+        ``assigned`` and the new images, but for those that wait.
 
     Raises:
         SplitError: ``assigned`` names a part that does not exist.
@@ -100,7 +108,9 @@ def assign(
     for part in assigned.values():
         if part not in PARTS:
             raise SplitError(f"the split file assigns images to {part!r}; restore it from git.")
-    present = {md5: path for path, md5 in sorted(normals.items(), reverse=True)}
+    distinct = {md5: path for path, md5 in sorted(normals.items(), reverse=True)}
+    corrected = {md5: path for md5, path in distinct.items() if is_feedback(path)}
+    present = {md5: path for md5, path in distinct.items() if md5 not in corrected}
     targets = {
         "calibration": max(
             _share(settings.calibration_share, len(present)), images_needed(smallest_alpha)
@@ -120,6 +130,11 @@ def assign(
         part = next(short, "train")
         counts[part] += len(members)
         result.update(dict.fromkeys(members, part))
+    homes, _ = _groups(present, result, settings.group_pattern)
+    for md5, path in corrected.items():
+        shared = _group_in_name(path, settings.group_pattern)
+        if shared is None or homes.get(shared) == "train":
+            result.setdefault(md5, "train")
     return result
 
 
@@ -151,16 +166,22 @@ def group_of(path: str, pattern: str | None) -> str | None:
     """
     if pattern is None:
         return None
-    name = PurePosixPath(path).name
+    return _group_in_name(path, pattern) or PurePosixPath(path).name
+
+
+def _group_in_name(path: str, pattern: str | None) -> str | None:
+    """The group that the file name shares with others; None if it is of no such group."""
+    if pattern is None:
+        return None
     try:
-        match = re.search(pattern, name)
+        match = re.search(pattern, PurePosixPath(path).name)
     except re.error as error:
         raise SettingsError(
             f"split.group_pattern: {pattern!r} is not a regular expression ({error}); correct it."
         ) from error
     if match is None:
-        return name
-    return (match.group(1) if match.re.groups else match.group()) or name
+        return None
+    return (match.group(1) if match.re.groups else match.group()) or None
 
 
 def split_digest(assignment: Mapping[str, str]) -> str:
