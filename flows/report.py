@@ -38,6 +38,9 @@ class DetectorReport(BaseModel):
     false_alarm_rate_ci: Interval | None = None
     recall: float | None = Field(None, description="test anomalies that are rejected")
     recall_ci: Interval | None = None
+    feedback_images: int = Field(0, description="anomalies whose verdict a person corrected")
+    feedback_recall: float | None = Field(None, description="those of them that are rejected")
+    feedback_recall_ci: Interval | None = None
     threshold: float = Field(description="of the verdict reject, in raw scores")
     alpha: float = Field(description="false-alarm rate that the threshold is calibrated for")
     n_calibration: int

@@ -89,10 +89,14 @@ def _detector_report(result: DetectorResult) -> DetectorReport:
     intervals: dict[str, Interval | None] = {
         f"{name}_ci": result.intervals.get(name) for name in FIGURES
     }
+    feedback = result.feedback
     return DetectorReport.model_validate(
         {
             **figures,
             **intervals,
+            "feedback_images": len(feedback.images) if feedback else 0,
+            "feedback_recall": feedback and feedback.recall,
+            "feedback_recall_ci": feedback and feedback.interval,
             "threshold": result.threshold,
             "alpha": result.alpha,
             "n_calibration": result.n_calibration,

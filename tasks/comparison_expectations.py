@@ -11,11 +11,11 @@ NAMED_NEIGHBOURS = 3
 
 
 def duplicate_checks(statistics: CategoryStatistics) -> tuple[Check, ...]:
-    """Nothing is shown to training and test alike, or to training twice."""
+    """Nothing is in two of training, test and corrected anomalies, or in training twice."""
     return (
         ImageCheck(
             name="no_test_image_in_train",
-            title="Test images that are also in train",
+            title="Test images and corrected anomalies that are also in train",
             advice="Delete one of the two files: figures from images seen in training are worth "
             "nothing.",
             expectation=gxe.ExpectColumnValuesToBeNull(
@@ -25,6 +25,20 @@ def duplicate_checks(statistics: CategoryStatistics) -> tuple[Check, ...]:
                 "an image that is not in train",
                 f"the same bytes as {' and '.join(map(printable, image.copies_in_train))}",
                 image.copies_in_train[0],
+            ),
+        ),
+        ImageCheck(
+            name="no_feedback_in_test",
+            title="Corrected anomalies that are also in test",
+            advice="Delete the one in test: images that were chosen by their scores would bias "
+            "its figures.",
+            expectation=gxe.ExpectColumnValuesToBeNull(
+                column="copies_in_test", severity="critical"
+            ),
+            describe=lambda _, image: Wording(
+                "an image that is not in test",
+                f"the same bytes as {' and '.join(map(printable, image.copies_in_test))}",
+                image.copies_in_test[0],
             ),
         ),
         ImageCheck(

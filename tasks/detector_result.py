@@ -2,6 +2,8 @@
 
 from pydantic import BaseModel, ConfigDict
 
+from stillwatch.calibration import Verdict
+
 Interval = tuple[float, float]
 
 
@@ -14,6 +16,32 @@ class GroupResult(BaseModel):
     false_alarms: int
     rate: float
     interval: Interval
+
+
+class CorrectedAnomaly(BaseModel):
+    """What the detector says about an anomaly whose verdict a person corrected."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    path: str
+    """POSIX, relative to the category's folder."""
+    defect_type: str
+    score: float
+    p_value: float
+    verdict: Verdict
+
+
+class FeedbackResult(BaseModel):
+    """The corrected anomalies, which are in the image set because of their scores."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    images: tuple[CorrectedAnomaly, ...]
+    """At least one."""
+    recall: float
+    """Share that is rejected."""
+    interval: Interval
+    """Clopper-Pearson, 95 %."""
 
 
 class DetectorResult(BaseModel):
@@ -35,6 +63,8 @@ class DetectorResult(BaseModel):
     recall_by_defect: dict[str, float]
     false_alarms: dict[str, float | Interval]
     false_alarms_by_group: dict[str, GroupResult]
+    feedback: FeedbackResult | None = None
+    """None without corrected anomalies; no other figure has them in it."""
     evaluation_size: int
     threshold: float
     review_threshold: float

@@ -10,19 +10,27 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from stillwatch.bundle import BundleInfo, read_bundle
+from stillwatch.calibration import clopper_pearson
 from stillwatch.errors import TrackingError
-from stillwatch.evaluation import NORMAL, Evaluation, ImageRow, TestImages, evaluate
+from stillwatch.evaluation import (
+    NORMAL,
+    Evaluation,
+    ImageRow,
+    TestImages,
+    evaluate,
+    inspect_test,
+)
 from stillwatch.files import write_json
 from stillwatch.inspection import Inspector
 from stillwatch.settings import Settings
-from tasks.detector_result import DetectorResult, GroupResult
+from tasks.detector_result import CorrectedAnomaly, DetectorResult, FeedbackResult, GroupResult
 from tasks.evaluation_note import evaluation_note
 from tasks.evidence import gallery_items, write_pictures
 from tasks.examine import ExaminedCategory
 from tasks.locks import exclusive
 from tasks.mlflow_entries import figures, milliseconds
 from tasks.shown_images import GALLERY, write_shown_images
-from tasks.testset import read_test_set
+from tasks.testset import read_corrected_anomalies, read_test_set
 from tasks.tracking import BUNDLE, EVALUATED, STAGE, Tracking, open_tracking
 from tasks.train import TrainedDetector
 from tasks.version import DataVersion
@@ -53,12 +61,11 @@ def evaluate_detector(
         if tracking.tags(trained.run_id).get(STAGE) == EVALUATED:
             result = read_result(tracking, trained.run_id)
         else:
-            test = read_test_set(category, settings.evaluation)
             with (
                 tracking.artifact(trained.run_id, BUNDLE) as bundle,
                 tempfile.TemporaryDirectory(prefix="stillwatch-") as evidence,
             ):
-                result = _evaluate(bundle, Path(evidence), trained, test, data, settings)
+                result = _evaluate(bundle, Path(evidence), trained, category, data, settings)
                 _record(tracking, result, data, Path(evidence))
     return result.model_copy(update={"reused": trained.reused})
 
@@ -116,24 +123,43 @@ def named_metrics(result: DetectorResult) -> dict[str, float]:
             name if _from_normals_only(name) else f"synthetic_{name}": value
             for name, value in named.items()
         }
-    return named | {"ms_per_image": result.ms_per_image}
+    return named | feedback_metrics(result) | {"ms_per_image": result.ms_per_image}
+
+
+def feedback_metrics(result: DetectorResult) -> dict[str, float]:
+    """The figures of the corrected anomalies as MLflow has them; none without such images."""
+    feedback = result.feedback
+    if feedback is None:
+        return {}
+    low, high = feedback.interval
+    return {
+        "feedback_images": len(feedback.images),
+        "feedback_recall": feedback.recall,
+        "feedback_recall_low": low,
+        "feedback_recall_high": high,
+    }
 
 
 def _evaluate(
     bundle_folder: Path,
     evidence: Path,
     trained: TrainedDetector,
-    test: TestImages,
+    category: ExaminedCategory,
     data: DataVersion,
     settings: Settings,
 ) -> DetectorResult:
     # Reading back and listing need no torch, which takes seconds to import.
     from stillwatch.torch_scorer import load_scorer
 
+    test = read_test_set(category, settings.evaluation)
     bundle = read_bundle(bundle_folder)
     inspector = Inspector(bundle, load_scorer(bundle, settings.training.device))
     evaluation = evaluate(inspector, test, settings=settings.evaluation)
-    result = _result(trained, evaluation, bundle.info, data)
+    corrected = read_corrected_anomalies(category)
+    feedback = None
+    if corrected is not None:
+        feedback = _feedback(inspector, corrected, settings.evaluation.size)
+    result = _result(trained, evaluation, feedback, bundle.info, data)
     write_json(evidence / RESULT_FILE, result.model_dump(mode="json"))
     pq.write_table(pa.Table.from_pylist(list(map(dict, evaluation.rows))), evidence / SCORES_FILE)
     items = gallery_items(bundle.info, test, evaluation)
@@ -143,7 +169,11 @@ def _evaluate(
 
 
 def _result(
-    trained: TrainedDetector, evaluation: Evaluation, info: BundleInfo, data: DataVersion
+    trained: TrainedDetector,
+    evaluation: Evaluation,
+    feedback: FeedbackResult | None,
+    info: BundleInfo,
+    data: DataVersion,
 ) -> DetectorResult:
     reject, review = info.calibration.reject, info.calibration.review
     return DetectorResult(
@@ -161,6 +191,7 @@ def _result(
         false_alarms_by_group={
             name: GroupResult(**vars(group)) for name, group in evaluation.by_group.items()
         },
+        feedback=feedback,
         evaluation_size=evaluation.evaluation_size,
         threshold=reject.value,
         review_threshold=review.value,
@@ -173,6 +204,25 @@ def _result(
         train_seconds=info.training.seconds,
         ms_per_image=evaluation.ms_per_image,
         evaluated_at=milliseconds(),
+    )
+
+
+def _feedback(inspector: Inspector, corrected: TestImages, size: int) -> FeedbackResult:
+    rows = inspect_test(inspector, corrected, size).rows
+    rejected = sum(row["verdict"] == "reject" for row in rows)
+    return FeedbackResult(
+        images=tuple(
+            CorrectedAnomaly(
+                path=row["path"],
+                defect_type=row["defect_type"],
+                score=row["score"],
+                p_value=row["p_value"],
+                verdict=row["verdict"],
+            )
+            for row in rows
+        ),
+        recall=rejected / len(rows),
+        interval=clopper_pearson(rejected, len(rows)),
     )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from stillwatch.calibration import Calibration
-from tasks.detector_result import DetectorResult, GroupResult
+from tasks.detector_result import DetectorResult, FeedbackResult, GroupResult
 
 
 def evaluation_note(result: DetectorResult) -> str:
@@ -20,7 +20,20 @@ def evaluation_note(result: DetectorResult) -> str:
         )
     if result.test_normals_from != "test":
         lines.append("There is no test/good: the validation normals stand in for it.")
+    if result.feedback is not None:
+        lines.append(feedback_sentence(result.feedback))
     return "\n\n".join(lines)
+
+
+def feedback_sentence(feedback: FeedbackResult) -> str:
+    """What became of the corrected anomalies."""
+    verdicts = [one.verdict for one in feedback.images]
+    return (
+        f"Of the {len(verdicts)} anomalies whose verdict a person corrected "
+        f"{verdicts.count('reject')} are rejected, {verdicts.count('review')} are set aside for "
+        f"review and {verdicts.count('pass')} pass unseen. They were chosen by their scores: no "
+        "other figure and no comparison has them in it."
+    )
 
 
 def threshold_sentences(result: DetectorResult) -> list[str]:

@@ -14,6 +14,7 @@ import pandas as pd
 from great_expectations.core import ExpectationValidationResult
 from great_expectations.data_context.types.base import ProgressBarsConfig
 
+from stillwatch.images.layout import is_feedback
 from stillwatch.images.manifest import Manifest
 from tasks.expectation_types import Check, ImageCheck, Wording
 from tasks.manifest_statistics import CategoryStatistics, is_normal
@@ -166,5 +167,8 @@ def _facts(manifest: Manifest) -> dict[str, dict[str, int]]:
         "split": dict(Counter(row.split for row in manifest.rows)),
         "part": dict(Counter(row.part for row in manifest.rows)),
         "defect_type": dict(Counter(row.defect_type for row in test)),
+        "feedback": dict(
+            Counter(row.defect_type for row in manifest.rows if is_feedback(row.path))
+        ),
         "mask": dict(Counter(row.defect_type for row in test if row.mask and not is_normal(row))),
     }

@@ -11,8 +11,8 @@ from stillwatch.images.manifest import ImageFacts
 from tasks.manifest_statistics import ImageStatistics
 
 NORMALS = Column("defect_type") == "good"
-ANOMALIES = Column("defect_type") != "good"
 IN_TEST = Column("split") == "test"
+TEST_ANOMALIES = IN_TEST & (Column("defect_type") != "good")
 IN_TRAIN = Column("split") == "train"
 
 

@@ -17,9 +17,9 @@ from tasks.comparison_expectations import (
     uniformity_checks,
 )
 from tasks.expectation_types import (
-    ANOMALIES,
     IN_TEST,
     NORMALS,
+    TEST_ANOMALIES,
     CategoryCheck,
     Check,
     ImageCheck,
@@ -142,7 +142,7 @@ def _test_checks() -> tuple[Check, ...]:
             name="test_anomalies",
             title="Missing test anomalies",
             advice="Put images of defects into test/<defect> as soon as there are some.",
-            expectation=_some_images("path", IN_TEST & ANOMALIES),
+            expectation=_some_images("path", TEST_ANOMALIES),
             describe=lambda _: Wording(
                 "images in test/<defect>", "none: test anomalies will be synthetic"
             ),
@@ -151,7 +151,7 @@ def _test_checks() -> tuple[Check, ...]:
 
 
 def _mask_checks(manifest: Manifest) -> tuple[Check, ...]:
-    anomalies = [row for row in manifest.rows if not is_normal(row)]
+    anomalies = [row for row in manifest.rows if row.split == "test" and not is_normal(row)]
     checks: list[Check] = [
         ImageCheck(
             name="normals_without_mask",
@@ -176,7 +176,7 @@ def _mask_checks(manifest: Manifest) -> tuple[Check, ...]:
             advice="Draw the missing mask, or delete all masks of the category to be judged by "
             "image metrics only.",
             expectation=gxe.ExpectColumnValuesToNotBeNull(
-                column="mask", row_condition=ANOMALIES, severity="critical"
+                column="mask", row_condition=TEST_ANOMALIES, severity="critical"
             ),
             describe=lambda row, _: Wording("a mask, as other anomalies have", "no mask"),
         ),
@@ -189,7 +189,7 @@ def _any_mask_check() -> Check:
         name="any_mask",
         title="Missing masks",
         advice="Nothing, unless you want to know how well defects are located: then draw masks.",
-        expectation=_some_images("mask", ANOMALIES),
+        expectation=_some_images("mask", TEST_ANOMALIES),
         describe=lambda _: Wording("masks of the anomalies", "none: image metrics only"),
     )
 
@@ -201,7 +201,7 @@ def _present_mask_checks() -> tuple[Check, ...]:
             title="Unreadable masks",
             advice="Replace the mask by a good copy.",
             expectation=gxe.ExpectColumnValuesToBeNull(
-                column="mask_error", row_condition=ANOMALIES, severity="critical"
+                column="mask_error", row_condition=TEST_ANOMALIES, severity="critical"
             ),
             describe=lambda row, _: Wording(
                 "a readable mask", f"{_name(row.mask)}: {_reason(row.mask_error, row.mask)}"
@@ -214,7 +214,7 @@ def _present_mask_checks() -> tuple[Check, ...]:
             expectation=gxe.ExpectColumnPairValuesToBeEqual(
                 column_A="size",
                 column_B="mask_size",
-                row_condition=ANOMALIES,
+                row_condition=TEST_ANOMALIES,
                 ignore_row_if="either_value_is_missing",
                 severity="critical",
             ),
@@ -227,7 +227,7 @@ def _present_mask_checks() -> tuple[Check, ...]:
             title="Empty masks",
             advice="Draw the defect, or move the image to test/good if there is none.",
             expectation=gxe.ExpectColumnValuesToBeBetween(
-                column="mask_area", min_value=1, row_condition=ANOMALIES, severity="critical"
+                column="mask_area", min_value=1, row_condition=TEST_ANOMALIES, severity="critical"
             ),
             describe=lambda row, _: Wording(
                 "at least one marked pixel", f"{_name(row.mask)} marks none", row.mask

@@ -28,6 +28,7 @@ def manifest_frame(manifest: Manifest, statistics: CategoryStatistics) -> pd.Dat
         "size": [image.size for image in images],
         "mode": [row.mode for row in rows],
         "copies_in_train": ["; ".join(image.copies_in_train) or None for image in images],
+        "copies_in_test": ["; ".join(image.copies_in_test) or None for image in images],
         "earlier_copy": [image.earlier_copy for image in images],
         "near_in_train": [
             "; ".join(n.path for n in image.near_in_train) or None for image in images

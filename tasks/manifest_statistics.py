@@ -44,7 +44,9 @@ class ImageStatistics:
     shortest_side: int | None
     mask_size: str | None
     copies_in_train: tuple[str, ...]
-    """Of a test image: train images with the same bytes."""
+    """Of a test image or a corrected anomaly: train images with the same bytes."""
+    copies_in_test: tuple[str, ...]
+    """Of a corrected anomaly: test images with the same bytes."""
     earlier_copy: str | None
     """Of a train image: the first train image with the same bytes."""
     near_in_train: tuple[Neighbour, ...]
@@ -81,12 +83,14 @@ def category_statistics(manifest: Manifest, *, near_duplicate_ratio: float) -> C
     sharpness = _z_scores(rows, distinct_train, log_sharpness, SHARPNESS_FLOOR)
     exposure = _z_scores(rows, distinct_train, logit_brightness, EXPOSURE_FLOOR)
     usual_neighbour, near = near_duplicates(rows, ratio=near_duplicate_ratio)
-    by_md5: dict[str, list[str]] = {}
-    for row in train:
-        by_md5.setdefault(row.md5, []).append(row.path)
+    copies_of: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        if row.decode_error is None:
+            copies_of.setdefault((row.split, row.md5), []).append(row.path)
     images = {}
     for row in rows:
-        copies = tuple(by_md5.get(row.md5, ())) if row.decode_error is None else ()
+        copies = tuple(copies_of.get(("train", row.md5), ()))
+        in_test = tuple(copies_of.get(("test", row.md5), ()))
         in_train = row.split == "train"
         judged = is_normal(row)
         images[row.path] = ImageStatistics(
@@ -95,6 +99,7 @@ def category_statistics(manifest: Manifest, *, near_duplicate_ratio: float) -> C
             shortest_side=_shortest(row),
             mask_size=_size(row.mask_width, row.mask_height),
             copies_in_train=() if in_train else copies,
+            copies_in_test=in_test if row.split == "feedback" else (),
             earlier_copy=_earlier(copies, row.path) if in_train else None,
             near_in_train=near.get(row.path, ()),
             sharpness_z=sharpness.get(row.path) if judged else None,

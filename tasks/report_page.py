@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from stillwatch import __version__, pictures
 from tasks import report_tables
-from tasks.evaluation_note import promises, threshold_sentences
+from tasks.evaluation_note import feedback_sentence, promises, threshold_sentences
 from tasks.pages import TEMPLATES, data_uri
 from tasks.registry import CHAMPION
 from tasks.report_sentences import disagreement, gate, headline, summary
@@ -49,6 +49,7 @@ def report_page(record: RetrainingRecord) -> str:
         disputed_words="" if disputed is None else disagreement(disputed),
         promises=[] if winner is None else promises(winner.bundle.calibration),
         exact=[] if winner is None else threshold_sentences(winner.result),
+        feedback_sentence=feedback_sentence,
         histogram=None if winner is None else _histogram(winner),
         losses=_losses(record),
         groups=[] if winner is None else _groups(winner),

@@ -1,11 +1,12 @@
 """The tables of a retraining's report, every cell as text."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from stillwatch.bootstrap import Interval
-from stillwatch.calibration import Threshold, clopper_pearson
+from stillwatch.calibration import Threshold, Verdict, clopper_pearson
+from tasks.detector_result import FeedbackResult
 from tasks.report_sentences import FIGURE_NAMES, outcome
 from tasks.retraining_record import DetectorRecord, RetrainingRecord, WinnerRecord
 from tasks.validation_page import counts
@@ -16,6 +17,7 @@ _ROLES = {
     "validation": "watched during training, not learnt from",
     "calibration": "set the thresholds; nothing else sees them",
     "test": "the figures are measured on these; no training and no threshold sees them",
+    "feedback": "anomalies whose verdict a person corrected; they have figures of their own",
     "duplicate": "the same as another image; not used",
     "unassigned": "not in the split; not used",
 }
@@ -131,15 +133,24 @@ def thresholds(winner: WinnerRecord) -> Table:
 
 
 def recall_by_defect(winner: WinnerRecord) -> Table:
-    """What became of the anomalies of each type, the least recall first."""
-    verdicts: dict[str, list[str]] = {}
-    for row in winner.rows:
-        if row["label"]:
-            verdicts.setdefault(row["defect_type"], []).append(row["verdict"])
+    """What became of the test anomalies of each type, the least recall first."""
+    anomalies = [(row["defect_type"], row["verdict"]) for row in winner.rows if row["label"]]
+    return _recall("Recall is the share that is rejected, with its 95 % interval", anomalies)
+
+
+def recall_on_feedback(feedback: FeedbackResult) -> Table:
+    """What became of the corrected anomalies of each type, the least recall first."""
+    anomalies = [(one.defect_type, one.verdict) for one in feedback.images]
+    return _recall("Anomalies whose verdict a person corrected", anomalies)
+
+
+def _recall(caption: str, anomalies: Iterable[tuple[str, Verdict]]) -> Table:
+    verdicts: dict[str, list[Verdict]] = {}
+    for defect_type, verdict in anomalies:
+        verdicts.setdefault(defect_type, []).append(verdict)
     ordered = sorted(verdicts.items(), key=lambda item: item[1].count("reject") / len(item[1]))
     rows = [_caught(defect, seen) for defect, seen in ordered]
     head = ("defect", "images", "rejected", "review", "missed", "recall")
-    caption = "Recall is the share that is rejected, with its 95 % interval"
     return Table(caption, head, rows, frozenset({1, 2, 3, 4, 5}))
 
 

@@ -15,7 +15,7 @@ from stillwatch.errors import StillwatchError, WorkspaceError
 from stillwatch.files import atomic_file, write_json
 from stillwatch.metrics import roc_curve
 from stillwatch.settings import Settings, load_settings
-from tasks.evaluate import evaluate_detector, read_scores
+from tasks.evaluate import evaluate_detector, feedback_metrics, read_scores
 from tasks.examine import ExaminedCategory, examine_category
 from tasks.thumbnails import Thumbnails
 from tasks.tracking import BUNDLE, open_tracking
@@ -56,7 +56,12 @@ def train_stage(settings: Settings, category: str, detector: str) -> None:
     folder = RESULTS / category / detector
     write_json(
         folder / "metrics.json",
-        {"synthetic": result.synthetic, **result.metrics, "threshold": result.threshold},
+        {
+            "synthetic": result.synthetic,
+            **result.metrics,
+            **feedback_metrics(result),
+            "threshold": result.threshold,
+        },
     )
     tracking = open_tracking(settings)
     scores = read_scores(tracking, result.run_id)

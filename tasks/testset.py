@@ -9,6 +9,7 @@ from PIL import Image
 
 from stillwatch.evaluation import NORMAL, TestImages
 from stillwatch.images.decode import read_mask, resize_mask
+from stillwatch.images.layout import FEEDBACK
 from stillwatch.images.manifest import ImageFacts, Manifest
 from stillwatch.images.store import ImageStore
 from stillwatch.images.synthetic import make_synthetic_anomalies
@@ -38,7 +39,8 @@ def read_test_set(category: ExaminedCategory, settings: EvaluationSettings) -> T
     """
     images = ImageStore.open(category.store)
     normals = normals_of(category.manifest)
-    anomalies = [row for row in category.manifest.rows if row.defect_type != NORMAL]
+    test = [row for row in category.manifest.rows if row.part == "test"]
+    anomalies = [row for row in test if row.defect_type != NORMAL]
     rows = normals + anomalies
     pixels = images.images[images.rows([row.path for row in rows])]
     real = TestImages(
@@ -52,13 +54,32 @@ def read_test_set(category: ExaminedCategory, settings: EvaluationSettings) -> T
 
 
 def read_part(category: ExaminedCategory, part: str) -> NDArray[np.uint8]:
-    """The normals of train, validation or calibration, uint8 (N, S, S, 3).
+    """The images of one part, uint8 (N, S, S, 3).
 
     Raises:
         StorageError: the store cannot be opened.
     """
     images = ImageStore.open(category.store)
     return images.images[images.rows([r.path for r in category.manifest.rows if r.part == part])]
+
+
+def read_corrected_anomalies(category: ExaminedCategory) -> TestImages | None:
+    """Take the corrected anomalies out of the store, without masks; None if there are none.
+
+    They are in the image set because of their scores, so they stand in no test.
+
+    Raises:
+        StorageError: the store cannot be opened.
+    """
+    rows = [row for row in category.manifest.rows if row.part == FEEDBACK]
+    if not rows:
+        return None
+    return TestImages(
+        paths=tuple(row.path for row in rows),
+        images=read_part(category, FEEDBACK),
+        defect_types=tuple(row.defect_type for row in rows),
+        masks=None,
+    )
 
 
 def normals_of(manifest: Manifest) -> list[ImageFacts]:

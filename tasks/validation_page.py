@@ -114,11 +114,15 @@ def counts(report: ValidationReport) -> tuple[Count, ...]:
     """Images per folder, with what they are used for."""
     split, parts = report.facts["split"], report.facts["part"]
     shares = ", ".join(f"{parts[part]} {part}" for part in PARTS_OF_TRAIN if part in parts)
-    rows = [Count("train/good", split.get("train", 0), shares)]
+    feedback = report.facts.get("feedback", {})  # reports of before there was any lack it
+    rows = [Count("train/good", split.get("train", 0) - feedback.get("good", 0), shares)]
     for defect_type, images in sorted(report.facts["defect_type"].items(), key=_good_first):
         masks = report.facts["mask"].get(defect_type, 0)
         note = "" if defect_type == "good" else f"{masks} with a mask"
         rows.append(Count(f"test/{defect_type}", images, note))
+    for defect_type, images in sorted(feedback.items(), key=_good_first):
+        note = "only trained on; in the parts above" if defect_type == "good" else "judged apart"
+        rows.append(Count(f"feedback/{defect_type}", images, note))
     return tuple(rows)
 
 

@@ -59,7 +59,8 @@ class ValidationReport:
     """One sentence per check that broke: it says nothing about the images."""
     outcomes: tuple[CheckOutcome, ...]
     facts: Mapping[str, Mapping[str, int]]
-    """Images per ``split``, per ``part``, per ``defect_type`` (test only) and with a ``mask``."""
+    """Images per ``split``, per ``part``, per ``defect_type`` (in test and in ``feedback``), with a
+    ``mask``."""
 
     @property
     def passed(self) -> bool:

@@ -68,7 +68,11 @@ def photograph(seed: int, *, scratched: bool = False) -> NDArray[np.uint8]:
 
 
 def make_images(folder: Path, *, anomalies: int = 4, test_normals: int = 6) -> None:
-    """Write a category of 40 train normals."""
+    """Write a category of 40 train normals, with four corrected images beside it."""
+    _save(folder / "feedback/good/000.png", photograph(3000))
+    for number in range(3):
+        scratched = photograph(4000 + number, scratched=True)
+        _save(folder / f"feedback/scratch/{number:03}.png", scratched)
     for number in range(40):
         _save(folder / f"train/good/{number:03}.png", photograph(number))
     for number in range(test_normals):

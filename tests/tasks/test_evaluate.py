@@ -83,10 +83,18 @@ def test_the_run_holds_all_evidence_and_is_finished(
     with tracking.artifact(trained.run_id, "scores.parquet") as path:
         table = pq.read_table(path)
     assert table.num_rows == 10
+    assert {path.split("/")[0] for path in table["path"].to_pylist()} == {"test"}
     assert set(table["verdict"].to_pylist()) <= {"pass", "review", "reject"}
     with tracking.artifact(trained.run_id, "evaluation.json") as path:
         stored = json.loads(path.read_text(encoding="utf-8"))
     assert DetectorResult.model_validate(stored) == result
+    assert result.feedback is not None
+    corrected = result.feedback.images
+    assert [one.path for one in corrected] == [f"feedback/scratch/00{n}.png" for n in range(3)]
+    rejected = sum(one.score > result.threshold for one in corrected)
+    assert run.data.metrics["feedback_images"] == 3
+    assert run.data.metrics["feedback_recall"] == rejected / 3
+    assert "verdict a person corrected" in run.data.tags["mlflow.note.content"]
     assert (result.data_version, result.n_calibration, result.alpha) == (DIR_HASH, 19, 0.05)
 
 
@@ -120,7 +128,7 @@ def test_figures_from_synthetic_anomalies_are_marked_wherever_they_appear(
     unmarked = {
         name
         for name in named_metrics(result)
-        if not name.startswith(("synthetic_", "false_alarm_rate", "review_rate"))
+        if not name.startswith(("synthetic_", "false_alarm_rate", "review_rate", "feedback_"))
     }
     assert unmarked == {"ms_per_image"}
     assert {"synthetic_image_auroc", "synthetic_aupro_low"} <= set(run.data.metrics)

@@ -11,6 +11,7 @@ from made_manifests import make_category, picture, read_manifest, save
 from PIL import Image, ImageFilter
 
 from stillwatch.errors import ValidationError
+from tasks.validation_page import counts
 
 
 @pytest.fixture
@@ -75,6 +76,32 @@ def test_a_train_image_saved_anew_into_test_is_a_near_duplicate(folder: Path) ->
     assert found_in(report) == {("no_test_image_nearly_in_train", "warning", "test/good/again.png")}
     assert TRAIN in report.failures[0].found
     assert report.passed
+
+
+def test_corrected_images_need_no_mask_and_are_nowhere_else(folder: Path) -> None:
+    save(folder / "feedback/good/new.png", picture(3000))
+    save(folder / "feedback/scratch/missed.png", picture(3001))
+    Image.open(folder / TRAIN).point(lambda value: min(255, value + 6)).save(
+        folder / "feedback/scratch/near.png"
+    )
+    for name, original in (("learnt", TRAIN), ("tested", DEFECT)):
+        (folder / f"feedback/scratch/{name}.png").write_bytes((folder / original).read_bytes())
+    (folder / "feedback/good/tested.png").write_bytes((folder / GOOD).read_bytes())
+    report = judge_folder(folder)
+    assert found_in(report) == {
+        ("no_test_image_in_train", "critical", "feedback/scratch/learnt.png"),
+        ("no_feedback_in_test", "critical", "feedback/scratch/tested.png"),
+        ("no_test_image_in_train", "critical", GOOD),
+    }
+    assert report.of_check("no_feedback_in_test")[0].related == DEFECT
+    images = {count.folder: count.images for count in counts(report)}
+    assert images == {
+        "train/good": 40,
+        "test/good": 4,
+        "test/scratch": 3,
+        "feedback/good": 2,
+        "feedback/scratch": 4,
+    }
 
 
 def test_a_mask_of_another_size(folder: Path) -> None:
