@@ -29,10 +29,10 @@ def feedback_sentence(feedback: FeedbackResult) -> str:
     """What became of the corrected anomalies."""
     verdicts = [one.verdict for one in feedback.images]
     return (
-        f"Of the {len(verdicts)} anomalies whose verdict a person corrected "
-        f"{verdicts.count('reject')} are rejected, {verdicts.count('review')} are set aside for "
-        f"review and {verdicts.count('pass')} pass unseen. They were chosen by their scores: no "
-        "other figure and no comparison has them in it."
+        f"Anomalies whose verdict a person corrected: {verdicts.count('reject')} of "
+        f"{len(verdicts)} rejected, {verdicts.count('review')} set aside for review, "
+        f"{verdicts.count('pass')} passed unseen. They were chosen by their scores: no other "
+        "figure and no comparison has them in it."
     )
 
 

@@ -17,7 +17,8 @@ from tasks.approval import (
 )
 from tasks.artefact_check import check_artefact
 from tasks.champion_alias import changing_champion, move_champion
-from tasks.promotion_log import PromotionRecord, ensure_reason, new_record, os_user
+from tasks.os_user import os_user
+from tasks.promotion_log import PromotionRecord, ensure_reason, new_record
 from tasks.registry import (
     CHALLENGER,
     CHAMPION,

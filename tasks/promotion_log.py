@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-import psutil
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -77,11 +76,6 @@ def ensure_reason(reason: str) -> None:
     """
     if not reason.strip():
         raise PromotionError("--reason is missing. Say why: the history keeps it.")
-
-
-def os_user() -> str:
-    """Who this process belongs to: what the environment claims does not count."""
-    return str(psutil.Process().username())
 
 
 def new_record(

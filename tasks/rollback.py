@@ -7,7 +7,8 @@ from stillwatch.settings import Settings
 from tasks.approval import CHAMPION_SINCE
 from tasks.artefact_check import check_artefact
 from tasks.champion_alias import changing_champion, move_champion
-from tasks.promotion_log import PromotionRecord, ensure_reason, history, new_record, os_user
+from tasks.os_user import os_user
+from tasks.promotion_log import PromotionRecord, ensure_reason, history, new_record
 from tasks.registry import (
     CHAMPION,
     PREVIOUS,

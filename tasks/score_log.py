@@ -1,10 +1,12 @@
 """The score log: one row for every image that was inspected, in the order of inspection.
 
+Beside them one row for every image that a person labelled afterwards; these are all kept.
+
 One SQLite file per category in the state folder, in write-ahead mode, so that the service, the
-command line and flows may write at once while others read. The oldest rows go first.
+command line and flows may write at once while others read. The oldest scores go first.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -50,9 +52,10 @@ FOLDER = "scores"
 _WAIT_SECONDS = 30
 """For another writer to finish."""
 
+_TABLES = MetaData()
 _SCORES = Table(
     "scores",
-    MetaData(),
+    _TABLES,
     Column("id", Integer, primary_key=True),
     Column("time", DateTime, nullable=False),
     Column("category", String, nullable=False),
@@ -65,6 +68,19 @@ _SCORES = Table(
     Column("brightness", Float, nullable=False),
     Column("sharpness", Float, nullable=False),
     sqlite_autoincrement=True,
+)
+_LABELS = Table(
+    "labels",
+    _TABLES,
+    Column("id", Integer, primary_key=True),
+    Column("time", DateTime, nullable=False),
+    Column("category", String, nullable=False),
+    Column("model_version", Integer),
+    Column("verdict", String),
+    Column("file", String, nullable=False),
+    Column("md5", String, nullable=False),
+    Column("label", String, nullable=False),
+    Column("who", String, nullable=False),
 )
 
 
@@ -96,6 +112,34 @@ class LoggedImage:
     verdict: Verdict
 
 
+@dataclass(frozen=True)
+class GivenVerdict:
+    """What was said last of an image."""
+
+    model_version: int | None
+    """In the registry; None for a bundle that was not taken from there."""
+    verdict: Verdict
+
+    def __str__(self) -> str:
+        """For people."""
+        version = self.model_version
+        return f"{self.verdict} ({'a bundle' if version is None else f'version {version}'})"
+
+
+@dataclass(frozen=True)
+class LabelledImage:
+    """What a person says of an image; the log adds the time."""
+
+    given: GivenVerdict | None
+    """What was said last of it; None: the log does not know it."""
+    file: str
+    """The file's name without its folder."""
+    md5: str
+    label: str
+    """``good``, or the defect type."""
+    who: str
+
+
 def appearance(md5: str, pixels: NDArray[np.uint8]) -> Appearance:
     """Measure an image file's own pixels, uint8 (H, W, 3), as the manifest does."""
     grey = grey_image(pixels)
@@ -108,8 +152,7 @@ def logged(
     """The row of an image."""
     return LoggedImage(
         model_version=model_version,
-        # A name of a file system need not be text that a database takes.
-        file=None if file is None else file.encode(errors="replace").decode(),
+        file=None if file is None else _as_text(file),
         score=image.score,
         p_value=image.p_value,
         verdict=image.verdict,
@@ -179,6 +222,68 @@ class ScoreLog:
         frame["model_version"] = frame["model_version"].astype("Int64")
         return frame
 
+    def verdicts_of(self, category: str, md5s: Collection[str]) -> dict[str, GivenVerdict]:
+        """What was said last of each of these images: md5 -> verdict, where the log knows it.
+
+        Raises:
+            LayoutError: no category can have this name.
+            StorageError: the log cannot be read.
+        """
+        check_category_name(category)
+        columns = _SCORES.c.md5, _SCORES.c.model_version, _SCORES.c.verdict
+        query = select(*columns).where(_SCORES.c.md5.in_(md5s)).order_by(_SCORES.c.id)
+        with self._errors(category), self._engine(category).connect() as connection:
+            return {
+                md5: GivenVerdict(version, verdict)
+                for md5, version, verdict in connection.execute(query)
+            }
+
+    def append_labels(self, category: str, images: Sequence[LabelledImage]) -> None:
+        """Add what a person says of images, in one transaction.
+
+        Raises:
+            LayoutError: no category can have this name.
+            StorageError: the log cannot be written.
+        """
+        check_category_name(category)
+        now = datetime.now(UTC).replace(tzinfo=None)
+        rows = [
+            {
+                "time": now,
+                "category": category,
+                "model_version": image.given and image.given.model_version,
+                "verdict": image.given and image.given.verdict,
+                "file": _as_text(image.file),
+                "md5": image.md5,
+                "label": image.label,
+                "who": image.who,
+            }
+            for image in images
+        ]
+        with self._errors(category), self._engine(category).begin() as connection:
+            connection.execute(insert(_LABELS), rows)
+
+    def read_labels(self, category: str) -> list[LabelledImage]:
+        """What people said of images, in that order.
+
+        Raises:
+            LayoutError: no category can have this name.
+            StorageError: the log cannot be read.
+        """
+        check_category_name(category)
+        query = select(_LABELS).order_by(_LABELS.c.id)
+        with self._errors(category), self._engine(category).connect() as connection:
+            return [
+                LabelledImage(
+                    given=row.verdict and GivenVerdict(row.model_version, row.verdict),
+                    file=row.file,
+                    md5=row.md5,
+                    label=row.label,
+                    who=row.who,
+                )
+                for row in connection.execute(query)
+            ]
+
     def _engine(self, category: str) -> Engine:
         if category not in self._engines:
             with storage_errors(self._folder):
@@ -188,7 +293,8 @@ class ScoreLog:
             )
             event.listen(engine, "connect", _write_ahead)
             with engine.begin() as connection:
-                connection.execute(CreateTable(_SCORES, if_not_exists=True))
+                for table in _TABLES.sorted_tables:
+                    connection.execute(CreateTable(table, if_not_exists=True))
             self._engines[category] = engine
         return self._engines[category]
 
@@ -211,6 +317,11 @@ class ScoreLog:
 def open_score_log(settings: Settings) -> ScoreLog:
     """The score log of the settings' state folder."""
     return ScoreLog(settings.state_dir / FOLDER, settings.inspection.log_rows)
+
+
+def _as_text(file: str) -> str:
+    """A name of a file system need not be text that a database takes."""
+    return file.encode(errors="replace").decode()
 
 
 def _write_ahead(connection: DBAPIConnection, _record: object) -> None:

@@ -12,6 +12,7 @@ from flows.cli import (
     doctor,
     export,
     inspect,
+    label,
     models,
     promotion,
     report,
@@ -39,8 +40,8 @@ app = typer.Typer(
 )
 app.add_typer(data.app, name="data")
 for module in (
-    *(demo, retrain, validate, report, inspect, serve, export, models, promotion),
-    *(watch, doctor, services),
+    *(demo, retrain, validate, report, inspect, label, serve, export, models),
+    *(promotion, watch, doctor, services),
 ):
     module.add_to(app)
 

@@ -9,7 +9,7 @@ import pytest
 from absent_packages import NOT_ON_AN_EDGE_BOX, without
 from made_bundles import make_bundle, make_detector_bundle
 
-from tests.flows.conftest import Plant, make_plant, write_image
+from tests.flows.conftest import Plant, make_plant, make_workspace_plant, write_image
 
 
 @pytest.fixture
@@ -35,6 +35,7 @@ def test_help_names_every_command_with_an_example(line: Plant) -> None:
         "retrain",
         "validate",
         "inspect",
+        "label",
         "serve",
         "export",
         "models",
@@ -147,6 +148,17 @@ def test_int8_is_for_onnx_and_for_the_categorys_own_images(line: Plant) -> None:
 
 def test_images_that_are_not_there(line: Plant) -> None:
     assert "no such file or folder" in refusal(line, "inspect", "nowhere", "missing.png")
+
+
+def test_a_corrected_image_waits_in_the_inbox_and_is_taken_once(tmp_path: Path) -> None:
+    plant = make_workspace_plant(tmp_path / "line")
+    write_image(plant.folder / "seen.png", 9000, spot=True)
+    done = plant.run("label", "bolt", "seen.png", "--as", "spot", "--by", "Eva", "--json")
+    assert done.returncode == 0, done.stderr
+    (labelled,) = json.loads(done.stdout)["labelled"]
+    assert Path(labelled["waits_as"]) == plant.folder / "inbox/bolt/feedback/spot/seen.png"
+    assert Path(labelled["waits_as"]).read_bytes() == (plant.folder / "seen.png").read_bytes()
+    assert "waits in the inbox" in refusal(plant, "label", "bolt", "seen.png", "--as", "good")
 
 
 def test_a_report_that_cannot_be_written_is_refused_before_any_work(line: Plant) -> None:

@@ -77,7 +77,7 @@ def test_the_first_champion_with_all_that_speaks_for_it(first: RetrainingRecord)
         f"{reject.value:.5g}",
         "scratch 12 12 0 0 1.000",
         "Of 12 anomalies 0 pass. False alarms",
-        "Of the 3 anomalies whose verdict a person corrected 3 are rejected",
+        "Anomalies whose verdict a person corrected: 3 of 3 rejected, 0 set aside",
         "scratch 3 3 0 0 1.000",
         "detectors.stfpm.epochs 2",
         "images.size 64",

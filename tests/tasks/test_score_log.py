@@ -10,7 +10,15 @@ import pytest
 from stillwatch.errors import LayoutError, StorageError
 from stillwatch.inspection import InspectedImage
 from stillwatch.settings import InspectionSettings, Settings
-from tasks.score_log import LoggedImage, ScoreLog, appearance, logged, open_score_log
+from tasks.score_log import (
+    GivenVerdict,
+    LabelledImage,
+    LoggedImage,
+    ScoreLog,
+    appearance,
+    logged,
+    open_score_log,
+)
 
 ROW = LoggedImage(
     model_version=3,
@@ -98,6 +106,23 @@ def test_several_write_to_a_new_log_at_once(tmp_path: Path, log: ScoreLog) -> No
     for version in (1, 2):
         scores = log.read_scores("plate", version)["score"].tolist()
         assert scores == [float(n) for n in range(100) for _ in range(2)]
+
+
+def test_the_last_verdict_of_an_image_is_known_and_labels_are_kept(log: ScoreLog) -> None:
+    assert log.verdicts_of("plate", ["0" * 32]) == {}
+    log.append("plate", rows(0.1))
+    log.append("plate", rows(9.0, verdict="reject", model_version=4))
+    log.append("plate", rows(9.0, md5="1" * 32, model_version=None))
+    found = log.verdicts_of("plate", ["0" * 32, "1" * 32, "2" * 32])
+    assert found == {"0" * 32: GivenVerdict(4, "reject"), "1" * 32: GivenVerdict(None, "pass")}
+    labels = [
+        LabelledImage(found["0" * 32], "part.png", "0" * 32, "good", "Eva"),
+        LabelledImage(None, "new.png", "2" * 32, "scratch", "Eva"),
+    ]
+    for label in labels:
+        log.append_labels("plate", [label])
+    assert log.read_labels("plate") == labels
+    assert len(log.read_scores("plate", 3)) == 1
 
 
 def test_a_name_that_is_no_category_makes_no_file(tmp_path: Path, log: ScoreLog) -> None:
