@@ -1,0 +1,44 @@
+"""Everything that ``stillwatch up`` starts, around one category that has a champion already."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from made_champions import MadeCategory
+from made_detectors import small
+from made_stores import new_store
+
+from flows.mlflow_server import pages_address
+from flows.prefect_server import LocalPrefectServer
+from stillwatch.settings import Settings
+from tests.flows.conftest import Plant, make_workspace_plant
+
+
+@dataclass(frozen=True)
+class Running:
+    """A plant that is up, and where its pages are."""
+
+    plant: Plant
+    category: MadeCategory
+    """``bolt``, whose version 1 is champion."""
+    prefect: str
+    mlflow: str
+
+
+@contextmanager
+def running_plant(folder: Path) -> Iterator[Running]:
+    """A plant where a person must agree to every champion."""
+    plant = make_workspace_plant(folder / "line")
+    plant.set_params(gate={"promotion": "approval"}, serving={"poll_seconds": 0.3})
+    settings = small(Settings(state_dir=plant.state))
+    category = MadeCategory(folder / "learnt" / "bolt", new_store(settings), settings)
+    category.make_champion(category.register(alpha=0.2))
+    try:
+        started = plant.run("up")
+        assert started.returncode == 0, started.stderr
+        prefect = LocalPrefectServer(plant.state / "prefect", settings.services).running()
+        assert prefect is not None
+        yield Running(plant, category, prefect.removesuffix("/api"), pages_address(settings))
+    finally:
+        plant.run("down")
