@@ -12,20 +12,20 @@ import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
 from tests.browser.mlflow_pages import MlflowPages
-from tests.browser.plant import Running, running_plant
 from tests.browser.prefect_pages import PrefectPages
+from tests.browser.running_plant import ROOT, Running, running_plant
 from tests.flows.http_client import Reply
 from tests.flows.running_service import Service, serving
 from tests.flows.waiting import until
 
 CHROMIUM = shutil.which("chromium")
-PICTURES = Path(__file__).parents[2] / "test-output" / "browser"
-PATIENCE_MS = 240_000
+PICTURES = ROOT / "test-output" / "browser"
+PATIENCE_MS = 600_000
 
 pytestmark = [
     pytest.mark.servers,
     pytest.mark.xdist_group("browser"),
-    pytest.mark.timeout(1800),
+    pytest.mark.timeout(2400),
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium"),
 ]
 
