@@ -14,9 +14,8 @@ class MlflowPages:
     """Takes a picture of the page under this name."""
 
     def open_version(self, model: str, version: int) -> None:
-        """The page of a registered version, from the list of models."""
-        self.page.goto(f"{self.url}/#/models")
-        self.page.get_by_role("link", name=model, exact=True).click()
+        """The page of a registered version, from its model's."""
+        self.page.goto(f"{self.url}/#/models/{model}")
         self.page.get_by_role("link", name=f"Version {version}", exact=True).click()
         self.page.get_by_role("heading", name=f"Version {version}", exact=True).wait_for()
         self.keep(f"{model} version {version}")

@@ -56,8 +56,8 @@ def keep(page: Page) -> Iterator[Callable[[str], None]]:
 
     def keep(name: str) -> None:
         number = len(list(PICTURES.iterdir())) + 1
-        # Charts and tables come after the text that says the page is there.
-        page.wait_for_load_state("networkidle")
+        # Charts come after the text, and pages that ask for news all the time are never idle.
+        page.wait_for_timeout(2000)
         page.screenshot(path=PICTURES / f"{number:02} {name}.png", full_page=True)
 
     yield keep
