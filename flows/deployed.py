@@ -33,21 +33,21 @@ DetectorName = Annotated[str, Field(json_schema_extra={"enum": sorted(detector_c
 
 @flow(name="retrain", flow_run_name=run_name)
 def retrain(
-    categories: list[str] | None = None,
-    detectors: list[DetectorName] | None = None,
+    categories: tuple[str, ...] = (),
+    detectors: tuple[DetectorName, ...] = (),
     seed: Annotated[int, Field(ge=0)] | None = None,
     force: bool = False,
 ) -> State[RetrainReport]:
     """Retrain every category whose images, split or settings changed, and register the winners.
 
     Args:
-        categories: Product lines to retrain; empty for all of them.
-        detectors: Methods that compete; empty for retrain.detectors of params.yaml.
-        seed: Instead of training.seed of params.yaml.
+        categories: Product lines to retrain; no item for all of them.
+        detectors: Methods that compete; none chosen for retrain.detectors of params.yaml.
+        seed: Of the training's random numbers; None for training.seed of params.yaml.
         force: Train even what MLflow holds already.
     """
-    settings = requested(_settings(), detectors, seed)
-    return retrain_categories(settings, root=None, categories=categories or None, force=force)
+    settings = requested(_settings(), list(detectors), seed)
+    return retrain_categories(settings, root=None, categories=list(categories) or None, force=force)
 
 
 @flow(name="ingest", flow_run_name="ingest")
@@ -75,7 +75,7 @@ def promote(category: str, approver: str, reason: str, version: int | None = Non
         category: The product line.
         approver: Your name, for the history; nobody checks it.
         reason: Why, for the history.
-        version: Which one; empty for the challenger.
+        version: Which one; None for the challenger.
     """
     record = promote_version(
         category, version=version, reason=reason, settings=_settings(), who=_named(approver)
@@ -91,7 +91,7 @@ def rollback(category: str, approver: str, reason: str, to: int | None = None) -
         category: The product line.
         approver: Your name, for the history; nobody checks it.
         reason: Why, for the history.
-        to: An earlier champion's version; empty for the one before.
+        to: An earlier champion's version; None for the one before.
     """
     record = roll_back(category, to=to, reason=reason, settings=_settings(), who=_named(approver))
     return Completed(message=f"version {record.to_version} is the champion of {category} again")

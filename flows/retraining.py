@@ -71,7 +71,9 @@ def retrain_categories(
     )
     if report.failed:
         return Failed(message=failure_sentence(report), data=report)
-    return Completed(message=f"{len(report.categories)} categories are up to date", data=report)
+    count = len(report.categories)
+    said = "1 category is" if count == 1 else f"{count} categories are"
+    return Completed(message=f"{said} up to date", data=report)
 
 
 def requested(settings: Settings, detectors: list[str] | None, seed: int | None) -> Settings:

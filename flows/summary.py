@@ -50,7 +50,7 @@ def full_rows(report: RetrainReport, mlflow_address: str) -> list[dict[str, str]
         if category.status == "failed":
             rows.append({"category": name, "outcome": category.reason or ""})
         rows += [
-            {"category": name, "outcome": category.status}
+            {"category": name, "outcome": _outcome(category)}
             | _row(category, detector, one)
             | _intervals(one)
             | {
@@ -61,6 +61,11 @@ def full_rows(report: RetrainReport, mlflow_address: str) -> list[dict[str, str]
             for detector, one in category.detectors.items()
         ]
     return rows
+
+
+def _outcome(category: CategoryReport) -> str:
+    said = {"pending": ", waits for approval", "refused": ", refused by the gate", None: ""}
+    return category.status + said[category.approval]
 
 
 def _row(category: CategoryReport, detector: str, one: DetectorReport) -> dict[str, str]:

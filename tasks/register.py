@@ -22,6 +22,7 @@ from tasks.approval import ANSWER, COMPARISON, NOT_PROMOTED, Standing, standing
 from tasks.choice import choose_winner, eligible
 from tasks.detector_result import DetectorResult
 from tasks.evaluate import SCORES_FILE, named_metrics, read_scores
+from tasks.evaluation_note import evaluation_note
 from tasks.examine import ExaminedCategory
 from tasks.gate import judge
 from tasks.locks import exclusive
@@ -194,6 +195,7 @@ def _create_version(
             source=client.get_logged_model(model_id).artifact_location,
             run_id=winner.run_id,
             model_id=model_id,
+            description=evaluation_note(winner),
             tags=tags,
         )
 

@@ -48,6 +48,7 @@ def validate(
     create_markdown_artifact(
         markdown=markdown_page(report, thumbnails, page=page, data_version=data_version),
         key=f"{key}-page",
+        description=report.verdict(),
     )
     return report
 

@@ -107,6 +107,8 @@ def test_the_registry_holds_the_winner_with_its_evidence(
     version = client.get_model_version_by_alias("stillwatch-bolt", "champion")
     assert version.tags["stillwatch.data_version"] == first["data_version"]
     assert version.tags["stillwatch.selected_on_test"] == "selected on test (best of 2)"
+    assert version.description is not None
+    assert "Rejects above" in version.description
     assert version.run_id is not None
     run = client.get_run(version.run_id)
     assert run.inputs.dataset_inputs[0].dataset.digest == first["data_version"]

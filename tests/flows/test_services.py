@@ -27,6 +27,7 @@ from stillwatch.settings import DriftSettings, ServicesSettings, Settings, load_
 from tasks.progress import running_trainings
 from tasks.score_log import open_score_log
 from tests.flows.conftest import Plant, make_workspace_plant, write_image
+from tests.flows.waiting import until
 from tests.tasks.made_streams import drifting, inspected, make_champion, quiet
 
 pytestmark = [pytest.mark.servers, pytest.mark.xdist_group("services")]
@@ -264,13 +265,6 @@ def test_a_run_whose_machine_dies_in_training_goes_on_from_its_checkpoint(plant:
     newest = client_of(plant).get_model_version("stillwatch-bolt", str(versions(plant)[-1]))
     run = client_of(plant).get_run(newest.run_id)
     assert run.data.tags["stillwatch.resumed"] == "true"
-
-
-def until(happens: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 240
-    while not happens():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
 
 
 def test_down_leaves_no_process(plant: Plant) -> None:

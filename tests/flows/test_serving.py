@@ -9,14 +9,12 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import pandas as pd
@@ -36,6 +34,8 @@ from tasks.registry import fetch_bundle
 from tasks.score_log import open_score_log
 from tests.flows.conftest import Plant
 from tests.flows.http_client import Reply, ask
+from tests.flows.running_service import Service, serving
+from tests.flows.waiting import until
 
 pytestmark = [pytest.mark.servers, pytest.mark.xdist_group("serving")]
 
@@ -65,32 +65,6 @@ class Line:
             return log.read_scores("plate", version)
 
 
-@dataclass(frozen=True)
-class Service:
-    process: "subprocess.Popen[str]"
-    url: str
-    log: Path
-
-    def ask(self, path: str, body: bytes | None = None, kind: str = "image/png") -> Reply:
-        return ask(self.url, path, body, kind)
-
-    def inspect(self, file: Path, query: str = "") -> dict[str, Any]:
-        reply = self.ask(f"/inspect/plate{query}", file.read_bytes())
-        assert reply.status == 200, reply.body
-        answer: dict[str, Any] = reply.json
-        return answer
-
-    def state(self) -> dict[str, Any]:
-        state: dict[str, Any] = self.ask("/ready").json["categories"]["plate"]
-        return state
-
-    def figure(self, name: str) -> float:
-        """A sample of the metrics page by its whole name."""
-        page = self.ask("/metrics").body.decode()
-        (line,) = (line for line in page.splitlines() if line.startswith(f"{name} "))
-        return float(line.rpartition(" ")[2])
-
-
 @pytest.fixture(scope="module")
 def line(tmp_path_factory: pytest.TempPathFactory) -> Line:
     folder = tmp_path_factory.mktemp("serving") / "line"
@@ -107,32 +81,8 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> Line:
 
 @pytest.fixture(scope="module")
 def service(line: Line) -> Iterator[Service]:
-    log = line.plant.folder / "service.log"
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            line.plant.command("serve", "--port", "0"),
-            cwd=line.plant.folder,
-            env=line.plant.environment(),
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-    until(lambda: "listening on" in log.read_text() or process.poll() is not None)
-    said = log.read_text()
-    assert process.poll() is None, said
-    service = Service(process, said.partition("listening on ")[2].partition(",")[0], log)
-    assert service.ask("/health").status == 200
-    until(lambda: service.ask("/ready").status == 200)
-    yield service
-    process.kill()
-    process.wait()
-
-
-def until(happens: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 240
-    while not happens():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    with serving(line.plant, "plate") as service:
+        yield service
 
 
 def test_answers_are_those_of_inspect_and_both_are_in_the_log(line: Line, service: Service) -> None:

@@ -1,0 +1,11 @@
+"""Waiting for what another process does."""
+
+import time
+from collections.abc import Callable
+
+
+def until(happens: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 240
+    while not happens():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
