@@ -46,7 +46,9 @@ def _disputed(found: Disagreement) -> list[str]:
     for image in shown:
         verdicts = f"champion: **{image.champion}**, new version: **{image.challenger}**"
         parts.append(f"{image.defect_type} `{printable(image.name)}` – {verdicts}")
-        parts.append(f"![{image.champion} or {image.challenger}]({image.picture})")
+        parts.append(
+            f"![champion: {image.champion}, new version: {image.challenger}]({image.picture})"
+        )
     return parts
 
 

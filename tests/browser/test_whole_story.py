@@ -1,6 +1,7 @@
 """Retrained, approved, served, rolled back: what a person does with a mouse, with real servers."""
 
 import json
+import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -112,6 +113,10 @@ def look_at_what_waits(prefect: PrefectPages, mlflow: MlflowPages) -> None:
     row = page.get_by_role("row").filter(has_text="stfpm")
     expect(row.get_by_role("cell", name="registered, waits for approval")).to_be_visible()
     expect(row.get_by_role("cell", name="v2 challenger", exact=True)).to_be_visible()
+    page.goto(run)
+    prefect.open_artifact("approval-bolt")
+    expect(page.get_by_text("version 2 waits for a person").first).to_be_visible()
+    expect(page.get_by_role("img", name=re.compile("^champion: "))).not_to_have_count(0)
     page.goto(run)
     prefect.open_artifact("report-bolt")
     page.get_by_role("link", name="Report of the retraining of bolt").click()

@@ -158,7 +158,7 @@ def test_who_agrees_sees_the_evidence_and_how(second: RetrainingRecord) -> None:
     assert said.startswith("# plate: version 2 waits for a person")
     for part in (
         "| figure | version 2 | champion, version 1 |",
-        "champion: **reject**, new version: **pass**",
+        "**champion: reject, new version: pass**",
         "(data:image/jpeg;base64,",
         "[The whole report](http://mlflow/report.html)",
         "stillwatch promote plate --version 2 --approve",
