@@ -21,6 +21,7 @@ from tasks.evidence import gallery_items, write_pictures
 from tasks.examine import ExaminedCategory
 from tasks.locks import exclusive
 from tasks.mlflow_entries import figures, milliseconds
+from tasks.pull import category_here
 from tasks.shown_images import GALLERY, write_shown_images
 from tasks.testset import read_test_set
 from tasks.tracking import BUNDLE, EVALUATED, STAGE, Tracking, open_tracking
@@ -53,7 +54,7 @@ def evaluate_detector(
         if tracking.tags(trained.run_id).get(STAGE) == EVALUATED:
             result = read_result(tracking, trained.run_id)
         else:
-            test = read_test_set(category, settings.evaluation)
+            test = read_test_set(category_here(category, data, settings), settings.evaluation)
             with (
                 tracking.artifact(trained.run_id, BUNDLE) as bundle,
                 tempfile.TemporaryDirectory(prefix="stillwatch-") as evidence,
