@@ -40,4 +40,4 @@ def four(settings: Settings) -> list[Span]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(four(load_settings(Path(sys.argv[1])))))
+    json.dump(four(load_settings(Path(sys.argv[1]))), sys.stdout)

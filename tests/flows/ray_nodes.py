@@ -39,7 +39,6 @@ def two_nodes(environment: Mapping[str, str]) -> Iterator[RayNodes]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        start_new_session=True,
     )
     try:
         assert process.stdout is not None
@@ -57,11 +56,16 @@ def main() -> None:
     head = node | {"include_dashboard": False, "no_monitor": True}
     cluster = Cluster(initialize_head=True, head_node_args=head)
     second = cluster.add_node(**node)
-    print(cluster.address, flush=True)
+    _say(cluster.address)
     for _ in sys.stdin:
         cluster.remove_node(second, allow_graceful=False)
-        print("killed", flush=True)
+        _say("killed")
     cluster.shutdown()
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":
