@@ -6,6 +6,7 @@ from pathlib import Path
 
 from stillwatch.errors import WorkspaceError
 from stillwatch.files import atomic_folder, storage_errors
+from stillwatch.images.store import mark_used
 from stillwatch.settings import Settings
 from tasks.dvc_repository import DvcRemote, initialise_dvc, open_pulled
 from tasks.examine import ExaminedCategory, examine_category, store_of
@@ -39,13 +40,14 @@ def category_here(
         if not root.exists():
             _pull(version, _remote_of(data), root, settings)
         store = store_of(version, settings)
-        if not store.exists():
+        if store.exists():
+            mark_used(store)
+        else:
             examine_category(version, root=root, settings=settings)
     if not store.exists():
         raise WorkspaceError(
-            f"{root / version.name}: what the DVC remote delivered is not what the data version "
-            f"{data.name} lists, or cannot be decoded. Delete {root.parent} and restore the remote "
-            "with 'dvc push --all-commits' where the images are versioned."
+            f"{root / version.name}: what was pulled is not what the data version {data.name} "
+            f"lists, or cannot be decoded. Delete {root.parent} and run again, it is pulled anew."
         )
     return replace(category, folder=root / version.name, store=store)
 

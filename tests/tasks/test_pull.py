@@ -1,5 +1,6 @@
 """A machine that did not version the images gets them from the DVC remote: just its category's."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -89,14 +90,14 @@ def test_what_cannot_be_pulled_is_a_sentence_and_leaves_nothing(
     assert not (there.state_dir / "pulled" / category.version.digest).exists()
 
 
-def test_a_damaged_file_of_the_remote_is_found(
+def test_a_file_that_was_damaged_since_it_was_pulled_is_found(
     workspace: Workspace, plate: Path, here: Settings, there: Settings
 ) -> None:
     category, data = versioned(workspace, here)
-    assert data.remote is not None
-    md5 = category.version.files["train/good/000.png"]
-    stored = Path(data.remote.settings["url"]) / "files" / "md5" / md5[:2] / md5[2:]
-    stored.chmod(0o644)
-    stored.write_bytes(stored.read_bytes()[:-1] + b"?")
+    pulled = category_here(category, data, there)
+    shutil.rmtree(pulled.store)
+    file = pulled.folder / "train" / "good" / "000.png"
+    file.chmod(0o644)
+    file.write_bytes(file.read_bytes() + b"?")
     with pytest.raises(WorkspaceError, match="is not what the data version"):
         category_here(category, data, there)
