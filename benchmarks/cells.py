@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from stillwatch.detectors import parse_detector_settings
+from stillwatch.detectors import changed_from_profile
 from stillwatch.files import write_json
 from stillwatch.settings import Profile
 
@@ -26,8 +26,8 @@ def is_there(file: Path, settings: dict[str, Any]) -> bool:
 
 def changed_settings(detector: str, profile: Profile, values: Mapping[str, Any]) -> list[str]:
     """``name=value`` for each of a method's settings that is not its profile's own."""
-    usual = parse_detector_settings(detector, {}, profile).model_dump(mode="json")
-    return [f"{name}={value}" for name, value in values.items() if usual.get(name) != value]
+    different = changed_from_profile(detector, values, profile)
+    return [f"{name}={value}" for name, value in different.items()]
 
 
 def read_cells(folder: Path) -> Iterator[Cell]:

@@ -19,12 +19,20 @@ def is_loopback(host: str) -> bool:
     try:
         with socket.socket() as probe:
             probe.bind((host, 0))
-            return ip_address(probe.getsockname()[0]).is_loopback
+            return at_loopback(probe)
     except OSError as error:
         raise SettingsError(
             f"services.host: this machine cannot listen at {host} ({error}). Set it to one of its "
             f"own addresses, to {ANY_ADDRESS} for all of them, or leave it out for loopback."
         ) from error
+
+
+def at_loopback(bound: socket.socket) -> bool:
+    """Whether nobody but this machine can reach what listens at a bound socket.
+
+    The address that is bound counts, not the name: localhost can be made to mean anything.
+    """
+    return ip_address(bound.getsockname()[0]).is_loopback
 
 
 def ensure_protected(host: str, passwords: Sequence[str]) -> None:

@@ -1,5 +1,7 @@
 """Whether a registered version waits for a person: tags that a person may set in MLflow, too."""
 
+from typing import Literal
+
 from mlflow.entities.model_registry import ModelVersion
 
 APPROVAL = "stillwatch.approval"
@@ -16,6 +18,8 @@ COMPARED_WITH = "stillwatch.compared_with"
 NOT_PROMOTED = "stillwatch.not_promoted"
 """Why it did not become champion by itself."""
 CHAMPION_SINCE = "stillwatch.champion_since"
+
+Standing = Literal["pending", "refused"]
 
 
 def obstacle(version: ModelVersion, champion: int | None) -> str | None:
@@ -50,9 +54,16 @@ def obstacle(version: ModelVersion, champion: int | None) -> str | None:
     return None
 
 
-def is_pending(version: ModelVersion, champion: int | None) -> bool:
-    """Whether the version waits for a person."""
-    return obstacle(version, champion) is None
+def standing(version: ModelVersion, champion: int | None) -> Standing | None:
+    """Whether a person can still make a version champion; None also for what is or was champion.
+
+    Args:
+        version: of the registry.
+        champion: the version that is champion now.
+    """
+    if is_refused(version):
+        return "refused"
+    return "pending" if obstacle(version, champion) is None else None
 
 
 def is_refused(version: ModelVersion) -> bool:

@@ -3,29 +3,43 @@
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from mlflow.entities.model_registry import ModelVersion
+from numpy.typing import NDArray
 
 from stillwatch.bundle import Bundle, read_bundle
 from stillwatch.comparison import Comparison, compare
 from stillwatch.errors import PromotionError, StillwatchError
-from stillwatch.evaluation import TestImages, inspect_test
-from stillwatch.files import write_json
+from stillwatch.evaluation import InspectedTest, TestImages, inspect_test
 from stillwatch.inspection import Inspector
 from stillwatch.paired_bootstrap import Candidate, measured, unseen
 from stillwatch.settings import Settings
 from tasks.detector_result import DetectorResult
+from tasks.disagreement import Inspection
+from tasks.evidence import gallery_items
 from tasks.examine import ExaminedCategory
+from tasks.json_artifacts import JsonArtifact
 from tasks.learnt_from import read_learnt_from
 from tasks.registry import fetch_bundle
 from tasks.testset import image_files, read_test_set
 from tasks.tracking import BUNDLE, Tracking
 
-COMPARISON_FILE = "comparison.json"
+COMPARISON_RECORD = JsonArtifact(
+    "comparison.json",
+    "Delete the file in the run's artifacts: the gate's sentence stands in for it.",
+)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A comparison, and what it rests on."""
+
+    comparison: Comparison
+    champion: Inspection
+    challenger: Inspection
 
 
 def compare_with_champion(
@@ -35,7 +49,7 @@ def compare_with_champion(
     competing: Sequence[DetectorResult],
     category: ExaminedCategory,
     settings: Settings,
-) -> Comparison:
+) -> Compared:
     """Inspect the test images with the champion and all that competed, and compare.
 
     Test images that any of them learnt from are left out. A champion trained before that was
@@ -60,41 +74,42 @@ def compare_with_champion(
     learnt = learnt.union(*(_learnt_from(tracking, one.run_id, category) for one in competing))
     kept, dropped = unseen(_md5s(category, test), learnt)
 
-    def candidate(detector: str, bundle: Bundle) -> Candidate:
+    def inspected(bundle: Bundle) -> tuple[Candidate, Inspection]:
         # Comparing is rare and torch takes seconds to import.
         from stillwatch.torch_scorer import load_scorer
 
         inspector = Inspector(bundle, load_scorer(bundle, settings.training.device))
         shown = _as_trained(inspector, test, category)
-        inspected = inspect_test(inspector, shown, settings.evaluation.size)
-        return measured(detector, inspected, test.masks, kept)
+        found = inspect_test(inspector, shown, settings.evaluation.size)
+        candidate = measured(bundle.info.detector.name, found, test.masks, kept)
+        return candidate, _inspection(bundle, shown, found, kept)
 
     with _laid_to(champion):
-        bundle = fetch_bundle(tracking, f"models:/{champion.name}/{champion.version}")
-        of_champion = candidate(bundle.info.detector.name, bundle)
-    challengers = []
+        registered = fetch_bundle(tracking, f"models:/{champion.name}/{champion.version}")
+        of_champion = inspected(registered)
+    challengers = {}
     for one in competing:
         with tracking.artifact(one.run_id, BUNDLE) as folder:
-            challengers.append(candidate(one.detector, read_bundle(folder)))
-    return compare(
-        of_champion,
-        challengers,
+            challengers[one.run_id] = inspected(read_bundle(folder))
+    comparison = compare(
+        of_champion[0],
+        [candidate for candidate, _ in challengers.values()],
         select_by=settings.retrain.select_by,
         settings=settings.gate,
         dropped=dropped,
         winner=winner.detector,
     )
+    return Compared(comparison, of_champion[1], challengers[winner.run_id][1])
 
 
-def store_comparison(tracking: Tracking, run_id: str, record: dict[str, Any]) -> None:
-    """Put a comparison among the artifacts of the challenger's run.
-
-    Raises:
-        TrackingError: the store does not answer or cannot be written.
-    """
-    with tempfile.TemporaryDirectory(prefix="stillwatch-") as folder:
-        write_json(Path(folder) / COMPARISON_FILE, record)
-        tracking.log_folder(run_id, Path(folder))
+def _inspection(
+    bundle: Bundle, test: TestImages, found: InspectedTest, kept: NDArray[np.bool_]
+) -> Inspection:
+    items = gallery_items(bundle.info, test, found)
+    return Inspection(
+        items=[item for item, keep in zip(items, kept, strict=True) if keep],
+        reject=bundle.info.calibration.reject.value,
+    )
 
 
 def _md5s(category: ExaminedCategory, test: TestImages) -> list[str]:

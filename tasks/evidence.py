@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from stillwatch import pictures
 from stillwatch.bundle import BundleInfo
-from stillwatch.evaluation import Evaluation, TestImages
+from stillwatch.evaluation import Evaluation, InspectedTest, TestImages
 
 
 def write_pictures(
@@ -67,7 +67,7 @@ def write_pictures(
 
 
 def gallery_items(
-    info: BundleInfo, test: TestImages, evaluation: Evaluation
+    info: BundleInfo, test: TestImages, inspected: InspectedTest
 ) -> list[pictures.GalleryItem]:
     """The test images as the gallery takes them."""
     threshold = info.calibration.reject.value
@@ -77,13 +77,13 @@ def gallery_items(
             defect_type=row["defect_type"],
             pixels=test.images[number],
             truth=None if test.masks is None else test.masks[number],
-            anomaly_map=evaluation.maps[number],
-            mask=_mask(evaluation.maps[number], threshold, rejected=row["verdict"] == "reject"),
+            anomaly_map=inspected.maps[number],
+            mask=_mask(inspected.maps[number], threshold, rejected=row["verdict"] == "reject"),
             score=row["score"],
             p_value=row["p_value"],
             verdict=row["verdict"],
         )
-        for number, row in enumerate(evaluation.rows)
+        for number, row in enumerate(inspected.rows)
     ]
 
 

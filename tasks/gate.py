@@ -23,8 +23,9 @@ from tasks.approval import (
 )
 from tasks.champion_alias import changing_champion
 from tasks.choice import below_floors
-from tasks.compare import compare_with_champion, store_comparison
+from tasks.compare import COMPARISON_RECORD, compare_with_champion
 from tasks.detector_result import DetectorResult
+from tasks.disagreement import record_disagreement
 from tasks.examine import ExaminedCategory
 from tasks.promotion import promote_by_itself
 from tasks.promotion_log import now
@@ -87,7 +88,7 @@ def judge(
     if champion is not None:
         judgement = _against(tracking, versions[champion], winner, competing, category, settings)
         about = {"challenger": number, "run": winner.run_id, "data_version": winner.data_version}
-        store_comparison(tracking, winner.run_id, judgement.record | about)
+        COMPARISON_RECORD.write(tracking, winner.run_id, judgement.record | about)
     withdrawn = champion is None and any(CHAMPION_SINCE in v.tags for v in versions.values())
     reasons = [
         *_withheld(judgement, settings.gate, first=champion is None, withdrawn=withdrawn),
@@ -117,8 +118,15 @@ def _against(
     except PromotionError as error:
         record = about | {"sentence": str(error)}
         return Judgement(None, f"not compared: {error}", (), False, record)
-    record = about | found.record()
-    return Judgement(found.answer, found.sentence, found.vetoes, found.refused, record)
+    record_disagreement(
+        tracking,
+        winner.run_id,
+        found.champion,
+        found.challenger,
+        champion_version=int(champion.version),
+    )
+    said = found.comparison
+    return Judgement(said.answer, said.sentence, said.vetoes, said.refused, about | said.record())
 
 
 def _withheld(

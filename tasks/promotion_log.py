@@ -220,9 +220,7 @@ def _state(run: Run) -> Literal["done", "cancelled", "open"]:
 
 
 def _read_json(tracking: Tracking, run_id: str, name: str) -> dict[str, Any] | None:
-    with tracking.errors(f"list the artifacts of run {run_id}"):
-        names = {item.path for item in tracking.client.list_artifacts(run_id)}
-    if name not in names:
+    if name not in tracking.artifact_names(run_id):
         return None
     with tracking.artifact(run_id, name) as path:
         try:

@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal, cast
+from typing import cast
 
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
@@ -18,7 +18,7 @@ from stillwatch.errors import TrackingError
 from stillwatch.evaluation import NORMAL, TestImages
 from stillwatch.parity import Scores, difference, tolerance_of
 from stillwatch.settings import Settings
-from tasks.approval import ANSWER, COMPARISON, NOT_PROMOTED, is_pending, is_refused
+from tasks.approval import ANSWER, COMPARISON, NOT_PROMOTED, Standing, standing
 from tasks.choice import choose_winner, eligible
 from tasks.detector_result import DetectorResult
 from tasks.evaluate import SCORES_FILE, named_metrics, read_scores
@@ -67,7 +67,7 @@ class Registration:
     """The gate's; None where there was no champion, or none that could be compared."""
     comparison: str
     """The same as a sentence; empty where there was no champion."""
-    approval: Literal["pending", "refused"] | None
+    approval: Standing | None
     """Whether a person can still make it champion; None also for what is or was champion."""
     not_promoted: str
     """Why it did not become champion by itself; empty for a champion."""
@@ -275,11 +275,6 @@ def _registration(
         alias = CHALLENGER
     with tracking.errors(f"look up version {number} of {name}"):
         version = tracking.client.get_model_version(name, str(number))
-    approval: Literal["pending", "refused"] | None = None
-    if is_refused(version):
-        approval = "refused"
-    elif is_pending(version, champion):
-        approval = "pending"
     return Registration(
         category=winner.category,
         detector=winner.detector,
@@ -291,7 +286,7 @@ def _registration(
         selected=selected,
         answer=cast(Answer | None, version.tags.get(ANSWER) or None),
         comparison=version.tags.get(COMPARISON, ""),
-        approval=approval,
+        approval=standing(version, champion),
         not_promoted="" if number == champion else version.tags.get(NOT_PROMOTED, ""),
     )
 

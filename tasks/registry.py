@@ -15,7 +15,7 @@ from mlflow.exceptions import MlflowException
 from stillwatch.bundle import Bundle, read_bundle
 from stillwatch.errors import TrackingError
 from stillwatch.settings import unknown_name
-from tasks.approval import COMPARISON, is_pending
+from tasks.approval import COMPARISON, standing
 from tasks.tracking import BUNDLE, Tracking
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
@@ -264,6 +264,6 @@ def _described(version: ModelVersion, aliases: dict[str, str]) -> RegisteredVers
             timespec="seconds"
         ),
         run_id=version.run_id or "",
-        pending=is_pending(version, champion),
+        pending=standing(version, champion) == "pending",
         comparison=tags.get(COMPARISON, ""),
     )

@@ -4,11 +4,12 @@ import tempfile
 from pathlib import Path
 
 from prefect import task
-from prefect.artifacts import create_link_artifact
+from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
 from stillwatch.files import atomic_file
 from stillwatch.settings import Settings
+from tasks.approval_page import approval_page
 from tasks.report_page import report_page
 from tasks.report_sentences import headline
 from tasks.retraining_record import find_retraining, read_retraining
@@ -19,7 +20,7 @@ REPORT_FILE = "report.html"
 
 @task(name="report", task_run_name="report {category}", cache_policy=NO_CACHE)
 def attach_report(category: str, run_id: str, *, pages: str, settings: Settings) -> None:
-    """Put the report into a retraining's run and link it from Prefect.
+    """Put the report into a retraining's run and link it from Prefect, with what is to be approved.
 
     Args:
         category: what was retrained.
@@ -36,12 +37,20 @@ def attach_report(category: str, run_id: str, *, pages: str, settings: Settings)
         (Path(folder) / REPORT_FILE).write_text(report_page(record), encoding="utf-8")
         tracking.log_folder(run_id, Path(folder))
     experiment = tracking.experiment(category)
+    link = f"{pages}/#/experiments/{experiment}/runs/{run_id}/artifacts/{REPORT_FILE}"
     create_link_artifact(
-        link=f"{pages}/#/experiments/{experiment}/runs/{run_id}/artifacts/{REPORT_FILE}",
+        link=link,
         link_text=f"Report of the retraining of {category}",
         key=f"report-{category.replace('_', '-')}",
         description=headline(record),
     )
+    version = None if record.winner is None else record.winner.version
+    if version is not None and version.approval == "pending":
+        create_markdown_artifact(
+            markdown=approval_page(record, version, link),
+            key=f"approval-{category.replace('_', '-')}",
+            description=f"Version {version.number} of {category} waits for a person",
+        )
 
 
 def write_report(category: str, path: Path, *, version: int | None, settings: Settings) -> None:

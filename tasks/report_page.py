@@ -12,7 +12,7 @@ from tasks import report_tables
 from tasks.evaluation_note import promises, threshold_sentences
 from tasks.pages import TEMPLATES, data_uri
 from tasks.registry import CHAMPION
-from tasks.report_sentences import gate, headline, summary
+from tasks.report_sentences import disagreement, gate, headline, summary
 from tasks.retraining_record import RetrainingRecord, WinnerRecord
 from tasks.shown_images import Mistake, ShownImage
 
@@ -37,6 +37,7 @@ class ImageGroup:
 def report_page(record: RetrainingRecord) -> str:
     """The HTML of a report."""
     winner = record.winner
+    disputed = None if winner is None else winner.disagreement
     return TEMPLATES.get_template("retraining.html.j2").render(
         record=record,
         tables=report_tables,
@@ -44,6 +45,8 @@ def report_page(record: RetrainingRecord) -> str:
         mood=_mood(record),
         summary=summary(record),
         gate=gate(record),
+        disputed=disputed,
+        disputed_words="" if disputed is None else disagreement(disputed),
         promises=[] if winner is None else promises(winner.bundle.calibration),
         exact=[] if winner is None else threshold_sentences(winner.result),
         histogram=None if winner is None else _histogram(winner),

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from stillwatch.settings import RetrainSettings
 from tasks.approval import ANSWER, CHAMPION_SINCE, COMPARED_WITH, COMPARISON, NOT_PROMOTED
+from tasks.disagreement import Disagreement
 from tasks.registry import CHAMPION
 from tasks.retraining_record import DetectorRecord, RetrainingRecord, VersionRecord, WinnerRecord
 
@@ -80,6 +81,18 @@ def gate(record: RetrainingRecord) -> list[str]:
         f"Compared with the champion of that time, version {tags[COMPARED_WITH]}: {said}",
         meaning,
     ]
+
+
+def disagreement(found: Disagreement) -> str:
+    """How often a version and the champion gave different verdicts, and who was right."""
+    count = found.worse + found.better
+    if not count:
+        return "Both gave the same verdict on every image."
+    images = "1 image" if count == 1 else f"{count} images"
+    return (
+        f"Their verdicts differ on {images}: the new version is farther from the truth on "
+        f"{found.worse}, nearer to it on {found.better}."
+    )
 
 
 def caveats(winner: WinnerRecord) -> list[str]:

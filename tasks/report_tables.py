@@ -89,7 +89,7 @@ def comparison(record: RetrainingRecord) -> Table:
 def against_champion(winner: WinnerRecord) -> Table | None:
     """The figures of winner and champion on the same images; None if they were not compared."""
     found = winner.comparison
-    if found is None or "differences" not in found:
+    if "differences" not in found:
         return None
     rows = [
         _difference(name, found["differences"][name], decides=name == found["select_by"])

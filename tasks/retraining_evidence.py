@@ -1,22 +1,18 @@
 """What a retraining's run keeps beside its detectors: what the checks said, changed settings."""
 
-import json
-import tempfile
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any
 
-from stillwatch.detectors import detector_settings, parse_detector_settings
+from stillwatch.detectors import changed_from_profile, detector_settings
 from stillwatch.devices import choose_profile
-from stillwatch.errors import TrackingError
-from stillwatch.files import write_json
 from stillwatch.settings import Settings
+from tasks.json_artifacts import JsonArtifact
 from tasks.mlflow_entries import flattened
 from tasks.tracking import Tracking
 from tasks.validation_report import CheckOutcome, Failure, ValidationReport
 
-VALIDATION_FILE = "validation.json"
-SETTINGS_FILE = "settings.json"
+_REMEDY = "Retrain: the next retraining has a report again."
+_VALIDATION = JsonArtifact("validation.json", _REMEDY)
+_SETTINGS = JsonArtifact("settings.json", _REMEDY)
 
 _SECTIONS = {
     "images",
@@ -39,11 +35,8 @@ def record_evidence(
     Raises:
         TrackingError: the store does not answer or cannot be written.
     """
-    with tempfile.TemporaryDirectory(prefix="stillwatch-") as name:
-        folder = Path(name)
-        write_json(folder / VALIDATION_FILE, asdict(validation))
-        write_json(folder / SETTINGS_FILE, changed_settings(settings))
-        tracking.log_folder(run_id, folder)
+    _VALIDATION.write(tracking, run_id, asdict(validation))
+    _SETTINGS.write(tracking, run_id, changed_settings(settings))
 
 
 def read_validation(tracking: Tracking, run_id: str) -> ValidationReport:
@@ -52,8 +45,8 @@ def read_validation(tracking: Tracking, run_id: str) -> ValidationReport:
     Raises:
         TrackingError: the run holds nothing readable.
     """
+    values = _VALIDATION.read(tracking, run_id)
     try:
-        values = _read(tracking, run_id, VALIDATION_FILE)
         return ValidationReport(
             category=values["category"],
             failures=tuple(Failure(**one) for one in values["failures"]),
@@ -61,8 +54,8 @@ def read_validation(tracking: Tracking, run_id: str) -> ValidationReport:
             outcomes=tuple(CheckOutcome(**one) for one in values["outcomes"]),
             facts=values["facts"],
         )
-    except (ValueError, KeyError, TypeError) as error:
-        raise TrackingError(_damaged(tracking, run_id, VALIDATION_FILE, error)) from error
+    except (KeyError, TypeError) as error:
+        raise _VALIDATION.damaged(tracking, run_id, error) from error
 
 
 def read_changed_settings(tracking: Tracking, run_id: str) -> dict[str, object]:
@@ -71,10 +64,11 @@ def read_changed_settings(tracking: Tracking, run_id: str) -> dict[str, object]:
     Raises:
         TrackingError: the run holds nothing readable.
     """
+    values = _SETTINGS.read(tracking, run_id)
     try:
-        return dict(_read(tracking, run_id, SETTINGS_FILE))
+        return dict(values)
     except (ValueError, TypeError) as error:
-        raise TrackingError(_damaged(tracking, run_id, SETTINGS_FILE, error)) from error
+        raise _SETTINGS.damaged(tracking, run_id, error) from error
 
 
 def changed_settings(settings: Settings) -> dict[str, object]:
@@ -90,21 +84,7 @@ def changed_settings(settings: Settings) -> dict[str, object]:
     if settings.teacher.name != type(settings.teacher)().name:
         changed["teacher.name"] = settings.teacher.name
     for name in settings.retrain.detectors:
-        ours = detector_settings(name, settings).model_dump(mode="json")
-        theirs = parse_detector_settings(name, {}, choose_profile(settings.training))
-        usual = theirs.model_dump(mode="json")
-        different = {key: value for key, value in ours.items() if value != usual.get(key)}
+        own = detector_settings(name, settings).model_dump(mode="json")
+        different = changed_from_profile(name, own, choose_profile(settings.training))
         changed |= flattened(different, f"detectors.{name}")
     return changed
-
-
-def _read(tracking: Tracking, run_id: str, name: str) -> Any:
-    with tracking.artifact(run_id, name) as path:
-        return json.loads(path.read_bytes())
-
-
-def _damaged(tracking: Tracking, run_id: str, name: str, error: Exception) -> str:
-    return (
-        f"{name} of run {run_id} at {tracking.uri} is damaged ({error!r}). Retrain: the next "
-        "retraining has a report again."
-    )

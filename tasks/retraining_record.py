@@ -1,9 +1,8 @@
 """A retraining of one category as MLflow and its registry hold it: all that the report says."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from mlflow.entities import Run
 
@@ -11,9 +10,10 @@ from stillwatch.bundle import INFO_FILE, BundleInfo, read_info
 from stillwatch.errors import TrackingError
 from stillwatch.evaluation import ImageRow
 from stillwatch.settings import unknown_name
-from tasks.approval import is_pending, is_refused
-from tasks.compare import COMPARISON_FILE
+from tasks.approval import Standing, standing
+from tasks.compare import COMPARISON_RECORD
 from tasks.detector_result import DetectorResult
+from tasks.disagreement import Disagreement, read_disagreement
 from tasks.evaluate import read_result, read_scores
 from tasks.registry import (
     CHALLENGER,
@@ -57,7 +57,7 @@ class VersionRecord:
     aliases: tuple[str, ...]
     created: bool
     """Registered by this retraining, not by an earlier one."""
-    approval: Literal["pending", "refused"] | None
+    approval: Standing | None
     """Whether a person can still make it champion; None also for what is or was champion."""
     tags: Mapping[str, str]
 
@@ -73,8 +73,10 @@ class WinnerRecord:
     images: tuple[ShownImage, ...]
     version: VersionRecord | None
     """None: it is no longer in the registry."""
-    comparison: Mapping[str, Any] | None
-    """``comparison.json``, if this version was compared with a champion."""
+    comparison: Mapping[str, Any]
+    """``comparison.json``; empty if this version was compared with no champion."""
+    disagreement: Disagreement | None
+    """With that champion; None also where none was recorded."""
 
 
 @dataclass(frozen=True)
@@ -196,6 +198,7 @@ def _winner(
         if detector.name == name and detector.result is not None and detector.bundle is not None:
             number = int(parent.data.tags[MODEL_VERSION])
             run_id = detector.result.run_id
+            comparison = _comparison(tracking, run_id, number)
             return WinnerRecord(
                 detector=name,
                 result=detector.result,
@@ -203,7 +206,8 @@ def _winner(
                 rows=read_scores(tracking, run_id),
                 images=read_shown_images(tracking, run_id),
                 version=_version(tracking, detector.result.category, number, parent),
-                comparison=_comparison(tracking, run_id, number),
+                comparison=comparison,
+                disagreement=read_disagreement(tracking, run_id, comparison.get("champion")),
             )
     return None
 
@@ -218,29 +222,15 @@ def _version(tracking: Tracking, category: str, number: int, parent: Run) -> Ver
         for alias in (CHAMPION, CHALLENGER, PREVIOUS)
         if version_with_alias(tracking, name, alias) == number
     )
-    approval: Literal["pending", "refused"] | None = None
-    if is_refused(found):
-        approval = "refused"
-    elif is_pending(found, version_with_alias(tracking, name, CHAMPION)):
-        approval = "pending"
     return VersionRecord(
         number=number,
         aliases=tuple(aliases),
         created=parent.data.tags[REGISTERED] == "true",
-        approval=approval,
+        approval=standing(found, version_with_alias(tracking, name, CHAMPION)),
         tags=found.tags,
     )
 
 
-def _comparison(tracking: Tracking, run_id: str, number: int) -> Mapping[str, Any] | None:
-    if COMPARISON_FILE not in tracking.artifact_names(run_id):
-        return None
-    with tracking.artifact(run_id, COMPARISON_FILE) as path:
-        try:
-            record: dict[str, Any] = json.loads(path.read_bytes())
-        except ValueError as error:
-            raise TrackingError(
-                f"{COMPARISON_FILE} of run {run_id} at {tracking.uri} is damaged ({error}). "
-                "Delete the file in the run's artifacts: the gate's sentence stands in for it."
-            ) from error
-    return record if record.get("challenger") == number else None
+def _comparison(tracking: Tracking, run_id: str, number: int) -> Mapping[str, Any]:
+    record: Mapping[str, Any] = COMPARISON_RECORD.read(tracking, run_id) or {}
+    return record if record.get("challenger") == number else {}

@@ -51,6 +51,16 @@ def read_test_set(category: ExaminedCategory, settings: EvaluationSettings) -> T
     return real if anomalies or not normals else _with_synthetic(real, settings)
 
 
+def read_part(category: ExaminedCategory, part: str) -> NDArray[np.uint8]:
+    """The normals of train, validation or calibration, uint8 (N, S, S, 3).
+
+    Raises:
+        StorageError: the store cannot be opened.
+    """
+    images = ImageStore.open(category.store)
+    return images.images[images.rows([r.path for r in category.manifest.rows if r.part == part])]
+
+
 def normals_of(manifest: Manifest) -> list[ImageFacts]:
     """The normals that stand in the test: ``test/good``, else the validation normals."""
     test = [row for row in manifest.rows if row.part == "test" and row.defect_type == NORMAL]

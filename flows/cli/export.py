@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+from rich.table import Table
 
-from flows.cli.console import print_json, say
+from flows.cli.console import console, print_json, say
 from flows.cli.options import AsJson, CommandContext
+from stillwatch.errors import ExportError
 
 
 def add_to(app: typer.Typer) -> None:
@@ -34,6 +36,21 @@ def export(
             show_default="the category's test images in the workspace",
         ),
     ] = None,
+    int8: Annotated[
+        bool,
+        typer.Option(
+            "--int8",
+            help="Compute convolutions with 8-bit integers (onnx only): other thresholds, set on "
+            "the calibration images, and accuracy measured on the test images.",
+        ),
+    ] = False,
+    root: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --int8: the image set that has the category.",
+            show_default="the workspace's own",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Write a bundle that inspects with ONNX Runtime or OpenVINO, without torch.
@@ -43,6 +60,11 @@ def export(
     from flows.export import export_model
 
     given: CommandContext = context.obj
+    if int8:
+        _export_int8(given, bundle, out, to, images, root, as_json=as_json)
+        return
+    if root is not None:
+        raise ExportError("--root goes with --int8 only. Name the images with --images.")
     parity = export_model(bundle, out, to, images, given.settings)
     if as_json:
         print_json(asdict(parity))
@@ -54,4 +76,41 @@ def export(
     say(
         f"the verdicts are equal for all {parity.verdicts_compared} images farther than that from "
         "a threshold"
+    )
+
+
+def _export_int8(
+    given: CommandContext,
+    bundle: str,
+    out: Path,
+    to: str,
+    images: Path | None,
+    root: Path | None,
+    *,
+    as_json: bool,
+) -> None:
+    from flows.export import export_quantized_model
+
+    if to != "onnx":
+        raise ExportError(
+            "--int8 is for --to onnx only: OpenVINO gives wrong maps for what ONNX Runtime's "
+            "quantiser writes. Export to onnx, or without --int8."
+        )
+    if images is not None:
+        raise ExportError(
+            "--int8 is calibrated and measured on the category's own images: leave --images out, "
+            "or name an image set with --root."
+        )
+    found = export_quantized_model(bundle, out, root=root, settings=given.settings, say=say)
+    if as_json:
+        print_json(asdict(found))
+        return
+    table = Table("figure", "float32", "INT8")
+    for name, value in found.float32.items():
+        table.add_row(name, f"{value:.3f}", f"{found.int8[name]:.3f}")
+    console.print(table)
+    synthetic = "; the anomalies are synthetic" if found.synthetic else ""
+    say(
+        f"{out}: {found.verdicts_changed} of {found.images} test images have another verdict than "
+        f"in float32, by thresholds of its own{synthetic}"
     )

@@ -66,8 +66,10 @@ class Champions:
         self._models: dict[str, ServedModel] = {}
         self._wanted: dict[str, int] = {}
         self._failures: dict[str, _Failure] = {}
-        self._looked = False
-        self._registry_answers = True
+        self.looked = False
+        """Whether the registry has been asked, and everything tried that it named."""
+        self.registry_answers = True
+        """Whether it answered when it was last asked."""
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="champions", daemon=True)
 
@@ -93,17 +95,7 @@ class Champions:
         """Whether every category that is to be served is."""
         states = self.states()
         served = all(state.model_version is not None for state in states.values())
-        return self._looked and bool(states) and served
-
-    @property
-    def looked(self) -> bool:
-        """Whether the registry has been asked, and everything tried that it named."""
-        return self._looked
-
-    @property
-    def registry_answers(self) -> bool:
-        """Whether the registry answered when it was last asked."""
-        return self._registry_answers
+        return self.looked and bool(states) and served
 
     def states(self) -> dict[str, CategoryState]:
         """How each category is served."""
@@ -115,7 +107,7 @@ class Champions:
         serves = None if model is None else model.version
         failure = self._failures.get(name)
         if wanted is None:
-            return CategoryState(serves, "it has no champion" if self._looked else "not loaded yet")
+            return CategoryState(serves, "it has no champion" if self.looked else "not loaded yet")
         if serves == wanted:
             return CategoryState(serves, None)
         if failure is not None and failure.version == wanted:
@@ -127,16 +119,16 @@ class Champions:
             try:
                 self._look()
             except Exception as error:  # the service goes on with what it has
-                if self._registry_answers:
+                if self.registry_answers:
                     _log.error("the registry does not say what to serve: %s", error)
-                self._registry_answers = False
+                self.registry_answers = False
             self._stopped.wait(self._settings.serving.poll_seconds)
 
     def _look(self) -> None:
         found = champions(self._tracking)
-        if not self._registry_answers:
+        if not self.registry_answers:
             _log.info("the registry answers again")
-        self._registry_answers = True
+        self.registry_answers = True
         chosen = self._categories
         self._wanted = {k: v for k, v in found.items() if chosen is None or k in chosen}
         for category in set(self._models) - set(self._wanted):
@@ -147,7 +139,7 @@ class Champions:
                 return
             if self._is_to_be_loaded(category, version):
                 self._exchange(category, version)
-        self._looked = True
+        self.looked = True
 
     def _is_to_be_loaded(self, category: str, version: int) -> bool:
         model, failure = self._models.get(category), self._failures.get(category)

@@ -1,6 +1,5 @@
 """The process of the service: its socket, its key, its threads, its end."""
 
-import ipaddress
 import logging
 import os
 import signal
@@ -12,6 +11,7 @@ from contextlib import contextmanager
 import uvicorn
 from fastapi import FastAPI
 
+from flows.exposure import at_loopback
 from flows.serving.app import make_app
 from flows.serving.champions import Champions
 from stillwatch.errors import ServerError, SettingsError
@@ -84,17 +84,16 @@ def _listening(host: str, port: int, key: str | None) -> Iterator[socket.socket]
     except (OSError, UnicodeError) as error:
         raise SettingsError(f"--host {host}: no such host ({error}). Name another.") from error
     family, _, _, _, address = found[0]
-    # The address that is bound, not the name: localhost can be made to mean anything.
-    if key is None and not ipaddress.ip_address(address[0]).is_loopback:
-        raise SettingsError(
-            f"--host {host}: can be reached from other machines, and nothing keeps them out. Set "
-            f"the environment variable {KEY_VARIABLE} to a key that every request must bring, or "
-            "stay on 127.0.0.1."
-        )
     with socket.socket(family, socket.SOCK_STREAM) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind(address)
+            if key is None and not at_loopback(listener):
+                raise SettingsError(
+                    f"--host {host}: can be reached from other machines, and nothing keeps them "
+                    f"out. Set the environment variable {KEY_VARIABLE} to a key that every request "
+                    "must bring, or stay on 127.0.0.1."
+                )
             listener.listen()
         except OSError as error:
             raise ServerError(

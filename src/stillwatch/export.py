@@ -41,7 +41,7 @@ def export_bundle(
         StorageError: ``folder`` cannot be written.
         StillwatchError: the bundle cannot be loaded.
     """
-    _require_new(folder)
+    require_new(folder)
     if bundle.info.graph is not None:
         raise ExportError(
             f"{bundle.folder}: is an exported bundle already ({bundle.info.graph.format}). Name "
@@ -82,7 +82,11 @@ def _write_graph(
     traced.unlink()
 
 
-def _require_new(folder: Path) -> None:
-    """An exported bundle replaces its folder as a whole: nobody's files must be in it."""
+def require_new(folder: Path) -> None:
+    """Refuse a folder that holds something: an exported bundle replaces it as a whole.
+
+    Raises:
+        ExportError: it is no folder, or not empty.
+    """
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise ExportError(f"{folder}: is there already. Name a folder that is new or empty.")

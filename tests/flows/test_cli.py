@@ -137,6 +137,14 @@ def test_an_export_needs_real_images_and_a_format_that_there_is(line: Plant) -> 
     assert not (line.folder / "edge").exists()
 
 
+def test_int8_is_for_onnx_and_for_the_categorys_own_images(line: Plant) -> None:
+    int8 = ("export", "bundle", "--out", "edge", "--int8", "--to")
+    assert "--to onnx only" in refusal(line, *int8, "openvino")
+    assert "leave --images out" in refusal(line, *int8, "onnx", "--images", "images/bolt")
+    plain = ("export", "bundle", "--out", "edge", "--to", "onnx")
+    assert "--root goes with --int8 only" in refusal(line, *plain, "--root", "images")
+
+
 def test_images_that_are_not_there(line: Plant) -> None:
     assert "no such file or folder" in refusal(line, "inspect", "nowhere", "missing.png")
 

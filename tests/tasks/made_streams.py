@@ -9,7 +9,7 @@ from mlflow.exceptions import MlflowException
 from numpy.typing import NDArray
 
 from stillwatch.bundle import write_bundle
-from tasks.learnt_from import LEARNT_FROM_FILE
+from tasks.learnt_from import LEARNT_FROM
 from tasks.registry import CHAMPION, model_name
 from tasks.tracking import BUNDLE, Tracking
 
@@ -31,7 +31,7 @@ def make_champion(tracking: Tracking, folder: Path, category: str = "plate") -> 
     info = make_info(scores, category=category)
     write_bundle(folder / "artifacts" / BUNDLE, info, {"weight": np.ones(1, np.float32)})
     run_id = tracking.start_run(category, "brightness", {})
-    tracking.client.log_dict(run_id, LEARNT, LEARNT_FROM_FILE)
+    tracking.client.log_dict(run_id, LEARNT, LEARNT_FROM.name)
     try:
         tracking.client.create_registered_model(name)
     except MlflowException:

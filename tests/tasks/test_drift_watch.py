@@ -10,7 +10,7 @@ from stillwatch.bundle import INFO_FILE
 from stillwatch.errors import BundleError, TrackingError
 from stillwatch.settings import Settings
 from tasks.drift_watch import WatchedStream, is_announced, remember_announced, watch_stream
-from tasks.learnt_from import LEARNT_FROM_FILE
+from tasks.learnt_from import LEARNT_FROM
 from tasks.registry import champions
 from tasks.tracking import BUNDLE, Tracking, open_tracking
 
@@ -91,7 +91,7 @@ def test_a_version_that_was_trained_before_looks_were_recorded_has_none(
     tracking: Tracking, settings: Settings
 ) -> None:
     run_id = tracking.client.get_model_version("stillwatch-plate", "1").run_id
-    tracking.client.log_dict(run_id, {"train": []}, LEARNT_FROM_FILE)
+    tracking.client.log_dict(run_id, {"train": []}, LEARNT_FROM.name)
     assert watched(tracking, settings, quiet(100), brightness=80).looks == ()
 
 

@@ -7,7 +7,7 @@ from made_stores import new_store
 from stillwatch.errors import TrackingError
 from stillwatch.settings import Settings
 from tasks.learnt_from import (
-    LEARNT_FROM_FILE,
+    LEARNT_FROM,
     read_appearance,
     read_learnt_from,
     record_learnt_from,
@@ -35,7 +35,7 @@ def test_train_validation_and_calibration_are_recorded_and_test_is_not(
 def test_a_damaged_record_is_not_taken_for_none(settings: Settings) -> None:
     tracking = new_store(settings)
     run_id = tracking.start_run("plate", "stfpm", {})
-    tracking.client.log_text(run_id, '{"train": ', LEARNT_FROM_FILE)
+    tracking.client.log_text(run_id, '{"train": ', LEARNT_FROM.name)
     for read in (read_learnt_from, read_appearance):
-        with pytest.raises(TrackingError, match="is damaged"):
+        with pytest.raises(TrackingError, match="damaged"):
             read(tracking, run_id)

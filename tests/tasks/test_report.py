@@ -9,7 +9,9 @@ from made_pages import Page
 from made_retrainings import BLIND, SEES, SOUND, RetrainedPlate
 
 from stillwatch.errors import StorageError, TrackingError
+from tasks import disagreement
 from tasks.approval import COMPARED_WITH, NOT_PROMOTED
+from tasks.approval_page import approval_page
 from tasks.report import write_report
 from tasks.report_page import report_page
 from tasks.report_sentences import summary
@@ -118,6 +120,49 @@ def test_the_gates_answer_comes_with_both_figures_and_their_difference(
         "decides",
     ):
         assert said in page.words, said
+
+
+def test_where_the_verdicts_differ_both_are_seen_side_by_side(
+    first: RetrainingRecord, second: RetrainingRecord
+) -> None:
+    assert first.winner is not None
+    assert first.winner.disagreement is None
+    assert second.winner is not None
+    found = second.winner.disagreement
+    assert found is not None
+    before = {row["path"]: row["verdict"] for row in first.winner.rows}
+    after = {row["path"]: row["verdict"] for row in second.winner.rows}
+    differ = {path for path in before if before[path] != after[path]}
+    assert found.worse + found.better == len(differ)
+    assert found.worse > found.better, "the blind one misses what the champion saw"
+    assert {one.name for one in found.images} <= differ
+    assert len(found.images) == min(len(differ), disagreement.MOST)
+    for one in found.images:
+        assert (one.champion, one.challenger) == (before[one.name], after[one.name])
+    lost = [one for one in found.images if one.defect_type != "good" and one.challenger == "pass"]
+    assert lost
+    assert found.images[0] in lost, "what would be lost comes first"
+    page = page_of(second)
+    assert f"differ on {len(differ)} images" in page.words
+    assert "champion: reject, new version: pass" in page.words
+
+
+def test_who_agrees_sees_the_evidence_and_how(second: RetrainingRecord) -> None:
+    assert second.winner is not None
+    assert second.winner.version is not None
+    waiting = replace(second.winner.version, approval="pending")
+    record = replace(second, winner=replace(second.winner, version=waiting))
+    said = approval_page(record, waiting, "http://mlflow/report.html")
+    assert said.startswith("# plate: version 2 waits for a person")
+    for part in (
+        "| figure | version 2 | champion, version 1 |",
+        "champion: **reject**, new version: **pass**",
+        "(data:image/jpeg;base64,",
+        "[The whole report](http://mlflow/report.html)",
+        "stillwatch promote plate --version 2 --approve",
+        "`stillwatch.approval`",
+    ):
+        assert part in said, part
 
 
 def test_a_floor_that_is_not_reached_and_what_to_do_about_it(first: RetrainingRecord) -> None:

@@ -63,6 +63,21 @@ def detector_settings(name: str, settings: Settings) -> Section:
     return parse_detector_settings(name, own, choose_profile(settings.training))
 
 
+def changed_from_profile(name: str, values: Mapping[str, Any], profile: Profile) -> dict[str, Any]:
+    """What of a method's settings is not as ``profile`` has it.
+
+    Args:
+        name: of the method.
+        values: all its settings, as in JSON.
+        profile: to hold them against.
+
+    Raises:
+        DetectorError: no such method.
+    """
+    usual = parse_detector_settings(name, {}, profile).model_dump(mode="json")
+    return {key: value for key, value in values.items() if usual.get(key) != value}
+
+
 def build_detector(
     name: str, teacher: Teacher, values: Mapping[str, Any], *, seed: int = 0
 ) -> Detector:
