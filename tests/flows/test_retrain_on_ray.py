@@ -74,7 +74,7 @@ def test_four_trainings_on_two_slots_never_overlap_more_than_two(
 @needs_ray
 @pytest.mark.ray
 def test_a_training_whose_node_is_killed_goes_on_at_another(line: Plant, nodes: RayNodes) -> None:
-    epochs = {"epochs": 40, "batch_size": 4}
+    epochs = {"epochs": 100, "batch_size": 4}
     line.set_params(
         runtime={"task_runner": "ray", "ray_address": nodes.address},
         detectors={"stfpm": epochs, "reverse_distillation": epochs},
