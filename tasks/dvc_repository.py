@@ -160,7 +160,7 @@ class DvcRepository:
         name = self._remote_name()
         with self._errors():
             shared = self._repo.config.load_one("repo")["remote"].get(name, {})
-            url = self._repo.config["remote"][name]["url"]
+            url = str(self._repo.config["remote"][name]["url"])
         return DvcRemote(name, {"url": url} | shared)
 
     def file_list(self, dir_hash: str) -> FileList | None:
