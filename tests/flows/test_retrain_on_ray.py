@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from absent_packages import without
 from mlflow import MlflowClient
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.ray_cluster import ensure_shared, ray_cluster
 from stillwatch.errors import ServerError, SettingsError
@@ -65,10 +66,10 @@ def test_four_trainings_on_two_slots_never_overlap_more_than_two(
     assert done.returncode == 0, done.stderr
     spans = json.loads(done.stdout)
     assert len(spans) == 4
-    assert most_at_once(spans) == 2
+    assert most_at_once(spans) <= 2
     if runner == "ray":
-        for node in {node for node, _, _ in spans}:
-            assert most_at_once([span for span in spans if span[0] == node]) == 1
+        on_node = {node: [span for span in spans if span[0] == node] for node, _, _ in spans}
+        assert [most_at_once(held) for held in on_node.values()] == [1, 1]
 
 
 @needs_ray
@@ -153,9 +154,9 @@ def test_without_ray_the_extra_is_named() -> None:
         ({"uri": "http://head.plant.example:5000"}, "PREFECT_API_URL"),
     ],
 )
-def test_what_other_machines_cannot_reach_is_refused(
-    tracking: dict[str, str], named: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:4200/api")
-    with pytest.raises(SettingsError, match=rf"^{named}.*2 machines \(head, node\)"):
+def test_what_other_machines_cannot_reach_is_refused(tracking: dict[str, str], named: str) -> None:
+    with (
+        temporary_settings({PREFECT_API_URL: "http://127.0.0.1:4200/api"}),
+        pytest.raises(SettingsError, match=rf"^{named}.*2 machines \(head, node\)"),
+    ):
         ensure_shared(ray_settings("head:6379", **tracking), ["head", "node"])
