@@ -5,7 +5,7 @@ It is the body of a flow: every step is a task of the flow run that it is called
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,14 @@ from prefect.artifacts import create_table_artifact
 from prefect.client.schemas import State
 from prefect.futures import PrefectFuture, wait
 from prefect.states import Completed, Failed
-from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
+from prefect.task_runners import TaskRunner
 
 from flows.image_sets import chosen_categories, place_of
 from flows.mlflow_server import pages_address
 from flows.report import CategoryReport, RetrainReport
+from flows.runners import detector_runner, task_runner
 from flows.summary import category_report, failure_sentence, full_rows
 from stillwatch.detectors import detector_settings
-from stillwatch.devices import usable_devices
 from stillwatch.errors import StillwatchError, TrackingError, TrainingError
 from stillwatch.settings import Settings
 from tasks.detector_result import DetectorResult
@@ -34,9 +34,6 @@ from tasks.train import TrainedDetector, train_task
 from tasks.validate import page_path, validate
 from tasks.validation_report import ValidationReport
 from tasks.version import DataVersion, version
-
-_OVERLAP = 1
-"""Tasks beside the trainings: one category is examined or evaluated while another is trained."""
 
 
 def retrain_categories(
@@ -62,8 +59,8 @@ def retrain_categories(
         categories=categories,
     )
     names = chosen_categories(data, categories)
-    with _task_runner(settings) as runner:
-        report = _Retraining(settings, data, names, runner, force=force).run()
+    with task_runner(settings) as runner, detector_runner(settings, runner) as detectors:
+        report = _Retraining(settings, data, names, runner, detectors, force=force).run()
     create_table_artifact(
         table=full_rows(report, pages_address(settings)),
         key="retraining",
@@ -91,14 +88,6 @@ def requested(settings: Settings, detectors: list[str] | None, seed: int | None)
     for name in {*retraining.detectors, *settings.detectors}:
         detector_settings(name, settings)
     return settings.model_copy(update={"training": training, "retrain": retraining})
-
-
-def _task_runner(settings: Settings) -> TaskRunner[Any]:
-    devices = len(usable_devices(settings.training.device))
-    workers = devices * settings.runtime.slots_per_device + _OVERLAP
-    if settings.runtime.task_runner == "process":
-        return ProcessPoolTaskRunner(max_workers=workers)
-    return ThreadPoolTaskRunner(max_workers=workers)
 
 
 @dataclass
@@ -138,6 +127,8 @@ class _Retraining:
     data: DataVersion
     names: Sequence[str]
     runner: TaskRunner[Any]
+    detectors: TaskRunner[Any]
+    """For trainings and evaluations."""
     force: bool
     reports: dict[str, CategoryReport] = field(default_factory=dict)
 
@@ -200,12 +191,15 @@ class _Retraining:
     def _begin(self, examined: ExaminedCategory, validation: ValidationReport) -> _Competition:
         parent_run = start_retraining_run(examined.version, self.data, validation, self.settings)
         competition = _Competition(examined, parent_run, {}, {})
+        # The file lists of all the other categories would travel to another process each time.
+        data = replace(self.data, categories={examined.version.name: examined.version})
         for detector in self.settings.retrain.detectors:
             trained = self._submit(
                 train_task,
+                self.detectors,
                 category=examined,
                 detector=detector,
-                data=self.data,
+                data=data,
                 settings=self.settings,
                 parent_run=parent_run,
                 force=self.force,
@@ -213,9 +207,10 @@ class _Retraining:
             competition.trained[detector] = trained
             competition.evaluated[detector] = self._submit(
                 evaluate_task,
+                self.detectors,
                 trained=trained,
                 category=examined,
-                data=self.data,
+                data=data,
                 settings=self.settings,
             )
         return competition
@@ -242,9 +237,11 @@ class _Retraining:
         ]
         wait(futures)
 
-    def _submit(self, task: Task[..., Any], **parameters: Any) -> PrefectFuture[Any]:
-        """Start a task; its parameters may be futures of others."""
-        future: PrefectFuture[Any] = self.runner.submit(task, parameters)
+    def _submit(
+        self, task: Task[..., Any], runner: TaskRunner[Any] | None = None, /, **parameters: Any
+    ) -> PrefectFuture[Any]:
+        """Start a task; its parameters may be futures of others of the same runner."""
+        future: PrefectFuture[Any] = (runner or self.runner).submit(task, parameters)
         return future
 
     @contextmanager

@@ -5,7 +5,6 @@ of it is in this file.
 """
 
 import errno
-import logging
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-import colorama
 import yaml
 from dvc.config import Config
 from dvc.lock import LockError
@@ -27,8 +25,10 @@ from dvc_data.hashfile.tree import Tree
 
 from stillwatch.errors import StorageError, WorkspaceError
 from stillwatch.files import storage_errors
+from tasks.dvc_logging import failures
 
 LOCAL_REMOTE = "stillwatch-local"
+_CONFIG = {"core": {"autostage": False}}
 _PATIENCE_SECONDS = 600.0
 
 
@@ -48,35 +48,14 @@ class Tracked:
     file_count: int
 
 
-class _Failures(logging.Handler):
-    """Keeps the reason of DVC's latest failed transfer, which DVC logs but does not raise."""
+@dataclass(frozen=True)
+class DvcRemote:
+    """A DVC remote as another machine can be told of it."""
 
-    latest: BaseException | None = None
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if record.exc_info and record.exc_info[1]:
-            self.latest = record.exc_info[1]
-
-
-_failures = _Failures(level=logging.ERROR)
-
-
-def _silence() -> None:
-    # Importing DVC wraps stdout for Windows consoles.
-    colorama.deinit()
-    for name in ("dvc", "dvc_data", "dvc_objects"):
-        logger = logging.getLogger(name)
-        logger.handlers.clear()
-        logger.addHandler(_failures)
-        logger.setLevel(logging.ERROR)
-        logger.propagate = False
-    # DVC switches it off for everybody, and with it what Prefect's tasks die of.
-    logging.getLogger("asyncio").setLevel(logging.NOTSET)
-    # DVC shows its progress bars unless this logger is off.
-    logging.getLogger("dvc.progress").setLevel(logging.CRITICAL)
-
-
-_silence()
+    name: str
+    settings: Mapping[str, str]
+    """Its address and what else the repository's shared configuration says; no password, which
+    belongs into each machine's own configuration or environment."""
 
 
 class DvcRepository:
@@ -159,18 +138,30 @@ class DvcRepository:
                 f"{self._folder}: the file list {dir_hash} is neither in DVC's cache nor on the "
                 f"remote '{self._remote_name()}'. It was never pushed, or was cleaned away."
             )
-        wanted = set(file_list.files.values())
-        if self._absent(wanted):
-            remote = self._remote_name()
-            with self._errors(f"remote '{remote}'"):
-                self._repo.cloud.pull(_objects(file_list), remote=remote)
-            absent = self._absent(wanted)
-            if absent:
-                raise WorkspaceError(
-                    f"{self._folder}: {len(absent)} of {len(wanted)} files of that version are "
-                    f"neither in DVC's cache nor on the remote '{remote}'. Nothing was changed."
-                )
+        self._bring(set(file_list.files.values()))
         return file_list
+
+    def deliver(self, files: Mapping[str, str], folder: Path) -> None:
+        """Put files, path -> md5, into a folder; the remote is asked for what the cache lacks.
+
+        They are hard links to the cache, which is on the same disk: nobody may write to them.
+
+        Raises:
+            WorkspaceError: neither the cache nor the remote has all of them.
+        """
+        self._bring(set(files.values()))
+        for path, md5 in files.items():
+            place = folder / path
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.hardlink_to(self._repo.cache.local.oid_to_path(md5))
+
+    def remote(self) -> DvcRemote:
+        """The remote that new images are pushed to."""
+        name = self._remote_name()
+        with self._errors():
+            shared = self._repo.config.load_one("repo")["remote"].get(name, {})
+            url = str(self._repo.config["remote"][name]["url"])
+        return DvcRemote(name, {"url": url} | shared)
 
     def file_list(self, dir_hash: str) -> FileList | None:
         """Look up an earlier state's file list in the cache, then on the remote."""
@@ -218,6 +209,20 @@ class DvcRepository:
                     self._say(f"waiting for a dvc command that is at work in {root} ...")
                 waiting = True
 
+    def _bring(self, wanted: set[str]) -> None:
+        absent = self._absent(wanted)
+        if not absent:
+            return
+        remote = self._remote_name()
+        with self._errors(f"remote '{remote}'"):
+            self._repo.cloud.pull({HashInfo("md5", md5) for md5 in absent}, remote=remote)
+        absent = self._absent(wanted)
+        if absent:
+            raise WorkspaceError(
+                f"{self._folder}: {len(absent)} of {len(wanted)} files of that version are "
+                f"neither in DVC's cache nor on the remote '{remote}'. Nothing was changed."
+            )
+
     def _absent(self, wanted: set[str]) -> set[str]:
         return wanted - set(self._repo.cache.local.oids_exist(list(wanted)))
 
@@ -243,7 +248,7 @@ class DvcRepository:
     @contextmanager
     def _errors(self, where: str | None = None) -> Iterator[None]:
         place = f"{self._repo.root_dir}: DVC, {where}" if where else f"{self._folder}: DVC"
-        _failures.latest = None
+        failures.latest = None
         try:
             yield
         except (WorkspaceError, StorageError):
@@ -287,22 +292,41 @@ def open_dvc(
         WorkspaceError: not a DVC repository.
     """
     ensure_dvc(root)
+    with _opened(root, _CONFIG) as repo:
+        yield DvcRepository(repo, folder, remote, local_remote, say)
+
+
+@contextmanager
+def open_pulled(root: Path, remote: DvcRemote) -> Iterator[DvcRepository]:
+    """Open the DVC repository at ``root``, in which files of another machine's remote are kept.
+
+    Raises:
+        WorkspaceError: not a DVC repository.
+    """
+    ensure_dvc(root)
+    config = _CONFIG | {"remote": {remote.name: dict(remote.settings)}}
+    with _opened(root, config) as repo:
+        yield DvcRepository(repo, root, remote.name, root, lambda _: None)
+
+
+@contextmanager
+def _opened(root: Path, config: Mapping[str, object]) -> Iterator[Repo]:
     try:
-        repo = Repo(str(root), config={"core": {"autostage": False}})
+        repo = Repo(str(root), config=config)
     except Exception as error:  # DVC's and git's bindings share no base class
         raise WorkspaceError(f"{root}: DVC cannot open it ({error}). Mend that first.") from error
     try:
-        yield DvcRepository(repo, folder, remote, local_remote, say)
+        yield repo
     finally:
         repo.close()
 
 
-def initialise_dvc(root: Path) -> None:
-    """Make the git work tree ``root`` a DVC repository: cache type copy, no telemetry."""
-    repo = Repo.init(str(root))
+def initialise_dvc(root: Path, *, in_git: bool = True) -> None:
+    """Make ``root``, a git work tree, a DVC repository: cache type copy, no telemetry."""
+    repo = Repo.init(str(root), no_scm=not in_git)
     try:
         with repo.config.edit("repo") as config:
-            config["core"] = {"analytics": False, "check_update": False}
+            config["core"].update({"analytics": False, "check_update": False})
             config["cache"] = {"type": "copy"}
     finally:
         repo.close()
@@ -331,7 +355,7 @@ def _ensure_unchanged(folder: Path, now: FileList, expected: FileList) -> None:
 def _ensure_transferred(failed: set[HashInfo], doing: str) -> None:
     if not failed:
         return
-    reason = _failures.latest
+    reason = failures.latest
     if reason is not None:
         _raise_full_disk(reason, doing)
     raise WorkspaceError(

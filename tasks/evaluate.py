@@ -29,6 +29,7 @@ from tasks.evidence import gallery_items, write_pictures
 from tasks.examine import ExaminedCategory
 from tasks.locks import exclusive
 from tasks.mlflow_entries import figures, milliseconds
+from tasks.pull import category_here
 from tasks.shown_images import GALLERY, write_shown_images
 from tasks.testset import read_corrected_anomalies, read_test_set
 from tasks.tracking import BUNDLE, EVALUATED, STAGE, Tracking, open_tracking
@@ -61,11 +62,12 @@ def evaluate_detector(
         if tracking.tags(trained.run_id).get(STAGE) == EVALUATED:
             result = read_result(tracking, trained.run_id)
         else:
+            here = category_here(category, data, settings)
             with (
                 tracking.artifact(trained.run_id, BUNDLE) as bundle,
                 tempfile.TemporaryDirectory(prefix="stillwatch-") as evidence,
             ):
-                result = _evaluate(bundle, Path(evidence), trained, category, data, settings)
+                result = _evaluate(bundle, Path(evidence), trained, here, data, settings)
                 _record(tracking, result, data, Path(evidence))
     return result.model_copy(update={"reused": trained.reused})
 

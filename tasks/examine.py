@@ -49,13 +49,7 @@ def examine_category(
     """
     category = scan_category(root / version.name)
     normals = {image.path: version.files[image.path] for image in category.train_normals}
-    store = store_folder(
-        settings.state_dir / "store",
-        category=version.name,
-        digest=version.digest,
-        size=settings.images.size,
-        white_level=settings.images.white_level or OWN_WHITE_LEVEL,
-    )
+    store = store_of(version, settings)
     writer = (
         nullcontext()
         if store.exists()
@@ -76,6 +70,17 @@ def examine_category(
     if store.exists():
         mark_used(store)
     return ExaminedCategory(version, root / version.name, manifest, store)
+
+
+def store_of(version: CategoryVersion, settings: Settings) -> Path:
+    """Where a machine keeps the decoded images of a category."""
+    return store_folder(
+        settings.state_dir / "store",
+        category=version.name,
+        digest=version.digest,
+        size=settings.images.size,
+        white_level=settings.images.white_level or OWN_WHITE_LEVEL,
+    )
 
 
 examine = task(name="examine", task_run_name="examine {version.name}", cache_policy=NO_CACHE)(

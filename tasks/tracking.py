@@ -38,6 +38,7 @@ EVALUATION = "stillwatch.evaluation"
 THRESHOLD = "stillwatch.threshold"
 REVIEW_THRESHOLD = "stillwatch.review_threshold"
 STAGE = "stillwatch.stage"
+PARENT = "mlflow.parentRunId"
 KIND = "stillwatch.kind"
 """What a run is that trains no detector itself."""
 REASON = "stillwatch.reason"
@@ -164,7 +165,7 @@ class Tracking:
             "mlflow.user": psutil.Process().username(),
             "mlflow.source.name": "stillwatch",
             **owner_tags(),
-            **({"mlflow.parentRunId": parent} if parent else {}),
+            **({PARENT: parent} if parent else {}),
             **tags,
         }
         with self.errors("start a run"):

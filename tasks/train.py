@@ -13,7 +13,6 @@ from prefect.cache_policies import NO_CACHE
 
 from stillwatch.bundle import Bundle, read_bundle, recalibrated
 from stillwatch.detectors import detector_class, detector_settings
-from stillwatch.devices import usable_devices
 from stillwatch.errors import BundleError, DeviceMemoryError, TrackingError
 from stillwatch.images.photographs import photographs_digest
 from stillwatch.images.split import PARTS
@@ -27,11 +26,13 @@ from tasks.learnt_from import record_learnt_from
 from tasks.locks import exclusive
 from tasks.mlflow_entries import figures, flattened
 from tasks.progress import visible_progress
+from tasks.pull import category_here
 from tasks.retraining_run import REUSED, data_tags
 from tasks.tracking import (
     BUNDLE,
     EVALUATION,
     FINGERPRINT,
+    PARENT,
     REVIEW_THRESHOLD,
     STAGE,
     THRESHOLD,
@@ -40,7 +41,7 @@ from tasks.tracking import (
     Tracking,
     open_tracking,
 )
-from tasks.training_slots import training_slot
+from tasks.training_slots import training_device
 from tasks.version import DataVersion
 
 
@@ -66,9 +67,7 @@ class _Plan:
     method_version: int
     weights: TeacherWeights
     evaluation: str
-    state_dir: Path
-    devices: tuple[str, ...]
-    slots: int
+    settings: Settings
 
     @property
     def title(self) -> str:
@@ -110,7 +109,10 @@ def train_detector(
             if parent_run is not None:
                 tracking.log(parent_run, tags={f"{REUSED}{detector}": run_id})
             return _trained(plan, run_id, reused=True)
-        run_id = tracking.start_run(plan.job.category, detector, _first_tags(plan), parent_run)
+        tags = _first_tags(plan)
+        if parent_run is not None:
+            _close_cut_off(tracking, plan.job, parent_run)
+        run_id = tracking.start_run(plan.job.category, detector, tags, parent_run)
         with _failures_recorded(tracking, run_id):
             reused = _fill_run(tracking, run_id, plan, force=force)
         _forget(plan.job)
@@ -169,17 +171,15 @@ def _plan(
         },
     )
     evaluation = evaluation_key(settings.calibration, settings.evaluation)
-    return _Plan(
-        category,
-        data,
-        job,
-        method.version,
-        weights,
-        evaluation,
-        settings.state_dir,
-        usable_devices(settings.training.device),
-        settings.runtime.slots_per_device,
-    )
+    return _Plan(category, data, job, method.version, weights, evaluation, settings)
+
+
+def _close_cut_off(tracking: Tracking, job: TrainingJob, parent_run: str) -> None:
+    """End what this same training left open on a machine that died: Ray has moved it here."""
+    same = {FINGERPRINT: job.fingerprint, PARENT: parent_run}
+    for run in tracking.find_runs(job.category, same):
+        if run.info.status == "RUNNING":
+            tracking.end_run(run.info.run_id, "KILLED")
 
 
 def _already_there(tracking: Tracking, plan: _Plan) -> str | None:
@@ -209,11 +209,12 @@ def _fill_run(tracking: Tracking, run_id: str, plan: _Plan, *, force: bool) -> b
 
 
 def _run(plan: _Plan, run_id: str, tracking: Tracking, losses: EpochLog) -> Bundle:
+    store = category_here(plan.category, plan.data, plan.settings).store
     with (
-        training_slot(plan.state_dir, plan.devices, plan.slots) as device,
-        visible_progress(plan.state_dir, plan.title) as progress,
+        training_device(plan.settings) as device,
+        visible_progress(plan.settings.state_dir, plan.title) as progress,
     ):
-        job = plan.job.on_device(device)
+        job = plan.job.model_copy(update={"store": store}).on_device(device)
 
         def on_epoch(epoch: EpochReport) -> None:
             losses.add(epoch.phase, epoch.epoch, epoch.train_loss, epoch.validation_loss)

@@ -9,9 +9,28 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from stillwatch.devices import usable_devices
 from stillwatch.files import storage_errors
+from stillwatch.settings import Settings
 
 _POLL_SECONDS = 0.2
+
+
+@contextmanager
+def training_device(settings: Settings) -> Iterator[str]:
+    """Yield the device to train on; wait until it has room.
+
+    Raises:
+        SettingsError: ``training.device`` names a GPU that this machine does not have.
+        StorageError: the state folder cannot be written to.
+    """
+    if settings.runtime.task_runner == "ray":
+        # Ray has given this process its share already, and calls every GPU that it gives cuda:0.
+        yield settings.training.device
+        return
+    devices = usable_devices(settings.training.device)
+    with training_slot(settings.state_dir, devices, settings.runtime.slots_per_device) as device:
+        yield device
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from stillwatch.images.split import (
     write_split_file,
 )
 from stillwatch.settings import SplitSettings
-from tasks.dvc_repository import DvcRepository, FileList, parse_tracked
+from tasks.dvc_repository import DvcRemote, DvcRepository, FileList, parse_tracked
 from tasks.git_repository import blob_id, commit_only, create_numbered_tag, ensure_committable
 from tasks.image_import import import_image_set
 from tasks.version_history import (
@@ -64,6 +65,10 @@ class DataVersion:
     """The commit's subject, which counts what was changed."""
     changed: bool
     """Whether this call made the commit."""
+    host: str
+    """The machine that ``root`` is on."""
+    remote: DvcRemote | None
+    """Where other machines pull the files from; None if they were not pushed."""
 
     @property
     def name(self) -> str:
@@ -120,8 +125,10 @@ def version_image_set(
         if found.recorded is None:
             ensure_committable(workspace.root)
         dvc.store(found.now)
+        remote = None
         if push:
             dvc.push(found.now)
+            remote = dvc.remote()
         dvc.track(found.now)
         if read_split_file(workspace.split_file) != found.assignments:
             write_split_file(workspace.split_file, found.assignments)
@@ -141,6 +148,8 @@ def version_image_set(
         },
         message=message,
         changed=found.recorded is None,
+        host=socket.gethostname(),
+        remote=remote,
     )
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import socket
 from dataclasses import replace
 from pathlib import Path
 
@@ -107,6 +108,8 @@ def examined(folder: Path, settings: Settings) -> tuple[ExaminedCategory, DataVe
         categories={folder.name: version},
         message="data: plate +40",
         changed=True,
+        host=socket.gethostname(),
+        remote=None,
     )
     return examine_category(version, root=folder.parent, settings=settings), data
 

@@ -258,12 +258,28 @@ class DriftSettings(Section):
 class RuntimeSettings(Section):
     """How the flow runs."""
 
-    task_runner: Literal["thread", "process"] = Field(
-        "thread", description="what the flow's tasks run in; trainings are processes either way"
+    task_runner: Literal["thread", "process", "ray"] = Field(
+        "thread",
+        description="what the flow's tasks run in; trainings are processes in each case, with ray "
+        "on the machines of a cluster",
+    )
+    ray_address: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9.-]+:\d+$",
+        description="host:port of the Ray cluster's head, for task_runner ray",
     )
     slots_per_device: int = Field(
         1, ge=1, description="trainings at a time on each GPU, or on the CPU of a machine without"
     )
+
+    @model_validator(mode="after")
+    def _ray_is_somewhere(self) -> "RuntimeSettings":
+        if self.task_runner == "ray" and self.ray_address is None:
+            raise ValueError(
+                "task_runner is ray, and ray_address is not set. Set it to host:port of the "
+                "cluster's head, as 'ray start --head' prints it"
+            )
+        return self
 
 
 class TrackingSettings(Section):

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ import pytest
 import yaml
 from PIL import Image
 
+from flows.prefect_server import LocalPrefectServer
+from stillwatch.settings import ServicesSettings
 from tasks.dvc_repository import initialise_dvc
 from tasks.git_repository import run_git
 
@@ -145,6 +148,13 @@ def make_workspace_plant(folder: Path) -> Plant:
     run_git(folder, "add", "--all")
     run_git(folder, "-c", "user.name=A", "-c", "user.email=a@b", "commit", "--quiet", "-mfirst")
     return plant
+
+
+@pytest.fixture(scope="session")
+def prefect_url(plant: Plant) -> Iterator[str]:
+    """One Prefect server for all commands, instead of one for each."""
+    with LocalPrefectServer(plant.state / "prefect", ServicesSettings()).joined() as url:
+        yield url
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ import json
 import sqlite3
 import subprocess
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,7 @@ import pytest
 from mlflow import MlflowClient
 from PIL import Image
 
-from flows.prefect_server import LocalPrefectServer
 from flows.report import CategoryReport, DetectorReport, GroupReport, RetrainReport
-from stillwatch.settings import ServicesSettings
 from tests.flows.conftest import Plant, write_category
 
 pytestmark = [pytest.mark.servers, pytest.mark.xdist_group("retrain")]
@@ -23,14 +20,12 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="session")
-def first(plant: Plant) -> Iterator[dict[str, Any]]:
+def first(plant: Plant, prefect_url: str) -> dict[str, Any]:
     """A retraining of a sound category beside one with a truncated image."""
     write_category(plant.images / "nut", seed=1000)
     broken = plant.images / "nut" / "train" / "good" / "003.png"
     broken.write_bytes(broken.read_bytes()[:200])
-    # One Prefect server for all of them, instead of one for each command.
-    with LocalPrefectServer(plant.state / "prefect", ServicesSettings()).joined():
-        yield plant.retrain()
+    return plant.retrain()
 
 
 def client_of(plant: Plant) -> MlflowClient:
