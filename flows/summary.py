@@ -50,7 +50,7 @@ def full_rows(report: RetrainReport, mlflow_address: str) -> list[dict[str, str]
         if category.status == "failed":
             rows.append({"category": name, "outcome": category.reason or ""})
         rows += [
-            {"category": name, "outcome": _outcome(category)}
+            {"category": name, "outcome": _outcome(category, detector)}
             | _row(category, detector, one)
             | _intervals(one)
             | {
@@ -63,7 +63,9 @@ def full_rows(report: RetrainReport, mlflow_address: str) -> list[dict[str, str]
     return rows
 
 
-def _outcome(category: CategoryReport) -> str:
+def _outcome(category: CategoryReport, detector: str) -> str:
+    if detector != category.winner:
+        return "not chosen"
     said = {"pending": ", waits for approval", "refused": ", refused by the gate", None: ""}
     return category.status + said[category.approval]
 
