@@ -166,7 +166,7 @@ def green(plant: Plant) -> Run:
     experiment = client.get_experiment_by_name("stillwatch/bolt")
     assert experiment is not None
     (model,) = client.search_logged_models([experiment.experiment_id])
-    assert model.model_id == version.model_id
+    assert model.artifact_location == version.source
     runs = client.search_runs([experiment.experiment_id])
     assert not [run for run in runs if run.info.status == "RUNNING"]
     (finished,) = (
