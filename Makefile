@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test test-installation test-fast lint install
+.PHONY: demo test test-installation test-fast reliability lint install
 
 install: $(INSTALLED)
 
@@ -16,7 +16,7 @@ demo: install
 
 # One more worker than cores: what starts servers mostly waits.
 test: install
-	$(BIN)/pytest -n 3 --dist loadgroup -m "not installation"
+	$(BIN)/pytest -n 3 --dist loadgroup -m "not installation and not faults"
 
 # An installation with PostgreSQL, which Debian's package of that name brings, and an S3 store.
 test-installation: install
@@ -24,6 +24,10 @@ test-installation: install
 
 test-fast: install
 	$(BIN)/pytest -n 2 --dist loadgroup -m "not servers and not processes"
+
+# Each fault three times, one after the other; writes what came of it.
+reliability: install
+	$(BIN)/pytest tests/faults --repeats 3 --page docs/reliability.md
 
 lint: install
 	$(BIN)/ruff check .

@@ -1,0 +1,46 @@
+"""A plant for every fault, repeats of it, and the page that says what came of them."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from faults_page import render
+
+from tests.flows.conftest import Plant, make_plant
+
+_outcomes: dict[str, Counter[str]] = {}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--repeats", type=int, default=1, help="how often each fault is injected")
+    parser.addoption("--page", type=Path, help="where to write what came of them, as Markdown")
+
+
+@pytest.fixture(autouse=True)
+def repeat() -> int:
+    """Which repeat it is; parametrized below."""
+    return 0
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    metafunc.parametrize("repeat", range(metafunc.config.getoption("--repeats", 1)))
+
+
+@pytest.fixture
+def plant(tmp_path: Path) -> Plant:
+    """A plant of its own for each case."""
+    return make_plant(tmp_path / "line")
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
+    report = (yield).get_result()
+    if report.when == "call" or report.skipped:
+        story = (item.function.__doc__ or "").strip()
+        _outcomes.setdefault(story, Counter())[report.outcome] += 1
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    page: Path | None = session.config.getoption("--page", None)
+    if page is not None:
+        page.write_text(render(_outcomes), encoding="utf-8")
