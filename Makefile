@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test test-installation test-fast reliability lint install
+.PHONY: demo test test-installation test-ray test-fast reliability lint install
 
 install: $(INSTALLED)
 
@@ -16,11 +16,16 @@ demo: install
 
 # One more worker than cores: what starts servers mostly waits.
 test: install
-	$(BIN)/pytest -n 3 --dist loadgroup -m "not installation and not faults"
+	$(BIN)/pytest -n 3 --dist loadgroup -m "not installation and not ray and not faults"
 
 # An installation with PostgreSQL, which Debian's package of that name brings, and an S3 store.
 test-installation: install
 	$(BIN)/pytest -m installation
+
+# Trainings on a Ray cluster of two nodes on this machine.
+test-ray: install
+	$(BIN)/pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[ray]'
+	$(BIN)/pytest -m ray
 
 test-fast: install
 	$(BIN)/pytest -n 2 --dist loadgroup -m "not servers and not processes"

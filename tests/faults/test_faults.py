@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -96,12 +95,11 @@ def green(plant: Plant) -> Run:
     return finished
 
 
-def set_epochs(plant: Plant, epochs: int, **sections: Any) -> None:
+def set_epochs(plant: Plant, epochs: int) -> None:
     """Trainings of some seconds, with a checkpoint after every epoch."""
     plant.set_params(
         training={"checkpoint_every": 1},
         detectors={"stfpm": {"epochs": epochs, "batch_size": 4}},
-        **sections,
     )
 
 
