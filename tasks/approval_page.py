@@ -44,11 +44,9 @@ def _disputed(found: Disagreement) -> list[str]:
             "mask; what the champion saw; what the new version saw."
         )
     for image in shown:
-        verdicts = f"champion: **{image.champion}**, new version: **{image.challenger}**"
-        parts.append(f"{image.defect_type} `{printable(image.name)}` – {verdicts}")
-        parts.append(
-            f"![champion: {image.champion}, new version: {image.challenger}]({image.picture})"
-        )
+        verdicts = f"champion: {image.champion}, new version: {image.challenger}"
+        parts.append(f"**{verdicts}** – {image.defect_type} `{printable(image.name)}`")
+        parts.append(f"![{verdicts}]({image.picture})")
     return parts
 
 
