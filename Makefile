@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test test-installation test-ray test-fast reliability lint install
+.PHONY: demo test test-browser test-installation test-ray test-fast reliability lint install
 
 install: $(INSTALLED)
 
@@ -16,7 +16,11 @@ demo: install
 
 # One more worker than cores: what starts servers mostly waits.
 test: install
-	$(BIN)/pytest -n 3 --dist loadgroup -m "not installation and not ray and not faults"
+	$(BIN)/pytest -n 3 --dist loadgroup -m "not browser and not installation and not ray and not faults"
+
+# A walk through the pages in Chromium, which Debian's package of that name brings.
+test-browser: install
+	$(BIN)/pytest -m browser
 
 # An installation with PostgreSQL, which Debian's package of that name brings, and an S3 store.
 test-installation: install

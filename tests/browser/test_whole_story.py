@@ -25,6 +25,7 @@ PATIENCE_MS = 600_000
 
 pytestmark = [
     pytest.mark.servers,
+    pytest.mark.browser,
     pytest.mark.xdist_group("browser"),
     pytest.mark.timeout(2400),
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium"),
