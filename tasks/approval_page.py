@@ -52,4 +52,9 @@ def _disputed(found: Disagreement) -> list[str]:
 
 def _markdown(table: Table) -> str:
     lines = [table.head, ("---",) * len(table.head), *table.rows]
-    return "\n".join(f"| {' | '.join(' '.join(c.split()) for c in line)} |" for line in lines)
+    return "\n".join(f"| {' | '.join(map(_on_one_line, line))} |" for line in lines)
+
+
+def _on_one_line(cell: str) -> str:
+    text, _, small = cell.partition("\n")
+    return f"{text} ({small})" if small else text
