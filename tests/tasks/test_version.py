@@ -161,7 +161,10 @@ class TestUnchanged:
         clone = replace(workspace, root=tmp_path / "clone", local_remote=tmp_path / "other-remote")
         shutil.copytree(workspace.data, clone.data)
         assert matches(clone)
-        assert versioned(clone) == replace(first, root=clone.data, changed=False)
+        again = versioned(clone)
+        assert again == replace(first, root=clone.data, changed=False, remote=again.remote)
+        assert again.remote is not None
+        assert again.remote.settings["url"] == str(clone.local_remote)
         assert git(clone, "status", "--porcelain") == ""
         assert len([path for path in clone.local_remote.rglob("*") if path.is_file()]) == 16
         (clone.data / "plate" / "train" / "good" / "000.png").unlink()
@@ -381,7 +384,10 @@ class TestRemote:
     def test_without_push_the_next_run_pushes(self, workspace: Workspace, plate: Path) -> None:
         data = versioned(workspace, push=False)
         assert not workspace.local_remote.exists()
-        assert versioned(workspace) == replace(data, changed=False)
+        assert data.remote is None, "no other machine can pull it"
+        pushed = versioned(workspace)
+        assert pushed.remote is not None
+        assert pushed == replace(data, changed=False, remote=pushed.remote)
         assert len([path for path in workspace.local_remote.rglob("*") if path.is_file()]) == 16
 
 
