@@ -85,7 +85,7 @@ class Api:
 
     def wait_for(self, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         """The first flow run that is wanted, when it has ended."""
-        deadline = time.monotonic() + 240
+        deadline = time.monotonic() + 420
         while time.monotonic() < deadline:
             for run in self.post("flow_runs/filter", {"sort": "START_TIME_DESC"}):
                 ended = run["state_type"] in {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
