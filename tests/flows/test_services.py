@@ -228,7 +228,7 @@ def test_drift_is_announced_once_and_retrained_on_where_the_policy_says_so(
     tables = api.post("artifacts/filter", {"artifacts": {"key": {"any_": ["drift"]}}})
     rows = [[row["category"] for row in json.loads(table["data"])] for table in tables]
     assert (rows.count(["cover", "lid"]), rows.count(["lid"])) == (3, 1)
-    retrained = [run for run in api.post("flow_runs/filter", {}) if "cover" in run["name"]]
+    retrained = [run for run in api.post("flow_runs/filter", {}) if run["name"] == "retrain cover"]
     assert len(retrained) == 1, "only on_alarm: retrain retrains"
 
 
