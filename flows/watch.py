@@ -13,7 +13,8 @@ from prefect.events import emit_event
 from prefect.states import Completed, Failed
 
 from stillwatch.errors import StillwatchError, TrackingError
-from stillwatch.settings import DriftSettings, Settings, unknown_name
+from stillwatch.sections import unknown_name
+from stillwatch.settings import DriftSettings, Settings
 from tasks.drift_watch import (
     WatchedStream,
     is_announced,

@@ -15,7 +15,8 @@ from stillwatch.images.layout import (
     category_folders,
     check_defect_type,
 )
-from stillwatch.settings import Settings, unknown_name
+from stillwatch.sections import unknown_name
+from stillwatch.settings import Settings
 from tasks.admissible import (
     Refusal,
     bytes_md5,

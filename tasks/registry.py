@@ -14,7 +14,7 @@ from mlflow.exceptions import MlflowException
 
 from stillwatch.bundle import Bundle, read_bundle
 from stillwatch.errors import TrackingError
-from stillwatch.settings import unknown_name
+from stillwatch.sections import unknown_name
 from tasks.approval import COMPARISON, standing
 from tasks.tracking import BUNDLE, Tracking
 

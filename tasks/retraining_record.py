@@ -9,7 +9,7 @@ from mlflow.entities import Run
 from stillwatch.bundle import INFO_FILE, BundleInfo, read_info
 from stillwatch.errors import TrackingError
 from stillwatch.evaluation import ImageRow
-from stillwatch.settings import unknown_name
+from stillwatch.sections import unknown_name
 from tasks.approval import Standing, standing
 from tasks.compare import COMPARISON_RECORD
 from tasks.detector_result import DetectorResult

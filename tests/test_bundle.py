@@ -133,7 +133,7 @@ def test_a_newer_schema_is_refused_before_its_fields(tmp_path: Path) -> None:
 def test_an_unknown_field_is_named(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "bundle")
     edit_info(bundle.folder, categry="plate")
-    with pytest.raises(BundleError, match="'categry': did you mean 'category'"):
+    with pytest.raises(BundleError, match=r"'categry' \(did you mean 'category'"):
         read_bundle(bundle.folder)
 
 

@@ -37,8 +37,8 @@ def test_an_empty_file_means_the_defaults(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("images: {sise: 64}", "images: unknown setting 'sise': did you mean 'size'?"),
-        ("trainning: {}", "unknown setting 'trainning': did you mean 'training'?"),
+        ("images: {sise: 64}", "images: unknown setting 'sise' (did you mean 'size'?)"),
+        ("trainning: {}", "unknown setting 'trainning' (did you mean 'training'?)"),
         ("images: {size: 8}", "images.size: Input should be greater than or equal to 32"),
         ("calibration: {alpha_reject: 1.5}", "alpha_reject: Input should be less than 1"),
         ("calibration: {alpha_reject: 0.3}", "must be at least alpha_reject"),

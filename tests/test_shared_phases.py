@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from stillwatch.detectors.base import Batch, Detector, Phase
 from stillwatch.detectors.toys import toy_normals, toy_teacher
-from stillwatch.settings import Section, TrainingSettings
+from stillwatch.sections import Section
+from stillwatch.settings import TrainingSettings
 from stillwatch.teachers import Teacher
 from stillwatch.training import EpochReport, train
 

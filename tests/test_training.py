@@ -16,7 +16,8 @@ from stillwatch.detectors.base import Batch, Detector, Phase, Steps, warm_up_and
 from stillwatch.detectors.toys import toy_normals, toy_teacher
 from stillwatch.devices import choose_device
 from stillwatch.errors import DeviceMemoryError, SettingsError, TrainingError
-from stillwatch.settings import Section, TrainingSettings
+from stillwatch.sections import Section
+from stillwatch.settings import TrainingSettings
 from stillwatch.teachers import Teacher
 from stillwatch.training import EpochReport, TrainingSummary, train
 from stillwatch.training_data import ImagePool

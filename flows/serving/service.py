@@ -15,7 +15,8 @@ from flows.serving.champions import Champions
 from flows.serving.metrics import Metrics
 from flows.serving.served_model import ServedModel
 from flows.serving.uploads import read_image_file
-from stillwatch.settings import ServingSettings, unknown_name
+from stillwatch.sections import unknown_name
+from stillwatch.settings import ServingSettings
 
 Result = TypeVar("Result")
 

@@ -26,7 +26,7 @@ from stillwatch.bundle_files import MAKE_AGAIN, FileInfo, check_file, file_info
 from stillwatch.calibration import Calibration, Threshold, calibrate
 from stillwatch.errors import BundleError, SettingsError
 from stillwatch.files import atomic_folder, write_json
-from stillwatch.settings import Section, parse_section
+from stillwatch.sections import Section, parse_section
 
 SCHEMA_VERSION = 2
 """Version 1 knew no graphs; what it holds is read as it is."""

@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 
 from stillwatch.errors import BundleError
-from stillwatch.settings import Section
+from stillwatch.sections import Section
 
 MAKE_AGAIN = "Copy the bundle again from where it was made, or make it again."
 

@@ -1,22 +1,14 @@
 """``params.yaml`` as typed settings: every knob once, unknown keys refused by name."""
 
-import difflib
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 from urllib.parse import parse_qs, urlsplit
 
 import yaml
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationInfo,
-    model_validator,
-)
-from pydantic import ValidationError as PydanticError
+from pydantic import AfterValidator, Field, model_validator
 
 from stillwatch.errors import SettingsError
+from stillwatch.sections import Section, parse_section
 
 
 def _without_password(address: str) -> str:
@@ -37,24 +29,6 @@ Profile = Literal["paper", "laptop"]
 """What a method's own settings are where nothing else is said."""
 SelectBy = Literal["image_auroc", "image_ap", "pixel_auroc", "aupro"]
 """The figure that chooses between detectors and decides about a challenger."""
-
-
-class Section(BaseModel):
-    """A part of ``params.yaml``; an unknown key is an error that names the nearest known one."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _name_unknown_keys(cls, values: Any, info: ValidationInfo) -> Any:
-        if isinstance(values, dict):
-            for key in values:
-                if key not in cls.model_fields:
-                    raise ValueError(unknown_name("setting", str(key), list(cls.model_fields)))
-        return values
-
-
-S = TypeVar("S", bound=Section)
 
 
 class WorkspaceSettings(Section):
@@ -375,32 +349,6 @@ def load_settings(path: Path) -> Settings:
         raise SettingsError(f"{path}: cannot be read as YAML ({error}). Mend the file.") from error
     settings = parse_section(Settings, values or {}, where=str(path))
     return _anchor_paths(settings, path.resolve().parent)
-
-
-def parse_section(section: type[S], values: Any, *, where: str) -> S:
-    """Validate ``values`` as ``section``; ``where`` names their origin in the error.
-
-    Raises:
-        SettingsError: one sentence per wrong value, each with its dotted name.
-    """
-    try:
-        return section.model_validate(values)
-    except PydanticError as error:
-        problems = "; ".join(_describe(item) for item in error.errors(include_url=False))
-        raise SettingsError(f"{where}: {problems}.") from error
-
-
-def unknown_name(kind: str, name: str, known: list[str]) -> str:
-    """One sentence for a name that does not exist, with the nearest one that does."""
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(sorted(known))}"
-    return f"unknown {kind} '{name}': {hint}"
-
-
-def _describe(item: Any) -> str:
-    name = ".".join(str(part) for part in item["loc"])
-    message = str(item["msg"]).removeprefix("Value error, ")
-    return f"{name}: {message}" if name else message
 
 
 def _anchor_paths(settings: Settings, base: Path) -> Settings:

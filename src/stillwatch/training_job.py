@@ -23,7 +23,8 @@ from typing import IO, Any
 from pydantic import Field
 
 from stillwatch.errors import DeviceMemoryError, TrainingError
-from stillwatch.settings import CalibrationSettings, Section, TeacherSettings, TrainingSettings
+from stillwatch.sections import Section
+from stillwatch.settings import CalibrationSettings, TeacherSettings, TrainingSettings
 
 _POLL_SECONDS = 0.25
 _TAIL_BYTES = 4000

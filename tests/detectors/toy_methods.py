@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from stillwatch.detectors.base import Batch, Detector, Phase
-from stillwatch.settings import Section
+from stillwatch.sections import Section
 from stillwatch.teachers import Teacher
 
 

@@ -61,7 +61,7 @@ def test_wrong_usage_has_its_own_exit_code(line: Plant) -> None:
 
 def test_an_unknown_setting_names_the_nearest_one(line: Plant) -> None:
     line.set_params(trainings={"seed": 1})
-    assert "unknown setting 'trainings': did you mean 'training'?" in refusal(line, "models")
+    assert "unknown setting 'trainings' (did you mean 'training'?)" in refusal(line, "models")
 
 
 def test_a_missing_settings_file(line: Plant) -> None:

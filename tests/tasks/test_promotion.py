@@ -45,7 +45,7 @@ def tags_of(tracking: Tracking, version: int) -> dict[str, str]:
 class TestRefusals:
     def test_an_unknown_category_names_the_nearest(self, settings: Settings, first: int) -> None:
         for call in (promote, rollback):
-            with pytest.raises(TrackingError, match="'plato': did you mean 'plate'"):
+            with pytest.raises(TrackingError, match=r"'plato' \(did you mean 'plate'"):
                 call("plato", reason="because", settings=settings)
 
     def test_where_nothing_is_registered(self, settings: Settings, tracking: Tracking) -> None:

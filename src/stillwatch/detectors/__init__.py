@@ -10,7 +10,8 @@ from typing import Any
 from stillwatch.detectors.base import Detector
 from stillwatch.devices import choose_profile
 from stillwatch.errors import DetectorError
-from stillwatch.settings import Profile, Section, Settings, parse_section, unknown_name
+from stillwatch.sections import Section, parse_section, unknown_name
+from stillwatch.settings import Profile, Settings
 from stillwatch.teachers import Teacher
 
 

@@ -20,7 +20,7 @@ from torch.nn import functional as F  # noqa: N812
 from stillwatch.detectors.base import Batch, Detector, Phase, warm_up_and_cosine
 from stillwatch.detectors.maps import smoothed
 from stillwatch.detectors.similarity import squared_error, structural_dissimilarity
-from stillwatch.settings import Section
+from stillwatch.sections import Section
 from stillwatch.teachers import Teacher
 
 Distance = Literal["l2", "ssim"]

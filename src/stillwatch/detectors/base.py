@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Protocol, Self
 import torch
 from torch import Tensor, nn
 
-from stillwatch.settings import Section, parse_section
+from stillwatch.sections import Section, parse_section
 from stillwatch.teachers import STRIDES, Teacher
 
 

@@ -31,7 +31,7 @@ from torch.nn import functional as F  # noqa: N812
 from stillwatch.detectors.base import Batch, Detector, Phase, constant, warm_up_and_cosine
 from stillwatch.detectors.maps import cosine_distance, resize_maps, smoothed
 from stillwatch.optimizers import muon_or_adam
-from stillwatch.settings import Section
+from stillwatch.sections import Section
 from stillwatch.teachers import STRIDES, Teacher
 
 _NARROW = 16

@@ -36,7 +36,7 @@ from stillwatch.detectors.maps import (
     smoothed,
 )
 from stillwatch.detectors.parts import parts
-from stillwatch.settings import Section
+from stillwatch.sections import Section
 from stillwatch.teachers import Teacher
 
 _LEVELS = slice(1, 3)

@@ -47,7 +47,7 @@ from stillwatch.detectors.maps import (
     with_mined_gradient,
 )
 from stillwatch.optimizers import muon_or_adam
-from stillwatch.settings import Section
+from stillwatch.sections import Section
 from stillwatch.teachers import STRIDES, Teacher
 
 _MINING_RISE = 0.25

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from stillwatch.detectors.base import Batch, Detector, Phase, constant, warm_up_and_cosine
 from stillwatch.detectors.maps import normalised_distance, resize_maps
 from stillwatch.optimizers import Muon
-from stillwatch.settings import Section
+from stillwatch.sections import Section
 from stillwatch.teachers import Teacher
 
 

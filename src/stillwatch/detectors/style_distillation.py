@@ -32,7 +32,7 @@ from stillwatch.detectors.autoencoder import (
 from stillwatch.detectors.base import Batch, Detector, Phase, warm_up_and_cosine
 from stillwatch.detectors.maps import smoothed
 from stillwatch.detectors.similarity import squared_error
-from stillwatch.settings import Section
+from stillwatch.sections import Section
 from stillwatch.teachers import Teacher
 
 _WIDTHS = (24, 48, 96)

@@ -52,7 +52,7 @@ from stillwatch.detectors.patch_networks import (
 )
 from stillwatch.detectors.standardisation import Standardisation
 from stillwatch.optimizers import muon_or_adam
-from stillwatch.settings import Section
+from stillwatch.sections import Section
 from stillwatch.teachers import Teacher
 
 _WEIGHT_DECAY = 1e-5

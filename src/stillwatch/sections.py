@@ -1,0 +1,53 @@
+"""What settings and descriptions are made of: typed sections in which a wrong key is named."""
+
+import difflib
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationInfo, model_validator
+from pydantic import ValidationError as PydanticError
+
+from stillwatch.errors import SettingsError
+
+
+class Section(BaseModel):
+    """A group of settings; an unknown key is an error that names the nearest known one."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_unknown_keys(cls, values: Any, info: ValidationInfo) -> Any:
+        if isinstance(values, dict):
+            for key in values:
+                if key not in cls.model_fields:
+                    raise ValueError(unknown_name("setting", str(key), list(cls.model_fields)))
+        return values
+
+
+S = TypeVar("S", bound=Section)
+
+
+def parse_section(section: type[S], values: Any, *, where: str) -> S:
+    """Validate ``values`` as ``section``; ``where`` names their origin in the error.
+
+    Raises:
+        SettingsError: one sentence per wrong value, each with its dotted name.
+    """
+    try:
+        return section.model_validate(values)
+    except PydanticError as error:
+        problems = "; ".join(_describe(item) for item in error.errors(include_url=False))
+        raise SettingsError(f"{where}: {problems}.") from error
+
+
+def unknown_name(kind: str, name: str, known: list[str]) -> str:
+    """What is wrong with a name that does not exist, and the nearest one that does."""
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(sorted(known))}"
+    return f"unknown {kind} '{name}' ({hint})"
+
+
+def _describe(item: Any) -> str:
+    name = ".".join(str(part) for part in item["loc"])
+    message = str(item["msg"]).removeprefix("Value error, ")
+    return f"{name}: {message}" if name else message
