@@ -36,7 +36,7 @@ _CODE = 32
 class AutoencoderSettings(Section):
     """The authors' batch_size, 128, is of crops."""
 
-    epochs: int = Field(60, ge=1, description="passes over the training normals")
+    epochs: int = Field(30, ge=1, description="passes over the training normals")
     batch_size: int = Field(8, ge=1, description="images per step, at most")
     learning_rate: float = Field(0.001, gt=0, lt=1, description="highest rate of Adam")
     distance: Distance = Field("ssim", description="l2 or ssim, in training and in scoring")
