@@ -20,7 +20,8 @@ import yaml
 
 from benchmarks.bundle_images import read_pixels
 from benchmarks.cells import changed_settings, complete, read_cells, write_page
-from benchmarks.published_scores import has_published_score, published_score_auroc
+from benchmarks.light import against_calibration_auroc, same_light_auroc
+from benchmarks.published_scores import published_score_auroc
 from benchmarks.results_page import render
 from benchmarks.revision import commit, machine
 from flows.prefect_server import prefect_api
@@ -31,6 +32,7 @@ from stillwatch.devices import choose_device, choose_profile
 from stillwatch.evaluation import NORMAL
 from stillwatch.images.layout import scan_category
 from stillwatch.images.photographs import photographs_digest
+from stillwatch.inspection import score_images
 from stillwatch.settings import Settings, load_settings
 from stillwatch.torch_scorer import load_scorer
 from tasks.tracking import BUNDLE, open_tracking
@@ -108,7 +110,7 @@ def _run(
     with open_tracking(settings).artifact(done.run_id, BUNDLE) as folder:
         bundle = read_bundle(folder)
         size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
-        published = _published_score_auroc(bundle, root / category, settings)
+        opinions = _second_opinions(bundle, root / category, settings)
     return {
         "category": category,
         "detector": detector,
@@ -117,18 +119,28 @@ def _run(
         "machine": machine(choose_device(settings.training.device)),
         "report": done.model_dump(mode="json"),
         "megabytes": size / 1e6,
-        "published_score_auroc": published,
+        **opinions,
     }
 
 
-def _published_score_auroc(bundle: Bundle, folder: Path, settings: Settings) -> float | None:
-    """Image AUROC of the score that the method's paper defines, if it is another than ours."""
+def _second_opinions(bundle: Bundle, folder: Path, settings: Settings) -> dict[str, float | None]:
+    """Image AUROCs that decide nothing: in the same light, and of the paper's own score."""
     scorer = load_scorer(bundle, settings.training.device)
-    if not has_published_score(scorer):
-        return None
-    files = [image for image in scan_category(folder).images if image.split == "test"]
+    category = scan_category(folder)
+    files = [*category.test_normals, *category.test_anomalies]
+    if not category.test_normals or not category.test_anomalies:
+        sys.exit(f"{folder}: the benchmark needs good and defective test images.")
+    test = read_pixels(folder, files, bundle.info)
+    normals = read_pixels(folder, category.train_normals, bundle.info)
     anomalous = np.array([image.defect_type != NORMAL for image in files])
-    return published_score_auroc(scorer, read_pixels(folder, files, bundle.info), anomalous)
+    calibration = bundle.info.calibration.scores
+    return {
+        "against_calibration_auroc": against_calibration_auroc(
+            score_images(scorer, test), anomalous, calibration
+        ),
+        "same_light_auroc": same_light_auroc(scorer, test, anomalous, normals),
+        "published_score_auroc": published_score_auroc(scorer, test, anomalous),
+    }
 
 
 if __name__ == "__main__":

@@ -12,16 +12,11 @@ from stillwatch.torch_scorer import TorchScorer
 _BATCH = 16
 
 
-def has_published_score(scorer: TorchScorer) -> bool:
-    """Whether the method's paper defines one."""
-    return hasattr(scorer.detector, "published_scores")
-
-
 def published_score_auroc(
     scorer: TorchScorer, images: NDArray[np.uint8], anomalous: NDArray[np.bool_]
 ) -> float | None:
     """Image AUROC of that score on uint8 images (N, S, S, 3); None if the method has none."""
-    if not has_published_score(scorer):
+    if not hasattr(scorer.detector, "published_scores"):
         return None
     with torch.inference_mode(), full_precision(scorer.device):
         scores = [

@@ -8,6 +8,8 @@ from benchmarks.tables import markdown, mean_and_spread, origin
 
 _COLUMNS: dict[str, tuple[Callable[[Cell], float | None], str]] = {
     "image AUROC": (lambda cell: cell["report"]["image_auroc"], ".3f"),
+    "against calibration": (lambda cell: cell["against_calibration_auroc"], ".3f"),
+    "in the same light": (lambda cell: cell["same_light_auroc"], ".3f"),
     "image AP": (lambda cell: cell["report"]["image_ap"], ".3f"),
     "pixel AUROC": (lambda cell: cell["report"]["pixel_auroc"], ".3f"),
     "AUPRO": (lambda cell: cell["report"]["aupro"], ".3f"),
@@ -34,8 +36,10 @@ def render(cells: Sequence[Cell]) -> str:
         "Means over the seeds ± half the distance from the lowest to the highest; pixel figures at "
         "the evaluation size. The profile says what the settings are: laptop is smaller and "
         "shorter than published; what stands beside it differs from it. Recall is that of the "
-        "calibrated threshold. The last column is the image score that a paper defines for itself; "
-        "it decides nothing.",
+        "calibrated threshold. Two more image AUROCs say how much of the first is the light: that "
+        "of the same anomalies against the calibration normals, which are lit like the training, "
+        "and that of the test images after each was brought to the training's brightness. The last "
+        "column is the image score that a paper defines for itself; these three decide nothing.",
         "",
     ]
     for category in sorted({cell["category"] for cell in cells}):

@@ -39,6 +39,8 @@ def cell(detector: str, seed: int, auroc: float, **changes: Any) -> dict[str, An
         },
         "report": report,
         "megabytes": 12.3,
+        "against_calibration_auroc": 0.77,
+        "same_light_auroc": 0.66,
         "published_score_auroc": None,
     } | changes
 
@@ -48,7 +50,8 @@ def test_a_row_is_the_mean_over_seeds_and_half_their_range() -> None:
     page = render(cells)
     assert "--categories plate --detectors stfpm --seeds 0 1 2 --out results`, commit" in page
     assert "commit 0123456789, a machine." in page
-    assert "| stfpm | net, 256 | laptop | 3 | 0.850 ± 0.050 | 0.900 ± 0.000 | – | – |" in page
+    assert "| stfpm | net, 256 | laptop | 3 | 0.850 ± 0.050 | 0.770 ± 0.000 |" in page
+    assert "| 0.660 ± 0.000 | 0.900 ± 0.000 | – | – |" in page
     assert "| 31 ± 0 | 101 ± 1 | 12 ± 0 | – |" in page
     assert "| stfpm | 0.955 | 0.970 |" in page
     assert "patchcore" not in page
