@@ -15,6 +15,7 @@ from stillwatch.bundle import (
     write_bundle,
 )
 from stillwatch.calibration import calibrate
+from stillwatch.evaluation import TestImages
 
 SIZE = 16
 
@@ -85,3 +86,13 @@ def noise(count: int, size: int = 64, seed: int = 0) -> NDArray[np.uint8]:
     random = np.random.default_rng(seed)
     most = random.integers(20, 256, (count, 1, 1, 1))
     return random.integers(0, most, (count, size, size, 3)).astype(np.uint8)
+
+
+def half_white() -> TestImages:
+    """Four normals like ``noise`` and four anomalies whose upper half is white."""
+    images = noise(8, seed=2)
+    images[4:, :32] = 255
+    masks = np.zeros((8, 64, 64), dtype=np.bool_)
+    masks[4:, :32] = True
+    kinds = ("good",) * 4 + ("white",) * 4
+    return TestImages(tuple(f"{n}.png" for n in range(8)), images, kinds, masks)

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_bundles import make_detector_bundle, noise
+from made_bundles import half_white, make_detector_bundle, noise
 
 from stillwatch.bundle import Bundle, read_bundle
 from stillwatch.errors import CalibrationError, ExportError
-from stillwatch.evaluation import TestImages
 from stillwatch.inspection import Inspector, score_images
 from stillwatch.quantized_export import QUANTIZATION_FILE, NormalImages, export_quantized
 from stillwatch.scorers import open_scorer
@@ -22,15 +21,6 @@ SETTINGS = EvaluationSettings(size=64, bootstrap_resamples=100)
 NORMALS = NormalImages(noise(8, seed=5), noise(4, seed=6), noise(24, seed=7))
 
 
-def some_test_images() -> TestImages:
-    images = noise(8, seed=2)
-    images[4:, :32] = 255
-    masks = np.zeros((8, 64, 64), dtype=np.bool_)
-    masks[4:, :32] = True
-    kinds = ("good",) * 4 + ("white",) * 4
-    return TestImages(tuple(f"{n}.png" for n in range(8)), images, kinds, masks)
-
-
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return make_detector_bundle(tmp_path_factory.mktemp("float32") / "bundle")
@@ -39,7 +29,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 def test_its_thresholds_are_of_its_own_scores_and_its_accuracy_stands_beside(
     bundle: Bundle, tmp_path: Path
 ) -> None:
-    test = some_test_images()
+    test = half_white()
     found = export_quantized(bundle, tmp_path / "int8", NORMALS, test, SETTINGS)
     exported = read_bundle(tmp_path / "int8")
     scorer = open_scorer(exported)
@@ -64,11 +54,11 @@ def test_its_thresholds_are_of_its_own_scores_and_its_accuracy_stands_beside(
 def test_nothing_is_left_of_what_cannot_be_calibrated(bundle: Bundle, tmp_path: Path) -> None:
     few = NormalImages(NORMALS.train, NORMALS.validation, noise(5))
     with pytest.raises(CalibrationError, match="alpha_reject"):
-        export_quantized(bundle, tmp_path / "int8", few, some_test_images(), SETTINGS)
+        export_quantized(bundle, tmp_path / "int8", few, half_white(), SETTINGS)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_nobodys_files_are_replaced(bundle: Bundle, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(ExportError, match="new or empty"):
-        export_quantized(bundle, tmp_path, NORMALS, some_test_images(), SETTINGS)
+        export_quantized(bundle, tmp_path, NORMALS, half_white(), SETTINGS)

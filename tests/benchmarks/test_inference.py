@@ -1,29 +1,41 @@
 """The benchmark of the runtimes."""
 
-import json
-import sys
 from pathlib import Path
 
-import pytest
-from made_bundles import make_detector_bundle, noise
-from PIL import Image
+from made_bundles import half_white, make_detector_bundle, noise
 
-from benchmarks import inference
+from benchmarks.inference import exported
+from benchmarks.inference_page import render
+from stillwatch.quantized_export import NormalImages, Quantization, export_quantized
+from stillwatch.settings import EvaluationSettings
 
 
-def test_a_table_of_three_runtimes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_page_of_three_runtimes_and_int8(tmp_path: Path) -> None:
     bundle = make_detector_bundle(tmp_path / "bundle")
-    for number, pixels in enumerate(noise(3)):
-        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
-    out = tmp_path / "inference.json"
-    arguments = [str(bundle.folder), "--images", str(tmp_path), "--rounds", "2", "--out", str(out)]
-    monkeypatch.setattr(sys, "argv", ["inference", *arguments])
-    inference.main()
-    result = json.loads(out.read_text())
-    assert (result["detector"], result["images"]) == ("patchcore", 3)
-    table = capsys.readouterr().out
-    for name in ("PyTorch", "ONNX Runtime", "OpenVINO"):
-        assert f"\n{name} " in table
-        assert 0 < result["runtimes"][name]["median_ms"] <= result["runtimes"][name]["p95_ms"]
+    test = half_white()
+
+    def quantize(folder: Path) -> Quantization:
+        normals = NormalImages(noise(8, seed=1), noise(4, seed=2), noise(20, seed=3))
+        settings = EvaluationSettings(size=64, bootstrap_resamples=100)
+        return export_quantized(bundle, folder, normals, test, settings)
+
+    found = exported(bundle, test.images, quantize, timed=2, rounds=2)
+    for times in found["milliseconds"].values():
+        assert 0 < times["median"] <= times["p95"]
+    page = render(
+        [
+            {
+                "commit": "0123456789abcdef",
+                "machine": "a machine",
+                "versions": {"PyTorch": "2.0"},
+                "category": "plate",
+                "detector": "patchcore",
+                "teacher": "net",
+                "image_size": 64,
+                **found,
+            }
+        ]
+    )
+    assert "commit 0123456789, a machine." in page
+    assert "| plate | patchcore | net, 64 | OpenVINO |" in page
+    assert f"{found['quantization']['int8']['image_auroc']:.3f} | " in page
