@@ -6,10 +6,12 @@ import torch
 
 from stillwatch.detectors.description_networks import GlobalAutoencoder, Size, description_network
 from stillwatch.detectors.efficient_ad import (
+    HARD_SHARE,
     EfficientAD,
     fewer_channels,
     greyed,
     hard_feature_loss,
+    hard_share,
     in_other_light,
     quantile_normalised,
     random_window,
@@ -59,6 +61,14 @@ def test_hard_feature_loss_takes_the_largest_thousandth_of_each_image() -> None:
     given[0, 0, 0, :3] = torch.tensor([3.0, 2.0, 1.0])  # 9 and 4
     given[1, 4, 7, 7] = 10.0  # 100 and 0
     assert hard_feature_loss(wanted, given) == pytest.approx((9 + 4 + 100 + 0) / 4)
+    assert hard_feature_loss(wanted, given, share=0.0015) == pytest.approx((14 + 100) / 6)
+    assert hard_feature_loss(wanted, given, share=1.0) == pytest.approx((14 + 100) / 4000)
+
+
+def test_the_share_of_differences_shrinks_to_the_published_one() -> None:
+    shares = [hard_share(1.0, progress) for progress in (0.0, 1 / 3, 2 / 3, 1.0)]
+    assert shares == pytest.approx([1, 0.1, 0.01, 0.001])
+    assert hard_share(HARD_SHARE, 0.5) == HARD_SHARE
 
 
 def test_quantile_normalisation() -> None:

@@ -22,13 +22,13 @@ Wide-ResNet-101, 384 channels wide; here the teacher has as many channels as the
 
 MVTec AD, mean of the 15 categories, as the paper reports it: image AUROC 0.988 (S) and 0.991 (M).
 Our own by default, for two CPU cores: networks half as wide as PDN-S, trained on random windows in
-larger batches at a higher rate, for some hundred steps where the authors take 70,000; and Muon for
-the teacher, which in as many steps leaves less of the features unexplained than Adam.
+larger batches, for some hundred steps where the authors take 70,000; Muon, which in as many steps
+leaves less of the features unexplained than Adam; and a loss that begins with all differences and
+only at the end is left with the largest thousandth, which by itself teaches little in so few steps.
 """
 
 import json
-from collections.abc import Iterable, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import ClassVar, Literal
 
@@ -56,7 +56,8 @@ from stillwatch.sections import Section
 from stillwatch.teachers import Teacher
 
 _MOST_CHANNELS = 384
-_HARD_SHARE = 0.001
+HARD_SHARE = 0.001
+"""Of the differences, that the published loss is made of."""
 _QUANTILES = (0.9, 0.995)
 _MEASURED_BATCHES = 8
 """Of photographs, for the spread of the pretrained features."""
@@ -82,11 +83,17 @@ class EfficientADSettings(Section):
         multiple_of=STRIDE,
         description="side, in pixels, of an image's random part; null: all of it",
     )
-    learning_rate: float = Field(0.002, gt=0, lt=1, description="of Adam, until it drops late")
-    teacher_steps: int = Field(200, ge=1, description="of the patch teacher's optimizer")
-    teacher_optimizer: Literal["muon", "adam"] = Field(
+    optimizer: Literal["muon", "adam"] = Field(
         "muon", description="muon with warm-up and decay, or the authors' adam, which drops late"
     )
+    learning_rate: float = Field(0.03, gt=0, lt=1, description="highest rate of the optimizer")
+    first_share: float = Field(
+        1.0,
+        ge=HARD_SHARE,
+        le=1,
+        description="of the differences, that the loss is made of at first; at last 0.001",
+    )
+    teacher_steps: int = Field(200, ge=1, description="of the patch teacher's optimizer")
     teacher_learning_rate: float = Field(0.03, gt=0, lt=1, description="highest, of the teacher")
     teacher_batch_size: int = Field(8, ge=1, description="images per step of the teacher, at most")
 
@@ -95,15 +102,16 @@ class EfficientAD(Detector):
     """Student-teacher and student-autoencoder differences of patch description networks."""
 
     name = "efficient_ad"
-    version = 1
+    version = 2
     Settings = EfficientADSettings
     quick: ClassVar = {
         "steps": 60,
         "batch_size": 1,
         "window": None,
+        "optimizer": "adam",
         "learning_rate": 0.004,
+        "first_share": HARD_SHARE,
         "teacher_steps": 4,
-        "teacher_optimizer": "adam",
         "teacher_learning_rate": 0.004,
         "teacher_batch_size": 6,
     }
@@ -112,9 +120,10 @@ class EfficientAD(Detector):
         "steps": 70_000,
         "batch_size": 1,
         "window": None,
+        "optimizer": "adam",
         "learning_rate": 0.0001,
+        "first_share": HARD_SHARE,
         "teacher_steps": 60_000,
-        "teacher_optimizer": "adam",
         "teacher_learning_rate": 0.0001,
         "teacher_batch_size": 16,
     }
@@ -150,22 +159,18 @@ class EfficientAD(Detector):
     def phases(self) -> list[Phase]:
         """The patch teacher, which is shared; then student and autoencoder together."""
         settings = self.settings
-        others = {"steps", "batch_size", "learning_rate"}
+        others = {"steps", "batch_size", "learning_rate", "first_share"}
         taught_as = settings.model_dump(mode="json", exclude=others)
-        with_muon = settings.teacher_optimizer == "muon"
+        schedule = warm_up_and_cosine if settings.optimizer == "muon" else drop_at_the_end
         return [
             Phase(
                 name=f"patch teacher {settings.network}",
                 module=self.patch_teacher,
                 loss=self._teacher_loss,
-                optimizer=muon_or_adam(
-                    settings.teacher_optimizer,
-                    settings.teacher_learning_rate,
-                    weight_decay=_WEIGHT_DECAY,
-                ),
+                optimizer=self._optimizer(settings.teacher_learning_rate),
                 epochs=Steps(settings.teacher_steps),
                 batch_size=settings.teacher_batch_size,
-                schedule=warm_up_and_cosine if with_muon else drop_at_the_end,
+                schedule=schedule,
                 keeps_best_epoch=False,
                 prepare=lambda photographs: self.patch_teacher.features.measure(
                     self._pretrained(batch.images)
@@ -178,12 +183,10 @@ class EfficientAD(Detector):
                 name="student and autoencoder",
                 module=self.trained,
                 loss=self._loss,
-                optimizer=partial(
-                    torch.optim.Adam, lr=settings.learning_rate, weight_decay=_WEIGHT_DECAY
-                ),
+                optimizer=self._optimizer(settings.learning_rate),
                 epochs=Steps(settings.steps),
                 batch_size=settings.batch_size,
-                schedule=drop_at_the_end,
+                schedule=schedule,
                 keeps_best_epoch=False,
                 prepare=lambda normals: self.target.measure(
                     self.patch_teacher(batch.images) for batch in normals
@@ -227,6 +230,9 @@ class EfficientAD(Detector):
         student, autoencoder = torch.cat(distances, dim=1)
         return student, autoencoder
 
+    def _optimizer(self, rate: float) -> Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]:
+        return muon_or_adam(self.settings.optimizer, rate, weight_decay=_WEIGHT_DECAY)
+
     def _pretrained(self, images: Tensor) -> Tensor:
         """The features that the patch teacher imitates, (B, C, H/8, W/8)."""
         return fewer_channels(joined_neighbourhoods(*self.teacher(images)[-2:]), _MOST_CHANNELS)
@@ -248,7 +254,8 @@ class EfficientAD(Detector):
         images = whole[..., *part]
         with torch.no_grad():
             taught = self.target(self.patch_teacher(images))
-        loss = hard_feature_loss(taught, student(images).chunk(2, dim=1)[0])
+        share = hard_share(self.settings.first_share, batch.progress)
+        loss = hard_feature_loss(taught, student(images).chunk(2, dim=1)[0], share)
         photographs = batch.photographs
         if photographs is not None:
             loss = loss + self._penalty(photographs)
@@ -290,14 +297,23 @@ def _mean_square(differences: Tensor) -> Tensor:
     return differences.square().mean()
 
 
-def hard_feature_loss(wanted: Tensor, given: Tensor) -> Tensor:
-    """Mean of the largest thousandth of each sample's squared differences.
+def hard_share(first: float, progress: float) -> float:
+    """Share of the differences that are learnt from: from ``first`` down to the published one.
 
-    Section 3.2, with p_hard = 0.999: (B, C, h, w) twice -> scalar.
+    Each step multiplies it by the same factor; ``progress`` is in [0, 1].
+    """
+    share: float = first * (HARD_SHARE / first) ** progress
+    return share
+
+
+def hard_feature_loss(wanted: Tensor, given: Tensor, share: float = HARD_SHARE) -> Tensor:
+    """Mean of the largest squared differences of each sample.
+
+    Section 3.2, with p_hard = 1 - ``share``: (B, C, h, w) twice -> scalar.
     """
     squares = (wanted - given).square().flatten(1)
-    hardest = max(1, round(_HARD_SHARE * squares.shape[1]))
-    return squares.topk(hardest, dim=1).values.mean()
+    hardest = max(1, round(share * squares.shape[1]))
+    return squares.topk(hardest, dim=1, sorted=False).values.mean()
 
 
 def random_window(sides: Sequence[int], side: int | None) -> tuple[slice, slice]:
