@@ -2,8 +2,13 @@
 
 import pytest
 import torch
+from torch.nn import functional as F  # noqa: N812
 
-from stillwatch.detectors.autoencoder import Autoencoder, ConvolutionalAutoencoder
+from stillwatch.detectors.autoencoder import (
+    Autoencoder,
+    ConvolutionalAutoencoder,
+    away_from_edges,
+)
 from stillwatch.detectors.maps import smoothed
 from stillwatch.detectors.similarity import squared_error, structural_dissimilarity
 from stillwatch.detectors.style_distillation import StyleDistillation, StyleNetwork
@@ -53,6 +58,26 @@ def test_autoencoder_scores_with_what_it_is_trained_with(
 @pytest.mark.parametrize("network", [ConvolutionalAutoencoder, StyleNetwork])
 def test_any_size_keeps_its_size(network: type[torch.nn.Module]) -> None:
     assert network().eval()(torch.rand(1, 3, 37, 50)).shape == (1, 3, 37, 50)
+
+
+def test_zero_padding_does_not_reach_the_image() -> None:
+    """A network that sums 33×33 neighbourhoods, of which the padded image is as grey as all."""
+
+    def summed(images: torch.Tensor) -> torch.Tensor:
+        assert images.shape[2:] == (72, 72)
+        return F.avg_pool2d(images, 33, stride=1, padding=16)
+
+    grey = torch.full((1, 3, 37, 40), 0.25)
+    torch.testing.assert_close(away_from_edges(summed, grey, multiple=8), grey)
+
+
+def test_a_negative_is_not_what_ssim_learns(images: torch.Tensor) -> None:
+    """SSIM's product of two negative terms would call it equal; a rebuilt image is in [0, 1]."""
+    texture = 0.5 + 0.5 * torch.rand(1, 3, 32, 32)
+    assert structural_dissimilarity(texture, -texture).mean() < 0.2
+    rebuilt = ConvolutionalAutoencoder().eval()(images - 5)
+    assert rebuilt.min() >= 0
+    assert rebuilt.max() <= 1
 
 
 def test_an_untrained_style_network_changes_nothing(images: torch.Tensor) -> None:

@@ -31,6 +31,8 @@ DISTANCES: dict[Distance, Callable[[Tensor, Tensor], Tensor]] = {
 
 _WIDTHS = (32, 64, 128)
 _CODE = 32
+_MARGIN = 16
+"""Pixels that are added around an image: about as far as zero padding shows."""
 
 
 class AutoencoderSettings(Section):
@@ -46,7 +48,7 @@ class Autoencoder(Detector):
     """Reconstruction with a convolutional autoencoder."""
 
     name = "autoencoder"
-    version = 2
+    version = 3
     Settings = AutoencoderSettings
     quick: ClassVar = {"epochs": 20, "batch_size": 2, "learning_rate": 0.005}
     paper: ClassVar = {"epochs": 200, "learning_rate": 0.0002}
@@ -129,11 +131,29 @@ class ConvolutionalAutoencoder(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) as they are rebuilt, in the same size."""
-        height, width = images.shape[2:]
-        padded = F.pad(images, (0, -width % 8, 0, -height % 8), mode="replicate")
-        rebuilt: Tensor = self.decoder(self.encoder(padded))
-        return rebuilt[..., :height, :width]
+        """Images (B, 3, H, W) as they are rebuilt, in the same size, in [0, 1]."""
+        return away_from_edges(self._rebuilt, images, multiple=8)
+
+    def _rebuilt(self, images: Tensor) -> Tensor:
+        # Below zero a negative image would be as similar to the image, by SSIM, as itself.
+        return torch.sigmoid(self.decoder(self.encoder(images)))
+
+
+def away_from_edges(
+    network: Callable[[Tensor], Tensor], images: Tensor, *, multiple: int
+) -> Tensor:
+    """What a network makes of images, without what its zero padding does at their edges.
+
+    Args:
+        network: images to images of the same size, which is a multiple of ``multiple``.
+        images: (B, C, H, W), of any size.
+        multiple: of pixels.
+    """
+    height, width = images.shape[2:]
+    right, below = _MARGIN + -width % multiple, _MARGIN + -height % multiple
+    padded = F.pad(images, (_MARGIN, right, _MARGIN, below), mode="replicate")
+    made = network(padded)
+    return made[..., _MARGIN : _MARGIN + height, _MARGIN : _MARGIN + width]
 
 
 def _halved(inputs: int, outputs: int) -> tuple[nn.Module, ...]:

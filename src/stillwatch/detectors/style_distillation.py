@@ -28,6 +28,7 @@ from stillwatch.detectors.autoencoder import (
     ConvolutionalAutoencoder,
     Distance,
     autoencoder_phase,
+    away_from_edges,
 )
 from stillwatch.detectors.base import Batch, Detector, Phase, warm_up_and_cosine
 from stillwatch.detectors.maps import smoothed
@@ -53,7 +54,7 @@ class StyleDistillation(Detector):
     """Outlier-exposed style distillation network (OE-SDN)."""
 
     name = "style_distillation"
-    version = 2
+    version = 3
     Settings = StyleDistillationSettings
     quick: ClassVar = {
         "autoencoder_epochs": 12,
@@ -130,15 +131,16 @@ class StyleNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) with another style, in the same size."""
-        height, width = images.shape[2:]
-        padded = F.pad(images, (0, -width % 4, 0, -height % 4), mode="replicate")
-        full = self.at_full(padded)
+        return away_from_edges(self._changed, images, multiple=4)
+
+    def _changed(self, images: Tensor) -> Tensor:
+        full = self.at_full(images)
         half = self.at_half(F.max_pool2d(full, 2))
         quarter = self.at_quarter(F.max_pool2d(half, 2))
         half = self.merge_half(torch.cat([self.up_half(quarter), half], dim=1))
         full = self.merge_full(torch.cat([self.up_full(half), full], dim=1))
-        changed: Tensor = padded + self.change(full)
-        return changed[..., :height, :width]
+        changed: Tensor = images + self.change(full)
+        return changed
 
 
 def _twice(inputs: int, outputs: int) -> nn.Sequential:
