@@ -19,6 +19,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from stillwatch.detectors.base import Batch, Detector, Phase, warm_up_and_cosine
 from stillwatch.detectors.maps import smoothed
+from stillwatch.detectors.parts import parts
 from stillwatch.detectors.similarity import squared_error, structural_dissimilarity
 from stillwatch.sections import Section
 from stillwatch.teachers import Teacher
@@ -83,7 +84,9 @@ class Autoencoder(Detector):
             float32 (B, H, W), at least 0 to within rounding.
         """
         distance = DISTANCES[self.settings.distance]
-        return smoothed(distance(images, self.autoencoder(images)))
+        # One image at a time: SSIM enlarges the rounding in which batches of other sizes differ.
+        errors = [distance(image, self.autoencoder(image)) for image in parts(images, 1)]
+        return smoothed(torch.cat(errors))
 
 
 def autoencoder_phase(
