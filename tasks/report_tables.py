@@ -6,8 +6,8 @@ from typing import Any
 
 from stillwatch.bootstrap import Interval
 from stillwatch.calibration import Threshold, Verdict, clopper_pearson
-from tasks.detector_result import FeedbackResult
-from tasks.report_sentences import FIGURE_NAMES, outcome
+from tasks.detector_result import FIGURE_NAMES, FeedbackResult
+from tasks.report_sentences import outcome
 from tasks.retraining_record import DetectorRecord, RetrainingRecord, WinnerRecord
 from tasks.validation_page import counts
 
@@ -75,10 +75,10 @@ def comparison(record: RetrainingRecord) -> Table:
     """The figures of all evaluated detectors that at least one of them has."""
     results = {one.name: one.result for one in record.detectors if one.result is not None}
     shown = [name for name in FIGURE_NAMES if any(name in r.metrics for r in results.values())]
-    winner = None if record.winner is None else record.winner.detector
+    winner = None if record.winner is None else record.winner.result.run_id
     rows = [
         (
-            f"{detector}\nwinner" if detector == winner else detector,
+            f"{detector}\nwinner" if r.run_id == winner else detector,
             *(_with_interval(r.metrics.get(name), r.intervals.get(name)) for name in shown),
         )
         for detector, r in results.items()
