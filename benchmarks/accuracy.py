@@ -101,7 +101,12 @@ def _run(
     settings: Settings, params: Path, root: Path, category: str, detector: str, seed: int
 ) -> dict[str, Any]:
     report = run_retraining(
-        settings, params=params, root=root, categories=[category], detectors=[detector], seed=seed
+        settings,
+        params=params,
+        root=root,
+        categories=[category],
+        detectors=[detector],
+        seeds=[seed],
     )
     found = report.categories[category]
     if detector not in found.detectors:

@@ -82,7 +82,12 @@ def _run(
 ) -> dict[str, float]:
     started = time.perf_counter()
     report = run_retraining(
-        settings, params=params, root=images, categories=["plate"], detectors=[detector], seed=seed
+        settings,
+        params=params,
+        root=images,
+        categories=["plate"],
+        detectors=[detector],
+        seeds=[seed],
     )
     wall = time.perf_counter() - started
     (done,) = report.categories["plate"].detectors.values()

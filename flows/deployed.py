@@ -35,7 +35,7 @@ DetectorName = Annotated[str, Field(json_schema_extra={"enum": sorted(detector_c
 def retrain(
     categories: tuple[str, ...] = (),
     detectors: tuple[DetectorName, ...] = (),
-    seed: Annotated[int, Field(ge=0)] | None = None,
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = (),
     force: bool = False,
 ) -> State[RetrainReport]:
     """Retrain every category whose images, split or settings changed, and register the winners.
@@ -43,11 +43,12 @@ def retrain(
     Args:
         categories: Product lines to retrain; no item for all of them.
         detectors: Methods that compete; none chosen for retrain.detectors of params.yaml.
-        seed: Of the training's random numbers; None for training.seed of params.yaml.
+        seeds: Each detector is trained with each of them, and the mean decides which detector wins;
+            what is registered is that of the first. No item for training.seed of params.yaml.
         force: Train even what MLflow holds already.
     """
-    settings = requested(_settings(), list(detectors), seed)
-    return retrain_categories(settings, root=None, categories=list(categories) or None, force=force)
+    request = requested(_settings(), detectors, seeds)
+    return retrain_categories(request, root=None, categories=list(categories) or None, force=force)
 
 
 @flow(name="ingest", flow_run_name="ingest")

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from stillwatch.comparison import Answer
 from stillwatch.files import write_json
+from tasks.spread import Spread
 
 Interval = tuple[float, float]
 
@@ -21,8 +22,28 @@ class GroupReport(BaseModel):
     rate_ci: Interval
 
 
+class SeedReport(BaseModel):
+    """One of several seeds of a detector."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    seed: int
+    image_auroc: float | None = None
+    image_ap: float | None = None
+    pixel_auroc: float | None = None
+    aupro: float | None = None
+    false_alarm_rate: float | None = None
+    recall: float | None = None
+    train_seconds: float
+    reused: bool
+    run_id: str
+
+
 class DetectorReport(BaseModel):
-    """One trained detector; a figure that cannot be computed (no masks, say) is null."""
+    """One trained detector, of several seeds the first.
+
+    A figure that cannot be computed (no masks, say) is null.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -55,6 +76,10 @@ class DetectorReport(BaseModel):
     reused: bool = Field(description="taken from an earlier run with the same fingerprint")
     synthetic: bool = Field(False, description="figures come from synthetic anomalies")
     run_id: str = Field(description="the MLflow run that holds the evidence")
+    seeds: list[SeedReport] = Field([], description="every seed; empty where there was one")
+    spread: dict[str, Spread] = Field(
+        {}, description="figure -> its mean over the seeds; empty where there was one"
+    )
 
 
 class CategoryReport(BaseModel):

@@ -26,7 +26,7 @@ def retrain(
     root: Path | None,
     categories: list[str] | None,
     detectors: list[str] | None,
-    seed: int | None,
+    seeds: list[int] | None,
     force: bool,
 ) -> State[RetrainReport]:
     """Retrain every category whose images, split or settings changed, and register the winners.
@@ -36,11 +36,12 @@ def retrain(
         root: an image set outside the workspace, which is imported; none: the settings' own.
         categories: which to retrain; none: all of them.
         detectors: which methods compete; none: ``retrain.detectors`` of the settings.
-        seed: instead of ``training.seed``.
+        seeds: with which each detector is trained, the one for production first; none:
+            ``training.seed`` of the settings.
         force: train even what MLflow holds already.
     """
-    settings = requested(load_settings(params), detectors, seed)
-    return retrain_categories(settings, root=root, categories=categories, force=force)
+    request = requested(load_settings(params), detectors, seeds)
+    return retrain_categories(request, root=root, categories=categories, force=force)
 
 
 def run_retraining(
@@ -50,7 +51,7 @@ def run_retraining(
     root: Path | None = None,
     categories: list[str] | None = None,
     detectors: list[str] | None = None,
-    seed: int | None = None,
+    seeds: list[int] | None = None,
     force: bool = False,
 ) -> RetrainReport:
     """Run the flow against the configured Prefect server, or a local one, and return its report.
@@ -64,7 +65,7 @@ def run_retraining(
             root=None if root is None else root.resolve(),
             categories=categories,
             detectors=detectors,
-            seed=seed,
+            seeds=seeds,
             force=force,
             return_state=True,
         )

@@ -3,6 +3,7 @@
 It is the body of a flow: every step is a task of the flow run that it is called in.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -20,11 +21,12 @@ from flows.image_sets import chosen_categories, place_of
 from flows.mlflow_server import pages_address
 from flows.report import CategoryReport, RetrainReport
 from flows.runners import detector_runner, task_runner
-from flows.summary import category_report, failure_sentence, full_rows
+from flows.summary import category_report, failure_sentence, full_rows, seeds_sentence
 from stillwatch.detectors import detector_settings
-from stillwatch.errors import StillwatchError, TrackingError, TrainingError
+from stillwatch.errors import SettingsError, StillwatchError, TrackingError, TrainingError
 from stillwatch.settings import Settings
 from tasks.detector_result import DetectorResult
+from tasks.entrants import Entrant, entrants
 from tasks.evaluate import evaluate_task
 from tasks.examine import ExaminedCategory, examine
 from tasks.register import Registration, register_task
@@ -36,8 +38,17 @@ from tasks.validation_report import ValidationReport
 from tasks.version import DataVersion, version
 
 
+@dataclass(frozen=True)
+class Request:
+    """What is asked for this once."""
+
+    settings: Settings
+    seeds: tuple[int, ...]
+    """Each detector is trained with each of them; the first is ``training.seed`` of settings."""
+
+
 def retrain_categories(
-    settings: Settings, *, root: Path | None, categories: list[str] | None, force: bool
+    request: Request, *, root: Path | None, categories: list[str] | None, force: bool
 ) -> State[RetrainReport]:
     """Retrain the categories and put a table of the outcome into Prefect.
 
@@ -45,11 +56,12 @@ def retrain_categories(
     sentence per failed category, if there was any; what was done is in its data either way.
 
     Args:
-        settings: with detectors and seed as ``requested`` gives them.
+        request: as ``requested`` gives it.
         root: an image set outside the workspace, which is imported; none: the settings' own.
         categories: which to retrain; none: all of them.
         force: train even what MLflow holds already.
     """
+    settings = request.settings
     place = place_of(settings, root)
     data = version(
         place.workspace,
@@ -60,11 +72,13 @@ def retrain_categories(
     )
     names = chosen_categories(data, categories)
     with task_runner(settings) as runner, detector_runner(settings, runner) as detectors:
-        report = _Retraining(settings, data, names, runner, detectors, force=force).run()
+        report = _Retraining(request, data, names, runner, detectors, force=force).run()
+    about = f"Retraining on {data.name} ({data.dir_hash})"
+    reading = seeds_sentence(report)
     create_table_artifact(
         table=full_rows(report, pages_address(settings)),
         key="retraining",
-        description=f"Retraining on {data.name} ({data.dir_hash})",
+        description=f"{about}. {reading}" if reading else about,
     )
     if report.failed:
         return Failed(message=failure_sentence(report), data=report)
@@ -73,21 +87,35 @@ def retrain_categories(
     return Completed(message=f"{said} up to date", data=report)
 
 
-def requested(settings: Settings, detectors: list[str] | None, seed: int | None) -> Settings:
+def requested(
+    settings: Settings, detectors: Sequence[str] | None, seeds: Sequence[int] | None
+) -> Request:
     """The settings with what is asked for this once.
+
+    Args:
+        settings: those of the file.
+        detectors: which compete; none: ``retrain.detectors``.
+        seeds: with which each is trained, the one for production first; none: ``training.seed``.
 
     Raises:
         DetectorError: there is no such detector.
-        SettingsError: a detector's settings are wrong.
+        SettingsError: a detector's settings are wrong, or a seed is given twice.
     """
+    seeds = tuple(seeds or (settings.training.seed,))
+    twice = [str(seed) for seed, times in Counter(seeds).items() if times > 1]
+    if twice:
+        raise SettingsError(
+            f"seed {', '.join(twice)} is given more than once. Give each seed once: the same seed "
+            "trains the same detector."
+        )
     training, retraining = settings.training, settings.retrain
-    if seed is not None:
-        training = training.model_copy(update={"seed": seed})
+    training = training.model_copy(update={"seed": seeds[0]})
     if detectors:
         retraining = retraining.model_copy(update={"detectors": tuple(detectors)})
     for name in {*retraining.detectors, *settings.detectors}:
         detector_settings(name, settings)
-    return settings.model_copy(update={"training": training, "retrain": retraining})
+    changed = settings.model_copy(update={"training": training, "retrain": retraining})
+    return Request(changed, seeds)
 
 
 @dataclass
@@ -96,10 +124,10 @@ class _Competition:
 
     examined: ExaminedCategory
     parent_run: str
-    trained: dict[str, PrefectFuture[TrainedDetector]]
-    evaluated: dict[str, PrefectFuture[DetectorResult]]
+    trained: dict[Entrant, PrefectFuture[TrainedDetector]]
+    evaluated: dict[Entrant, PrefectFuture[DetectorResult]]
 
-    def results(self) -> dict[str, DetectorResult]:
+    def results(self) -> dict[Entrant, DetectorResult]:
         """Wait for all of them.
 
         Raises:
@@ -108,12 +136,12 @@ class _Competition:
         futures: list[PrefectFuture[Any]] = [*self.trained.values(), *self.evaluated.values()]
         wait(futures)
         results, failed = {}, []
-        for detector, future in self.evaluated.items():
+        for entrant, future in self.evaluated.items():
             try:
-                self.trained[detector].result()
-                results[detector] = future.result()
+                self.trained[entrant].result()
+                results[entrant] = future.result()
             except Exception as error:
-                failed.append(f"{detector}: {_sentence(error)}")
+                failed.append(f"{entrant.name}: {_sentence(error)}")
         if failed:
             raise TrainingError("; ".join(failed))
         return results
@@ -123,7 +151,7 @@ class _Competition:
 class _Retraining:
     """All categories step by step; one that fails is put aside with its reason."""
 
-    settings: Settings
+    request: Request
     data: DataVersion
     names: Sequence[str]
     runner: TaskRunner[Any]
@@ -131,6 +159,10 @@ class _Retraining:
     """For trainings and evaluations."""
     force: bool
     reports: dict[str, CategoryReport] = field(default_factory=dict)
+
+    @property
+    def settings(self) -> Settings:
+        return self.request.settings
 
     def run(self) -> RetrainReport:
         competitions = {}
@@ -189,23 +221,25 @@ class _Retraining:
         )
 
     def _begin(self, examined: ExaminedCategory, validation: ValidationReport) -> _Competition:
-        parent_run = start_retraining_run(examined.version, self.data, validation, self.settings)
+        parent_run = start_retraining_run(
+            examined.version, self.data, validation, self.settings, self.request.seeds
+        )
         competition = _Competition(examined, parent_run, {}, {})
         # The file lists of all the other categories would travel to another process each time.
         data = replace(self.data, categories={examined.version.name: examined.version})
-        for detector in self.settings.retrain.detectors:
+        for entrant in entrants(self.settings.retrain.detectors, self.request.seeds):
             trained = self._submit(
                 train_task,
                 self.detectors,
                 category=examined,
-                detector=detector,
+                entrant=entrant,
                 data=data,
                 settings=self.settings,
                 parent_run=parent_run,
                 force=self.force,
             )
-            competition.trained[detector] = trained
-            competition.evaluated[detector] = self._submit(
+            competition.trained[entrant] = trained
+            competition.evaluated[entrant] = self._submit(
                 evaluate_task,
                 self.detectors,
                 trained=trained,
@@ -216,7 +250,7 @@ class _Retraining:
         return competition
 
     def _register(
-        self, competition: _Competition, results: Mapping[str, DetectorResult]
+        self, competition: _Competition, results: Mapping[Entrant, DetectorResult]
     ) -> PrefectFuture[Registration]:
         return self._submit(
             register_task,

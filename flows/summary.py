@@ -1,19 +1,31 @@
 """What a retraining ended with, for the report, the Prefect page and the terminal."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from flows.report import CategoryReport, DetectorReport, Interval, RetrainReport
+from flows.report import CategoryReport, DetectorReport, Interval, RetrainReport, SeedReport
 from tasks.detector_result import DetectorResult
+from tasks.entrants import Entrant
+from tasks.evaluate import FROM_NORMALS_ONLY
 from tasks.evaluation_note import threshold_sentences
 from tasks.register import Registration
+from tasks.spread import spreads
 
 FIGURES = (*("image_auroc", "image_ap", "pixel_auroc", "aupro", "false_alarm_rate", "recall"),)
 
 
 def category_report(
-    results: Mapping[str, DetectorResult], registration: Registration
+    results: Mapping[Entrant, DetectorResult], registration: Registration
 ) -> CategoryReport:
-    """The report of a category whose winner is registered."""
+    """The report of a category whose winner is registered.
+
+    Args:
+        results: of all that competed, the first seed of a detector before its others.
+        registration: of the winner.
+    """
+    detectors: dict[str, dict[int, DetectorResult]] = {}
+    for entrant, result in results.items():
+        detectors.setdefault(entrant.detector, {})[entrant.seed] = result
+    winner = next(iter(detectors[registration.detector].values()))
     return CategoryReport(
         status="registered" if registration.created else "unchanged",
         reason=registration.not_promoted or None,
@@ -24,14 +36,27 @@ def category_report(
         answer=registration.answer,
         comparison=registration.comparison or None,
         approval=registration.approval,
-        thresholds=threshold_sentences(results[registration.detector]),
-        detectors={name: _detector_report(result) for name, result in results.items()},
+        thresholds=threshold_sentences(winner),
+        detectors={name: _detector_report(seeds) for name, seeds in detectors.items()},
     )
 
 
 def failure_sentence(report: RetrainReport) -> str:
     """One sentence per failed category."""
     return " ".join(f"{name}: {reason}" for name, reason in report.failed.items())
+
+
+def seeds_sentence(report: RetrainReport) -> str:
+    """How to read the rows of a retraining with several seeds; empty for one seed."""
+    for category in report.categories.values():
+        for detector in category.detectors.values():
+            if detector.seeds:
+                seeds = [str(one.seed) for one in detector.seeds]
+                return (
+                    f"Figures are means over the seeds {', '.join(seeds)} ± half their range; "
+                    f"what is registered is of seed {seeds[0]}."
+                )
+    return ""
 
 
 def short_rows(report: RetrainReport) -> list[dict[str, str]]:
@@ -52,11 +77,10 @@ def full_rows(report: RetrainReport, mlflow_address: str) -> list[dict[str, str]
         rows += [
             {"category": name, "outcome": _outcome(category, detector)}
             | _row(category, detector, one)
-            | _intervals(one)
+            | _of_first_seed(one)
             | {
-                "ms per image": f"{one.ms_per_image:.0f}",
                 "data version": report.data_version or "",
-                "MLflow run": f"{mlflow_address}/#/runs/{one.run_id}",
+                f"MLflow run{_first_seed(one)}": f"{mlflow_address}/#/runs/{one.run_id}",
             }
             for detector, one in category.detectors.items()
         ]
@@ -74,24 +98,39 @@ def _row(category: CategoryReport, detector: str, one: DetectorReport) -> dict[s
     won = detector == category.winner
     return {
         "detector": detector,
-        "image AUROC": _figure(one.image_auroc, synthetic=one.synthetic),
-        "AUPRO": _figure(one.aupro, synthetic=one.synthetic),
-        "false alarms": _figure(one.false_alarm_rate),
-        "recall": _figure(one.recall, synthetic=one.synthetic),
-        "time": "reused" if one.reused else f"{one.train_seconds:.0f} s",
+        "image AUROC": _figure(one, "image_auroc"),
+        "AUPRO": _figure(one, "aupro"),
+        "false alarms": _figure(one, "false_alarm_rate"),
+        "recall": _figure(one, "recall"),
+        "time": _time(one.seeds or [one]),
         "model": f"v{category.model_version} {category.alias or ''}".strip() if won else "",
     }
 
 
-def _intervals(one: DetectorReport) -> dict[str, str]:
+def _of_first_seed(one: DetectorReport) -> dict[str, str]:
+    """What has no mean."""
+    seed = _first_seed(one)
     return {
-        "image AUROC 95 %": _interval(one.image_auroc_ci),
-        "AUPRO 95 %": _interval(one.aupro_ci),
-        "false alarms 95 %": _interval(one.false_alarm_rate_ci),
+        f"image AUROC 95 %{seed}": _interval(one.image_auroc_ci),
+        f"AUPRO 95 %{seed}": _interval(one.aupro_ci),
+        f"false alarms 95 %{seed}": _interval(one.false_alarm_rate_ci),
+        f"ms per image{seed}": f"{one.ms_per_image:.0f}",
     }
 
 
-def _detector_report(result: DetectorResult) -> DetectorReport:
+def _first_seed(one: DetectorReport) -> str:
+    """For the heading of what is of one seed; empty where there was no other."""
+    return f", seed {one.seeds[0].seed}" if one.seeds else ""
+
+
+def _time(trainings: Sequence[DetectorReport | SeedReport]) -> str:
+    trained = [one.train_seconds for one in trainings if not one.reused]
+    return f"{sum(trained):.0f} s" if trained else "reused"
+
+
+def _detector_report(seeds: Mapping[int, DetectorResult]) -> DetectorReport:
+    """Of the seeds of one detector."""
+    result = next(iter(seeds.values()))
     figures: dict[str, float | None] = {name: result.metrics.get(name) for name in FIGURES}
     intervals: dict[str, Interval | None] = {
         f"{name}_ci": result.intervals.get(name) for name in FIGURES
@@ -121,14 +160,30 @@ def _detector_report(result: DetectorResult) -> DetectorReport:
             "reused": result.reused,
             "synthetic": result.synthetic,
             "run_id": result.run_id,
+            "seeds": [_seed_report(*item) for item in seeds.items()] if len(seeds) > 1 else [],
+            "spread": spreads(list(seeds.values())),
         }
     )
 
 
-def _figure(value: float | None, *, synthetic: bool = False) -> str:
+def _seed_report(seed: int, result: DetectorResult) -> SeedReport:
+    figures = {name: result.metrics.get(name) for name in FIGURES}
+    return SeedReport(
+        seed=seed,
+        **figures,
+        train_seconds=result.train_seconds,
+        reused=result.reused,
+        run_id=result.run_id,
+    )
+
+
+def _figure(one: DetectorReport, name: str) -> str:
+    value: float | None = getattr(one, name)
     if value is None:
         return "–"
-    return f"{value:.3f} synthetic" if synthetic else f"{value:.3f}"
+    figure = str(one.spread[name]) if name in one.spread else f"{value:.3f}"
+    synthetic = one.synthetic and name not in FROM_NORMALS_ONLY
+    return f"{figure} synthetic" if synthetic else figure
 
 
 def _interval(interval: Interval | None) -> str:

@@ -1,11 +1,13 @@
 """Who of a category's detectors wins a retraining, and whether its figures are good enough."""
 
 from collections.abc import Sequence
+from statistics import fmean
 
 from stillwatch.detectors import detector_class
 from stillwatch.errors import SettingsError
 from stillwatch.settings import FloorSettings, RetrainSettings
 from tasks.detector_result import DetectorResult
+from tasks.spread import by_detector, spread
 
 SAME = 1e-9
 """Figures no farther apart than this are a tie."""
@@ -26,7 +28,7 @@ def eligible(
     ]
     if not able:
         raise SettingsError(
-            f"only {', '.join(result.detector for result in results)} was trained, which distils "
+            f"only {', '.join(by_detector(results))} was trained, which distils "
             "nothing and may not win. Add a detector to retrain.detectors, or set "
             "retrain.allow_yardstick."
         )
@@ -34,12 +36,20 @@ def eligible(
 
 
 def choose_winner(results: Sequence[DetectorResult], select_by: str) -> DetectorResult:
-    """The best by one figure; ties go to the higher AUPRO, then to the faster detector.
+    """The first seed of the best detector by one figure, which is the mean over its seeds.
+
+    Ties go to the higher AUPRO, then to the faster detector. Which seed goes into production is
+    settled before the test images are looked at: it is the first, not the luckiest.
+
+    Args:
+        results: of one category, at least one; those of one detector are its seeds.
+        select_by: the figure.
 
     Raises:
         SettingsError: no detector has that figure.
     """
-    having = [result for result in results if select_by in result.metrics]
+    detectors = by_detector(results).values()
+    having = [seeds for seeds in detectors if spread(seeds, select_by) is not None]
     if not having:
         category = results[0].category if results else "the category"
         raise SettingsError(
@@ -47,8 +57,8 @@ def choose_winner(results: Sequence[DetectorResult], select_by: str) -> Detector
             "needs normals and anomalies in test, and masks if it is a pixel figure. Choose "
             "another figure or add what is missing."
         )
-    tied = _best(having, select_by)
-    return min(_best(tied, "aupro"), key=lambda result: result.ms_per_image)
+    tied = _best(_best(having, select_by), "aupro")
+    return min(tied, key=lambda seeds: fmean(one.ms_per_image for one in seeds))[0]
 
 
 def below_floors(result: DetectorResult, floors: FloorSettings) -> tuple[str, ...]:
@@ -67,6 +77,11 @@ def below_floors(result: DetectorResult, floors: FloorSettings) -> tuple[str, ..
     return tuple(reasons)
 
 
-def _best(results: Sequence[DetectorResult], figure: str) -> list[DetectorResult]:
-    values = [result.metrics.get(figure, -1.0) for result in results]
-    return [r for r, value in zip(results, values, strict=True) if max(values) - value <= SAME]
+def _best(
+    detectors: Sequence[Sequence[DetectorResult]], figure: str
+) -> list[Sequence[DetectorResult]]:
+    found = [spread(seeds, figure) for seeds in detectors]
+    means = [-1.0 if one is None else one.mean for one in found]
+    return [
+        seeds for seeds, mean in zip(detectors, means, strict=True) if max(means) - mean <= SAME
+    ]

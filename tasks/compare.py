@@ -52,6 +52,10 @@ def compare_with_champion(
 ) -> Compared:
     """Inspect the test images with the champion and all that competed, and compare.
 
+    The figures compared are the winner's, the first seed of its detector. In the resamples the
+    choice is repeated as it was made, among detectors by the mean over their seeds; so all seeds
+    inspect, though none but the first may be promoted.
+
     Test images that any of them learnt from are left out. A champion trained before that was
     recorded is taken to have learnt from the images that are in train, validation and calibration
     today.
@@ -60,7 +64,8 @@ def compare_with_champion(
         tracking: the store and registry.
         champion: the version in production.
         winner: of this retraining; it is what may be promoted.
-        competing: the detectors that it was chosen from, itself among them.
+        competing: the detectors that it was chosen from with all their seeds, itself among them;
+            the first seed of a detector comes before its others.
         category: on whose test images they are compared.
         settings: of the gate, the evaluation and the device.
 

@@ -6,6 +6,16 @@ from stillwatch.calibration import Verdict
 
 Interval = tuple[float, float]
 
+FIGURE_NAMES = {
+    "image_auroc": "image AUROC",
+    "image_ap": "image average precision",
+    "pixel_auroc": "pixel AUROC",
+    "aupro": "AUPRO",
+    "recall": "recall",
+    "false_alarm_rate": "false alarms",
+}
+"""Figures of an evaluation as reports call them, in their order."""
+
 
 class GroupResult(BaseModel):
     """False alarms on the test normals of one group."""

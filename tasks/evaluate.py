@@ -57,7 +57,7 @@ def evaluate_detector(
         StillwatchError: a damaged bundle, no usable test image, or a store that does not answer.
     """
     tracking = open_tracking(settings)
-    title = f"{trained.category}/{trained.detector}"
+    title = f"{trained.category}/{trained.entrant.name}"
     with exclusive(settings, f"evaluate-{trained.run_id}", f"evaluating {title}"):
         if tracking.tags(trained.run_id).get(STAGE) == EVALUATED:
             result = read_result(tracking, trained.run_id)
@@ -74,7 +74,7 @@ def evaluate_detector(
 
 evaluate_task = task(
     name="evaluate",
-    task_run_name="evaluate {trained.category}/{trained.detector}",
+    task_run_name="evaluate {trained.category}/{trained.entrant.name}",
     cache_policy=NO_CACHE,
 )(evaluate_detector)
 
@@ -180,7 +180,7 @@ def _result(
     reject, review = info.calibration.reject, info.calibration.review
     return DetectorResult(
         category=trained.category,
-        detector=trained.detector,
+        detector=trained.entrant.detector,
         fingerprint=trained.fingerprint,
         run_id=trained.run_id,
         data_version=data.dir_hash,

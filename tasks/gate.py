@@ -67,7 +67,7 @@ def judge(
         tracking: the store and registry.
         number: the version; its artefact has just been, or was earlier, checked for parity.
         winner: what the version is.
-        competing: the detectors that it was chosen from.
+        competing: the detectors that it was chosen from, with all their seeds.
         category: on whose test images champion and challengers are compared.
         settings: all of them.
 

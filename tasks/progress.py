@@ -15,7 +15,7 @@ class TrainingProgress:
     """One training that is going on."""
 
     title: str
-    """``<category>/<detector>``."""
+    """``<category>/<detector>``, with the seed where a retraining has several."""
     phase: str
     epoch: int
     epochs: int

@@ -37,6 +37,7 @@ from tasks.registry import (
     versions_of,
 )
 from tasks.retraining_run import MODEL_VERSION, REGISTERED, WINNER
+from tasks.spread import by_detector, spread_sentence
 from tasks.testset import image_files, png, read_test_set
 from tasks.tracking import (
     BUNDLE,
@@ -47,6 +48,9 @@ from tasks.tracking import (
     open_tracking,
 )
 from tasks.unfinished_registrations import PARITY, delete_version, remove_unfinished
+
+SPREAD = "stillwatch.spread"
+"""Of a version: what the seeds of its detector make of the figures, where there were several."""
 
 
 @dataclass(frozen=True)
@@ -83,11 +87,13 @@ def register_winner(
 ) -> Registration:
     """Register the best of a category's detectors, unless it is registered already.
 
+    Of a detector with several seeds the first is registered, with the spread of all as a tag.
+
     The version is reloaded from the registry in a fresh process and must give the scores and
     verdicts of the evaluation; if it does not, it is deleted.
 
     Args:
-        results: of one category, at least one.
+        results: of one category, at least one; those of one detector are its seeds.
         category: the one that they were evaluated on.
         settings: all of them.
         parent_run: MLflow run of the whole retraining.
@@ -99,7 +105,8 @@ def register_winner(
     competing = eligible(results, settings.retrain)
     winner = choose_winner(competing, settings.retrain.select_by)
     name = model_name(winner.category)
-    selected = f"selected on test (best of {len(competing)})"
+    detectors = by_detector(competing)
+    selected = f"selected on test (best of {len(detectors)})"
     tracking = open_tracking(settings)
     with exclusive(settings, f"register-{winner.category}", f"registering {name}"):
         number = _registered_before(tracking, name, winner)
@@ -108,6 +115,9 @@ def register_winner(
             patience = timedelta(minutes=2 * settings.training.timeout_minutes)
             remove_unfinished(tracking, name, winner.run_id, patience)
             number = _register(tracking, name, winner, selected, category, settings)
+        said = spread_sentence(detectors[winner.detector])
+        if said:
+            _tag(tracking, name, number, SPREAD, said)
         judge(tracking, number, winner, competing, category, settings)
     tracking.log(winner.run_id, tags={"stillwatch.selected_on_test": selected})
     if parent_run is not None:
@@ -175,7 +185,7 @@ def _register(
     )
     # The last word: without it the next retraining registers again.
     said = f"reloaded scores equal to within {tolerance:.3g}"
-    _tag(tracking, version, PARITY, said)
+    _tag(tracking, name, int(version.version), PARITY, said)
     return int(version.version)
 
 
@@ -293,6 +303,6 @@ def _registration(
     )
 
 
-def _tag(tracking: Tracking, version: ModelVersion, key: str, value: str) -> None:
-    with tracking.errors(f"tag a version of {version.name}"):
-        tracking.client.set_model_version_tag(version.name, str(version.version), key, value)
+def _tag(tracking: Tracking, name: str, number: int, key: str, value: str) -> None:
+    with tracking.errors(f"tag version {number} of {name}"):
+        tracking.client.set_model_version_tag(name, str(number), key, value)

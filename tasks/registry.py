@@ -16,7 +16,7 @@ from stillwatch.bundle import Bundle, read_bundle
 from stillwatch.errors import TrackingError
 from stillwatch.sections import unknown_name
 from tasks.approval import COMPARISON, standing
-from tasks.tracking import BUNDLE, Tracking
+from tasks.tracking import BUNDLE, METHOD, Tracking
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 PREFIX = "stillwatch-"
@@ -255,7 +255,7 @@ def _described(version: ModelVersion, aliases: dict[str, str]) -> RegisteredVers
         name=version.name,
         version=int(version.version),
         aliases=tuple(sorted(a for a, v in aliases.items() if int(v) == int(version.version))),
-        detector=tags.get("stillwatch.method", ""),
+        detector=tags.get(METHOD, ""),
         image_auroc=float(auroc) if auroc else None,
         synthetic=synthetic,
         selected=tags.get("stillwatch.selected_on_test", ""),

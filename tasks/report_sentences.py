@@ -4,19 +4,10 @@ from collections.abc import Iterator
 
 from stillwatch.settings import RetrainSettings
 from tasks.approval import ANSWER, CHAMPION_SINCE, COMPARED_WITH, COMPARISON, NOT_PROMOTED
+from tasks.detector_result import FIGURE_NAMES
 from tasks.disagreement import Disagreement
 from tasks.registry import CHAMPION
 from tasks.retraining_record import DetectorRecord, RetrainingRecord, VersionRecord, WinnerRecord
-
-FIGURE_NAMES = {
-    "image_auroc": "image AUROC",
-    "image_ap": "image average precision",
-    "pixel_auroc": "pixel AUROC",
-    "aupro": "AUPRO",
-    "recall": "recall",
-    "false_alarm_rate": "false alarms",
-}
-"""Figures of an evaluation as the report calls them, in its order."""
 
 _ENDED = {
     "RUNNING": "the retraining has not ended",
@@ -49,7 +40,7 @@ def summary(record: RetrainingRecord) -> list[str]:
     winner = record.winner
     if winner is None:
         return list(_without_winner(record))
-    sentences = [_choice(record, winner), _caught(winner)]
+    sentences = [_choice(record, winner), *_seeds(record), _caught(winner)]
     if winner.version is not None:
         sentences += _standing(record, winner.version)
     return sentences + caveats(winner)
@@ -131,17 +122,27 @@ def _without_winner(record: RetrainingRecord) -> Iterator[str]:
 
 
 def _choice(record: RetrainingRecord, winner: WinnerRecord) -> str:
-    if len(record.detectors) == 1:
+    others = dict.fromkeys(one.entrant.detector for one in record.detectors)
+    del others[winner.detector]
+    if not others:
         return f"Only {winner.detector} competed, so there was nothing to choose."
-    figure = str(record.changed_settings.get("retrain.select_by", RetrainSettings().select_by))
+    key = str(record.changed_settings.get("retrain.select_by", RetrainSettings().select_by))
+    figure = FIGURE_NAMES[key]
+    if len(record.seeds) > 1:
+        figure = f"the mean {figure} over {len(record.seeds)} seeds"
     return (
-        f"{winner.detector} won over {_others(record, winner)} by {FIGURE_NAMES[figure]}. It was "
-        "chosen on the test images, so its figures are a little optimistic."
+        f"{winner.detector} won over {', '.join(others)} by {figure}. It was chosen on the test "
+        "images, so its figures are a little optimistic."
     )
 
 
-def _others(record: RetrainingRecord, winner: WinnerRecord) -> str:
-    return ", ".join(one.name for one in record.detectors if one.name != winner.detector)
+def _seeds(record: RetrainingRecord) -> Iterator[str]:
+    if len(record.seeds) > 1:
+        yield (
+            f"What is registered was trained with seed {record.seeds[0]}, the first of "
+            f"{', '.join(map(str, record.seeds))}: which one that is was settled before the test "
+            "images were looked at, so that it is not the luckiest."
+        )
 
 
 def _caught(winner: WinnerRecord) -> str:

@@ -6,9 +6,10 @@ from typing import Any
 
 from stillwatch.bootstrap import Interval
 from stillwatch.calibration import Threshold, Verdict, clopper_pearson
-from tasks.detector_result import FeedbackResult
-from tasks.report_sentences import FIGURE_NAMES, outcome
+from tasks.detector_result import FIGURE_NAMES, FeedbackResult
+from tasks.report_sentences import outcome
 from tasks.retraining_record import DetectorRecord, RetrainingRecord, WinnerRecord
+from tasks.spread import by_detector, spreads
 from tasks.validation_page import counts
 
 _ABSENT = "–"
@@ -75,10 +76,10 @@ def comparison(record: RetrainingRecord) -> Table:
     """The figures of all evaluated detectors that at least one of them has."""
     results = {one.name: one.result for one in record.detectors if one.result is not None}
     shown = [name for name in FIGURE_NAMES if any(name in r.metrics for r in results.values())]
-    winner = None if record.winner is None else record.winner.detector
+    winner = None if record.winner is None else record.winner.result.run_id
     rows = [
         (
-            f"{detector}\nwinner" if detector == winner else detector,
+            f"{detector}\nwinner" if r.run_id == winner else detector,
             *(_with_interval(r.metrics.get(name), r.intervals.get(name)) for name in shown),
         )
         for detector, r in results.items()
@@ -86,6 +87,24 @@ def comparison(record: RetrainingRecord) -> Table:
     head = ("detector", *(FIGURE_NAMES[name] for name in shown))
     columns = frozenset(range(1, len(head)))
     return Table("Figures on the test images, each with its 95 % interval", head, rows, columns)
+
+
+def over_seeds(record: RetrainingRecord) -> Table:
+    """The mean and the spread of the figures of each detector; no rows for a single seed."""
+    results = by_detector(one.result for one in record.detectors if one.result is not None)
+    found = {detector: spreads(seeds) for detector, seeds in results.items()}
+    shown = [name for name in FIGURE_NAMES if any(name in one for one in found.values())]
+    rows = [
+        (
+            f"{detector}\n{len(results[detector])} seeds",
+            *(str(one[name]) if name in one else _ABSENT for name in shown),
+        )
+        for detector, one in found.items()
+        if one
+    ]
+    head = ("detector", *(FIGURE_NAMES[name] for name in shown))
+    columns = frozenset(range(1, len(head)))
+    return Table("Mean over the seeds ± half their range", head, rows, columns)
 
 
 def against_champion(winner: WinnerRecord) -> Table | None:

@@ -1,5 +1,6 @@
 """What a retraining's run keeps beside its detectors: what the checks said, changed settings."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 
 from stillwatch.detectors import changed_from_profile, detector_settings
@@ -28,7 +29,11 @@ _SECTIONS = {
 
 
 def record_evidence(
-    tracking: Tracking, run_id: str, validation: ValidationReport, settings: Settings
+    tracking: Tracking,
+    run_id: str,
+    validation: ValidationReport,
+    settings: Settings,
+    seeds: Sequence[int],
 ) -> None:
     """Put both into a run.
 
@@ -36,7 +41,8 @@ def record_evidence(
         TrackingError: the store does not answer or cannot be written.
     """
     _VALIDATION.write(tracking, run_id, asdict(validation))
-    _SETTINGS.write(tracking, run_id, changed_settings(settings))
+    several = {"training.seed": list(seeds)} if len(seeds) > 1 else {}
+    _SETTINGS.write(tracking, run_id, changed_settings(settings) | several)
 
 
 def read_validation(tracking: Tracking, run_id: str) -> ValidationReport:

@@ -14,6 +14,7 @@ from tasks.approval import Standing, standing
 from tasks.compare import COMPARISON_RECORD
 from tasks.detector_result import DetectorResult
 from tasks.disagreement import Disagreement, read_disagreement
+from tasks.entrants import Entrant, entrants
 from tasks.evaluate import read_result, read_scores
 from tasks.registry import (
     CHALLENGER,
@@ -25,17 +26,36 @@ from tasks.registry import (
     versions_of,
 )
 from tasks.retraining_evidence import read_changed_settings, read_validation
-from tasks.retraining_run import DETECTORS, MODEL_VERSION, REGISTERED, RETRAINING, REUSED, WINNER
+from tasks.retraining_run import (
+    DETECTORS,
+    MODEL_VERSION,
+    REGISTERED,
+    RETRAINING,
+    REUSED,
+    SEEDS,
+    WINNER,
+)
 from tasks.shown_images import ShownImage, read_shown_images
-from tasks.tracking import BUNDLE, EVALUATED, KIND, REASON, STAGE, TRAINED, Tracking
+from tasks.tracking import (
+    BUNDLE,
+    EVALUATED,
+    KIND,
+    METHOD,
+    PARENT,
+    REASON,
+    SEED,
+    STAGE,
+    TRAINED,
+    Tracking,
+)
 from tasks.validation_report import ValidationReport
 
 
 @dataclass(frozen=True)
 class DetectorRecord:
-    """One detector that competed."""
+    """One detector that competed, with one seed."""
 
-    name: str
+    entrant: Entrant
     run_id: str | None
     """None: its training did not begin."""
     reused: bool
@@ -47,6 +67,11 @@ class DetectorRecord:
     """None: it was not trained."""
     result: DetectorResult | None
     """None: it was not evaluated."""
+
+    @property
+    def name(self) -> str:
+        """The detector's, with the seed where there are several."""
+        return self.entrant.name
 
 
 @dataclass(frozen=True)
@@ -64,7 +89,7 @@ class VersionRecord:
 
 @dataclass(frozen=True)
 class WinnerRecord:
-    """The detector that won."""
+    """The detector that won, trained with the first seed."""
 
     detector: str
     result: DetectorResult
@@ -96,7 +121,13 @@ class RetrainingRecord:
     changed_settings: Mapping[str, object]
     """Those that differ from the defaults."""
     detectors: tuple[DetectorRecord, ...]
+    """One detector after the other, each with the first seed first."""
     winner: WinnerRecord | None
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """With which each detector was trained."""
+        return tuple(dict.fromkeys(one.entrant.seed for one in self.detectors))
 
 
 def find_retraining(tracking: Tracking, category: str, version: int | None = None) -> str:
@@ -158,24 +189,36 @@ def _run(tracking: Tracking, run_id: str) -> Run:
 
 
 def _detectors(tracking: Tracking, category: str, parent: Run) -> tuple[DetectorRecord, ...]:
-    tags, own = parent.data.tags, {"mlflow.parentRunId": parent.info.run_id}
-    runs = {run.data.tags["stillwatch.method"]: run for run in tracking.find_runs(category, own)}
-    names = tags[DETECTORS].split(", ")
-    for name in names:
-        if REUSED + name in tags:
-            runs[name] = _run(tracking, tags[REUSED + name])
+    tags = parent.data.tags
+    # Retrainings that were recorded without seeds had one.
+    seeds = [int(seed) for seed in tags.get(SEEDS, "0").split(", ")]
+    runs = {
+        _entrant(run, several=len(seeds) > 1).name: run
+        for run in tracking.find_runs(category, {PARENT: parent.info.run_id})
+    }
+    competing = entrants(tags[DETECTORS].split(", "), seeds)
+    reused = {one.name for one in competing if REUSED + one.name in tags}
+    for name in reused:
+        runs[name] = _run(tracking, tags[REUSED + name])
     return tuple(
-        _detector(tracking, name, runs.get(name), reused=REUSED + name in tags) for name in names
+        _detector(tracking, one, runs.get(one.name), reused=one.name in reused) for one in competing
     )
 
 
-def _detector(tracking: Tracking, name: str, run: Run | None, *, reused: bool) -> DetectorRecord:
+def _entrant(run: Run, *, several: bool) -> Entrant:
+    tags = run.data.tags
+    return Entrant(tags[METHOD], int(tags.get(SEED, 0)), several)
+
+
+def _detector(
+    tracking: Tracking, entrant: Entrant, run: Run | None, *, reused: bool
+) -> DetectorRecord:
     if run is None:
-        return DetectorRecord(name, None, reused, "", None, None, None)
+        return DetectorRecord(entrant, None, reused, "", None, None, None)
     run_id, tags = str(run.info.run_id), run.data.tags
     stage = tags.get(STAGE)
     return DetectorRecord(
-        name=name,
+        entrant=entrant,
         run_id=run_id,
         reused=reused or "stillwatch.recalibrated_from" in tags,
         reason=tags.get(REASON, ""),
@@ -194,22 +237,22 @@ def _winner(
     tracking: Tracking, parent: Run, detectors: tuple[DetectorRecord, ...]
 ) -> WinnerRecord | None:
     name = parent.data.tags.get(WINNER)
-    for detector in detectors:
-        if detector.name == name and detector.result is not None and detector.bundle is not None:
-            number = int(parent.data.tags[MODEL_VERSION])
-            run_id = detector.result.run_id
-            comparison = _comparison(tracking, run_id, number)
-            return WinnerRecord(
-                detector=name,
-                result=detector.result,
-                bundle=detector.bundle,
-                rows=read_scores(tracking, run_id),
-                images=read_shown_images(tracking, run_id),
-                version=_version(tracking, detector.result.category, number, parent),
-                comparison=comparison,
-                disagreement=read_disagreement(tracking, run_id, comparison.get("champion")),
-            )
-    return None
+    first = next((one for one in detectors if one.entrant.detector == name), None)
+    if first is None or first.result is None or first.bundle is None:
+        return None
+    number = int(parent.data.tags[MODEL_VERSION])
+    run_id = first.result.run_id
+    comparison = _comparison(tracking, run_id, number)
+    return WinnerRecord(
+        detector=first.entrant.detector,
+        result=first.result,
+        bundle=first.bundle,
+        rows=read_scores(tracking, run_id),
+        images=read_shown_images(tracking, run_id),
+        version=_version(tracking, first.result.category, number, parent),
+        comparison=comparison,
+        disagreement=read_disagreement(tracking, run_id, comparison.get("champion")),
+    )
 
 
 def _version(tracking: Tracking, category: str, number: int, parent: Run) -> VersionRecord | None:

@@ -1,5 +1,7 @@
 """The parent run in MLflow: one per category and retraining."""
 
+from collections.abc import Sequence
+
 from stillwatch.settings import Settings
 from tasks.retraining_evidence import record_evidence
 from tasks.tracking import KIND, open_tracking
@@ -9,15 +11,21 @@ from tasks.version import CategoryVersion, DataVersion
 RETRAINING = "retraining"
 DETECTORS = "stillwatch.detectors"
 """Which detectors compete, as ``a, b``."""
+SEEDS = "stillwatch.seeds"
+"""With which seeds each of them, as ``0, 1``; the first may go into production."""
 REUSED = "stillwatch.reused."
-"""And a detector's name: the run that holds it, where it was trained earlier."""
+"""And an entrant's name: the run that holds it, where it was trained earlier."""
 WINNER, MODEL_VERSION = "stillwatch.winner", "stillwatch.model_version"
 REGISTERED = "stillwatch.registered"
 """Whether that version is of this retraining, ``true``, or of an earlier one, ``false``."""
 
 
 def start_retraining_run(
-    category: CategoryVersion, data: DataVersion, validation: ValidationReport, settings: Settings
+    category: CategoryVersion,
+    data: DataVersion,
+    validation: ValidationReport,
+    settings: Settings,
+    seeds: Sequence[int] = (),
 ) -> str:
     """Begin the parent run and return its id; close what killed retrainings left open.
 
@@ -26,6 +34,7 @@ def start_retraining_run(
         data: the data version that it belongs to.
         validation: what the checks said about its images.
         settings: all of them.
+        seeds: with which each detector is trained; none: ``training.seed`` of the settings.
 
     Raises:
         TrackingError: the store does not answer.
@@ -33,12 +42,14 @@ def start_retraining_run(
     """
     tracking = open_tracking(settings)
     tracking.close_dead_runs(category.name)
+    seeds = seeds or (settings.training.seed,)
     tags = data_tags(category, data) | {
         KIND: RETRAINING,
         DETECTORS: ", ".join(dict.fromkeys(settings.retrain.detectors)),
+        SEEDS: ", ".join(map(str, seeds)),
     }
     run_id = tracking.start_run(category.name, f"retraining on {data.name}", tags)
-    record_evidence(tracking, run_id, validation, settings)
+    record_evidence(tracking, run_id, validation, settings, seeds)
     return run_id
 
 

@@ -15,6 +15,7 @@ from stillwatch.errors import StillwatchError, WorkspaceError
 from stillwatch.files import atomic_file, write_json
 from stillwatch.metrics import roc_curve
 from stillwatch.settings import Settings, load_settings
+from tasks.entrants import Entrant
 from tasks.evaluate import evaluate_detector, feedback_metrics, read_scores
 from tasks.examine import ExaminedCategory, examine_category
 from tasks.thumbnails import Thumbnails
@@ -51,7 +52,8 @@ def train_stage(settings: Settings, category: str, detector: str) -> None:
     The run, its bundle and its pictures are in MLflow, as after the flow.
     """
     data, examined = _examined(settings, category)
-    trained = train_detector(examined, detector, data=data, settings=settings)
+    entrant = Entrant(detector, settings.training.seed)
+    trained = train_detector(examined, entrant, data=data, settings=settings)
     result = evaluate_detector(trained, examined, data=data, settings=settings)
     folder = RESULTS / category / detector
     write_json(

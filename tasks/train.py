@@ -19,6 +19,7 @@ from stillwatch.images.split import PARTS
 from stillwatch.settings import CalibrationSettings, Settings
 from stillwatch.teacher_weights import TeacherWeights, find_weights
 from stillwatch.training_job import EpochReport, TrainingJob, run_training
+from tasks.entrants import Entrant
 from tasks.epoch_log import EpochLog
 from tasks.examine import ExaminedCategory
 from tasks.identity import evaluation_key, find_finished_run, fingerprint
@@ -32,8 +33,10 @@ from tasks.tracking import (
     BUNDLE,
     EVALUATION,
     FINGERPRINT,
+    METHOD,
     PARENT,
     REVIEW_THRESHOLD,
+    SEED,
     STAGE,
     THRESHOLD,
     TRAINED,
@@ -50,7 +53,7 @@ class TrainedDetector:
     """A bundle in MLflow."""
 
     category: str
-    detector: str
+    entrant: Entrant
     fingerprint: str
     run_id: str
     reused: bool
@@ -62,6 +65,7 @@ class _Plan:
     """What is to be trained, and under which identity."""
 
     category: ExaminedCategory
+    entrant: Entrant
     data: DataVersion
     job: TrainingJob
     method_version: int
@@ -71,12 +75,12 @@ class _Plan:
 
     @property
     def title(self) -> str:
-        return f"{self.job.category}/{self.job.detector}"
+        return f"{self.job.category}/{self.entrant.name}"
 
 
 def train_detector(
     category: ExaminedCategory,
-    detector: str,
+    entrant: Entrant,
     *,
     data: DataVersion,
     settings: Settings,
@@ -90,7 +94,7 @@ def train_detector(
 
     Args:
         category: what to train on; its manifest says which image is in which part.
-        detector: the method's name.
+        entrant: the detector and its seed, which stands for ``training.seed``.
         data: the data version that ``category`` belongs to.
         settings: all of them.
         parent_run: MLflow run of the whole retraining.
@@ -100,19 +104,19 @@ def train_detector(
         StillwatchError: unknown detector, missing teacher, failed training, too few calibration
             images for an alpha, or a store that does not answer.
     """
-    plan = _plan(category, detector, data, settings)
+    plan = _plan(category, entrant, data, settings)
     tracking = open_tracking(settings)
     with exclusive(settings, f"train-{plan.job.fingerprint}", f"training {plan.title}"):
         if force:
             _forget(plan.job)
         elif (run_id := _already_there(tracking, plan)) is not None:
             if parent_run is not None:
-                tracking.log(parent_run, tags={f"{REUSED}{detector}": run_id})
+                tracking.log(parent_run, tags={f"{REUSED}{entrant.name}": run_id})
             return _trained(plan, run_id, reused=True)
         tags = _first_tags(plan)
         if parent_run is not None:
             _close_cut_off(tracking, plan.job, parent_run)
-        run_id = tracking.start_run(plan.job.category, detector, tags, parent_run)
+        run_id = tracking.start_run(plan.job.category, entrant.name, tags, parent_run)
         with _failures_recorded(tracking, run_id):
             reused = _fill_run(tracking, run_id, plan, force=force)
         _forget(plan.job)
@@ -121,15 +125,15 @@ def train_detector(
 
 train_task = task(
     name="train",
-    task_run_name="train {category.version.name}/{detector}",
+    task_run_name="train {category.version.name}/{entrant.name}",
     cache_policy=NO_CACHE,
 )(train_detector)
 
 
 def _plan(
-    category: ExaminedCategory, detector: str, data: DataVersion, settings: Settings
+    category: ExaminedCategory, entrant: Entrant, data: DataVersion, settings: Settings
 ) -> _Plan:
-    version, manifest = category.version, category.manifest
+    version, manifest, detector = category.version, category.manifest, entrant.detector
     method = detector_class(detector)
     values = detector_settings(detector, settings)
     weights = find_weights(settings.teacher)
@@ -140,7 +144,7 @@ def _plan(
         detector=detector,
         method_version=method.version,
         detector_settings=values.model_dump(mode="json"),
-        seed=settings.training.seed,
+        seed=entrant.seed,
         image_size=settings.images.size,
         white_level=manifest.white_level,
         teacher=weights.name,
@@ -152,7 +156,7 @@ def _plan(
         detector=detector,
         detector_settings=values.model_dump(mode="json"),
         teacher=settings.teacher,
-        training=settings.training,
+        training=settings.training.model_copy(update={"seed": entrant.seed}),
         calibration=settings.calibration,
         image_size=settings.images.size,
         white_level=manifest.white_level,
@@ -171,7 +175,7 @@ def _plan(
         },
     )
     evaluation = evaluation_key(settings.calibration, settings.evaluation)
-    return _Plan(category, data, job, method.version, weights, evaluation, settings)
+    return _Plan(category, entrant, data, job, method.version, weights, evaluation, settings)
 
 
 def _close_cut_off(tracking: Tracking, job: TrainingJob, parent_run: str) -> None:
@@ -301,7 +305,7 @@ def _trained(plan: _Plan, run_id: str, *, reused: bool) -> TrainedDetector:
     job = plan.job
     if reused:
         logging.getLogger(__name__).info("%s is taken from MLflow run %s.", plan.title, run_id)
-    return TrainedDetector(job.category, job.detector, job.fingerprint, run_id, reused)
+    return TrainedDetector(job.category, plan.entrant, job.fingerprint, run_id, reused)
 
 
 def _forget(job: TrainingJob) -> None:
@@ -315,7 +319,8 @@ def _first_tags(plan: _Plan) -> dict[str, str]:
         **data_tags(plan.category.version, plan.data),
         FINGERPRINT: job.fingerprint,
         EVALUATION: plan.evaluation,
-        "stillwatch.method": job.detector,
+        METHOD: job.detector,
+        SEED: str(job.training.seed),
         "stillwatch.method_version": str(plan.method_version),
         "stillwatch.teacher": plan.weights.name,
         "stillwatch.teacher_digest": plan.weights.sha256,

@@ -11,6 +11,7 @@ from mlflow import MlflowClient
 from stillwatch.bundle import Bundle, read_bundle, recalibrated
 from stillwatch.evaluation import NORMAL
 from stillwatch.settings import Settings
+from tasks.entrants import Entrant
 from tasks.evaluate import evaluate_detector
 from tasks.examine import ExaminedCategory
 from tasks.model_package import log_detector_model
@@ -75,7 +76,7 @@ class MadeCategory:
         name = self.folder.name
         run_id = self.tracking.start_run(name, "patchcore", tags | {STAGE: TRAINED})
         self.tracking.log_folder(run_id, bundle, BUNDLE)
-        trained = TrainedDetector(name, "patchcore", "f", run_id, reused=False)
+        trained = TrainedDetector(name, Entrant("patchcore", 0), "f", run_id, reused=False)
         evaluate_detector(trained, category, data=data, settings=self.settings)
         return run_id
 

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from flows.cli.console import console, fail, say
 from flows.report import RetrainReport
-from flows.summary import short_rows
+from flows.summary import seeds_sentence, short_rows
 from stillwatch.settings import Settings
 from tasks.progress import TrainingProgress, running_trainings
 
@@ -48,12 +48,14 @@ def print_outcome(outcome: RetrainReport) -> None:
     """Print one row per category and detector, what was registered, and why anything failed."""
     rows = short_rows(outcome)
     if rows:
-        # Headings of two words take two lines, so that it fits 80 columns.
+        # Headings of two words, and spreads, take two lines, so that it fits 80 columns.
         headings = (name.replace(" ", "\n") for name in rows[0])
         table = Table(*headings, box=box.SIMPLE_HEAD, padding=0)
         for row in rows:
-            table.add_row(*row.values())
+            table.add_row(*(cell.replace(" ± ", "\n±") for cell in row.values()))
         console.print(table)
+    if said := seeds_sentence(outcome):
+        say(said)
     for name, category in outcome.categories.items():
         if category.status == "failed":
             fail(f"{name}: {category.reason}")

@@ -24,7 +24,14 @@ def retrain(
         list[str] | None,
         typer.Option(help="Repeat for several.", show_default="retrain.detectors"),
     ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, show_default="training.seed")] = None,
+    seed: Annotated[
+        list[int] | None,
+        typer.Option(
+            min=0,
+            help="Repeat for several: the mean over them decides, the model is of the first.",
+            show_default="training.seed",
+        ),
+    ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Train even what MLflow holds already.")
     ] = False,
@@ -51,7 +58,7 @@ def retrain(
             root=root,
             categories=category,
             detectors=detector,
-            seed=seed,
+            seeds=seed,
             force=force,
         )
     if report is not None:

@@ -11,7 +11,7 @@ import pytest
 from mlflow import MlflowClient
 from PIL import Image
 
-from flows.report import CategoryReport, DetectorReport, GroupReport, RetrainReport
+from flows.report import CategoryReport, DetectorReport, GroupReport, RetrainReport, SeedReport
 from tests.flows.conftest import Plant, write_category
 
 pytestmark = [pytest.mark.servers, pytest.mark.xdist_group("retrain")]
@@ -68,7 +68,7 @@ def test_the_report_has_the_documented_keys(first: dict[str, Any]) -> None:
     assert report.data_version is not None
     assert report.data_version.endswith(".dir")
     documented = (ROOT / "docs" / "report.md").read_text(encoding="utf-8")
-    for model in (RetrainReport, CategoryReport, DetectorReport, GroupReport):
+    for model in (RetrainReport, CategoryReport, DetectorReport, GroupReport, SeedReport):
         for name in model.model_fields:
             assert f'"{name}"' in documented or f"`{name}`" in documented, name
     for figures in first["categories"]["bolt"]["detectors"].values():
@@ -141,15 +141,37 @@ def test_a_second_retraining_reuses_everything(plant: Plant, first: dict[str, An
 def test_two_retrainings_at_the_same_time_end_well_with_one_result(
     plant: Plant, first: dict[str, Any]
 ) -> None:
-    arguments = ("retrain", "--root", "images", "--category", "bolt", "--seed", "1")
-    both = [plant.start(*arguments, "--detector", "stfpm") for _ in range(2)]
+    arguments = ("retrain", "--root", "images", "--category", "bolt", "--seed", "1", "--seed", "0")
+    both = [
+        plant.start(*arguments, "--detector", "stfpm", "--report", f"{number}.json")
+        for number in range(2)
+    ]
     for process in both:
         output, _ = process.communicate()
         assert process.returncode == 0, output
+        assert "means over the seeds 1, 0" in " ".join(output.split())
     seeds = Counter(run.data.params.get("seed") for run in trained_runs(plant))
     assert seeds["1"] == 1
     versions = client_of(plant).search_model_versions("name = 'stillwatch-bolt'")
     assert sorted(int(version.version) for version in versions) == [1, 2]
+    registered = client_of(plant).get_model_version("stillwatch-bolt", "2")
+    assert (registered.tags["stillwatch.seed"], registered.tags["stillwatch.spread"][:20]) == (
+        "1",
+        "The first of 2 seeds",
+    )
+    report = RetrainReport.model_validate_json((plant.folder / "0.json").read_bytes())
+    stfpm = report.categories["bolt"].detectors["stfpm"]
+    one, other = stfpm.seeds
+    assert (one.seed, one.run_id, one.image_auroc) == (1, stfpm.run_id, stfpm.image_auroc)
+    assert (other.seed, other.run_id) == (
+        0,
+        first["categories"]["bolt"]["detectors"]["stfpm"]["run_id"],
+    )
+    aurocs = [one.image_auroc or 0, other.image_auroc or 0]
+    assert stfpm.spread["image_auroc"].mean == pytest.approx(sum(aurocs) / 2)
+    with sqlite3.connect(plant.state / "prefect" / "prefect.db") as database:
+        names = {row[0] for row in database.execute("select name from task_run").fetchall()}
+    assert {"train bolt/stfpm seed 1", "evaluate bolt/stfpm seed 0"} <= names
 
 
 def test_a_second_winner_waits_is_promoted_by_a_person_and_rolled_back(

@@ -1,5 +1,6 @@
 """Retrainings in a real store, from detectors that took no training."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from made_stores import new_store
 
 from stillwatch.settings import GateSettings, Settings, WorkspaceSettings
 from tasks.detector_result import DetectorResult
+from tasks.entrants import Entrant
 from tasks.evaluate import evaluate_detector
 from tasks.examine import ExaminedCategory
 from tasks.gate import judge
@@ -65,11 +67,13 @@ class RetrainedPlate:
         make_images(self.folder / "plate", anomalies=12, test_normals=12)
         self.category, self.data = examined(self.folder / "plate", settings)
 
-    def begin(self, *detectors: str, validation: ValidationReport = SOUND) -> str:
+    def begin(
+        self, *detectors: str, validation: ValidationReport = SOUND, seeds: Sequence[int] = ()
+    ) -> str:
         """The run of a retraining in which these compete."""
         retrain = self.settings.retrain.model_copy(update={"detectors": detectors})
         settings = self.settings.model_copy(update={"retrain": retrain})
-        return start_retraining_run(self.category.version, self.data, validation, settings)
+        return start_retraining_run(self.category.version, self.data, validation, settings, seeds)
 
     def evaluated(self, parent: str, method: str) -> DetectorResult:
         """A detector of a retraining."""
@@ -78,16 +82,16 @@ class RetrainedPlate:
         write_untrained_bundle(folder, self.category, "f", self.settings, method)
         self.tracking.log_folder(run_id, folder, BUNDLE)
         self.tracking.log(run_id, tags={STAGE: TRAINED})
-        trained = TrainedDetector("plate", method, "f", run_id, reused=False)
+        trained = TrainedDetector("plate", Entrant(method, 0), "f", run_id, reused=False)
         return evaluate_detector(trained, self.category, data=self.data, settings=self.settings)
 
     def begun(self, parent: str, method: str) -> str:
         """The run of a detector whose training has begun."""
         return self.tracking.start_run("plate", method, {"stillwatch.method": method}, parent)
 
-    def reused(self, parent: str, result: DetectorResult) -> None:
+    def reused(self, parent: str, result: DetectorResult, entrant: str | None = None) -> None:
         """Let a detector of an earlier retraining compete."""
-        self.tracking.log(parent, tags={REUSED + result.detector: result.run_id})
+        self.tracking.log(parent, tags={REUSED + (entrant or result.detector): result.run_id})
 
     def ended(self, parent: str, winner: DetectorResult) -> int:
         """The version of the winner, after the gate."""

@@ -13,6 +13,7 @@ from stillwatch.errors import PromotionError, SettingsError, TrackingError
 from stillwatch.settings import FloorSettings, GateSettings, RetrainSettings, Settings
 from tasks.choice import below_floors, choose_winner, eligible
 from tasks.detector_result import DetectorResult
+from tasks.entrants import Entrant
 from tasks.evaluate import evaluate_detector
 from tasks.examine import ExaminedCategory
 from tasks.parity import FreshProcess
@@ -39,6 +40,12 @@ class TestChoice:
         high = result("b", metrics={"image_auroc": 0.91, "aupro": 0.1}, ms_per_image=99.0)
         assert choose_winner([low, high], "image_auroc") is high
         assert choose_winner([low, high], "aupro") is low
+
+    def test_seeds_count_by_their_mean_and_the_first_of_them_wins(self) -> None:
+        lucky = [result("a", metrics={"image_auroc": auroc}) for auroc in (0.8, 0.99)]
+        steady = [result("b", metrics={"image_auroc": auroc}) for auroc in (0.9, 0.92)]
+        assert choose_winner([*lucky, *steady], "image_auroc") is steady[0]
+        assert choose_winner([*lucky, result("b", metrics={})], "image_auroc") is lucky[0]
 
     def test_ties_go_to_aupro_then_to_speed(self) -> None:
         slow = result("a", metrics={"image_auroc": 0.9, "aupro": 0.8}, ms_per_image=20.0)
@@ -117,7 +124,7 @@ def evaluated(
             "stillwatch.review_threshold": repr(review.value),
         },
     )
-    trained = TrainedDetector("plate", "stfpm", fingerprint, run_id, reused=False)
+    trained = TrainedDetector("plate", Entrant("stfpm", 0), fingerprint, run_id, reused=False)
     return evaluate_detector(trained, category, data=data, settings=settings)
 
 
@@ -132,7 +139,9 @@ def test_the_winner_is_registered_once_and_answers_like_the_evaluated_one(
     monkeypatch.chdir(tmp_path)
     winner = evaluated(tracking, plate, here, tmp_path / "made")
     parent = tracking.start_run("plate", "retraining", {})
-    first = register_winner([winner], category, settings=here, parent_run=parent)
+    luckier = winner.model_copy(update={"metrics": winner.metrics | {"image_auroc": 1.0}})
+    seeds = [winner, luckier.model_copy(update={"run_id": "of the second seed"})]
+    first = register_winner(seeds, category, settings=here, parent_run=parent)
     again = register_winner([winner], category, settings=here)
     assert (first.version, first.alias, first.created) == (1, "champion", True)
     assert (again.version, again.alias, again.created) == (1, "champion", False)
@@ -145,6 +154,9 @@ def test_the_winner_is_registered_once_and_answers_like_the_evaluated_one(
     assert version.tags["stillwatch.threshold"] == repr(winner.threshold)
     assert float(version.tags["image_auroc"]) == pytest.approx(winner.metrics["image_auroc"])
     assert "within" in version.tags["stillwatch.parity"]
+    mean, half = (1 + winner.metrics["image_auroc"]) / 2, (1 - winner.metrics["image_auroc"]) / 2
+    assert version.tags["stillwatch.spread"].startswith("The first of 2 seeds")
+    assert f"image AUROC {mean:.3f} ± {half:.3f}, " in version.tags["stillwatch.spread"]
 
     (logged,) = tracking.client.search_logged_models([tracking.experiment("plate")])
     assert {metric.key for metric in logged.metrics} >= {"image_auroc", "aupro"}

@@ -200,6 +200,28 @@ def test_a_detector_that_failed_is_named_with_its_reason(
     assert "#gallery" not in page.addresses
 
 
+def test_several_seeds_come_with_their_spread(
+    plate: RetrainedPlate, first: RetrainingRecord
+) -> None:
+    run = plate.begin(SEES, BLIND, seeds=(3, 4))
+    for one in first.detectors:
+        assert one.result is not None
+        for seed in (3, 4):
+            plate.reused(run, one.result, f"{one.name} seed {seed}")
+    finish_retraining_run(plate.settings, run)
+    record = read_retraining(plate.tracking, run)
+    page = page_of(replace(record, winner=first.winner))
+    for said in (
+        "patchcore won over stfpm by the mean image AUROC over 2 seeds",
+        "trained with seed 3, the first of 3, 4",
+        "stfpm seed 4 trained by an earlier retraining",
+        "training.seed 3, 4",
+        "2 seeds 1.000 ± 0.000",
+    ):
+        assert said in page.words, said
+    assert "±" not in page_of(first).words
+
+
 def test_names_are_text_and_never_markup(first: RetrainingRecord) -> None:
     evil = "<script>alert(1)</script> & <img src=x>"
     assert first.winner is not None

@@ -15,6 +15,7 @@ from made_stores import new_store
 from stillwatch.bundle import read_bundle
 from stillwatch.errors import DetectorError, TrackingError, TrainingError
 from stillwatch.settings import CalibrationSettings, EvaluationSettings, Settings, TrainingSettings
+from tasks.entrants import Entrant
 from tasks.examine import ExaminedCategory
 from tasks.identity import evaluation_key, fingerprint
 from tasks.learnt_from import read_learnt_from
@@ -50,7 +51,7 @@ def plate(here: Settings, tmp_path: Path) -> tuple[ExaminedCategory, DataVersion
 def train(here: Settings, tracking: Tracking, plate: tuple[ExaminedCategory, DataVersion]) -> Train:
     def call(settings: Settings = here, **more: Any) -> TrainedDetector:
         category, data = plate
-        return train_detector(category, "stfpm", data=data, settings=settings, **more)
+        return train_detector(category, Entrant("stfpm", 0), data=data, settings=settings, **more)
 
     return call
 
@@ -75,7 +76,7 @@ def test_what_is_trained_is_kept_with_its_whole_origin_and_never_trained_again(
     assert tags["stillwatch.fingerprint"] == first.fingerprint
     assert tags["stillwatch.data_version"] == DIR_HASH
     assert tags["stillwatch.git_commit"] == data.commit
-    assert tags["stillwatch.method"] == "stfpm"
+    assert (tags["stillwatch.method"], tags["stillwatch.seed"]) == ("stfpm", "0")
     assert len(tags["stillwatch.teacher_digest"]) == 64
     assert (tags["stillwatch.alpha"], tags["stillwatch.n"]) == ("0.05", "19")
     assert run.data.params["stfpm.epochs"] == "2"
@@ -174,7 +175,7 @@ def test_an_unknown_detector_starts_no_run(
 ) -> None:
     category, data = plate
     with pytest.raises(DetectorError, match="did you mean 'stfpm'"):
-        train_detector(category, "stfmp", data=data, settings=here)
+        train_detector(category, Entrant("stfmp", 0), data=data, settings=here)
     assert tracking.find_runs("plate", {}) == []
 
 

@@ -1,0 +1,26 @@
+"""What may be asked of a retraining."""
+
+import pytest
+
+from flows.deployed import retrain
+from flows.retraining import requested
+from stillwatch.errors import SettingsError
+from stillwatch.settings import Settings
+
+
+def test_the_form_takes_categories_detectors_seeds_and_force() -> None:
+    fields = retrain.parameters.properties
+    assert list(fields) == ["categories", "detectors", "seeds", "force"]
+    seeds = fields["seeds"]
+    assert (seeds["type"], seeds["items"]) == ("array", {"type": "integer", "minimum": 0})
+    assert "the mean decides" in seeds["description"]
+    assert retrain.parameters.required == []
+
+
+def test_the_first_seed_is_that_of_the_settings_and_none_comes_twice() -> None:
+    settings = Settings()
+    asked = requested(settings, (), (5, 2))
+    assert (asked.settings.training.seed, asked.seeds) == (5, (5, 2))
+    assert requested(settings, None, None).seeds == (settings.training.seed,)
+    with pytest.raises(SettingsError, match="seed 2 is given more than once"):
+        requested(settings, None, [2, 1, 2])
