@@ -59,6 +59,7 @@ def run_retraining(
     Raises:
         StillwatchError: what stopped the whole retraining, before any category.
     """
+    requested(settings, detectors, seeds)  # what is wrong with these needs no server to be said
     with prefect_api(settings):
         state = retrain(
             params=params.resolve(),
