@@ -8,8 +8,8 @@ from benchmarks.tables import markdown, mean_and_spread, origin
 
 _COLUMNS: dict[str, tuple[Callable[[Cell], float | None], str]] = {
     "image AUROC": (lambda cell: cell["report"]["image_auroc"], ".3f"),
-    "against calibration": (lambda cell: cell["against_calibration_auroc"], ".3f"),
-    "in the same light": (lambda cell: cell["same_light_auroc"], ".3f"),
+    "against calibration": (lambda cell: cell.get("against_calibration_auroc"), ".3f"),
+    "in the same light": (lambda cell: cell.get("same_light_auroc"), ".3f"),
     "image AP": (lambda cell: cell["report"]["image_ap"], ".3f"),
     "pixel AUROC": (lambda cell: cell["report"]["pixel_auroc"], ".3f"),
     "AUPRO": (lambda cell: cell["report"]["aupro"], ".3f"),
