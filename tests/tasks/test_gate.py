@@ -58,19 +58,21 @@ class Line:
         self.tracking.log_folder(run_id, folder, BUNDLE)
         return result(method, run_id=run_id, **changes)
 
-    def judged(self, one: DetectorResult | None = None, **changes: Any) -> int:
-        """The version of a winner after the gate."""
+    def judged(
+        self, one: DetectorResult | None = None, *seeds: DetectorResult, **changes: Any
+    ) -> int:
+        """The version of a winner, with other seeds of its detector, after the gate."""
         winner = self.result(**changes) if one is None else one
         client = self.tracking.client
         if not client.search_registered_models():
             client.create_registered_model(NAME)
         source = str(self.folder / str(self.count))
         version = int(client.create_model_version(NAME, source, winner.run_id).version)
-        self.ask(version, winner)
+        self.ask(version, winner, *seeds)
         return version
 
-    def ask(self, version: int, winner: DetectorResult) -> None:
-        judge(self.tracking, version, winner, [winner], self.plate, self.settings)
+    def ask(self, version: int, winner: DetectorResult, *seeds: DetectorResult) -> None:
+        judge(self.tracking, version, winner, [winner, *seeds], self.plate, self.settings)
 
     def tags(self, version: int) -> dict[str, str]:
         found = self.tracking.client.get_model_version(NAME, str(version)).tags
@@ -120,8 +122,8 @@ def test_a_champion_that_a_person_withdrew_is_not_replaced_unasked(line: Line) -
 
 
 def test_identical_weights_are_not_worse_and_wait_unless_that_is_enough(line: Line) -> None:
-    first, winner = line.judged(), line.result()
-    second = line.judged(winner)
+    first, other_seed, winner = line.judged(), line.result(), line.result()
+    second = line.judged(winner, other_seed)
     tags = line.tags(second)
     assert (tags["answer"], tags["approval"], tags["compared_with"]) == (
         "not_worse",
@@ -134,6 +136,7 @@ def test_identical_weights_are_not_worse_and_wait_unless_that_is_enough(line: Li
     assert (record["champion"], record["challenger"], record["answer"]) == (1, 2, "not_worse")
     assert (record["normals"], record["anomalies"], record["identical"]) == (12, 12, True)
     assert record["sentence"] == tags["comparison"]
+    assert (record["detectors"], len(record["differences"]["aupro"]["seeds"])) == ([SEES], 2)
 
     line.set_gate(automatic=["not_worse"])
     third = line.judged()
