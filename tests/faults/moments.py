@@ -16,7 +16,7 @@ class Started:
     """``stillwatch`` in a process of its own, which a fault is to hit."""
 
     def __init__(self, plant: Plant, *arguments: str) -> None:
-        self._log = plant.folder / "started.log"
+        self._log = plant.folder / "home" / "started.log"
         with self._log.open("w") as output:
             self._process = subprocess.Popen(
                 plant.command(*arguments),
