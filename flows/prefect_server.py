@@ -42,8 +42,8 @@ def prefect_api(settings: Settings) -> Iterator[str]:
 
     Raises:
         SettingsError: a local server would be reachable without a password.
-        ServerError: the configured server does not answer, a local one cannot be started, or
-            either asks for another password than the environment has.
+        ServerError: the configured server does not answer, a local one cannot be started, either
+            asks for another password than the environment has, or fails before the block ends.
     """
     from prefect.logging.handlers import APILogHandler
     from prefect.settings import PREFECT_API_URL
@@ -55,19 +55,44 @@ def prefect_api(settings: Settings) -> Iterator[str]:
                 f"PREFECT_API_URL={configured}: no Prefect server answers there. Start it, or "
                 "unset PREFECT_API_URL to let stillwatch run a local one."
             )
-        _ensure_admitted(configured)
-        yield configured
+        with _server_errors(configured, "It"):
+            _ensure_admitted(configured)
+            yield configured
         return
+    server = LocalPrefectServer(settings.state_dir / "prefect", settings.services)
     with (
-        LocalPrefectServer(settings.state_dir / "prefect", settings.services).joined() as url,
+        server.joined() as url,
         _prefect_environment(PREFECT_API_URL=url, **_password()),
+        _server_errors(url, f"Its log {server.log} may say why: it"),
     ):
         _ensure_admitted(url)
         try:
             yield url
         finally:
             # Prefect sends logs from a thread of its own; the server may stop right after this.
-            APILogHandler().flush()
+            if answers(f"{url}/health"):
+                APILogHandler().flush()
+
+
+@contextmanager
+def _server_errors(api_url: str, server: str) -> Iterator[None]:
+    """Turn what Prefect's client raises when its server fails into a sentence.
+
+    Args:
+        api_url: of the server.
+        server: begins the sentence that says what may have become of it.
+    """
+    import httpx
+    from prefect.exceptions import PrefectHTTPStatusError
+
+    try:
+        yield
+    except (httpx.TransportError, PrefectHTTPStatusError) as error:
+        reason = (str(error).splitlines() or [repr(error)])[0]
+        raise ServerError(
+            f"the Prefect server at {api_url} failed ({reason}). {server} was stopped, or its disk "
+            "is full. Mend that and run again: what was trained is kept and is not trained again."
+        ) from error
 
 
 def _password() -> dict[str, str]:

@@ -71,8 +71,8 @@ def run_retraining(
             return_state=True,
         )
         outcome = state.result(raise_on_failure=False)
-    if isinstance(outcome, RetrainReport):
-        return outcome
-    if isinstance(outcome, BaseException):
-        raise outcome
+        if isinstance(outcome, RetrainReport):
+            return outcome
+        if isinstance(outcome, BaseException):
+            raise outcome
     raise ServerError(f"the flow run ended {state.name} and left no report: {state.message}.")

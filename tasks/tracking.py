@@ -23,6 +23,8 @@ from mlflow.data.meta_dataset import MetaDataset
 from mlflow.data.sources import LocalArtifactDatasetSource
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
+from requests.exceptions import ConnectionError as RequestsConnectionError
+from requests.exceptions import Timeout as RequestsTimeout
 from sqlalchemy.exc import SQLAlchemyError
 
 from stillwatch.errors import TrackingError
@@ -113,7 +115,6 @@ class Tracking:
                 "PostgreSQL, the extra s3 for an S3 store: pip install 'stillwatch[postgres,s3]'."
             ) from error
         except (MlflowException, SQLAlchemyError, OSError, *s3_errors()) as error:
-            reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else repr(error)
             remedy = (
                 "Check that the server is up and that tracking.uri in params.yaml names it, and, "
                 "where it asks for a password, that MLFLOW_TRACKING_USERNAME and "
@@ -122,8 +123,8 @@ class Tracking:
                 else "Check that it can be reached and written to and that its disk is not full"
             )
             raise TrackingError(
-                f"MLflow at {self.uri} could not {doing}: {reason}. {remedy}, then run again: "
-                "what was trained is kept and is not trained again."
+                f"MLflow at {self.uri} could not {doing}: {_reason(error)}. {remedy}, then run "
+                "again: what was trained is kept and is not trained again."
             ) from error
 
     def check(self) -> None:
@@ -378,6 +379,17 @@ def artifact_uri(settings: Settings) -> str | None:
     if settings.tracking.artifacts is not None:
         return settings.tracking.artifacts.rstrip("/")
     return (mlflow_folder(settings) / "artifacts").as_uri()
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of what was raised, but for a server that is not there, which fills a page."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, (RequestsConnectionError, RequestsTimeout)):
+            return "no server answers there"
+        cause = cause.__cause__ or cause.__context__
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else repr(error)
 
 
 def experiment_name(category: str) -> str:

@@ -9,13 +9,15 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
+from small_disk import small_disk
 from torch import Tensor, nn
 
 from stillwatch import training_data
+from stillwatch.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from stillwatch.detectors.base import Batch, Detector, Phase, Steps, warm_up_and_cosine
 from stillwatch.detectors.toys import toy_normals, toy_teacher
 from stillwatch.devices import choose_device
-from stillwatch.errors import DeviceMemoryError, SettingsError, TrainingError
+from stillwatch.errors import DeviceMemoryError, SettingsError, StorageError, TrainingError
 from stillwatch.sections import Section
 from stillwatch.settings import TrainingSettings
 from stillwatch.teachers import Teacher
@@ -319,6 +321,21 @@ def test_checkpoint_holds_no_pickle_and_nothing_of_the_teacher(tmp_path: Path) -
     (file,) = tmp_path.iterdir()
     assert file.name == "checkpoint.safetensors"
     assert b"teacher" not in file.read_bytes()
+
+
+def test_a_checkpoint_that_does_not_fit_on_the_disk_leaves_the_earlier_one(tmp_path: Path) -> None:
+    small, large = (
+        Checkpoint({"identity": "a"}, {"line.weight": torch.zeros(count)}) for count in (10, 10**6)
+    )
+    with small_disk(tmp_path / "disk", size="200k"):
+        folder = tmp_path / "disk" / "checkpoint"
+        save_checkpoint(folder, small)
+        with pytest.raises(StorageError, match="no space left on this disk"):
+            save_checkpoint(folder, large)
+        assert [file.name for file in folder.iterdir()] == ["checkpoint.safetensors"]
+        kept = load_checkpoint(folder, "a")
+    assert kept is not None
+    assert len(kept.tensors["line.weight"]) == 10
 
 
 def test_features_are_the_teachers_and_computed_once() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from stillwatch.files import atomic_file
@@ -56,7 +56,8 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         key: value.detach().cpu().contiguous().clone() for key, value in checkpoint.tensors.items()
     }
     with atomic_file(folder / _FILE) as temporary:
-        save_file(tensors, temporary, metadata={_HEADER: json.dumps(checkpoint.state)})
+        # Not safetensors' own save_file: its error for a full disk is no OSError.
+        temporary.write_bytes(save(tensors, metadata={_HEADER: json.dumps(checkpoint.state)}))
 
 
 def load_checkpoint(folder: Path, identity: str) -> Checkpoint | None:

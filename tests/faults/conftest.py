@@ -1,11 +1,15 @@
 """A plant for every fault, repeats of it, and the page that says what came of them."""
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 from faults_page import render
 
+from tests.faults.moments import processes_of
 from tests.flows.conftest import Plant, make_plant
 
 _outcomes: dict[str, Counter[str]] = {}
@@ -30,6 +34,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def plant(tmp_path: Path) -> Plant:
     """A plant of its own for each case."""
     return make_plant(tmp_path / "line")
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_running(tmp_path: Path) -> Iterator[None]:
+    """A case that failed leaves no process of its plant behind, a suspended one neither."""
+    yield
+    for process in processes_of(tmp_path):
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 @pytest.hookimpl(hookwrapper=True)

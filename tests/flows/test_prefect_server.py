@@ -67,6 +67,21 @@ def test_a_dead_server_is_replaced(tmp_path: Path) -> None:
             assert answers(f"{url}/health")
 
 
+def test_a_server_that_dies_on_the_way_is_one_sentence(tmp_path: Path) -> None:
+    from prefect import get_client
+
+    folder = tmp_path / "prefect"
+    with (
+        pytest.raises(ServerError, match=f"Its log {folder / 'server.log'} may say why") as caught,
+        prefect_api(Settings(state_dir=tmp_path)) as url,
+    ):
+        server_of(folder).stop()
+        with get_client(sync_client=True) as client:
+            client.api_version()
+    assert f"the Prefect server at {url} failed" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
 def test_the_pages_show_their_own_server_also_on_another_port(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -3,14 +3,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from small_disk import small_disk
 
 from stillwatch.errors import LayoutError, StorageError
 from stillwatch.images.decode import read_image, resize_image
@@ -195,24 +195,8 @@ def test_a_limit_on_file_sizes_is_met_before_any_work(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@contextmanager
-def small_disk(folder: Path) -> Iterator[None]:
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(folder)]
-    try:
-        mounted = subprocess.run(mount, capture_output=True, check=False).returncode == 0
-    except FileNotFoundError:
-        mounted = False
-    if not mounted:
-        pytest.skip("no permission to mount a small disk")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
 def test_a_full_disk_is_met_before_any_work(tmp_path: Path) -> None:
-    with small_disk(tmp_path / "disk"):
+    with small_disk(tmp_path / "disk", size="200k"):
         folder = tmp_path / "disk" / "store"
         message = rf"{folder}: no space left .* nothing half-written was left behind"
         with pytest.raises(StorageError, match=message), StoreWriter(folder, ["a", "b"], 256):

@@ -1,0 +1,64 @@
+"""The retraining that faults are injected into, and the green one that must follow."""
+
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from tasks.progress import running_trainings
+from tasks.tracking import FINGERPRINT
+from tasks.unfinished_registrations import PARITY
+from tests.flows.conftest import Plant
+
+NAME = "stillwatch-bolt"
+RETRAIN = ("retrain", "--root", "images", "--category", "bolt", "--detector", "stfpm")
+
+
+def green(plant: Plant) -> Run:
+    """Retrain: it ends well with one finished training, one model and one version, the champion."""
+    done = plant.run(*RETRAIN)
+    assert done.returncode == 0, done.stdout + done.stderr
+    client = client_of(plant)
+    (version,) = client.search_model_versions(f"name = '{NAME}'")
+    assert PARITY in version.tags
+    assert client.get_registered_model(NAME).aliases == {"champion": version.version}
+    experiment = client.get_experiment_by_name("stillwatch/bolt")
+    assert experiment is not None
+    (model,) = client.search_logged_models([experiment.experiment_id])
+    assert model.artifact_location == version.source
+    runs = client.search_runs([experiment.experiment_id])
+    assert not [run for run in runs if run.info.status == "RUNNING"]
+    (finished,) = (
+        run for run in runs if run.info.status == "FINISHED" and FINGERPRINT in run.data.tags
+    )
+    assert version.run_id == finished.info.run_id
+    return finished
+
+
+def set_epochs(plant: Plant, epochs: int, **sections: Any) -> None:
+    """Trainings of some seconds, with a checkpoint after every epoch."""
+    plant.set_params(
+        training={"checkpoint_every": 1},
+        detectors={"stfpm": {"epochs": epochs, "batch_size": 4}},
+        **sections,
+    )
+
+
+def epochs_done(plant: Plant) -> int:
+    return max((one.epoch for one in running_trainings(plant.state)), default=0)
+
+
+def was_trained(run: Run) -> bool:
+    """Whether this very run trained, and did not store what an earlier one had trained."""
+    return "peak_memory_megabytes" in run.data.metrics
+
+
+def losses_of(plant: Plant, run: Run) -> list[int]:
+    """The epochs whose training loss the run holds."""
+    (key,) = (name for name in run.data.metrics if name.endswith("/train_loss"))
+    return [one.step for one in client_of(plant).get_metric_history(run.info.run_id, key)]
+
+
+def client_of(plant: Plant) -> MlflowClient:
+    uri = f"sqlite:///{plant.state / 'mlflow' / 'mlflow.db'}"
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
