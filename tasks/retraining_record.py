@@ -192,10 +192,9 @@ def _detectors(tracking: Tracking, category: str, parent: Run) -> tuple[Detector
     tags = parent.data.tags
     # Retrainings that were recorded without seeds had one.
     seeds = [int(seed) for seed in tags.get(SEEDS, "0").split(", ")]
-    runs = {
-        _entrant(run, several=len(seeds) > 1).name: run
-        for run in tracking.find_runs(category, {PARENT: parent.info.run_id})
-    }
+    found = tracking.find_runs(category, {PARENT: parent.info.run_id})
+    # Of a training that was cut off and begun again the later run counts.
+    runs = {_entrant(run, several=len(seeds) > 1).name: run for run in reversed(found)}
     competing = entrants(tags[DETECTORS].split(", "), seeds)
     reused = {one.name for one in competing if REUSED + one.name in tags}
     for name in reused:
