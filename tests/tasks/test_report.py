@@ -1,6 +1,7 @@
 """The report of real evaluations in a real store, or of their record with one thing changed."""
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -198,6 +199,15 @@ def test_a_detector_that_failed_is_named_with_its_reason(
     ):
         assert said in page.words, said
     assert "#gallery" not in page.addresses
+
+
+def test_of_a_training_that_was_begun_twice_the_later_run_counts(plate: RetrainedPlate) -> None:
+    parent = plate.begin(BLIND)
+    plate.tracking.fail_run(plate.begun(parent, BLIND), "was cut off")
+    time.sleep(0.002)  # MLflow's times have milliseconds
+    later = plate.begun(parent, BLIND)
+    (found,) = read_retraining(plate.tracking, parent).detectors
+    assert found.run_id == later
 
 
 def test_several_seeds_come_with_their_spread(
