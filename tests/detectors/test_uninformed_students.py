@@ -62,7 +62,7 @@ def test_error_and_variance() -> None:
 
 
 def test_map_adds_both_in_units_of_their_spread_on_normals() -> None:
-    detector = UninformedStudents.build(toy_teacher(), UninformedStudents.quick)
+    detector = UninformedStudents.build(toy_teacher(), {**UninformedStudents.quick, "stride": 4})
     normals = ImagePool(toy_normals(3), detector.teacher, torch.device("cpu"))
     images = images_to_input(torch.from_numpy(toy_normals(2, first=50)))
     (scale,) = detector.scales
