@@ -62,7 +62,8 @@ def export_quantized_model(
         source: a bundle folder, ``models:/NAME/VERSION`` or ``models:/NAME@ALIAS``.
         folder: new or empty.
         root: the image set that has the bundle's category; None: the settings' own.
-        settings: name the registry and the image set.
+        settings: name the registry and the image set, and, as ``gate.veto_margins``, by how much
+            image AUROC and AUPRO may be lower than in float32.
         say: told when another process has to be waited for.
 
     Raises:
@@ -82,6 +83,7 @@ def export_quantized_model(
         NormalImages(train, validation, calibration),
         read_test_set(category, settings.evaluation),
         settings.evaluation,
+        settings.gate.veto_margins.model_dump(include={"image_auroc", "aupro"}),
     )
 
 

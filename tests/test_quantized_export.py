@@ -30,7 +30,9 @@ def test_its_thresholds_are_of_its_own_scores_and_its_accuracy_stands_beside(
     bundle: Bundle, tmp_path: Path
 ) -> None:
     test = half_white()
-    found = export_quantized(bundle, tmp_path / "int8", NORMALS, test, SETTINGS)
+    found = export_quantized(
+        bundle, tmp_path / "int8", NORMALS, test, SETTINGS, {"image_auroc": 0.0}
+    )
     exported = read_bundle(tmp_path / "int8")
     scorer = open_scorer(exported)
     calibration, before = exported.info.calibration, bundle.info.calibration
@@ -54,11 +56,18 @@ def test_its_thresholds_are_of_its_own_scores_and_its_accuracy_stands_beside(
 def test_nothing_is_left_of_what_cannot_be_calibrated(bundle: Bundle, tmp_path: Path) -> None:
     few = NormalImages(NORMALS.train, NORMALS.validation, noise(5))
     with pytest.raises(CalibrationError, match="alpha_reject"):
-        export_quantized(bundle, tmp_path / "int8", few, half_white(), SETTINGS)
+        export_quantized(bundle, tmp_path / "int8", few, half_white(), SETTINGS, {})
     assert list(tmp_path.iterdir()) == []
 
 
 def test_nobodys_files_are_replaced(bundle: Bundle, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(ExportError, match="new or empty"):
-        export_quantized(bundle, tmp_path, NORMALS, half_white(), SETTINGS)
+        export_quantized(bundle, tmp_path, NORMALS, half_white(), SETTINGS, {})
+
+
+def test_nothing_is_left_of_what_has_lost_too_much(bundle: Bundle, tmp_path: Path) -> None:
+    gain_demanded = {"image_auroc": -0.1}
+    with pytest.raises(ExportError, match=r"image_auroc is 1\.000, in float32 1\.000. Export"):
+        export_quantized(bundle, tmp_path / "int8", NORMALS, half_white(), SETTINGS, gain_demanded)
+    assert list(tmp_path.iterdir()) == []

@@ -23,6 +23,7 @@ from stillwatch.bundle import (
     write_graph_info,
 )
 from stillwatch.calibration import calibrate
+from stillwatch.errors import ExportError
 from stillwatch.evaluation import Evaluation, TestImages, evaluate
 from stillwatch.export import export_bundle, require_new
 from stillwatch.files import atomic_folder, write_json
@@ -67,6 +68,7 @@ def export_quantized(
     normals: NormalImages,
     test: TestImages,
     settings: EvaluationSettings,
+    largest_losses: Mapping[str, float],
 ) -> Quantization:
     """Write an exported bundle in ONNX with INT8 convolutions and thresholds of its own.
 
@@ -76,9 +78,11 @@ def export_quantized(
         normals: train, validation and calibration as they were when the bundle was made, or larger.
         test: what both graphs are judged on; the float32 graph must give what the detector gives.
         settings: of the evaluation.
+        largest_losses: by how much a figure may be lower than in float32, by its name.
 
     Raises:
-        ExportError: as ``export_bundle`` and ``quantize_onnx``. Nothing is left behind.
+        ExportError: as ``export_bundle`` and ``quantize_onnx``, or a figure is lower by more.
+            Nothing is left behind.
         CalibrationError: too few calibration normals.
         StorageError: ``folder`` cannot be written.
         StillwatchError: the bundle cannot be loaded.
@@ -94,6 +98,7 @@ def export_quantized(
             found = _compared(
                 _evaluated(plain, test, settings), _evaluated(temporary, test, settings)
             )
+            _require_accuracy(found, largest_losses)
             write_json(temporary / QUANTIZATION_FILE, asdict(found))
     return found
 
@@ -120,6 +125,19 @@ def _evaluated(folder: Path, test: TestImages, settings: EvaluationSettings) -> 
     bundle = read_bundle(folder)
     scorer = OnnxScorer(folder / GRAPH_FILES[_FORMAT][0])
     return evaluate(Inspector(bundle, scorer), test, settings=settings)
+
+
+def _require_accuracy(found: Quantization, largest_losses: Mapping[str, float]) -> None:
+    lost = [
+        f"{name} is {found.int8[name]:.3f}, in float32 {found.float32[name]:.3f}"
+        for name, largest in largest_losses.items()
+        if name in found.int8 and found.float32[name] - found.int8[name] > largest
+    ]
+    if lost:
+        raise ExportError(
+            f"INT8 loses too much on the {found.images} test images: {'; '.join(lost)}. Export "
+            "without --int8, or allow more in gate.veto_margins."
+        )
 
 
 def _compared(float32: Evaluation, int8: Evaluation) -> Quantization:

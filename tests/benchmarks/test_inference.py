@@ -17,7 +17,7 @@ def test_a_page_of_three_runtimes_and_int8(tmp_path: Path) -> None:
     def quantize(folder: Path) -> Quantization:
         normals = NormalImages(noise(8, seed=1), noise(4, seed=2), noise(20, seed=3))
         settings = EvaluationSettings(size=64, bootstrap_resamples=100)
-        return export_quantized(bundle, folder, normals, test, settings)
+        return export_quantized(bundle, folder, normals, test, settings, {})
 
     found = exported(bundle, test.images, quantize, timed=2, rounds=2)
     for times in found["milliseconds"].values():
