@@ -53,6 +53,8 @@ def main() -> None:
     given = parser.parse_args()
     params = _own_params(given.params, given.out)
     settings = load_settings(params)
+    for category in given.categories:
+        _require_test_images(given.root / category)
     with prefect_api(settings):
         for category, detector, seed in product(given.categories, given.detectors, given.seeds):
             file = given.out / cell_name(settings, category, detector, seed)
@@ -97,6 +99,12 @@ def _own_params(base: Path, out: Path) -> Path:
     return params
 
 
+def _require_test_images(folder: Path) -> None:
+    category = scan_category(folder)
+    if not category.test_normals or not category.test_anomalies:
+        sys.exit(f"{folder}: the benchmark needs good and defective test images.")
+
+
 def _run(
     settings: Settings, params: Path, root: Path, category: str, detector: str, seed: int
 ) -> dict[str, Any]:
@@ -133,8 +141,6 @@ def _second_opinions(bundle: Bundle, folder: Path, settings: Settings) -> dict[s
     scorer = load_scorer(bundle, settings.training.device)
     category = scan_category(folder)
     files = [*category.test_normals, *category.test_anomalies]
-    if not category.test_normals or not category.test_anomalies:
-        sys.exit(f"{folder}: the benchmark needs good and defective test images.")
     test = read_pixels(folder, files, bundle.info)
     normals = read_pixels(folder, category.train_normals, bundle.info)
     anomalous = np.array([image.defect_type != NORMAL for image in files])
