@@ -53,6 +53,8 @@ BUNDLE = "bundle"
 
 _MOST_METRICS, _MOST_PARAMS, _MOST_TAGS = 1000, 100, 100
 _LONGEST_VALUE = 5000
+_REFUSED_BY_DATABASE = "BAD_REQUEST"
+"""MLflow's name for what breaks a rule of its tables."""
 
 # A dead server is worth three tries, not the library's four minutes.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
@@ -235,8 +237,15 @@ class Tracking:
         ).to_dict()
         entity = Dataset(**described, profile=json.dumps(dict(data.profile)))
         context = InputTag("mlflow.data.context", "training")
+        inputs = [DatasetInput(entity, tags=[context])]
         with self.errors("log the data version"):
-            self.client.log_inputs(run_id, datasets=[DatasetInput(entity, tags=[context])])
+            try:
+                self.client.log_inputs(run_id, datasets=inputs)
+            except MlflowException as error:
+                if error.error_code != _REFUSED_BY_DATABASE:
+                    raise
+                # Another run inserted the same data between MLflow's look and its insert.
+                self.client.log_inputs(run_id, datasets=inputs)
 
     def log_folder(self, run_id: str, folder: Path, path: str | None = None) -> None:
         """Upload the contents of ``folder`` under ``path`` of the run's artifacts.

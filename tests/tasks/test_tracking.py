@@ -4,6 +4,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 from absent_packages import without
@@ -44,6 +45,24 @@ def test_the_default_store_lies_in_the_state_folder_wherever_one_stands(
     assert tracking.uri == f"sqlite:///{kept / 'mlflow.db'}"
     assert [path.name for path in kept.rglob("a.txt")] == ["a.txt"]
     assert list(elsewhere.iterdir()) == []
+
+
+def test_runs_that_record_the_same_data_at_the_same_moment_do_not_collide(
+    tracking: Tracking, tmp_path: Path
+) -> None:
+    runs = [tracking.start_run("plate", f"run-{number}", {}) for number in range(8)]
+    for version in range(5):
+        data = DataSource("plate", f"{version:032}.dir", tmp_path, {"train": 7})
+        moment = Barrier(len(runs))
+
+        def record(run_id: str, data: DataSource = data, moment: Barrier = moment) -> None:
+            moment.wait()
+            tracking.log_data(run_id, data)
+
+        with ThreadPoolExecutor(len(runs)) as pool:
+            list(pool.map(record, runs))
+    for run_id in runs:
+        assert len(tracking.client.get_run(run_id).inputs.dataset_inputs) == 5
 
 
 def test_children_hang_under_their_parent(tracking: Tracking) -> None:
