@@ -2,9 +2,10 @@
 
 A training that trains nothing asks of MLflow and of Prefect what one of ``stillwatch retrain``
 does: it looks for an earlier run, logs parameters, twenty epochs, tags and a small bundle. First
-each tool alone, per task; then the night: all categories times five such detectors in one flow run,
-with the tasks per second, memory and the databases' sizes on the way. Both with SQLite and, where
-Debian's package postgresql is installed, with PostgreSQL. Prints tables, writes JSON.
+each tool alone, per task, and whole retrainings of tiny categories that find everything new and
+nothing changed; then the night: all categories times five such detectors in one flow run, with the
+tasks per second, memory and the databases' sizes on the way. Costs and night both with SQLite and,
+where Debian's package postgresql is installed, with PostgreSQL. Prints tables, writes JSON.
 
     .venv/bin/python -m benchmarks.scaling --out results/scaling.json
 """
@@ -25,6 +26,7 @@ from benchmarks.revision import commit, machine
 from benchmarks.scaling_dvc import dvc_costs
 from benchmarks.scaling_night import night
 from benchmarks.scaling_tools import mlflow_cost, prefect_cost
+from benchmarks.scaling_unchanged import unchanged_costs
 from benchmarks.tables import markdown, origin
 from flows.mlflow_server import start_mlflow_server
 from flows.prefect_server import prefect_api
@@ -46,13 +48,14 @@ def main(arguments: Sequence[str]) -> None:
     }
     with tempfile.TemporaryDirectory(prefix="stillwatch-scaling-") as folder:
         found["dvc"] = dvc_costs(Path(folder) / "dvc", given.dvc_categories)
+        found["unchanged"] = unchanged_costs(Path(folder) / "unchanged", given.retrained)
         for store, opened in _kinds_of_stores(Path(folder)).items():
             with opened as settings:
                 found["stores"][store] = _measure(settings, given)
             write_json(given.out, found)
             print(f"{store}: measured", flush=True)
     print(origin(f"python -m benchmarks.scaling {shlex.join(arguments)}", [found]))
-    print("\n".join(["", *tables(found, given.dvc_categories)]))
+    print("\n".join(["", *tables(found, given.dvc_categories, given.retrained)]))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -62,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--tasks", type=int, default=500, help="behind each cost per task")
     add("--workers", type=int, default=8, help="trainings at a time")
     add("--dvc-categories", type=int, default=100, help="of the image set that DVC versions")
+    add("--retrained", type=int, default=30, help="categories that are really retrained, twice")
     add("--out", type=Path, required=True)
     return parser
 
@@ -112,7 +116,7 @@ def _measure(settings: Settings, given: argparse.Namespace) -> dict[str, Any]:
         server.process.stop()
 
 
-def tables(found: dict[str, Any], dvc_categories: int) -> Iterable[str]:
+def tables(found: dict[str, Any], dvc_categories: int, retrained: int) -> Iterable[str]:
     """The lines of the tables in Markdown."""
     stores = found["stores"]
     yield from markdown(
@@ -130,6 +134,11 @@ def tables(found: dict[str, Any], dvc_categories: int) -> Iterable[str]:
     yield from markdown(
         [f"DVC, {dvc_categories:,} categories", "seconds"],
         [[name, f"{seconds:.2f}"] for name, seconds in found["dvc"].items()],
+    )
+    yield ""
+    yield from markdown(
+        [f"Retraining of {retrained:,} tiny categories, one detector", "seconds"],
+        [[name, f"{seconds:.1f}"] for name, seconds in found["unchanged"].items()],
     )
     for store, costs in stores.items():
         yield ""

@@ -25,7 +25,8 @@ def dvc_costs(folder: Path, categories: int) -> dict[str, float]:
     (folder / "source").mkdir(parents=True)
     workspace = managed_workspace(settings.state_dir, folder / "source")
     for number in range(categories):
-        _write_images(workspace.data / f"category-{number:04}", seed=number * IMAGES)
+        category = workspace.data / f"category-{number:04}"
+        write_images(category / "train" / "good", seed=number * IMAGES)
     first, _ = _timed(lambda: _version(workspace, settings))
     same, _ = _timed(lambda: _version(workspace, settings))
     _write_image(workspace.data / "category-0000" / "train" / "good" / "new.png", seed=-1)
@@ -52,9 +53,10 @@ def _timed(work: Callable[[], T]) -> tuple[float, T]:
     return time.perf_counter() - began, done
 
 
-def _write_images(folder: Path, seed: int) -> None:
-    for number in range(IMAGES):
-        _write_image(folder / "train" / "good" / f"{number:03}.png", seed + number)
+def write_images(folder: Path, seed: int, images: int = IMAGES) -> None:
+    """Write so many images of noise, no two alike."""
+    for number in range(images):
+        _write_image(folder / f"{number:03}.png", seed + number)
 
 
 def _write_image(path: Path, seed: int) -> None:
