@@ -1,8 +1,7 @@
 """How well the maps of multiresolution distillation localise: its forward map, and its gradients.
 
 Takes the detector that a cell of ``benchmarks.accuracy`` trained and computes every map of the same
-test images. The paper's figures are of defective images only, so that both are printed; opening is
-the morphological one. Prints a table and writes JSON.
+test images. Writes JSON and renders ``docs/localisation.md``.
 
     .venv/bin/python -m benchmarks.localisation --root mvtec --every 4 \
         --cell results/screw-multiresolution-efficientnet_lite0-256-0.json \
@@ -22,7 +21,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.bundle_images import read_pixels
-from benchmarks.revision import commit
+from benchmarks.cells import Cell, write_page
+from benchmarks.revision import commit, machine
+from benchmarks.tables import markdown, origin
 from stillwatch.bundle import BundleInfo, read_bundle
 from stillwatch.detectors.input_gradients import (
     gradient_maps,
@@ -31,6 +32,7 @@ from stillwatch.detectors.input_gradients import (
     smooth_gradient_maps,
 )
 from stillwatch.detectors.multiresolution import Multiresolution
+from stillwatch.files import write_json
 from stillwatch.images.decode import read_mask, resize_mask
 from stillwatch.images.layout import ImageFile, scan_category
 from stillwatch.region_overlap import count_pixels, exact_pixel_metrics, sort_pixels
@@ -39,7 +41,13 @@ from stillwatch.teachers import images_to_input
 from stillwatch.torch_scorer import load_scorer
 from tasks.tracking import BUNDLE, open_tracking
 
+PAGE = Path("docs/localisation.md")
 Maps = Callable[[Tensor], Tensor]
+_FIGURES = {
+    "pixel_auroc": "pixel AUROC",
+    "aupro": "AUPRO",
+    "pixel_auroc_defective_images": "pixel AUROC, defective images",
+}
 
 
 def main() -> None:
@@ -49,6 +57,7 @@ def main() -> None:
     parser.add_argument("--cell", type=Path, required=True)
     parser.add_argument("--every", type=int, default=1, help="take each n-th test image")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--page", type=Path, default=PAGE)
     given = parser.parse_args()
     cell = json.loads(given.cell.read_bytes())
     settings = load_settings(given.cell.parent / "params.yaml")
@@ -59,11 +68,17 @@ def main() -> None:
     chosen = [*category.test_normals, *category.test_anomalies][:: given.every]
     images, masks = _read(category.folder, chosen, bundle.info)
     rows = [measure(name, maps, images, masks) for name, maps in variants(detector).items()]
-    result = {"commit": commit(), "cell": cell["settings"], "images": len(images), "rows": rows}
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print(f"{cell['category']}, {len(images)} test images")
-    _print_table(rows)
+    result = {
+        "commit": commit(),
+        "machine": machine(torch.device("cpu")),
+        "category": cell["category"],
+        "settings": cell["settings"],
+        "images": len(images),
+        "every": given.every,
+        "rows": rows,
+    }
+    write_json(given.out, result)
+    write_page(given.page, render(result))
 
 
 def variants(detector: Multiresolution) -> dict[str, Maps]:
@@ -121,11 +136,34 @@ def measure(name: str, maps: Maps, images: Tensor, masks: NDArray[np.bool_]) -> 
     }
 
 
-def _print_table(rows: list[dict[str, Any]]) -> None:
-    print("  ".join(f"{name:>28}" for name in rows[0]))
-    for row in rows:
-        name, *values = row.values()
-        print("  ".join([f"{name:>28}", *(f"{value:>28.3f}" for value in values)]))
+def render(result: Cell) -> str:
+    """The page in Markdown."""
+    command = f"python -m benchmarks.localisation --root ROOT --cell CELL --every {result['every']}"
+    settings = result["settings"]
+    rows = [
+        [
+            row["map"],
+            *(f"{row[name]:.3f}" for name in _FIGURES),
+            f"{1000 * row['seconds_per_image']:.0f}",
+        ]
+        for row in result["rows"]
+    ]
+    lines = [
+        "# Maps of multiresolution distillation",
+        "",
+        origin(f"{command} --out results/localisation.json", [result]),
+        "ROOT is the folder that holds the category, CELL a file that `benchmarks.accuracy` wrote.",
+        "",
+        f"{result['images']} test images of {result['category']}, teacher "
+        f"{settings['teacher']['name']} at {settings['images']['size']} pixels. The forward map is "
+        "what stillwatch uses and exports: the loss at each position. The others are the paper's: "
+        "the gradient of the loss with respect to the image, its mean over noisy copies "
+        "(SmoothGrad), guided backpropagation; *opened* by a morphological opening. The paper's "
+        "figures are of defective images only.",
+        "",
+        *markdown(["map", *_FIGURES.values(), "ms/image"], rows),
+    ]
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

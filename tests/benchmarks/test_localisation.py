@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.localisation import measure, variants
+from benchmarks.localisation import measure, render, variants
 from stillwatch.detectors.checks import Trial
 from stillwatch.detectors.multiresolution import Multiresolution
 from stillwatch.detectors.toys import DEFECT, SIDE, planted_defects, toy_normals
@@ -33,3 +33,16 @@ def test_figures_of_a_map_that_knows_the_masks() -> None:
     row = measure("known", lambda _: next(known)[None], torch.zeros(3, 3, 8, 8), masks)
     figures = [row[key] for key in ("pixel_auroc", "aupro", "pixel_auroc_defective_images")]
     assert figures == pytest.approx([1, 1, 1])
+    page = render(
+        {
+            "commit": "c" * 40,
+            "machine": "x86_64",
+            "category": "plate",
+            "settings": {"teacher": {"name": "resnet18"}, "images": {"size": 8}},
+            "images": 3,
+            "every": 1,
+            "rows": [row],
+        }
+    )
+    assert "3 test images of plate, teacher resnet18 at 8 pixels" in page
+    assert "| known | 1.000 | 1.000 | 1.000 |" in page
