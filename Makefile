@@ -16,7 +16,7 @@ demo: install
 
 # One more worker than cores: what starts servers mostly waits.
 test: install
-	$(BIN)/pytest -n 3 --dist loadgroup -m "not browser and not installation and not ray and not faults"
+	$(BIN)/pytest -n 3 --dist loadgroup -m "not browser and not installation and not ray"
 
 # A walk through the pages in Chromium, which Debian's package of that name brings.
 test-browser: install

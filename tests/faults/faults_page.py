@@ -19,7 +19,7 @@ def render(outcomes: Mapping[str, Counter[str]]) -> str:
         "",
         f"`make reliability`, commit {commit()[:10]}, {platform.system()} {platform.machine()}. "
         "Each repeat has a plant of its own: real git, DVC, Prefect and MLflow, tiny images. "
-        "`make test` tries what takes less: a training that is killed "
+        "`make test` tries each once, and beside them: a training whose result cannot be stored "
         "(`tests/tasks/test_train.py`), a worker or a whole machine that dies under `stillwatch "
         "up` (`tests/flows/test_services.py`), a promotion that is cut off "
         "(`tests/tasks/test_champion_alias.py`) or whose MLflow server dies "

@@ -16,7 +16,7 @@ from tests.faults.moments import Started, trainings_of, wait_until
 from tests.faults.retrainings import NAME, RETRAIN, client_of, epochs_done, green, set_epochs
 from tests.flows.conftest import Plant, make_workspace_plant, write_image
 
-pytestmark = [pytest.mark.servers, pytest.mark.faults, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(1800)]
 
 
 def test_killed_in_training(plant: Plant) -> None:
