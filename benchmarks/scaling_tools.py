@@ -12,13 +12,12 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from stillwatch.settings import Settings
 from tasks.epoch_log import EpochLog
 from tasks.identity import find_finished_run
-from tasks.mlflow_entries import figures
+from tasks.mlflow_entries import DataSource, figures
 from tasks.tracking import (
     BUNDLE,
     EVALUATED,
     FINGERPRINT,
     STAGE,
-    DataSource,
     Tracking,
     open_tracking,
 )

@@ -1,9 +1,34 @@
-"""What is logged to MLflow in the form that it takes: metrics of one moment, settings by name."""
+"""What is logged to MLflow in the form that it takes: image sets, figures, settings."""
 
+import json
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 
-from mlflow.entities import Metric
+from mlflow.data.meta_dataset import MetaDataset
+from mlflow.data.sources import LocalArtifactDatasetSource
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """The image set as MLflow shows it beside a run."""
+
+    name: str
+    digest: str
+    """DVC's own hash of the image set, ``<md5>.dir``."""
+    folder: Path
+    profile: Mapping[str, int]
+    """How many images of which kind."""
+
+    def as_input(self) -> DatasetInput:
+        """What a training has read."""
+        described = MetaDataset(
+            LocalArtifactDatasetSource(str(self.folder)), name=self.name, digest=self.digest
+        ).to_dict()
+        entity = Dataset(**described, profile=json.dumps(dict(self.profile)))
+        return DatasetInput(entity, tags=[InputTag("mlflow.data.context", "training")])
 
 
 def figures(

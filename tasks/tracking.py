@@ -5,23 +5,19 @@ MLflow's process-wide "current" store, experiment or run, so that it works from 
 process.
 """
 
-import json
 import logging
 import os
 import socket
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import psutil
 from filelock import FileLock
 from mlflow import MlflowClient
-from mlflow.data.meta_dataset import MetaDataset
-from mlflow.data.sources import LocalArtifactDatasetSource
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
+from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from requests.exceptions import ConnectionError as RequestsConnectionError
 from requests.exceptions import Timeout as RequestsTimeout
@@ -30,6 +26,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from stillwatch.errors import TrackingError
 from stillwatch.files import storage_errors
 from stillwatch.settings import Settings
+from tasks.mlflow_entries import DataSource
 from tasks.run_owner import HOST, PROCESS, is_alive, owner_tags
 from tasks.s3_errors import s3_errors
 
@@ -65,18 +62,6 @@ os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 logging.getLogger("mlflow").setLevel(logging.WARNING)
 logging.getLogger("alembic").setLevel(logging.WARNING)
 logging.getLogger("urllib3").setLevel(logging.ERROR)
-
-
-@dataclass(frozen=True)
-class DataSource:
-    """The image set as MLflow shows it beside a run."""
-
-    name: str
-    digest: str
-    """DVC's own hash of the image set, ``<md5>.dir``."""
-    folder: Path
-    profile: Mapping[str, int]
-    """How many images of which kind."""
 
 
 class Tracking:
@@ -232,12 +217,7 @@ class Tracking:
         Raises:
             TrackingError: the store does not answer.
         """
-        described = MetaDataset(
-            LocalArtifactDatasetSource(str(data.folder)), name=data.name, digest=data.digest
-        ).to_dict()
-        entity = Dataset(**described, profile=json.dumps(dict(data.profile)))
-        context = InputTag("mlflow.data.context", "training")
-        inputs = [DatasetInput(entity, tags=[context])]
+        inputs = [data.as_input()]
         with self.errors("log the data version"):
             try:
                 self.client.log_inputs(run_id, datasets=inputs)

@@ -25,7 +25,7 @@ from tasks.examine import ExaminedCategory
 from tasks.identity import evaluation_key, find_finished_run, fingerprint
 from tasks.learnt_from import record_learnt_from
 from tasks.locks import exclusive
-from tasks.mlflow_entries import figures, flattened
+from tasks.mlflow_entries import DataSource, figures, flattened
 from tasks.progress import visible_progress
 from tasks.pull import category_here
 from tasks.retraining_run import REUSED, data_tags
@@ -40,7 +40,6 @@ from tasks.tracking import (
     STAGE,
     THRESHOLD,
     TRAINED,
-    DataSource,
     Tracking,
     open_tracking,
 )

@@ -14,8 +14,8 @@ from mlflow.entities import Metric
 from stillwatch.errors import StorageError, TrackingError
 from stillwatch.settings import Settings, TrackingSettings
 from tasks.epoch_log import EpochLog
-from tasks.mlflow_entries import figures, flattened
-from tasks.tracking import DataSource, Tracking, open_tracking
+from tasks.mlflow_entries import DataSource, figures, flattened
+from tasks.tracking import Tracking, open_tracking
 
 DIR_HASH = "0123456789abcdef0123456789abcdef.dir"
 
