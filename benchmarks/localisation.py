@@ -87,7 +87,7 @@ def variants(detector: Multiresolution) -> dict[str, Maps]:
     gradients: dict[str, Maps] = {
         "gradient": lambda images: gradient_maps(scores, images),
         "SmoothGrad": lambda images: smooth_gradient_maps(scores, images),
-        "guided": lambda images: guided_gradient_maps(scores, detector, images),
+        "guided": lambda images: guided_gradient_maps(scores, detector.cloner, images),
     }
     return {"forward": detector.anomaly_map, **gradients} | {
         f"{name}, opened": _then_opened(maps) for name, maps in gradients.items()

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from fixed_network import FixedNetwork
 from torch import nn
 
 from stillwatch.detectors.input_gradients import (
@@ -13,6 +14,7 @@ from stillwatch.detectors.input_gradients import (
 )
 from stillwatch.detectors.multiresolution import Multiresolution, direction_loss, value_loss
 from stillwatch.detectors.toys import toy_normals, toy_teacher
+from stillwatch.errors import DetectorError
 from stillwatch.teachers import Teacher, empty_teacher, images_to_input
 from stillwatch.training_data import ImagePool
 
@@ -148,6 +150,50 @@ def test_guided_gradients_stop_where_they_are_negative() -> None:
 
     guided = guided_gradient_maps(scores, network, images)
     assert guided[0, :, 15].mean() < 0.5 * gradient_maps(scores, images)[0, :, 15].mean()
+
+
+@pytest.mark.parametrize("name", [VGG, "efficientnet_lite0", "resnet18"])
+@pytest.mark.parametrize("size", ["compact", "equal"])
+def test_gradients_can_be_guided_at_every_cloners_rectifiers(name: str, size: str) -> None:
+    teacher = empty_teacher(name, "", Multiresolution.teacher_strides(name))
+    detector = Multiresolution.build(teacher, {"cloner": size})
+    images = torch.rand(1, 3, 32, 32)
+    plain = gradient_maps(detector.published_scores, images)
+    guided = guided_gradient_maps(detector.published_scores, detector.cloner, images)
+    assert not torch.allclose(guided, plain)
+    again = gradient_maps(detector.published_scores, images)
+    torch.testing.assert_close(again, plain)
+
+
+def test_gradients_cannot_be_guided_without_rectifiers() -> None:
+    network = nn.Conv2d(3, 1, 1)
+    with pytest.raises(DetectorError, match="needs a network with ReLUs"):
+        guided_gradient_maps(lambda x: network(x).mean((1, 2, 3)), network, torch.rand(1, 3, 8, 8))
+
+
+def test_forward_map_by_hand() -> None:
+    """One value per level and channel: (3, 4) against (4, 3), lambda 2, summed over three levels.
+
+    Each position has (1 + 1) / 2 + 2 (1 - 24 / 25) = 1.08; smoothing leaves a constant as it is.
+    """
+    detector = Multiresolution.build(toy_teacher(), {})
+    detector.balance = torch.tensor(2.0)
+    taught, cloned = (torch.tensor(x).view(1, 2, 1, 1) for x in ([3.0, 4.0], [4.0, 3.0]))
+    levels = [(taught.expand(1, 2, n, n), cloned.expand(1, 2, n, n)) for n in (8, 4, 2)]
+    detector.teacher = FixedNetwork([a for a, _ in levels])
+    detector.cloner = FixedNetwork([b for _, b in levels])
+    maps = detector.anomaly_map(torch.zeros(1, 3, 32, 32))
+    torch.testing.assert_close(maps, torch.full((1, 32, 32), 3 * 1.08))
+
+
+def test_detection_uses_the_last_three_of_four_pools(vgg: Teacher) -> None:
+    detector = Multiresolution.build(vgg, {})
+    images = torch.rand(1, 3, 32, 32)
+    with torch.no_grad():
+        pairs = detector._compared(vgg(images), images)
+        assert len(pairs) == 4
+        expected = value_loss(pairs[1:]) + detector.balance * direction_loss(pairs[1:])
+        torch.testing.assert_close(detector.published_scores(images), expected)
 
 
 def test_opening_a_map_opens_each_thresholded_map() -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from stillwatch.detectors.maps import smoothed
+from stillwatch.errors import DetectorError
 
 Scores = Callable[[Tensor], Tensor]
 """Images (B, 3, H, W) in [0, 1] to one score each, (B,), differentiable."""
@@ -53,7 +54,11 @@ def smooth_gradient_maps(scores: Scores, images: Tensor, *, seed: int = 0) -> Te
 
 
 def guided_gradient_maps(scores: Scores, network: nn.Module, images: Tensor) -> Tensor:
-    """Gradient maps without what is negative at the ReLUs of ``network`` (arXiv 1412.6806)."""
+    """Gradient maps without what is negative at the ReLUs of ``network`` (arXiv 1412.6806).
+
+    Raises:
+        DetectorError: ``network`` has no ReLU.
+    """
     with _only_positive_gradients(network):
         return gradient_maps(scores, images)
 
@@ -83,13 +88,19 @@ def _only_positive_gradients(network: nn.Module) -> Iterator[None]:
     def cut(_: nn.Module, to_input: tuple[Tensor], __: tuple[Tensor]) -> tuple[Tensor]:
         return (to_input[0].clamp_min(0),)
 
-    hooks = [
-        module.register_full_backward_hook(cut)
-        for module in network.modules()
-        if isinstance(module, nn.ReLU)
-    ]
+    rectifiers = [one for one in network.modules() if isinstance(one, nn.ReLU | nn.ReLU6)]
+    if not rectifiers:
+        raise DetectorError(
+            "guided backpropagation needs a network with ReLUs, and this one has none. Leave it "
+            "out, or take another teacher."
+        )
+    hooks = [module.register_full_backward_hook(cut) for module in rectifiers]
+    in_place = [module.inplace for module in rectifiers]
+    for module in rectifiers:
+        module.inplace = False  # torch refuses backward hooks on what is overwritten
     try:
         yield
     finally:
-        for hook in hooks:
+        for hook, module, before in zip(hooks, rectifiers, in_place, strict=True):
             hook.remove()
+            module.inplace = before
