@@ -27,7 +27,7 @@ from benchmarks.revision import commit, machine
 from flows.prefect_server import prefect_api
 from flows.retrain import run_retraining
 from stillwatch.bundle import Bundle, read_bundle
-from stillwatch.detectors import detector_classes, detector_settings
+from stillwatch.detectors import detector_class, detector_classes, detector_settings
 from stillwatch.devices import choose_device, choose_profile
 from stillwatch.evaluation import NORMAL
 from stillwatch.images.layout import scan_category
@@ -68,6 +68,8 @@ def cell_name(settings: Settings, category: str, detector: str, seed: int) -> st
     """File name of a cell: another teacher, size or setting has a cell, and a row, of its own."""
     own = detector_settings(detector, settings).model_dump(mode="json")
     changed = changed_settings(detector, choose_profile(settings.training), own)
+    if detector_class(detector).uses_photographs and not settings.training.photographs:
+        changed.append("no_photographs")
     parts = [category, detector, settings.teacher.name, settings.images.size, *changed, seed]
     return f"{'-'.join(map(str, parts))}.json"
 

@@ -22,6 +22,7 @@ from stillwatch.training_job import EpochReport, TrainingJob, run_training
 from tasks.entrants import Entrant
 from tasks.epoch_log import EpochLog
 from tasks.examine import ExaminedCategory
+from tasks.half_batch import with_half_batch
 from tasks.identity import evaluation_key, find_finished_run, fingerprint
 from tasks.learnt_from import record_learnt_from
 from tasks.locks import exclusive
@@ -223,19 +224,18 @@ def _run(plan: _Plan, run_id: str, tracking: Tracking, losses: EpochLog) -> Bund
             losses.add(epoch.phase, epoch.epoch, epoch.train_loss, epoch.validation_loss)
             progress.show(epoch)
 
+        tags = {}
         try:
             outcome = run_training(job, on_epoch=on_epoch)
         except DeviceMemoryError as error:
-            smaller = job.with_half_batches()
-            if smaller is None:
-                raise
-            logging.getLogger(__name__).warning("%s It is tried once more with half of it.", error)
-            tracking.log(run_id, tags={"stillwatch.batch_halved": "true"})
+            smaller, change = with_half_batch(job, error)
+            logging.getLogger(__name__).warning("%s It is tried once more with %s.", error, change)
             outcome = run_training(smaller, on_epoch=on_epoch)
+            tags = {"stillwatch.batch_halved": change}
     tracking.log(
         run_id,
         metrics=figures({"peak_memory_megabytes": outcome.peak_memory_bytes / 2**20}),
-        tags={"stillwatch.resumed": str(outcome.resumed).lower()},
+        tags={"stillwatch.resumed": str(outcome.resumed).lower(), **tags},
     )
     return read_bundle(plan.job.bundle)
 

@@ -220,8 +220,19 @@ def test_a_batch_that_does_not_fit_into_memory_ends_the_training() -> None:
         def _loss(self, batch: Batch) -> Tensor:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
-    with pytest.raises(DeviceMemoryError, match="not enough memory for detector 'line'"):
+    with pytest.raises(DeviceMemoryError, match=r"'line'. Lower detectors\.line\.b") as caught:
         run(line(TooLarge), flat(1, 2), flat(0))
+    assert caught.value.batch_setting == "batch_size"
+
+
+def test_memory_that_statistics_do_not_fit_into_names_no_batch_size() -> None:
+    class TooLarge(Line):
+        def finalize(self, _: Iterable[Batch]) -> None:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(DeviceMemoryError, match=r"Lower images\.size") as caught:
+        run(line(TooLarge), flat(1, 2), flat(0))
+    assert caught.value.batch_setting is None
 
 
 @pytest.mark.parametrize("part", ["train", "validation"])

@@ -109,17 +109,6 @@ def test_a_loaded_bundle_gives_the_scores_that_it_ships(finished: Finished) -> N
     )
 
 
-def test_the_same_job_on_another_device_with_smaller_batches(store: Path, tmp_path: Path) -> None:
-    job = make_job(tmp_path, store, detector_settings={"batch_size": 5, "teacher_batch_size": 1})
-    smaller = job.on_device("cuda:1").with_half_batches()
-    assert smaller is not None
-    assert smaller.training.device == "cuda:1"
-    assert smaller.detector_settings == {"batch_size": 2, "teacher_batch_size": 1}
-    smallest = smaller.with_half_batches()
-    assert smallest is not None
-    assert smallest.with_half_batches() is None
-
-
 def test_a_patch_teacher_is_taught_on_photographs_once_for_all_trainings(
     store: Path, tmp_path: Path
 ) -> None:

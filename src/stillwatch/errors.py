@@ -70,6 +70,11 @@ class TrainingError(StillwatchError):
 class DeviceMemoryError(TrainingError):
     """A batch does not fit into the device's memory."""
 
+    def __init__(self, message: str, batch_setting: str | None = None) -> None:
+        """Say which of the detector's settings would make the batch smaller, if one would."""
+        super().__init__(message)
+        self.batch_setting = batch_setting
+
 
 class CalibrationError(StillwatchError):
     """A threshold cannot be given with the false-alarm bound that was asked for."""

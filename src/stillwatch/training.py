@@ -96,9 +96,12 @@ def train(
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             return training.run()
     except torch.OutOfMemoryError as error:
+        setting = training.batch_setting
+        lower = f"detectors.{detector.name}.{setting} or images.size" if setting else "images.size"
         raise DeviceMemoryError(
-            f"{device} has not enough memory for detector '{detector.name}'. Lower its batch_size "
-            "or images.size, or set training.device to cpu."
+            f"{device} has not enough memory for detector '{detector.name}'. Lower {lower}, or set "
+            "training.device to cpu.",
+            setting,
         ) from error
 
 
@@ -114,6 +117,8 @@ class _Training:
     on_epoch: Callable[[EpochReport], None]
     reports: list[EpochReport] = field(default_factory=list)
     kept_epochs: dict[str, int] = field(default_factory=dict)
+    batch_setting: str | None = None
+    """Which of the detector's settings limits the batches of what runs."""
     started: float = field(default_factory=time.monotonic)
 
     def run(self) -> TrainingSummary:
@@ -134,6 +139,7 @@ class _Training:
             else:
                 self._run_phase(state, index, phases)
         self.detector.eval()
+        self.batch_setting = None
         self._measure("finalize", self.detector.finalize, validation)
         return TrainingSummary(
             self._seconds(), self.kept_epochs, saved is not None, tuple(self.reports)
@@ -148,6 +154,7 @@ class _Training:
 
     def _run_phase(self, state: PhaseState, index: int, phases: list[Phase]) -> None:
         phase = state.phase
+        self.batch_setting = f"{phase.settings_prefix}batch_size"
         train, watched = self._pools(phase)
         epochs = phase.passes(len(train))
         if phase.prepare is not None and state.epochs_done == 0:
@@ -236,7 +243,7 @@ class _Training:
             raise TrainingError(
                 f"detector '{self.detector.name}', phase '{phase.name}', epoch {epoch}: the "
                 f"training loss is {losses[0]} and the validation loss {losses[1]}. Lower "
-                f"detectors.{self.detector.name}.learning_rate."
+                f"detectors.{self.detector.name}.{phase.settings_prefix}learning_rate."
             )
 
     def _save(self, state: PhaseState, index: int) -> None:

@@ -57,17 +57,6 @@ class TrainingJob(Section):
         training = self.training.model_copy(update={"device": device})
         return self.model_copy(update={"training": training})
 
-    def with_half_batches(self) -> "TrainingJob | None":
-        """The same job with half of every batch size; None where all of them are 1."""
-        halved = {
-            name: value // 2
-            for name, value in self.detector_settings.items()
-            if name.endswith("batch_size") and value > 1
-        }
-        if not halved:
-            return None
-        return self.model_copy(update={"detector_settings": self.detector_settings | halved})
-
 
 @dataclass(frozen=True)
 class EpochReport:
@@ -121,8 +110,9 @@ def run_training(job: TrainingJob, *, on_epoch: Callable[[EpochReport], None]) -
                 case "epoch":
                     on_epoch(EpochReport(**event))
                 case "failed":
-                    kind = DeviceMemoryError if event["memory"] else TrainingError
-                    raise kind(event["message"])
+                    if event["memory"]:
+                        raise DeviceMemoryError(event["message"], event["batch_setting"])
+                    raise TrainingError(event["message"])
                 case "finished":
                     return TrainingOutcome(**event)
 
@@ -180,7 +170,8 @@ def _next_event(
     raise TrainingError(
         f"{job.category}: training '{job.detector}' took longer than "
         f"{job.training.timeout_minutes:g} minutes and was stopped. Raise training.timeout_minutes "
-        f"or lower detectors.{job.detector}.epochs; the next run resumes from its last checkpoint."
+        f"or ask for fewer epochs or steps in detectors.{job.detector}; the next run with the same "
+        "settings resumes from its last checkpoint."
     )
 
 

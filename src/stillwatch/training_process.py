@@ -55,8 +55,10 @@ def main() -> int:
     try:
         outcome = run(job, emit)
     except StillwatchError as error:
-        memory = isinstance(error, DeviceMemoryError)
-        emit("failed", {"message": f"{job.category}: {error}", "memory": memory})
+        failed: dict[str, Any] = {"message": f"{job.category}: {error}", "memory": False}
+        if isinstance(error, DeviceMemoryError):
+            failed |= {"memory": True, "batch_setting": error.batch_setting}
+        emit("failed", failed)
         return 1
     emit("finished", asdict(outcome))
     return 0
@@ -84,7 +86,13 @@ def run(job: TrainingJob, emit: Emit) -> TrainingOutcome:
         photographs=_photographs(job, detector),
         shared=job.shared,
     )
-    info = _describe(job, detector, device, summary, store)
+    try:
+        info = _describe(job, detector, device, summary, store)
+    except torch.OutOfMemoryError as error:
+        raise DeviceMemoryError(
+            f"{device} has not enough memory to score images with detector '{detector.name}'. "
+            "Lower images.size, or set training.device to cpu."
+        ) from error
     tensors = {name: value.cpu().numpy() for name, value in detector.state_dict().items()}
     write_bundle(job.bundle, info, tensors)
     shutil.rmtree(job.checkpoint, ignore_errors=True)

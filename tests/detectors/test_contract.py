@@ -39,6 +39,7 @@ def test_method_says_what_it_is(name: str) -> None:
     assert isinstance(method.version, int)
     module = __import__(method.__module__, fromlist=["__doc__"])
     assert re.search("arXiv|IEEE", module.__doc__ or ""), "the docstring names the paper"
+    assert "docs/results.md" in (module.__doc__ or ""), "and where its figures are"
     assert method.Settings() == method.Settings.model_validate({}), "every setting has a default"
     method.Settings.model_validate(dict(method.paper))
     for key, field in method.Settings.model_fields.items():

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from stillwatch import detectors
 from stillwatch.detectors import (
@@ -13,9 +14,10 @@ from stillwatch.detectors import (
     parse_detector_settings,
 )
 from stillwatch.detectors.stfpm import STFPM
-from stillwatch.detectors.toys import toy_teacher
+from stillwatch.detectors.toys import toy_normals, toy_teacher
 from stillwatch.errors import DetectorError, SettingsError
-from stillwatch.settings import Settings
+from stillwatch.settings import ImageSettings, Settings
+from stillwatch.training_data import ImagePool
 
 ONE_MORE = """
 from stillwatch.detectors.stfpm import STFPM
@@ -69,3 +71,31 @@ def test_profile_sets_what_is_left_open(
 def test_setting_out_of_range_is_refused() -> None:
     with pytest.raises(SettingsError, match="batch_size"):
         build_detector("stfpm", toy_teacher(), {"batch_size": 0})
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "said"),
+    [
+        ("reverse_distillation", 100, "needs a multiple of 32. Set it to 96 or 128"),
+        ("multiresolution", 33, "needs a multiple of 32. Set it to 32 or 64"),
+        ("efficient_ad", 50, "needs a multiple of 4. Set it to 48 or 52"),
+    ],
+)
+def test_images_of_a_size_that_the_method_cannot_take(name: str, size: int, said: str) -> None:
+    with pytest.raises(SettingsError, match=f"images.size is {size}, and {name} {said}"):
+        detector_settings(name, Settings(images=ImageSettings(size=size)))
+
+
+@pytest.mark.parametrize("name", detector_classes())
+def test_a_size_that_is_not_refused_works(name: str) -> None:
+    """The smallest that the method's networks take, and the next one."""
+    method = detector_class(name)
+    for size in range(64 + method.side_multiple, 64 + 3 * method.side_multiple):
+        if size % method.side_multiple:
+            continue
+        detector = build_detector(name, toy_teacher(), {**method.quick}).eval()
+        images = toy_normals(2)[:, :1].repeat(size, 1)[:, :, :1].repeat(size, 2)
+        pool = ImagePool(images, detector.teacher, torch.device("cpu"))
+        with torch.no_grad():
+            detector.prepare(pool.batches(2))
+            assert detector.anomaly_map(pool.images(torch.arange(2))).shape == (2, size, size)

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from fixed_network import FixedNetwork
+from torch import nn
 
 from stillwatch.detectors.description_networks import GlobalAutoencoder, Size, description_network
 from stillwatch.detectors.efficient_ad import (
@@ -17,6 +19,7 @@ from stillwatch.detectors.efficient_ad import (
     random_window,
 )
 from stillwatch.detectors.maps import joined_neighbourhoods
+from stillwatch.detectors.standardisation import Standardisation
 from stillwatch.detectors.toys import toy_normals, toy_teacher
 from stillwatch.errors import DetectorError
 from stillwatch.teachers import images_to_input
@@ -54,6 +57,11 @@ def test_autoencoder_is_the_papers() -> None:
     with torch.no_grad():
         assert made.encoder(torch.rand(1, 3, 256, 256)).shape == (1, 64, 1, 1)
         assert made(torch.rand(1, 3, 64, 96), (16, 24)).shape == (1, 384, 16, 24)
+        sides = []
+        for stage in made.decoder:
+            stage.register_forward_pre_hook(lambda _, inputs: sides.append(inputs[0].shape[2]))
+        made(torch.rand(1, 3, 256, 256), (64, 64))
+        assert sides == [3, 8, 15, 32, 63, 127]
 
 
 def test_hard_feature_loss_takes_the_largest_thousandth_of_each_image() -> None:
@@ -151,6 +159,58 @@ def test_loss_has_the_penalty_only_where_there_are_photographs() -> None:
     assert losses["with"] > losses["without"]
 
 
+def test_all_terms_of_the_loss_by_hand() -> None:
+    """T = 5, S = 3, A = 1 and S' = 2 everywhere: 4, for photographs 9, 16 and 1."""
+    detector = EfficientAD.build(toy_teacher(), EfficientAD.quick).eval()
+    described = torch.tensor([3.0, 2.0]).view(1, 2, 1, 1).expand(4, 2, 16, 16)
+    detector.patch_teacher = FixedNetwork(torch.full((4, 1, 16, 16), 5.0))
+    detector.target = nn.Identity()
+    detector.trained = nn.ModuleDict(
+        {
+            "student": FixedNetwork(described),
+            "autoencoder": FixedNetwork(torch.ones(4, 1, 16, 16)),
+        }
+    )
+    photographs = np.zeros((6, 128, 128, 3), np.uint8)
+    for given, expected in ((None, 4 + 16 + 1), (photographs, 4 + 9 + 16 + 1)):
+        images = TrainingImages(toy_normals(4), toy_normals(2), given, toy_teacher(), CPU)
+        (batch,) = images.normals[0].batches(4)
+        assert detector._loss(batch).item() == pytest.approx(expected)
+
+
+def test_the_teachers_loss_by_hand() -> None:
+    """Levels 9 and 18 at one position, averaged with eight of padding: 1 and 2.
+
+    Less the means 1 and 0, over the deviations 1 and 2: 0 and 1, where the network says 3 and 1.
+    """
+    detector = EfficientAD.build(toy_teacher(), EfficientAD.quick).eval()
+    detector.teacher = FixedNetwork([torch.full((2, 1, 1, 1), value) for value in (9.0, 18.0)])
+    detector.patch_teacher = FixedNetwork(torch.tensor([3.0, 1.0]).view(1, 2, 1, 1))
+    detector.patch_teacher.features = Standardisation(2)
+    detector.patch_teacher.features.mean[0] = 1
+    detector.patch_teacher.features.std[1] = 2
+    (batch,) = ImagePool(toy_normals(2), toy_teacher(), CPU).batches(2)
+    assert detector._teacher_loss(batch).item() == pytest.approx((9 + 0) / 2)
+
+
+def test_both_quantiles_are_those_of_the_maps_on_normals() -> None:
+    """Distances 0 to 100 of the student, four times as much of the autoencoder."""
+    detector = EfficientAD.build(toy_teacher(), EfficientAD.quick).eval()
+    roots = torch.arange(101.0).sqrt().view(1, 1, 1, 101)
+    detector.patch_teacher = FixedNetwork(roots)
+    detector.target = nn.Identity()
+    detector.trained = nn.ModuleDict(
+        {
+            "student": FixedNetwork(torch.zeros(1, 2, 1, 101)),
+            "autoencoder": FixedNetwork(2 * roots),
+        }
+    )
+    with torch.no_grad():
+        detector.finalize(ImagePool(toy_normals(3), toy_teacher(), CPU).batches(2))
+    expected = torch.tensor([[90, 99.5], [360, 398]])
+    torch.testing.assert_close(detector.quantiles, expected, rtol=0.02, atol=0)
+
+
 def test_map_is_the_mean_of_both_normalised_differences() -> None:
     detector = EfficientAD.build(toy_teacher(), EfficientAD.quick).eval()
     detector.quantiles.copy_(torch.tensor([[1.0, 3.0], [2.0, 6.0]]))
@@ -173,4 +233,6 @@ def test_images_smaller_than_a_patch_are_refused() -> None:
     detector = EfficientAD.build(toy_teacher(), {})
     small = np.zeros((2, 32, 32, 3), np.uint8)
     with pytest.raises(DetectorError, match=r"32×32 pixels are smaller than the 33"):
+        detector.prepare(ImagePool(small, detector.teacher, CPU).batches(2))
+    with pytest.raises(DetectorError, match=r"Raise images\.size to 36 or more"):
         detector.prepare(ImagePool(small, detector.teacher, CPU).batches(2))

@@ -7,7 +7,11 @@ from scipy.ndimage import gaussian_filter
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from stillwatch.detectors.reverse_distillation import EmbeddingAndDecoder, ReverseDistillation
+from stillwatch.detectors.reverse_distillation import (
+    EmbeddingAndDecoder,
+    ReverseDistillation,
+    mined_share,
+)
 from stillwatch.detectors.toys import toy_normals, toy_teacher
 from stillwatch.teachers import images_to_input
 from stillwatch.training_data import ImagePool
@@ -23,6 +27,11 @@ def features(channels: tuple[int, ...], side: int = 64, images: int = 1) -> list
 def convolutions(stage: nn.Module) -> int:
     kinds = (nn.Conv2d, nn.ConvTranspose2d)
     return sum(isinstance(module, kinds) for module in stage.modules())
+
+
+def test_less_is_learnt_from_what_is_easy_within_a_quarter_of_the_training() -> None:
+    shares = [mined_share(0.9, progress) for progress in (0.0, 0.125, 0.25, 1.0)]
+    assert shares == pytest.approx([0, 0.45, 0.9, 0.9])
 
 
 def test_loss_compares_flattened_maps() -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from stillwatch.detectors.autoencoder import (
@@ -95,6 +96,34 @@ def test_style_loss_is_imitation_and_half_the_outliers_loss() -> None:
         detector.style.change.bias.fill_(0.1)
         shifted = squared_error(batch.images + 0.1, detector.autoencoder(batch.images)).mean()
         torch.testing.assert_close(style.loss(batch), shifted + 0.5 * 0.1**2)
+
+
+def test_outliers_are_the_batch_turned_by_a_quarter_a_half_and_three_quarters() -> None:
+    class Recording(nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            seen.append(images)
+            return images
+
+    seen: list[torch.Tensor] = []
+    detector = StyleDistillation.build(toy_teacher(), {})
+    detector.style = Recording()
+    (batch,) = ImagePool(toy_normals(2), detector.teacher, torch.device("cpu")).batches(2)
+    torch.manual_seed(0)
+    for _ in range(20):
+        detector.phases()[1].loss(batch)
+    turns = {
+        next(k for k in range(4) if torch.equal(x, torch.rot90(batch.images, k, (2, 3))))
+        for x in seen[1::2]
+    }
+    assert turns == {1, 2, 3}
+
+
+def test_the_style_network_has_more_capacity_than_what_it_imitates() -> None:
+    sizes = [
+        sum(parameter.numel() for parameter in network.parameters())
+        for network in (StyleNetwork(), ConvolutionalAutoencoder())
+    ]
+    assert sizes[0] > sizes[1]
 
 
 def test_the_score_is_the_difference_of_the_two_networks(images: torch.Tensor) -> None:

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from fixed_network import FixedNetwork
 from torch import nn
 
 from stillwatch.detectors.patch_distillation import (
@@ -14,6 +15,8 @@ from stillwatch.detectors.patch_distillation import (
     metric_loss,
     patches_and_shifted,
 )
+from stillwatch.detectors.patch_networks import PatchNetwork
+from stillwatch.detectors.standardisation import Standardisation
 from stillwatch.detectors.toys import toy_normals, toy_teacher
 from stillwatch.detectors.uninformed_students import (
     UninformedStudents,
@@ -59,6 +62,50 @@ def test_error_and_variance() -> None:
     error, variance = error_and_variance(students, torch.ones(1, 2, 1, 1))
     assert error.item() == pytest.approx(2)
     assert variance.item() == pytest.approx(5)
+
+
+def test_the_teachers_losses_are_added_with_their_weights() -> None:
+    """Descriptors (0.5, 0) and (0, 0.5), decoded as they are, of (0.5, 2) and (0, 0.5).
+
+    L_k is (4 + 0) / 2. Each one's positive is itself and its negative the other, at a squared
+    distance of 0.5, so that L_m is 1 - 0.5. Centred, the values are each other's negatives: c_12 is
+    -1, counted twice. In all 1.5 · 2 + 4 · 0.5 + 0.25 · 2.
+    """
+    weights = {"knowledge_weight": 1.5, "metric_weight": 4, "compactness_weight": 0.25}
+    detector = UninformedStudents.build(toy_teacher(), {**UninformedStudents.quick, **weights})
+    described = torch.tensor([[0.5, 0.0], [0.0, 0.5]])
+    detector.teacher = FixedNetwork([torch.tensor([[0.5, 2], [0, 0.5]]).view(2, 2, 1, 1)])
+    teacher = FixedNetwork(described)
+    teacher.network = PatchNetwork(17)
+    teacher.decoder = nn.Identity()
+    (batch,) = ImagePool(toy_normals(2), toy_teacher(), torch.device("cpu")).batches(2)
+    assert detector._teacher_loss(teacher, batch).item() == pytest.approx(5.5, abs=1e-4)
+
+
+def test_map_is_the_mean_over_the_patch_sizes_of_both_standardised() -> None:
+    """(3 - 1) / 2 + (5 - 1) / 4 = 2 at one size, (10 - 4) / 3 + (6 - 2) / 1 = 6 at the other."""
+
+    class Scale(nn.Module):
+        def __init__(self, measured: list[float], mean: list[float], std: list[float]) -> None:
+            super().__init__()
+            self.measured = torch.tensor(measured).view(1, 2, 1, 1).expand(1, 2, 8, 8)
+            self.score = Standardisation(2)
+            self.score.mean.copy_(torch.tensor(mean).view(2, 1, 1))
+            self.score.std.copy_(torch.tensor(std).view(2, 1, 1))
+
+        def errors_and_variances(self, *_: object) -> torch.Tensor:
+            return self.measured
+
+    detector = UninformedStudents.build(toy_teacher(), {**UninformedStudents.quick})
+    detector.scales = nn.ModuleList([Scale([3, 5], [1, 1], [2, 4]), Scale([10, 6], [4, 2], [3, 1])])
+    maps = detector.anomaly_map(torch.zeros(1, 3, 64, 64))
+    torch.testing.assert_close(maps, torch.full((1, 64, 64), 4.0))
+
+
+def test_a_patch_teacher_that_would_learn_nothing_is_refused() -> None:
+    nothing = {"knowledge_weight": 0, "metric_weight": 0}
+    with pytest.raises(SettingsError, match=r"knowledge_weight and metric_weight are both 0"):
+        UninformedStudents.build(toy_teacher(), nothing)
 
 
 def test_map_adds_both_in_units_of_their_spread_on_normals() -> None:

@@ -3,10 +3,15 @@
 Bergmann, Löwe, Fauser, Sattlegger, Steger, "Improving Unsupervised Defect Segmentation by Applying
 Structural Similarity to Autoencoders", VISAPP 2019, arXiv 1807.02011: trained and scored with the
 squared error or with SSIM. It distils nothing, and wins a retraining only where
-``retrain.allow_yardstick`` says so.
+``retrain.allow_yardstick`` says so. With x an image, A(x) its reconstruction and d either distance
+at each pixel,
+
+    L = mean d(x, A(x)),    score = d(x, A(x)), smoothed
 
 Our own: whole images in place of crops of 128×128, and a code that keeps its place in the image (a
 sixty-fourth of the pixels, 32 channels) in place of one vector, so that any size will do.
+
+What it reaches here, beside the other methods: docs/results.md.
 """
 
 from collections.abc import Callable

@@ -91,6 +91,8 @@ class Phase:
     on_photographs: bool = False
     """Train on photographs in place of normals: their batches have twice the normals' side. Where
     no photographs were given they hold the normals, enlarged."""
+    settings_prefix: str = ""
+    """What the names of its ``batch_size`` and ``learning_rate`` begin with in the settings."""
     shared_as: str | None = None
     """What the phase trains, in words that change whenever it does, if that depends on nothing but
     its images and the teacher. Its weights are kept for other trainings, of other categories and
@@ -132,6 +134,8 @@ class Detector(nn.Module, ABC):
     """Whether a student imitates a teacher; others are yardsticks, and win only where they may."""
     uses_photographs: ClassVar[bool] = False
     """Whether it trains on photographs, too, if there are any."""
+    side_multiple: ClassVar[int] = 1
+    """Sides of images are multiples of this many pixels."""
     exportable: ClassVar[bool] = False
     """Whether ``anomaly_map`` traces to ONNX with parity."""
 

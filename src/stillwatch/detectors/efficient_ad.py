@@ -25,6 +25,8 @@ Our own by default, for two CPU cores: networks half as wide as PDN-S, trained o
 larger batches, for some hundred steps where the authors take 70,000; Muon, which in as many steps
 leaves less of the features unexplained than Adam; and a loss that begins with all differences and
 only at the end is left with the largest thousandth, which by itself teaches little in so few steps.
+
+What it reaches here, beside the other methods: docs/results.md.
 """
 
 import json
@@ -128,6 +130,7 @@ class EfficientAD(Detector):
         "teacher_batch_size": 16,
     }
     uses_photographs = True
+    side_multiple = STRIDE
     exportable = True
 
     settings: EfficientADSettings
@@ -154,7 +157,9 @@ class EfficientAD(Detector):
     def prepare(self, normals: Iterable[Batch]) -> None:
         """Refuse images that a patch does not fit into."""
         for batch in islice(normals, 1):
-            require_sides(batch.images.shape[2:], RECEPTIVE_FIELD, self.name)
+            require_sides(
+                batch.images.shape[2:], RECEPTIVE_FIELD, self.name, multiple=self.side_multiple
+            )
 
     def phases(self) -> list[Phase]:
         """The patch teacher, which is shared; then student and autoencoder together."""
@@ -177,6 +182,7 @@ class EfficientAD(Detector):
                     for batch in islice(photographs, _MEASURED_BATCHES)
                 ),
                 on_photographs=True,
+                settings_prefix="teacher_",
                 shared_as=json.dumps({"version": self.version, **taught_as}, sort_keys=True),
             ),
             Phase(

@@ -18,6 +18,8 @@ the code leaves MVTec AD as it is; and the verdict needs a map that is one forwa
 position instead of each image, summed over the points and smoothed. The paper's own image score, L
 of the image, is ``published_scores``; its maps from gradients are in
 ``stillwatch.detectors.input_gradients``.
+
+What it reaches here, beside the other methods: docs/results.md.
 """
 
 from collections.abc import Iterable, Sequence
@@ -66,6 +68,7 @@ class Multiresolution(Detector):
         "optimizer": "adam",
         "learning_rate": 0.001,
     }
+    side_multiple = 32
     exportable = True
 
     settings: MultiresolutionSettings

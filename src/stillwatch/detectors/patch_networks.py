@@ -152,16 +152,23 @@ def _receptive_field(layers: Sequence[_Convolution | str]) -> int:
     return field
 
 
-def require_sides(sides: Sequence[int], patch_size: int, method: str) -> None:
+def require_sides(sides: Sequence[int], patch_size: int, method: str, *, multiple: int = 1) -> None:
     """Refuse images that are smaller than a patch.
+
+    Args:
+        sides: of the images, in pixels.
+        patch_size: in pixels.
+        method: its name.
+        multiple: of which the method's images have sides.
 
     Raises:
         DetectorError: says what to do.
     """
     if min(sides) < patch_size:
+        smallest = patch_size + -patch_size % multiple
         raise DetectorError(
             f"{method}: images of {sides[1]}×{sides[0]} pixels are smaller than the {patch_size} "
-            f"pixels that its patch network looks at. Raise images.size to {patch_size} or more."
+            f"pixels that its patch network looks at. Raise images.size to {smallest} or more."
         )
 
 

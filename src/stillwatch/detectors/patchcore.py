@@ -18,6 +18,8 @@ memory, Gaussian smoothing. The verdict uses the maximum of the map; the paper's
 which weighs the largest distance down where the memory is dense, is ``published_scores``. Our own:
 images are not cropped, and neighbourhoods are averaged per channel (as anomalib does), where the
 authors' code pools flattened neighbourhoods to 1024 values whatever the teacher.
+
+What it reaches here, beside the other methods: docs/results.md.
 """
 
 import math

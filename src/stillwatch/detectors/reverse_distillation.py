@@ -12,20 +12,22 @@ in the paper (and image AUROC 98.5, quoted from memory); image AUROC 98.5 and pi
 anomalib's port.
 
 As in the authors' code, the loss takes each whole map as one vector, where the paper (equations 1
-and 2) writes single positions, as in the map; ``loss`` chooses. For ResNet teachers the layers are
-the authors' as well. Our own, so that two CPU cores reach in tens of epochs what the authors'
-recipe takes hundreds for: unless ``optimizer`` is ``adam``, Muon in small batches with warm-up and
-cosine decay; and for other teachers a narrow decoder, its widths the teacher's channel counts
-rounded up to a power of two, with a linear layer on top of each level, and an embedding a quarter
-as wide as its deepest level. A few hundred normals teach a wider one to rebuild anomalies, too;
-against the same, positions that are rebuilt well already get a tenth of the gradient
-(``easy_share``), and what the embedding sees in training is disturbed (``disturbance``, see
-``disturbance.py``). In the map (``relative``), each level's distances are divided by the square
+and 2) writes single positions, as in the map; ``loss`` chooses. For ResNet-18, ResNet-50 and Wide-
+ResNet-50 teachers the layers are the authors' as well. Our own, so that two CPU cores reach in tens
+of epochs what the authors' recipe takes hundreds for: unless ``optimizer`` is ``adam``, Muon in
+small batches with warm-up and cosine decay; and for other teachers a narrow decoder, its widths the
+teacher's channel counts rounded up to a power of two, with a linear layer on top of each level, and
+an embedding a quarter as wide as its deepest level. A few hundred normals teach a wider one to
+rebuild anomalies, too; against the same, positions that are rebuilt well already get a tenth of the
+gradient (``easy_share``), and what the embedding sees in training is disturbed (``disturbance``,
+see ``disturbance.py``). In the map (``relative``), each level's distances are divided by the square
 root of their median in the same image: a part in an unseen pose, or in other light, is rebuilt a
 little worse everywhere, a defect in its own place. No image is forgiven more than the largest
 median of the validation normals, so that what is wrong everywhere stays visible. The levels are
 then added in units of their rise on those normals, that is by how much the maximum of a level's
 smoothed map exceeds its mean there, so that the noisiest does not drown the others.
+
+What it reaches here, beside the other methods: docs/results.md.
 """
 
 from collections.abc import Iterable
@@ -97,6 +99,7 @@ class ReverseDistillation(Detector):
         "disturbance": False,
         "relative": False,
     }
+    side_multiple = 32
     exportable = True
 
     settings: ReverseDistillationSettings
@@ -164,7 +167,7 @@ class ReverseDistillation(Detector):
         return [cosine_distance(a, b) for a, b in zip(features, rebuilt, strict=True)]
 
     def _loss(self, batch: Batch) -> Tensor:
-        share = self.settings.easy_share * min(1.0, batch.progress / _MINING_RISE)
+        share = mined_share(self.settings.easy_share, batch.progress)
         disturbs = self.settings.disturbance and self.student.training
         seen = disturbed(batch.features) if disturbs else batch.features
         rebuilt = [
@@ -175,6 +178,11 @@ class ReverseDistillation(Detector):
         return (flattened_cosine_loss if flattened else position_cosine_loss)(
             batch.features, rebuilt
         )
+
+
+def mined_share(easy_share: float, progress: float) -> float:
+    """Share of the positions with less gradient: from 0 up to ``easy_share`` at a quarter."""
+    return easy_share * min(1.0, progress / _MINING_RISE)
 
 
 def _rise(maps: Tensor, sides: list[int]) -> Tensor:
