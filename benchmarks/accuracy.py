@@ -34,6 +34,7 @@ from stillwatch.images.layout import scan_category
 from stillwatch.images.photographs import photographs_digest
 from stillwatch.inspection import score_images
 from stillwatch.settings import Settings, load_settings
+from stillwatch.teachers import NO_TEACHER
 from stillwatch.torch_scorer import load_scorer
 from tasks.tracking import BUNDLE, open_tracking
 
@@ -70,7 +71,14 @@ def cell_name(settings: Settings, category: str, detector: str, seed: int) -> st
     changed = changed_settings(detector, choose_profile(settings.training), own)
     if detector_class(detector).uses_photographs and not settings.training.photographs:
         changed.append("no_photographs")
-    parts = [category, detector, settings.teacher.name, settings.images.size, *changed, seed]
+    parts = [
+        category,
+        detector,
+        _teacher(detector, settings)["name"],
+        settings.images.size,
+        *changed,
+        seed,
+    ]
     return f"{'-'.join(map(str, parts))}.json"
 
 
@@ -82,12 +90,20 @@ def relevant_settings(settings: Settings, detector: str) -> dict[str, Any]:
     method = detector_classes()[detector]
     photographs = settings.training.photographs if method.uses_photographs else None
     return values | {
-        "teacher": settings.teacher.model_dump(include={"name", "sha256"}),
+        "teacher": _teacher(detector, settings),
         "profile": choose_profile(settings.training),
         "detector": own.model_dump(mode="json"),
         "method_version": method.version,
         "photographs": photographs and photographs_digest(photographs),
     }
+
+
+def _teacher(detector: str, settings: Settings) -> dict[str, str | None]:
+    """Name and expected digest; of a method that needs none, ``none``."""
+    own = detector_settings(detector, settings).model_dump(mode="json")
+    if not detector_class(detector).teacher_strides(settings.teacher.name, own):
+        return {"name": NO_TEACHER, "sha256": None}
+    return settings.teacher.model_dump(include={"name", "sha256"})
 
 
 def _own_params(base: Path, out: Path) -> Path:

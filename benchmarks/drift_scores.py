@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from benchmarks.revision import commit, machine
-from stillwatch.detectors import build_detector, detector_class
+from stillwatch.detectors import build_detector, detector_class, parse_detector_settings
 from stillwatch.devices import choose_device
 from stillwatch.images.decode import resize_image
 from stillwatch.images.sample import ANOMALIES_PER_TYPE, SUBJECTS, draw_image
@@ -89,7 +89,8 @@ def _seen(image: Image.Image, side: int) -> Pixels:
 
 def _trained(name: str, train_images: Pixels, validation_images: Pixels) -> Scorer:
     teacher = TeacherSettings()
-    strides = detector_class(name).teacher_strides(teacher.name)
+    settings = parse_detector_settings(name, {}).model_dump()
+    strides = detector_class(name).teacher_strides(teacher.name, settings)
     detector = build_detector(name, load_teacher(teacher, strides), {})
     device = choose_device("auto")
     train(

@@ -123,7 +123,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """Train a method on one class and score the test images, by the paths that the flow takes."""
     device = choose_device("auto")
-    strides = detector_classes()[name].teacher_strides(teacher)
+    strides = detector_classes()[name].teacher_strides(teacher, settings)
     loaded = load_teacher(TeacherSettings(name=teacher), strides)
     detector = build_detector(name, loaded, settings, seed=seed)
     summary = train(

@@ -11,13 +11,14 @@ from pathlib import Path
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from stillwatch.bundle import Bundle, read_bundle, recalibrated
+from stillwatch.bundle import Bundle, TeacherInfo, read_bundle, recalibrated
 from stillwatch.detectors import detector_class, detector_settings
 from stillwatch.errors import BundleError, DeviceMemoryError, TrackingError
 from stillwatch.images.photographs import photographs_digest
 from stillwatch.images.split import PARTS
 from stillwatch.settings import CalibrationSettings, Settings
-from stillwatch.teacher_weights import TeacherWeights, find_weights
+from stillwatch.teacher_weights import find_weights
+from stillwatch.teachers import NO_TEACHER
 from stillwatch.training_job import EpochReport, TrainingJob, run_training
 from tasks.entrants import Entrant
 from tasks.epoch_log import EpochLog
@@ -69,7 +70,7 @@ class _Plan:
     data: DataVersion
     job: TrainingJob
     method_version: int
-    weights: TeacherWeights
+    teacher: TeacherInfo
     evaluation: str
     settings: Settings
 
@@ -136,25 +137,30 @@ def _plan(
     version, manifest, detector = category.version, category.manifest, entrant.detector
     method = detector_class(detector)
     values = detector_settings(detector, settings)
-    weights = find_weights(settings.teacher)
+    own = values.model_dump(mode="json")
+    strides = method.teacher_strides(settings.teacher.name, own)
+    teacher = TeacherInfo(name=NO_TEACHER, digest="")
+    if strides:
+        weights = find_weights(settings.teacher)
+        teacher = TeacherInfo(name=weights.name, digest=weights.sha256)
     folder = settings.training.photographs
     identity = fingerprint(
         category_digest=version.digest,
         split_digest=version.split_digest,
         detector=detector,
         method_version=method.version,
-        detector_settings=values.model_dump(mode="json"),
+        detector_settings=own,
         seed=entrant.seed,
         image_size=settings.images.size,
         white_level=manifest.white_level,
-        teacher=weights.name,
-        teacher_digest=weights.sha256,
+        teacher=teacher.name,
+        teacher_digest=teacher.digest,
         photographs=photographs_digest(folder) if folder and method.uses_photographs else None,
     )
     job = TrainingJob(
         category=version.name,
         detector=detector,
-        detector_settings=values.model_dump(mode="json"),
+        detector_settings=own,
         teacher=settings.teacher,
         training=settings.training.model_copy(update={"seed": entrant.seed}),
         calibration=settings.calibration,
@@ -175,7 +181,7 @@ def _plan(
         },
     )
     evaluation = evaluation_key(settings.calibration, settings.evaluation)
-    return _Plan(category, entrant, data, job, method.version, weights, evaluation, settings)
+    return _Plan(category, entrant, data, job, method.version, teacher, evaluation, settings)
 
 
 def _close_cut_off(tracking: Tracking, job: TrainingJob, parent_run: str) -> None:
@@ -321,8 +327,8 @@ def _first_tags(plan: _Plan) -> dict[str, str]:
         METHOD: job.detector,
         SEED: str(job.training.seed),
         "stillwatch.method_version": str(plan.method_version),
-        "stillwatch.teacher": plan.weights.name,
-        "stillwatch.teacher_digest": plan.weights.sha256,
+        "stillwatch.teacher": plan.teacher.name,
+        "stillwatch.teacher_digest": plan.teacher.digest,
         "stillwatch.alpha": str(job.calibration.alpha_reject),
         "stillwatch.alpha_review": str(job.calibration.alpha_review),
     }
@@ -333,7 +339,7 @@ def _params(plan: _Plan) -> dict[str, object]:
     return {
         "image_size": job.image_size,
         "white_level": job.white_level,
-        "teacher": plan.weights.name,
+        "teacher": plan.teacher.name,
         "seed": job.training.seed,
         "device": job.training.device,
         **flattened(job.calibration.model_dump(mode="json"), "calibration"),

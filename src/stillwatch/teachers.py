@@ -14,6 +14,8 @@ from stillwatch.teacher_weights import WEIGHT_PACKAGES, find_weights
 
 STRIDES = (4, 8, 16)
 """Of the levels that most methods compare."""
+NO_TEACHER = "none"
+"""Name of what a method is given that needs no teacher; its digest is empty."""
 
 
 class Teacher(nn.Module):
@@ -74,12 +76,14 @@ def images_to_input(pixels: Tensor) -> Tensor:
 
 
 def load_teacher(settings: TeacherSettings, strides: tuple[int, ...] = STRIDES) -> Teacher:
-    """The teacher with its pretrained weights, frozen, on the CPU.
+    """The teacher with its pretrained weights, frozen, on the CPU; no network without strides.
 
     Raises:
         TeacherError: unknown name, no levels at these strides, or weights that are missing, not
             the expected ones, or of another architecture.
     """
+    if not strides:
+        return _no_teacher()
     weights = find_weights(settings)
     state = _read_state(weights.path)
     if settings.name in WEIGHT_PACKAGES:
@@ -100,7 +104,14 @@ def empty_teacher(name: str, digest: str, strides: tuple[int, ...] = STRIDES) ->
     Raises:
         TeacherError: timm does not know ``name``, or it has no levels at these strides.
     """
+    if not strides:
+        return _no_teacher()
     return _teacher(name, digest, strides, _build_network(name, strides))
+
+
+def _no_teacher() -> Teacher:
+    """In the place of one, for methods that need none."""
+    return Teacher(NO_TEACHER, "", nn.Identity, (), (0.0,) * 3, (1.0,) * 3, strides=())
 
 
 def _teacher(name: str, digest: str, strides: tuple[int, ...], network: nn.Module) -> Teacher:

@@ -48,7 +48,7 @@ def load_scorer(bundle: Bundle, device: str = "auto") -> TorchScorer:
             f"'{info.detector.name}', and this stillwatch has version {method.version}, which "
             f"scores differently. Train it again, or use stillwatch {info.stillwatch_version}."
         )
-    strides = method.teacher_strides(info.teacher.name)
+    strides = method.teacher_strides(info.teacher.name, info.detector.settings)
     teacher = empty_teacher(info.teacher.name, info.teacher.digest, strides)
     detector = build_detector(info.detector.name, teacher, info.detector.settings)
     weights = {name: torch.from_numpy(value) for name, value in read_weights(bundle).items()}

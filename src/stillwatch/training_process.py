@@ -72,7 +72,7 @@ def run(job: TrainingJob, emit: Emit) -> TrainingOutcome:
     """
     device = choose_device(job.training.device)
     store = ImageStore.open(job.store)
-    strides = detector_class(job.detector).teacher_strides(job.teacher.name)
+    strides = detector_class(job.detector).teacher_strides(job.teacher.name, job.detector_settings)
     teacher = load_teacher(job.teacher, strides)
     detector = build_detector(job.detector, teacher, job.detector_settings, seed=job.training.seed)
     summary = train(

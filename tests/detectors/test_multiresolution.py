@@ -23,7 +23,7 @@ VGG = "vgg16.tv_in1k"
 
 @pytest.fixture(scope="module")
 def vgg() -> Teacher:
-    return empty_teacher(VGG, "", Multiresolution.teacher_strides(VGG))
+    return empty_teacher(VGG, "", Multiresolution.teacher_strides(VGG, {}))
 
 
 @pytest.fixture
@@ -155,7 +155,7 @@ def test_guided_gradients_stop_where_they_are_negative() -> None:
 @pytest.mark.parametrize("name", [VGG, "efficientnet_lite0", "resnet18"])
 @pytest.mark.parametrize("size", ["compact", "equal"])
 def test_gradients_can_be_guided_at_every_cloners_rectifiers(name: str, size: str) -> None:
-    teacher = empty_teacher(name, "", Multiresolution.teacher_strides(name))
+    teacher = empty_teacher(name, "", Multiresolution.teacher_strides(name, {}))
     detector = Multiresolution.build(teacher, {"cloner": size})
     images = torch.rand(1, 3, 32, 32)
     plain = gradient_maps(detector.published_scores, images)

@@ -13,8 +13,17 @@ from made_retrainings import SOUND
 from made_stores import new_store
 
 from stillwatch.bundle import read_bundle
+from stillwatch.detectors.uninformed_students import UninformedStudents
 from stillwatch.errors import DetectorError, TrackingError, TrainingError
-from stillwatch.settings import CalibrationSettings, EvaluationSettings, Settings, TrainingSettings
+from stillwatch.images.store import ImageStore
+from stillwatch.settings import (
+    CalibrationSettings,
+    EvaluationSettings,
+    Settings,
+    TeacherSettings,
+    TrainingSettings,
+)
+from stillwatch.torch_scorer import load_scorer
 from tasks.entrants import Entrant
 from tasks.examine import ExaminedCategory
 from tasks.identity import evaluation_key, fingerprint
@@ -177,6 +186,44 @@ def test_an_unknown_detector_starts_no_run(
     with pytest.raises(DetectorError, match="did you mean 'stfpm'"):
         train_detector(category, Entrant("stfmp", 0), data=data, settings=here)
     assert tracking.find_runs("plate", {}) == []
+
+
+@pytest.mark.parametrize(
+    ("detector", "own"),
+    [
+        ("autoencoder", {"epochs": 1}),
+        (
+            "uninformed_students",
+            {
+                **UninformedStudents.quick,
+                "knowledge_weight": 0,
+                "metric_weight": 1,
+                "epochs": 1,
+            },
+        ),
+    ],
+)
+def test_a_method_that_needs_no_teacher_asks_for_no_weights(
+    here: Settings,
+    tracking: Tracking,
+    plate: tuple[ExaminedCategory, DataVersion],
+    detector: str,
+    own: dict[str, Any],
+) -> None:
+    category, data = plate
+    without = here.model_copy(
+        update={
+            "teacher": TeacherSettings(name="not_on_this_machine"),
+            "detectors": {detector: own},
+        }
+    )
+    trained = train_detector(category, Entrant(detector, 0), data=data, settings=without)
+    assert tracking.tags(trained.run_id)["stillwatch.teacher"] == "none"
+    with tracking.artifact(trained.run_id, BUNDLE) as folder:
+        bundle = read_bundle(folder)
+        assert bundle.info.teacher.name == "none"
+        images = ImageStore.open(category.store).images[:2]
+        assert load_scorer(bundle, "cpu")(images).shape[0] == 2
 
 
 class TestIdentity:

@@ -14,8 +14,8 @@ sixty-fourth of the pixels, 32 channels) in place of one vector, so that any siz
 What it reaches here, beside the other methods: docs/results.md.
 """
 
-from collections.abc import Callable
-from typing import ClassVar, Literal
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -54,7 +54,7 @@ class Autoencoder(Detector):
     """Reconstruction with a convolutional autoencoder."""
 
     name = "autoencoder"
-    version = 3
+    version = 4
     Settings = AutoencoderSettings
     quick: ClassVar = {"epochs": 20, "batch_size": 2, "learning_rate": 0.005}
     paper: ClassVar = {"epochs": 200, "learning_rate": 0.0002}
@@ -66,6 +66,11 @@ class Autoencoder(Detector):
     def __init__(self, teacher: Teacher, settings: AutoencoderSettings) -> None:
         super().__init__(teacher, settings)
         self.autoencoder = ConvolutionalAutoencoder()
+
+    @classmethod
+    def teacher_strides(cls, teacher_name: str, settings: Mapping[str, Any]) -> tuple[int, ...]:
+        """None: it looks at images alone."""
+        return ()
 
     def phases(self) -> list[Phase]:
         """One phase."""

@@ -158,8 +158,16 @@ class Detector(nn.Module, ABC):
             return cls(teacher, settings).eval()
 
     @classmethod
-    def teacher_strides(cls, teacher_name: str) -> tuple[int, ...]:
-        """Strides of the levels that the method takes from this teacher, from shallow to deep."""
+    def teacher_strides(cls, teacher_name: str, settings: Mapping[str, Any]) -> tuple[int, ...]:
+        """Strides of the levels that the method takes from this teacher, from shallow to deep.
+
+        Args:
+            teacher_name: as in ``teacher.name``.
+            settings: all of the method's own, by name.
+
+        Returns:
+            None at all where the method needs no teacher with these settings.
+        """
         return STRIDES
 
     def prepare(self, normals: Iterable[Batch]) -> None:

@@ -30,9 +30,9 @@ What it reaches here, beside the other methods: docs/results.md.
 """
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -150,7 +150,7 @@ class EfficientAD(Detector):
         self.register_buffer("quantiles", torch.tensor([[0.0, 1.0], [0.0, 1.0]]))
 
     @classmethod
-    def teacher_strides(cls, teacher_name: str) -> tuple[int, ...]:
+    def teacher_strides(cls, teacher_name: str, settings: Mapping[str, Any]) -> tuple[int, ...]:
         """The levels that PatchCore joins."""
         return (8, 16)
 

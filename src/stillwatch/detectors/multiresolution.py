@@ -22,8 +22,8 @@ of the image, is ``published_scores``; its maps from gradients are in
 What it reaches here, beside the other methods: docs/results.md.
 """
 
-from collections.abc import Iterable, Sequence
-from typing import ClassVar, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -84,7 +84,7 @@ class Multiresolution(Detector):
         self.register_buffer("balance", torch.ones(()))
 
     @classmethod
-    def teacher_strides(cls, teacher_name: str) -> tuple[int, ...]:
+    def teacher_strides(cls, teacher_name: str, settings: Mapping[str, Any]) -> tuple[int, ...]:
         """With a VGG, the levels before the pools 2 to 5."""
         return (2, *STRIDES) if _is_vgg(teacher_name) else STRIDES
 

@@ -37,7 +37,7 @@ class PatchTeacher(nn.Module):
 
     Args:
         patch_size: in pixels.
-        decoded: values of the pretrained descriptor.
+        decoded: values of the pretrained descriptor; 0 where there is none.
     """
 
     def __init__(self, patch_size: PatchSize, decoded: int) -> None:
@@ -45,7 +45,7 @@ class PatchTeacher(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(patch_size)
             self.network = PatchNetwork(patch_size)
-            self.decoder = nn.Linear(DESCRIPTOR, decoded)
+            self.decoder = nn.Linear(DESCRIPTOR, decoded) if decoded else nn.Identity()
 
     def forward(self, patches: Tensor) -> Tensor:
         """Descriptors (B, 128) of patches (B, 3, p, p)."""

@@ -19,7 +19,8 @@ claimed to be reproduced. The profile ``paper`` is no more than longer: its leng
 What it reaches here, beside the other methods: docs/results.md.
 """
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -73,6 +74,11 @@ class StyleDistillation(Detector):
         super().__init__(teacher, settings)
         self.autoencoder = ConvolutionalAutoencoder()
         self.style = StyleNetwork()
+
+    @classmethod
+    def teacher_strides(cls, teacher_name: str, settings: Mapping[str, Any]) -> tuple[int, ...]:
+        """None: it looks at images alone."""
+        return ()
 
     def phases(self) -> list[Phase]:
         """The autoencoder; then, with it frozen, the style network."""

@@ -25,8 +25,8 @@ What it reaches here, beside the other methods: docs/results.md.
 """
 
 import json
-from collections.abc import Callable, Iterable, Sequence
-from typing import ClassVar, Literal, Self, cast
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Literal, Self, cast
 
 import torch
 from pydantic import Field, field_validator, model_validator
@@ -137,14 +137,15 @@ class UninformedStudents(Detector):
 
     def __init__(self, teacher: Teacher, settings: UninformedStudentsSettings) -> None:
         super().__init__(teacher, settings)
+        decoded = teacher.channels[-1] if settings.knowledge_weight else 0
         self.scales = nn.ModuleList(
-            _Scale(size, settings.students, teacher.channels[-1]) for size in settings.patch_sizes
+            _Scale(size, settings.students, decoded) for size in settings.patch_sizes
         )
 
     @classmethod
-    def teacher_strides(cls, teacher_name: str) -> tuple[int, ...]:
-        """The level whose average describes a whole patch."""
-        return (32,)
+    def teacher_strides(cls, teacher_name: str, settings: Mapping[str, Any]) -> tuple[int, ...]:
+        """The level whose average describes a whole patch; none where L_k has no weight."""
+        return (32,) if settings["knowledge_weight"] else ()
 
     def prepare(self, normals: Iterable[Batch]) -> None:
         """Refuse images that a patch does not fit into."""
