@@ -57,6 +57,11 @@ def warm_up_and_cosine(progress: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (progress - warm_up) / (1 - warm_up)))
 
 
+def schedule_of(optimizer: str) -> Callable[[float], float]:
+    """Warm-up and decay for ``muon``, the authors' constant rate for any other."""
+    return warm_up_and_cosine if optimizer == "muon" else constant
+
+
 @dataclass(frozen=True)
 class Steps:
     """A length in steps of the optimiser, whatever the number of images."""

@@ -30,7 +30,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from stillwatch.detectors.base import Batch, Detector, Phase, constant, warm_up_and_cosine
+from stillwatch.detectors.base import Batch, Detector, Phase, schedule_of
 from stillwatch.detectors.maps import cosine_distance, resize_maps, smoothed
 from stillwatch.optimizers import muon_or_adam
 from stillwatch.sections import Section
@@ -107,7 +107,7 @@ class Multiresolution(Detector):
                 optimizer=muon_or_adam(self.settings.optimizer, self.settings.learning_rate),
                 epochs=self.settings.epochs,
                 batch_size=self.settings.batch_size,
-                schedule=warm_up_and_cosine if self.settings.optimizer == "muon" else constant,
+                schedule=schedule_of(self.settings.optimizer),
             )
         ]
 

@@ -38,7 +38,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from stillwatch.detectors.base import Batch, Detector, Phase, constant, warm_up_and_cosine
+from stillwatch.detectors.base import Batch, Detector, Phase, schedule_of
 from stillwatch.detectors.disturbance import disturbed
 from stillwatch.detectors.maps import (
     cosine_distance,
@@ -125,7 +125,7 @@ class ReverseDistillation(Detector):
                 ),
                 epochs=self.settings.epochs,
                 batch_size=self.settings.batch_size,
-                schedule=warm_up_and_cosine if self.settings.optimizer == "muon" else constant,
+                schedule=schedule_of(self.settings.optimizer),
             )
         ]
 

@@ -27,7 +27,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from stillwatch.detectors.base import Batch, Detector, Phase, constant, warm_up_and_cosine
+from stillwatch.detectors.base import Batch, Detector, Phase, schedule_of
 from stillwatch.detectors.maps import normalised_distance, resize_maps
 from stillwatch.optimizers import Muon
 from stillwatch.sections import Section
@@ -71,7 +71,7 @@ class STFPM(Detector):
                 optimizer=self._optimizer,
                 epochs=self.settings.epochs,
                 batch_size=self.settings.batch_size,
-                schedule=warm_up_and_cosine if self.settings.optimizer == "muon" else constant,
+                schedule=schedule_of(self.settings.optimizer),
             )
         ]
 

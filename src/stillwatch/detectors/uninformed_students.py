@@ -32,7 +32,7 @@ import torch
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
-from stillwatch.detectors.base import Batch, Detector, Phase, Steps, constant, warm_up_and_cosine
+from stillwatch.detectors.base import Batch, Detector, Phase, Steps, schedule_of
 from stillwatch.detectors.maps import resize_maps
 from stillwatch.detectors.parts import parts
 from stillwatch.detectors.patch_distillation import (
@@ -208,7 +208,7 @@ class UninformedStudents(Detector):
             optimizer=self._optimizer(settings.teacher_learning_rate),
             epochs=Steps(settings.teacher_steps),
             batch_size=settings.teacher_batch_size,
-            schedule=self._schedule(),
+            schedule=schedule_of(settings.optimizer),
             keeps_best_epoch=False,
             on_photographs=True,
             settings_prefix="teacher_",
@@ -224,7 +224,7 @@ class UninformedStudents(Detector):
             optimizer=self._optimizer(settings.learning_rate),
             epochs=settings.epochs,
             batch_size=settings.batch_size,
-            schedule=self._schedule(),
+            schedule=schedule_of(settings.optimizer),
             prepare=lambda normals: scale.target.measure(
                 network.dense(image, settings.stride)
                 for batch in normals
@@ -263,9 +263,6 @@ class UninformedStudents(Detector):
 
     def _optimizer(self, rate: float) -> Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]:
         return muon_or_adam(self.settings.optimizer, rate, weight_decay=_WEIGHT_DECAY)
-
-    def _schedule(self) -> Callable[[float], float]:
-        return warm_up_and_cosine if self.settings.optimizer == "muon" else constant
 
 
 def students_loss(students: Sequence[Tensor], wanted: Tensor) -> Tensor:
