@@ -127,7 +127,8 @@ class TrainingSettings(Section):
     checkpoint_every: int = Field(5, ge=1, description="epochs between checkpoints")
     photographs: Path | None = Field(
         None,
-        description="folder of everyday photographs for the methods that use them; null: none",
+        description="folder of everyday photographs for the methods that use them, of which at "
+        "most 1000 are read; null: none",
     )
     timeout_minutes: float = Field(
         240.0, gt=0, description="a longer training is stopped and failed"

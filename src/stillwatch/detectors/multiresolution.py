@@ -15,8 +15,9 @@ those of the authors' code. Our own: any other teacher gives its levels at strid
 the cloner, having no ReLU there, may be signed like them; unless ``optimizer`` is ``adam``, Muon in
 small batches with warm-up and cosine decay; images are normalised as the source was trained, where
 the code leaves MVTec AD as it is; and the verdict needs a map that is one forward pass: L at each
-position instead of each image, summed over the points and smoothed. The paper's own image score, L
-of the image, is ``published_scores``; its maps from gradients are in
+position instead of each image, summed over the points and smoothed by a Gaussian in proportion to
+the image. What is kept is the epoch with the lowest loss on held-out normals. The paper's own image
+score, L of the image, is ``published_scores``; its maps from gradients are in
 ``stillwatch.detectors.input_gradients``.
 
 What it reaches here, beside the other methods: docs/results.md.

@@ -17,7 +17,8 @@ resized to the finer, a greedy coreset on random projections, the distance to th
 memory, Gaussian smoothing. The verdict uses the maximum of the map; the paper's own image score,
 which weighs the largest distance down where the memory is dense, is ``published_scores``. Our own:
 images are not cropped, and neighbourhoods are averaged per channel (as anomalib does), where the
-authors' code pools flattened neighbourhoods to 1024 values whatever the teacher.
+authors' code pools flattened neighbourhoods to 1024 values whatever the teacher; and the Gaussian
+is 4 pixels wide at 256, in proportion at other sizes.
 
 What it reaches here, beside the other methods: docs/results.md.
 """

@@ -25,7 +25,8 @@ root of their median in the same image: a part in an unseen pose, or in other li
 little worse everywhere, a defect in its own place. No image is forgiven more than the largest
 median of the validation normals, so that what is wrong everywhere stays visible. The levels are
 then added in units of their rise on those normals, that is by how much the maximum of a level's
-smoothed map exceeds its mean there, so that the noisiest does not drown the others.
+smoothed map exceeds its mean there, so that the noisiest does not drown the others. The weights
+kept are those of the epoch with the lowest loss on held-out normals, the authors' of the last.
 
 What it reaches here, beside the other methods: docs/results.md.
 """

@@ -19,7 +19,9 @@ MVTec AD, mean of the 15 categories, as the paper reports it: AUPRO 0.866 / 0.90
 patches of 17 / 33 / 65 pixels, 0.914 for all three. The paper has no image score; here it is the
 maximum, as everywhere. Our own by default, for two CPU cores: one patch size, every eighth pixel,
 two students instead of three, trained on random windows instead of whole images, Muon instead of
-Adam, and hundreds of steps where the paper takes tens of thousands.
+Adam, and hundreds of steps where the paper takes tens of thousands. The students kept are those of
+the epoch with the lowest loss on held-out normals; the networks see images in [0, 1], the paper
+leaves open which.
 
 What it reaches here, beside the other methods: docs/results.md.
 """
