@@ -19,6 +19,7 @@ from stillwatch.inspection import (
     resize_map,
     resize_mask_keeping_rejection,
 )
+from stillwatch.overlays import overlay
 from stillwatch.settings import Settings
 from tasks.score_log import appearance, logged, open_score_log
 
@@ -158,8 +159,6 @@ def overlay_png(pixels: NDArray[np.uint8], image: InspectedImage, bundle: Bundle
         image: what was found on it.
         bundle: of the detector, whose calibration scales the colours.
     """
-    from stillwatch.pictures import overlay
-
     height, width = pixels.shape[:2]
     calibration = bundle.info.calibration
     picture = overlay(

@@ -6,7 +6,7 @@ import sys
 class Absent:
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in {packages!r}:
-            raise ModuleNotFoundError(f"No module named {{name!r}} (made absent)")
+            raise ModuleNotFoundError(f"No module named {{name!r}} (made absent)", name=name)
 
 sys.meta_path.insert(0, Absent())
 """

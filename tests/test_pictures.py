@@ -12,6 +12,7 @@ from PIL import Image
 from stillwatch import pictures
 from stillwatch.calibration import calibrate
 from stillwatch.errors import StorageError
+from stillwatch.overlays import overlay
 from stillwatch.pictures import GalleryItem
 
 CALIBRATION = calibrate(
@@ -65,7 +66,7 @@ def test_overlay_leaves_quiet_surface_alone_and_heats_the_rest():
     anomaly_map = np.zeros((40, 60), np.float32)
     anomaly_map[:, 40:] = 2.0
 
-    seen = pictures.overlay(pixels, anomaly_map, np.zeros((40, 60), bool), vmin=0.5, vmax=1.5)
+    seen = overlay(pixels, anomaly_map, np.zeros((40, 60), bool), vmin=0.5, vmax=1.5)
 
     assert seen.dtype == np.uint8
     assert np.array_equal(seen[:, :40], pixels[:, :40])
@@ -100,9 +101,7 @@ def test_overlay_takes_a_map_and_mask_of_another_size():
     anomaly_map = np.zeros((8, 8), np.float32)
     anomaly_map[2, 6] = 1.0
 
-    seen = pictures.overlay(
-        np.zeros((64, 96, 3), np.uint8), anomaly_map, anomaly_map > 0.5, vmin=0, vmax=1
-    )
+    seen = overlay(np.zeros((64, 96, 3), np.uint8), anomaly_map, anomaly_map > 0.5, vmin=0, vmax=1)
 
     hot_rows, hot_columns = np.nonzero(seen.any(axis=2))
     assert seen.shape == (64, 96, 3)
@@ -116,7 +115,7 @@ def test_the_contour_of_a_single_pixel_is_visible_and_does_not_cover_it(row, col
     mask[row, column] = True
     pixels = np.full((32, 48, 3), 70, np.uint8)
 
-    seen = pictures.overlay(pixels, np.zeros((32, 48), np.float32), mask, vmin=0, vmax=1)
+    seen = overlay(pixels, np.zeros((32, 48), np.float32), mask, vmin=0, vmax=1)
 
     changed = (seen != pixels).any(axis=2)
     assert not changed[mask].any()
@@ -127,7 +126,7 @@ def test_a_scale_without_room_heats_nothing():
     pixels = np.full((8, 8, 3), 70, np.uint8)
     no_mask = np.zeros((8, 8), bool)
 
-    seen = pictures.overlay(pixels, np.ones((8, 8), np.float32), no_mask, vmin=1, vmax=1)
+    seen = overlay(pixels, np.ones((8, 8), np.float32), no_mask, vmin=1, vmax=1)
 
     assert np.array_equal(seen, pixels)
 

@@ -64,3 +64,13 @@ def main() -> None:
     except StillwatchError as error:
         fail(str(error))
         sys.exit(1)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in ("", "stillwatch", "tasks", "flows"):
+            raise  # a mistake of ours
+        fail(
+            f"this needs the package '{package}', which is not installed. The extra 'edge' "
+            "inspects exported bundles only; install the rest: pip install "
+            "'stillwatch[pipeline]'."
+        )
+        sys.exit(1)

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from absent_packages import NOT_ON_AN_EDGE_BOX, without
 from made_bundles import make_bundle, make_detector_bundle
+from PIL import Image
 
-from tests.flows.conftest import Plant, make_plant, make_workspace_plant, write_image
+from tests.flows.conftest import SIDE, Plant, make_plant, make_workspace_plant, write_image
 
 
 @pytest.fixture
@@ -110,22 +111,50 @@ def test_an_exported_bundle_inspects_as_the_bundle_does(line: Plant) -> None:
     )
 
 
+def run_on_edge_box(plant: Plant, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    code = without(NOT_ON_AN_EDGE_BOX, "from flows.cli import main; main()")
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=plant.folder,
+        env=plant.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
 def test_an_edge_box_inspects_beside_empty_settings(line: Plant) -> None:
     make_detector_bundle(line.folder / "bundle")
     done = line.run("export", "bundle", "--to", "onnx", "--out", "edge", "--images", "images/bolt")
     assert done.returncode == 0, done.stderr
     (line.folder / "params.yaml").write_text("")
-    code = without(NOT_ON_AN_EDGE_BOX, "from flows.cli import main; main()")
-    done = subprocess.run(
-        [sys.executable, "-c", code, "inspect", "edge", "images/bolt/test", "--json"],
-        cwd=line.folder,
-        env=line.environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_on_edge_box(line, "inspect", "edge", "images/bolt/test", "--out", "seen", "--json")
     assert done.returncode == 0, done.stderr
-    assert len(json.loads(done.stdout)) == 8
+    rows = json.loads(done.stdout)
+    assert len(rows) == 8
+    for row in rows:
+        with Image.open(line.folder / "seen" / row["overlay"]) as picture:
+            assert picture.size == (SIDE, SIDE)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("inspect", "bundle", "images"),
+        ("inspect", "models:/stillwatch-bolt@champion", "images"),
+        ("retrain",),
+        ("serve",),
+    ],
+)
+def test_what_an_edge_box_cannot_do_names_the_extra(
+    line: Plant, arguments: tuple[str, ...]
+) -> None:
+    make_detector_bundle(line.folder / "bundle")
+    done = run_on_edge_box(line, *arguments)
+    assert done.returncode == 1
+    sentence = " ".join(done.stderr.split())
+    assert sentence.startswith("stillwatch: this needs the package '")
+    assert sentence.endswith("pip install 'stillwatch[pipeline]'.")
 
 
 def test_an_export_needs_real_images_and_a_format_that_there_is(line: Plant) -> None:

@@ -1,4 +1,4 @@
-"""Pictures of a detector's work, for people: heat overlays, a gallery, histograms and curves.
+"""Pictures of a detector's work, for people: a gallery, histograms and curves.
 
 Everything is drawn on ``Figure`` objects of its own, without pyplot and its global state, so that
 threads can draw side by side.
@@ -20,7 +20,6 @@ from stillwatch.pictures.gallery import (
     gallery,
     map_limits,
 )
-from stillwatch.pictures.overlays import overlay
 from stillwatch.pictures.style import save_figure, svg
 
 __all__ = [
@@ -33,7 +32,6 @@ __all__ = [
     "gallery",
     "loss_curve",
     "map_limits",
-    "overlay",
     "pro_curve",
     "roc_curve",
     "save_figure",

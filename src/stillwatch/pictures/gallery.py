@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from stillwatch.calibration import Threshold, Verdict
 from stillwatch.inspection import resize_map
-from stillwatch.pictures.overlays import (
+from stillwatch.overlays import (
     TRUTH_COLOUR,
     draw_contour,
     heat_colours,

@@ -1,22 +1,20 @@
-"""Anomaly maps and masks laid over the image that they belong to."""
+"""Anomaly maps and masks laid over the image that they belong to.
 
-from typing import cast
+Drawn without matplotlib, which an edge box does not have.
+"""
 
 import cv2
 import numpy as np
-from matplotlib import colormaps
 from numpy.typing import NDArray
 
 from stillwatch.inspection import resize_map, resize_mask_keeping_rejection
 
-HEAT = "inferno"
-"""From black over red to yellow: lightness alone tells the order."""
-
 MASK_COLOUR = (64, 220, 255)
 TRUTH_COLOUR = (0, 225, 135)
 
-_HEAT_TABLE = cast(
-    NDArray[np.uint8], (colormaps[HEAT](np.arange(256))[:, :3] * 255).round().astype(np.uint8)
+# From black over red to yellow: lightness alone tells the order.
+_HEAT_TABLE: NDArray[np.uint8] = np.asarray(
+    cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_INFERNO)[:, 0, ::-1]
 )
 _OPACITY = 0.85
 
