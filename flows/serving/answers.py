@@ -42,14 +42,17 @@ class Answer(BaseModel):
     overlay: str | None = Field(None, description="PNG in base64, only where it was asked for")
 
 
-def answer(model: ServedModel, upload: Upload, image: InspectedImage, *, mask: bool) -> Answer:
-    """Put together what was found; with a picture where the upload has kept its pixels.
+def answer(
+    model: ServedModel, upload: Upload, image: InspectedImage, *, mask: bool, overlay: bool
+) -> Answer:
+    """Put together what was found.
 
     Args:
         model: the one that judged.
         upload: what was sent.
         image: what was found on it.
         mask: whether the mask is wanted.
+        overlay: whether a picture is wanted.
     """
     calibration = model.bundle.info.calibration
     reject, review = calibration.reject, calibration.review
@@ -63,7 +66,7 @@ def answer(model: ServedModel, upload: Upload, image: InspectedImage, *, mask: b
         thresholds=Limits(reject=reject.value, review=review.value),
         alpha=Limits(reject=reject.alpha, review=review.alpha),
         mask=_mask(upload, image) if mask else None,
-        overlay=_overlay(model, upload, image),
+        overlay=_overlay(model, upload, image) if overlay else None,
     )
 
 
@@ -72,7 +75,6 @@ def _mask(upload: Upload, image: InspectedImage) -> Mask:
     return Mask(size=(upload.height, upload.width), counts=run_lengths(whole))
 
 
-def _overlay(model: ServedModel, upload: Upload, image: InspectedImage) -> str | None:
-    if upload.pixels is None:
-        return None
-    return base64.b64encode(overlay_png(upload.pixels, image, model.bundle)).decode("ascii")
+def _overlay(model: ServedModel, upload: Upload, image: InspectedImage) -> str:
+    picture = overlay_png(model.pixels(upload), image, model.bundle)
+    return base64.b64encode(picture).decode("ascii")

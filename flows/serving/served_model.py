@@ -25,14 +25,14 @@ from tasks.tracking import Tracking
 class Upload:
     """An image that was sent, ready to be scored."""
 
+    data: bytes
+    """The file. Its pixels, which may be a thousand times as much, are not kept while it waits."""
     image: NDArray[np.uint8]
     """(S, S, 3)."""
     looks: Appearance
     height: int
     """Of the image that was sent, in pixels."""
     width: int
-    pixels: NDArray[np.uint8] | None
-    """(height, width, 3), where a picture is to be drawn on it."""
 
 
 class ServedModel:
@@ -66,7 +66,7 @@ class ServedModel:
             wait_seconds=settings.serving.batch_wait_ms / 1000,
         )
 
-    def read(self, data: bytes, *, keep_pixels: bool) -> Upload:
+    def read(self, data: bytes) -> Upload:
         """Decode an image file as this version wants it, in any thread.
 
         Raises:
@@ -74,8 +74,11 @@ class ServedModel:
         """
         file = self._inspector.decode(data, name="the image")
         height, width = file.pixels.shape[:2]
-        looks = appearance(file.md5, file.pixels)
-        return Upload(file.image, looks, height, width, file.pixels if keep_pixels else None)
+        return Upload(data, file.image, appearance(file.md5, file.pixels), height, width)
+
+    def pixels(self, upload: Upload) -> NDArray[np.uint8]:
+        """Decode an image once more, at its own size: (height, width, 3)."""
+        return self._inspector.decode(upload.data, name="the image").pixels
 
     def _judge(self, uploads: Sequence[Upload]) -> list[InspectedImage]:
         images = list(self._inspector.inspect(np.stack([upload.image for upload in uploads])))

@@ -67,9 +67,11 @@ class InspectionService:
             data = await read_image_file(request, self._most_bytes)
             # Asked for again: while the body arrived, the champion may have changed.
             model = self._model(category)
-            upload = await self._in_thread(partial(model.read, data, keep_pixels=overlay))
+            upload = await self._in_thread(partial(model.read, data))
             inspected = await model.inspect(upload)
-            found = await self._in_thread(partial(answer, model, upload, inspected, mask=mask))
+            found = await self._in_thread(
+                partial(answer, model, upload, inspected, mask=mask, overlay=overlay)
+            )
         finally:
             self._in_work -= 1
         self._metrics.count(found)
