@@ -83,6 +83,7 @@ def make_app(champions: Champions, settings: ServingSettings, key: str | None) -
     app.add_exception_handler(StillwatchError, _refused)
     app.add_exception_handler(RequestValidationError, _wrong_query)
     app.add_exception_handler(ClientDisconnect, _hung_up)
+    app.add_exception_handler(Exception, _failed)
     locked = [Depends(_lock(key))]
 
     @app.post(
@@ -150,11 +151,15 @@ async def _refused(_request: Request, error: Exception) -> JSONResponse:
     for kind, status in _STATUS.items():
         if isinstance(error, kind):
             return JSONResponse({"detail": str(error)}, status)
-    # Not the client's doing, and none of its business.
     _log.error("an image could not be inspected: %s", error)
+    return await _failed(_request, error)
+
+
+async def _failed(_request: Request, _error: Exception) -> JSONResponse:
+    # Not the client's doing, and none of its business. What is no refusal Starlette raises once
+    # more after this answer, and uvicorn logs its traceback.
     return JSONResponse(
-        {"detail": "the image could not be inspected; the service's log says why"},
-        HTTPStatus.INTERNAL_SERVER_ERROR,
+        {"detail": "the service failed; its log says why"}, HTTPStatus.INTERNAL_SERVER_ERROR
     )
 
 

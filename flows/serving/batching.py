@@ -14,7 +14,8 @@ class Batcher(Generic[Asked, Answered]):
     """Calls a function of many with what single requests bring; for one event loop.
 
     Args:
-        function: gives as many answers as it is asked, in their order.
+        function: gives as many answers as it is asked, in their order. When it fails for several,
+            it is asked for each alone, so that one cannot spoil the answers of the others.
         executor: where it runs.
         most: items in one call.
         wait_seconds: how long the first item waits for others when nothing is being computed; what
@@ -41,7 +42,7 @@ class Batcher(Generic[Asked, Answered]):
         """The answer for one item.
 
         Raises:
-            Exception: what the function raised for the batch that the item was in.
+            Exception: what the function raised for the item.
         """
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Answered] = loop.create_future()
@@ -63,16 +64,17 @@ class Batcher(Generic[Asked, Answered]):
 
     async def _answer(self, batch: Sequence[tuple[Asked, "asyncio.Future[Answered]"]]) -> None:
         items = [item for item, _ in batch]
-        waiting = [answer for _, answer in batch]
         loop = asyncio.get_running_loop()
         try:
             answers = await loop.run_in_executor(self._executor, self._function, items)
-        except Exception as error:  # it is every waiting request's own
-            for answer in waiting:
-                if not answer.done():
-                    answer.set_exception(error)
+        except Exception as error:  # it is the waiting request's own
+            if len(batch) > 1:
+                for one in batch:
+                    await self._answer([one])
+            elif not batch[0][1].done():
+                batch[0][1].set_exception(error)
             return
-        for answer, value in zip(waiting, answers, strict=True):
+        for (_, answer), value in zip(batch, answers, strict=True):
             # Whoever hung up meanwhile has cancelled it.
             if not answer.done():
                 answer.set_result(value)

@@ -48,10 +48,11 @@ def test_one_alone_is_not_kept_waiting_for_a_full_batch() -> None:
     assert function.batches == [[1], [2]]
 
 
-def test_a_batch_that_fails_fails_for_itself_only() -> None:
+def test_what_fails_fails_for_itself_only() -> None:
     function = Doubled()
-    found = answers(function, [1, -1], [3], most=2, wait=0.01)
-    assert [str(one) for one in found] == ["negative", "negative", "6"]
+    found = answers(function, [1, -1, 2], [3], most=3, wait=0.01)
+    assert [str(one) for one in found] == ["2", "negative", "4", "6"]
+    assert function.batches == [[1, -1, 2], [1], [-1], [2], [3]]
 
 
 def test_who_hangs_up_does_not_disturb_the_others() -> None:
