@@ -120,9 +120,7 @@ def make_app(champions: Champions, settings: ServingSettings, key: str | None) -
     @app.get("/metrics", dependencies=locked)
     async def metrics_page() -> Response:
         """Counters for Prometheus."""
-        states = champions.states().items()
-        versions = {name: one.model_version for name, one in states if one.model_version}
-        return Response(metrics.page(versions), media_type=CONTENT_TYPE_LATEST)
+        return Response(metrics.page(champions.states()), media_type=CONTENT_TYPE_LATEST)
 
     return app
 

@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from flows.serving.answers import Answer
+from flows.serving.champions import CategoryState
 
 INSPECT_PATH = "/inspect/"
 
@@ -56,6 +57,12 @@ class Metrics:
             ["category"],
             registry=self._registry,
         )
+        self._not_served = Gauge(
+            "stillwatch_champion_not_served",
+            "1 while another version than the champion answers, or none, else 0.",
+            ["category"],
+            registry=self._registry,
+        )
 
     def count(self, answer: Answer) -> None:
         """Count a verdict and its score."""
@@ -66,15 +73,18 @@ class Metrics:
             share = answer.score / answer.thresholds.reject
             self._scores.labels(answer.category, version).observe(share)
 
-    def page(self, versions: Mapping[str, int]) -> bytes:
+    def page(self, states: Mapping[str, CategoryState]) -> bytes:
         """Everything in Prometheus' text format.
 
         Args:
-            versions: which answer, by category.
+            states: how each category is served.
         """
         self._versions.clear()
-        for category, version in versions.items():
-            self._versions.labels(category).set(version)
+        self._not_served.clear()
+        for category, state in states.items():
+            if state.model_version is not None:
+                self._versions.labels(category).set(state.model_version)
+            self._not_served.labels(category).set(state.problem is not None)
         return generate_latest(self._registry)
 
 

@@ -42,6 +42,7 @@ pytestmark = [pytest.mark.servers, pytest.mark.xdist_group("serving")]
 SERVING = {"poll_seconds": 0.3, "max_image_mb": 0.2, "max_requests": 24}
 ALPHAS = (0.05, 0.2, 0.25)
 """Of versions 1, 2 and 3: each has another threshold."""
+NOT_SERVED = 'stillwatch_champion_not_served{category="plate"}'
 
 
 @dataclass(frozen=True)
@@ -244,12 +245,14 @@ def test_a_champion_that_was_tampered_with_leaves_the_old_one_serving(
     until(lambda: "cannot be served" in str(service.state()["problem"]))
     assert service.state()["model_version"] == 2
     assert service.ask("/ready").status == 200
+    assert service.figure(NOT_SERVED) == 1
     assert service.inspect(line.files[0])["model_version"] == 2
     said = service.log.read_text()
     assert "version 3 is the champion and cannot be served, version 2 goes on" in said
     assert "damaged or exchanged" in said
     line.category.make_champion(2)
     until(lambda: service.state()["problem"] is None)
+    assert service.figure(NOT_SERVED) == 0
 
 
 def test_mlflow_serves_the_registered_model_with_the_same_verdicts(
