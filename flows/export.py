@@ -44,7 +44,15 @@ def export_model(
     bundle = open_model(source, settings).bundle
     info = bundle.info
     files = find_images([images or _test_folder(info, settings)])
-    pixels = [read_image(x, size=info.image_size, white_level=info.white_level) for x in files]
+    pixels = [
+        read_image(
+            file,
+            size=info.image_size,
+            white_level=info.white_level,
+            max_megapixels=settings.images.max_megapixels,
+        )
+        for file in files
+    ]
     return export_bundle(bundle, folder, graph_format, np.stack(pixels))
 
 

@@ -167,6 +167,13 @@ def test_an_export_needs_real_images_and_a_format_that_there_is(line: Plant) -> 
     assert not (line.folder / "edge").exists()
 
 
+def test_an_export_reads_no_image_larger_than_the_settings_allow(line: Plant) -> None:
+    make_bundle(line.folder / "bundle")
+    line.set_params(images={"size": SIDE, "max_megapixels": 0.001})
+    export = ("export", "bundle", "--to", "onnx", "--out", "edge", "--images", "images/bolt")
+    assert "images.max_megapixels" in refusal(line, *export)
+
+
 def test_int8_is_for_onnx_and_for_the_categorys_own_images(line: Plant) -> None:
     int8 = ("export", "bundle", "--out", "edge", "--int8", "--to")
     assert "--to onnx only" in refusal(line, *int8, "openvino")
