@@ -223,7 +223,8 @@ class DriftSettings(Section):
     """When the stream of a champion's scores counts as drifted, and what follows."""
 
     false_alarm_probability: Share = Field(
-        0.01, description="that a champion whose stream does not drift ever alarms, for each test"
+        0.01,
+        description="that a stream without drift, all of it in the log, ever alarms; each test",
     )
     on_alarm: Literal["ask", "retrain"] = Field(
         "ask", description="ask: a person for images; retrain: at once, on the images there are"
