@@ -16,6 +16,7 @@ from stillwatch.paired_bootstrap import (
     paired_figures,
     unseen,
 )
+from stillwatch.paired_rates import rate_difference_interval
 from stillwatch.region_overlap import grid_counts
 from stillwatch.settings import EvaluationSettings, SelectBy
 
@@ -72,7 +73,7 @@ def test_a_difference_by_hand() -> None:
         seeds=(1.0,),
     )
     assert (found["recall"].champion, found["recall"].challenger) == (0.5, 1.0)
-    assert found["recall"].interval == (0.0, 1.0)
+    assert found["recall"].interval == rate_difference_interval(gained=1, lost=0, images=2)
     assert found["false_alarm_rate"].difference == -0.5
     assert found["f1"].champion == pytest.approx(2 * 1 / (1 + 1 + 2))
     assert found["f1"].challenger == 1.0
@@ -144,9 +145,9 @@ def test_the_choice_by_one_figure_charges_the_others_too() -> None:
 
 def test_types_of_a_single_image_are_not_known_without_error() -> None:
     kinds = ("good",) * 2 + tuple(f"type{i}" for i in range(10))
-    champion = candidate(kinds, [0.0] * 2 + [9.0] * 5 + [1.0] * 5)
-    challenger = candidate(kinds, [0.0] * 2 + [9.0] * 10)
-    low, high = paired(champion, challenger)[1]["recall"].interval
+    champion = candidate(kinds, [5.0] * 2 + [9.0] * 5 + [1.0] * 5)
+    challenger = candidate(kinds, [5.0] * 2 + [9.0] * 10)
+    low, high = paired(champion, challenger)[1]["image_auroc"].interval
     assert 0.1 <= low < 0.3
     assert 0.7 < high <= 0.9
 

@@ -5,15 +5,16 @@ interval held against a non-inferiority margin: Piaggio et al., "Reporting of no
 equivalence randomized trials", JAMA 308, 2012):
 
 =====================  =========================================================================
-better                 lower end > 0
+better                 lower end > 0, of a pixel figure > 0.001
 not_worse              lower end >= -δ, or the same scores on every image
 worse                  upper end < -δ
 not_enough_evidence    otherwise; also with too few images, or where the figure is undefined
 =====================  =========================================================================
 
-``paired_bootstrap`` says what the interval promises. What it cannot see: two detectors without a
-single error differ by 0 in every resample, with ten images as with a thousand, and the answer is
-``not_worse``. Resampling knows nothing of images harder than those at hand.
+``paired_bootstrap`` says what the interval promises. Pixel figures are those of a threshold grid,
+and no difference that the grid may have made is ``better``. What resampling cannot see: two
+detectors without a single error differ by 0 in every resample, with ten images as with a thousand,
+and the answer is ``not_worse``. Resampling knows nothing of images harder than those at hand.
 """
 
 from collections.abc import Sequence
@@ -35,6 +36,9 @@ held the true AUROC difference in 94 of 100 cases with 40 normals and 40 anomali
 each, in 86 with 8 and in 76 with 5."""
 _ROUNDING = 1e-9
 """An end beyond its margin by less is beyond it by floating-point arithmetic only."""
+_OF_GRID = 1e-3
+"""What a difference of pixel figures on their threshold grids may be off by."""
+_PIXEL_FIGURES = frozenset({"pixel_auroc", "pixel_ap", "aupro"})
 _LOWER_IS_BETTER = frozenset({"false_alarm_rate"})
 
 
@@ -206,10 +210,16 @@ def compare(
     )
 
 
-def answer_from(interval: Interval, margin: float) -> Answer:
-    """The answer by the interval of a difference, higher being better, and the margin δ >= 0."""
+def answer_from(interval: Interval, margin: float, error: float = _ROUNDING) -> Answer:
+    """The answer by the interval of a difference, higher being better.
+
+    Args:
+        interval: of challenger less champion.
+        margin: δ >= 0.
+        error: of the figures themselves; the lower end must be above it for ``better``.
+    """
     low, high = interval
-    if low > _ROUNDING:
+    if low > error:
         return "better"
     if low >= -margin - _ROUNDING:
         return "not_worse"
@@ -229,7 +239,9 @@ def _answer(
         return "not_enough_evidence"
     if identical:
         return "not_worse"
-    return answer_from(differences[select_by].interval, differences[select_by].margin)
+    decides = differences[select_by]
+    error = _OF_GRID if select_by in _PIXEL_FIGURES else _ROUNDING
+    return answer_from(decides.interval, decides.margin, error)
 
 
 def _with_margin(

@@ -15,6 +15,10 @@ second is the optimism of the choice (Efron, "Estimating the error rate of a pre
 exactly zero for one detector, and for a challenger that wins every resample. In the same
 simulations 2 to 5 of 100 were then wrongly called better, where 2.5 are promised.
 
+Recall and false-alarm rate are counts of few images that differ, on which percentiles promise too
+much: their intervals are those of ``paired_rates``, moved by the same optimism. That interval does
+not know of strata, so that it is rather too wide than too narrow.
+
 What an interval speaks of: other images of the same kinds in the same proportions. What it takes as
 given: the trained detectors, their seeds and their thresholds. It takes images as independent of
 each other.
@@ -31,6 +35,7 @@ from stillwatch import bootstrap
 from stillwatch.bootstrap import Interval
 from stillwatch.evaluation import NORMAL, InspectedTest
 from stillwatch.metrics import Floats
+from stillwatch.paired_rates import rate_difference_interval
 from stillwatch.region_overlap import GridCounts, grid_counts
 from stillwatch.settings import SelectBy
 
@@ -173,16 +178,19 @@ def paired_figures(
         winners[0] = list(seeds).index(winner)
     members = list(seeds.values())[winners[0]]
     first_seeds = [members[0] for members in seeds.values()]
+    challenger = challengers[members[0]]
+    rates = _rate_intervals(champion, challenger)
     found = {
         name: _paired(
             values,
             np.array([of_challengers[i][name] for i in first_seeds]),
             winners,
             tuple(float(of_challengers[i][name][0]) for i in members),
+            rates.get(name),
         )
         for name, values in of_champion.items()
     }
-    return challengers[members[0]], found
+    return challenger, found
 
 
 def _check_same_images(champion: Candidate, other: Candidate) -> None:
@@ -219,6 +227,20 @@ def _figures(candidate: Candidate, weights: Floats) -> dict[str, Floats]:
     return figures
 
 
+def _rate_intervals(champion: Candidate, challenger: Candidate) -> dict[str, Interval]:
+    """Of ``recall`` and ``false_alarm_rate``, as far as there are such images."""
+    gained = challenger.rejected & ~champion.rejected
+    lost = champion.rejected & ~challenger.rejected
+    anomalous = champion.anomalous
+    return {
+        name: rate_difference_interval(
+            int((gained & kind).sum()), int((lost & kind).sum()), int(kind.sum())
+        )
+        for name, kind in (("recall", anomalous), ("false_alarm_rate", ~anomalous))
+        if kind.any()
+    }
+
+
 def _winners(values: Floats) -> NDArray[np.intp]:
     """(1+B,) row of the highest of (K, 1+B) figures; where they are undefined, that of column 0."""
     best: NDArray[np.intp] = values.argmax(axis=0)
@@ -227,14 +249,21 @@ def _winners(values: Floats) -> NDArray[np.intp]:
 
 
 def _paired(
-    champion: Floats, detectors: Floats, winners: NDArray[np.intp], seeds: tuple[float, ...]
+    champion: Floats,
+    detectors: Floats,
+    winners: NDArray[np.intp],
+    seeds: tuple[float, ...],
+    interval: Interval | None,
 ) -> PairedFigure:
-    """Compare (1+B,) figures of the champion with those of the winner of (K, 1+B) detectors."""
+    """Compare (1+B,) figures of the champion with those of the winner of (K, 1+B) detectors.
+
+    Without an interval it is that of the resamples.
+    """
     challenger = detectors[winners[0]]
     difference = challenger - champion
     defined = np.isfinite(difference)
     defined[0] = False
-    interval = bootstrap.percentile_interval(difference[defined])
+    low, high = interval or bootstrap.percentile_interval(difference[defined])
     winner_gains = detectors[winners, np.arange(len(winners))] - detectors[winners, 0]
     optimism = float(np.mean((winner_gains - (challenger - challenger[0]))[defined]))
     if np.array_equal(challenger, champion, equal_nan=True):
@@ -243,7 +272,7 @@ def _paired(
         champion=float(champion[0]),
         challenger=float(challenger[0]),
         difference=float(difference[0]),
-        interval=(interval[0] - optimism, interval[1] - optimism),
+        interval=(low - optimism, high - optimism),
         optimism=optimism,
         seeds=seeds,
     )
