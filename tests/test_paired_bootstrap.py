@@ -152,6 +152,17 @@ def test_types_of_a_single_image_are_not_known_without_error() -> None:
     assert 0.7 < high <= 0.9
 
 
+@pytest.mark.parametrize("rare", [("hole",), ("hole", "spot")])
+def test_a_rare_type_is_drawn_from_with_the_next_larger_one(rare: tuple[str, ...]) -> None:
+    kinds = ("good",) * 2 + rare + ("dent",) * 6 + ("scratch",) * 30
+    found = [5.0] * 2 + [9.0] * (len(kinds) - 2)
+    missed = [1.0 if kind == "hole" else score for kind, score in zip(kinds, found, strict=True)]
+    low, high = paired(candidate(kinds, missed), candidate(kinds, found))[1]["image_auroc"].interval
+    # Alone it would be in every resample once; with dents and without scratches, a few times.
+    assert low == 0
+    assert 2 <= high * (len(kinds) - 2) <= 4
+
+
 def test_resamples_without_a_region_are_left_out_of_both() -> None:
     kinds = ("good",) * 2 + ("dent",) * 3
     masks = np.zeros((5, 8, 8), bool)
