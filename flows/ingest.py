@@ -1,6 +1,6 @@
 """New images from the inbox: admitted, versioned, checked, and announced to whoever retrains."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from prefect import get_run_logger
 from prefect.artifacts import create_table_artifact
@@ -8,12 +8,14 @@ from prefect.client.schemas import State
 from prefect.events import emit_event
 from prefect.states import Completed, Failed
 
-from stillwatch.errors import StillwatchError
+from stillwatch.errors import LayoutError, StillwatchError, StorageError
 from stillwatch.settings import Settings
 from tasks.admission import Admission, admit
 from tasks.examine import examine
 from tasks.inbox import still_files
+from tasks.locks import exclusive
 from tasks.second_look import Doubt, doubted_normals
+from tasks.unannounced import forget, unannounced
 from tasks.validate import page_path, validate
 from tasks.version import DataVersion, version
 from tasks.workspace import open_workspace
@@ -25,35 +27,48 @@ VERSIONED = "stillwatch.images.versioned"
 def ingest_images(settings: Settings) -> State[None]:
     """Take in what lies still in the inbox; the body of a flow.
 
+    What an earlier run admitted and could not announce, since it failed or was killed, is announced
+    by this one, whether or not there is something new.
+
     The state is Failed when a category with new images does not pass its checks. Its images stay
     versioned, so that nothing is lost, and it is not announced.
 
     Raises:
         StillwatchError: the inbox, the workspace or the registry cannot be used.
     """
+    with exclusive(settings, "ingest", "taking in new images"):
+        return _ingest(settings)
+
+
+def _ingest(settings: Settings) -> State[None]:
     arrivals = still_files(settings.inbox.path, settings.inbox.settle_seconds)
-    if not arrivals:
+    left_over = unannounced(settings.state_dir)
+    if not arrivals and not left_over:
         return Completed(message=f"nothing new in {settings.inbox.path}")
     workspace = open_workspace(settings)
     admissions = admit(arrivals, workspace, settings)
     data = version(
         workspace, split=settings.split, smallest_alpha=settings.calibration.alpha_reject
     )
-    changed = sorted({one.category for one in admissions if one.admitted_as})
+    changed = unannounced(settings.state_dir)
     failures = {name: _failure(name, data, settings) for name in changed}
     sound = [name for name in changed if failures[name] is None]
     if sound:
         announce(sound, data)
-    doubts = {name: _doubts(name, admissions, data, settings) for name in sound}
+    # Images that failed a check wait for a person; a disk that failed is no verdict on them.
+    forget(
+        [name for name in changed if not isinstance(failures[name], StorageError)],
+        settings.state_dir,
+    )
+    doubts = {name: _doubts(name, changed[name], data, settings) for name in sound}
     create_table_artifact(
         table=_rows(admissions, doubts),
         key="ingest",
         description=f"What came through the inbox, now {data.name} ({data.dir_hash})",
     )
     if len(sound) < len(changed):
-        return Failed(message=" ".join(filter(None, failures.values())))
-    admitted = sum(one.admitted_as is not None for one in admissions)
-    return Completed(message=f"{admitted} of {len(admissions)} files admitted")
+        return Failed(message=" ".join(str(error) for error in failures.values() if error))
+    return Completed(message=_sentence(admissions, left_over))
 
 
 def announce(categories: Sequence[str], data: DataVersion) -> None:
@@ -65,10 +80,10 @@ def announce(categories: Sequence[str], data: DataVersion) -> None:
     )
 
 
-def _failure(name: str, data: DataVersion, settings: Settings) -> str | None:
+def _failure(name: str, data: DataVersion, settings: Settings) -> StillwatchError | None:
     """Why a category must not be trained on; None if nothing is wrong with it."""
     if name not in data.categories:
-        return f"{name}: has no good image to learn from yet; put some into the inbox."
+        return LayoutError(f"{name}: has no good image to learn from yet; put some into the inbox.")
     try:
         examined = examine(data.categories[name], root=data.root, settings=settings)
         report = validate(
@@ -81,15 +96,13 @@ def _failure(name: str, data: DataVersion, settings: Settings) -> str | None:
         )
         report.raise_if_failed()
     except StillwatchError as error:
-        return str(error)
+        return error
     return None
 
 
-def _doubts(
-    name: str, admissions: Sequence[Admission], data: DataVersion, settings: Settings
-) -> list[Doubt]:
-    new = [one.admitted_as for one in admissions if one.category == name and one.admitted_as]
-    normals = [path for path in new if path.startswith("train/")]
+def _doubts(name: str, came: Sequence[str], data: DataVersion, settings: Settings) -> list[Doubt]:
+    here = data.categories[name].files
+    normals = [path for path in came if path.startswith("train/") and path in here]
     doubts = doubted_normals(name, normals, folder=data.root / name, settings=settings)
     for doubt in doubts:
         get_run_logger().warning(
@@ -98,6 +111,14 @@ def _doubts(
             *(name, doubt.path, doubt.model, doubt.p_value),
         )
     return doubts
+
+
+def _sentence(admissions: Sequence[Admission], left_over: Mapping[str, Sequence[str]]) -> str:
+    admitted = sum(one.admitted_as is not None for one in admissions)
+    said = f"{admitted} of {len(admissions)} files admitted"
+    if left_over:
+        said += f"; announced what an earlier run had admitted: {', '.join(left_over)}"
+    return said
 
 
 def _rows(admissions: Sequence[Admission], doubts: dict[str, list[Doubt]]) -> list[dict[str, str]]:

@@ -25,6 +25,7 @@ from tasks.admissible import (
     readable,
 )
 from tasks.inbox import MASK_ENDING, Arrival
+from tasks.unannounced import note
 from tasks.workspace import Say, Workspace, one_writer
 
 logger = logging.getLogger(__name__)
@@ -61,10 +62,11 @@ def admit_arrivals(
     """Move each file to where it belongs: a normal to train, an anomaly to test, a mask to its own.
 
     What was corrected goes to ``feedback``, which tells the split and the test to leave it out.
-    A file is in its new place, whole, before it leaves the inbox. The label alone decides where it
-    goes: no detector is asked. Refused are files that cannot be decoded or have an unsafe name,
-    images that are too small or that the category has already, masks that come without their image,
-    and anomalies that come without a mask where the category's others have one.
+    A file is in its new place, whole, before it leaves the inbox, and noted as unannounced before
+    that. The label alone decides where it goes: no detector is asked. Refused are files that cannot
+    be decoded or have an unsafe name, images that are too small or that the category has already,
+    masks that come without their image, and anomalies that come without a mask where the category's
+    others have one.
 
     Args:
         arrivals: files that nobody writes to any more.
@@ -117,6 +119,8 @@ class _Desk:
         except Refusal as refusal:
             _refuse(arrival, str(refusal), quarantine(self.settings))
             return Admission(arrival.name, self.category, arrival.source, None, str(refusal))
+        # Before the move: a run that dies after it may not leave images of which nobody is told.
+        note(self.category, target, self.settings.state_dir)
         _move(arrival.file, self.folder / target, self.workspace.root / ".dvc" / "tmp")
         return Admission(arrival.name, self.category, arrival.source, target, None)
 
