@@ -30,8 +30,9 @@ def ingest_images(settings: Settings) -> State[None]:
     What an earlier run admitted and could not announce, since it failed or was killed, is announced
     by this one, whether or not there is something new.
 
-    The state is Failed when a category with new images does not pass its checks. Its images stay
-    versioned, so that nothing is lost, and it is not announced.
+    The state is Failed when a category with new images does not pass its checks: its images stay
+    versioned, so that nothing is lost, and it is not announced. It is Failed, too, when a file
+    cannot be moved out of the inbox.
 
     Raises:
         StillwatchError: the inbox, the workspace or the registry cannot be used.
@@ -66,8 +67,10 @@ def _ingest(settings: Settings) -> State[None]:
         key="ingest",
         description=f"What came through the inbox, now {data.name} ({data.dir_hash})",
     )
-    if len(sound) < len(changed):
-        return Failed(message=" ".join(str(error) for error in failures.values() if error))
+    wrong = [str(error) for error in failures.values() if error]
+    wrong += [f"{one.name} stays in the inbox: {one.reason}" for one in admissions if one.stays]
+    if wrong:
+        return Failed(message=" ".join(wrong))
     return Completed(message=_sentence(admissions, left_over))
 
 
@@ -131,7 +134,7 @@ def _rows(admissions: Sequence[Admission], doubts: dict[str, list[Doubt]]) -> li
             {
                 "file": one.name,
                 "source": one.source,
-                "admitted as": one.admitted_as or "quarantined",
+                "admitted as": one.admitted_as or ("stays" if one.stays else "quarantined"),
                 "why": one.reason or "",
                 "to look at": look,
             }

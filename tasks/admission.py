@@ -1,18 +1,17 @@
 """From the inbox into the image set, or into the quarantine with the reason beside the file."""
 
-import errno
 import logging
-import shutil
-import tempfile
-from collections.abc import Sequence, Set
+from collections.abc import Iterator, Sequence, Set
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import partial
+from pathlib import Path, PurePosixPath
 
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from stillwatch.errors import LayoutError
-from stillwatch.files import atomic_file, storage_errors
+from stillwatch.errors import LayoutError, StorageError
+from stillwatch.files import move_whole
 from stillwatch.images.decode import decode_mask
 from stillwatch.images.layout import FEEDBACK, NORMAL_FOLDERS, check_category_name
 from stillwatch.settings import Settings
@@ -25,6 +24,7 @@ from tasks.admissible import (
     readable,
 )
 from tasks.inbox import MASK_ENDING, Arrival
+from tasks.quarantine import refuse
 from tasks.unannounced import note
 from tasks.workspace import Say, Workspace, one_writer
 
@@ -36,14 +36,16 @@ class Admission:
     """What became of one file of the inbox."""
 
     name: str
-    """``category/label/file``, as it lay in the inbox."""
+    """``category/label/file``, as it lay in the inbox; what is not UTF-8 in it is escaped."""
     category: str
     source: str
     """As the arrival's."""
     admitted_as: str | None
     """POSIX path in the category's folder; None if it was refused."""
     reason: str | None
-    """Why it was refused."""
+    """Why it was refused or stays."""
+    stays: bool = False
+    """In the inbox, since it cannot be moved."""
 
 
 @task(name="admit", task_run_name="admit", cache_policy=NO_CACHE)
@@ -65,13 +67,20 @@ def admit_arrivals(
     A file is in its new place, whole, before it leaves the inbox, and noted as unannounced before
     that. The label alone decides where it goes: no detector is asked. Refused are files that cannot
     be decoded or have an unsafe name, images that are too small or that the category has already,
-    masks that come without their image, and anomalies that come without a mask where the category's
-    others have one.
+    masks without an image that they could belong to, and anomalies that come without a mask where
+    the category's others have one.
+
+    One arrival that cannot be dealt with stops no other: it is refused, or if it cannot be moved at
+    all, it stays. So does what was written to since it was found, which the next call looks at.
 
     Args:
         arrivals: files that nobody writes to any more.
         workspace: holds the image set.
         settings: least side, largest image, and the state folder with the quarantine.
+        say: told what stays in the inbox, and that another process has to be waited for.
+
+    Returns:
+        What became of each arrival, but for those that were written to.
 
     Raises:
         StorageError: a folder cannot be written to, or the disk is full.
@@ -82,13 +91,25 @@ def admit_arrivals(
             masks = {one.file for one in ours if one.is_mask}
             desk = _Desk(workspace, name, settings, masks)
             for arrival in sorted(ours, key=_turn):
-                admissions.append(desk.settle(arrival))
+                settled = desk.settle(arrival)
+                if settled is None:
+                    say(
+                        f"{_printable(arrival.name)}: is left for the next ingest, since it or its "
+                        "image was written to or cannot be moved"
+                    )
+                    continue
+                if settled.stays:
+                    say(f"{settled.name}: stays in the inbox: {settled.reason}")
+                admissions.append(settled)
     return admissions
 
 
-def quarantine(settings: Settings) -> Path:
-    """The folder of refused files; it has the inbox's layout."""
-    return settings.state_dir / "quarantine"
+class _WrittenTo(Exception):  # noqa: N818
+    """The arrival, or the image that it is the mask of, is no longer what it was."""
+
+
+class _Stuck(Exception):  # noqa: N818
+    """Why an arrival cannot be moved, for a person."""
 
 
 @dataclass
@@ -102,8 +123,11 @@ class _Desk:
     """What came with the images."""
     known: dict[str, str] = field(default_factory=dict)
     """md5 -> path of the images that the category has."""
-    masked: dict[Path, str] = field(default_factory=dict)
-    """Where the mask of an image that was admitted would lie in the inbox -> the image's stem."""
+    came: dict[Path, str | None] = field(default_factory=dict)
+    """Where the mask of an image that came would lie in the inbox -> the image's stem in the image
+    set; None for one that was refused."""
+    stayed: set[Path] = field(default_factory=set)
+    """Where the masks of images that stay in the inbox would lie."""
 
     def __post_init__(self) -> None:
         self.known.update(images_by_md5(self.folder))
@@ -112,29 +136,56 @@ class _Desk:
     def folder(self) -> Path:
         return self.workspace.data / self.category
 
-    def settle(self, arrival: Arrival) -> Admission:
-        """Move a file into the image set or into the quarantine."""
+    def settle(self, arrival: Arrival) -> Admission | None:
+        """Move a file into the image set or into the quarantine; None if it was written to."""
+        admission = partial(Admission, _printable(arrival.name), self.category, arrival.source)
         try:
-            target = self._place_of_mask(arrival) if arrival.is_mask else self._place_of(arrival)
-        except Refusal as refusal:
-            _refuse(arrival, str(refusal), quarantine(self.settings))
-            return Admission(arrival.name, self.category, arrival.source, None, str(refusal))
-        # Before the move: a run that dies after it may not leave images of which nobody is told.
-        note(self.category, target, self.settings.state_dir)
-        _move(arrival.file, self.folder / target, self.workspace.root / ".dvc" / "tmp")
-        return Admission(arrival.name, self.category, arrival.source, target, None)
+            try:
+                target = self._admit_mask(arrival) if arrival.is_mask else self._admit(arrival)
+            except (StorageError, _WrittenTo, _Stuck):
+                raise
+            except Exception as error:
+                reason = _printable(_sentence(error))
+                self._refuse(arrival, reason)
+                return admission(None, reason)
+            return admission(target, None)
+        except _WrittenTo:
+            self.stayed.add(arrival.mask)
+            return None
+        except _Stuck as stuck:
+            self.stayed.add(arrival.mask)
+            return admission(None, _printable(str(stuck)), stays=True)
 
-    def _place_of(self, arrival: Arrival) -> str:
+    def _refuse(self, arrival: Arrival, reason: str) -> None:
+        with _moving(arrival):
+            try:
+                refuse(arrival, reason, self.settings)
+            except OSError as error:
+                raise _Stuck(f"{reason}; it cannot be moved ({error})") from error
+
+    def _move(self, arrival: Arrival, target: str) -> None:
+        with _moving(arrival):
+            # Before it: a run that dies after it may not leave images of which nobody is told.
+            note(self.category, target, self.settings.state_dir)
+            staging = self.workspace.root / ".dvc" / "tmp"
+            move_whole(arrival.file, self.folder / target, staging=staging)
+
+    def _admit(self, arrival: Arrival) -> str:
+        self.came[arrival.mask] = None
         data = self._checked_bytes(arrival)
         check_image(data, name=arrival.file.name, settings=self.settings)
         md5 = bytes_md5(data)
         if md5 in self.known:
-            raise Refusal(f"has the very bytes of {self.known[md5]}, which is there already")
+            there = PurePosixPath(self.known[md5])
+            if there.stem in self._without_mask(arrival.label):
+                self.came[arrival.mask] = there.stem
+            raise Refusal(f"has the very bytes of {there}, which is there already")
         folder = self._image_folder(arrival)
         name = arrival.file.name
         if (self.folder / folder / name).exists():
-            name = f"{arrival.file.stem}-{md5[:8]}{arrival.file.suffix}"
-        self.masked[arrival.mask] = Path(name).stem
+            name = _renamed(arrival.file, md5)
+        self._move(arrival, f"{folder}/{name}")
+        self.came[arrival.mask] = Path(name).stem
         self.known[md5] = f"{folder}/{name}"
         return self.known[md5]
 
@@ -152,15 +203,43 @@ class _Desk:
             )
         return f"test/{arrival.label}"
 
-    def _place_of_mask(self, arrival: Arrival) -> str:
+    def _admit_mask(self, arrival: Arrival) -> str:
+        if arrival.file in self.stayed:
+            raise _WrittenTo
         if arrival.source == "feedback":
             raise Refusal("is a mask, and corrected anomalies have none")
         data = self._checked_bytes(arrival)
         readable(lambda: decode_mask(data, name=arrival.name))
-        image = self.masked.get(arrival.file)
+        image = self.came[arrival.file] if arrival.file in self.came else self._waiting(arrival)
         if image is None:
-            raise Refusal("is a mask, and the image that it is named after did not come with it")
-        return f"ground_truth/{arrival.label}/{image}{MASK_ENDING}.png"
+            raise Refusal(
+                "is a mask, and the image that it is named after did not come with it, nor does it "
+                f"lie in test/{arrival.label} without one"
+            )
+        target = f"ground_truth/{arrival.label}/{image}{MASK_ENDING}.png"
+        self._move(arrival, target)
+        return target
+
+    def _waiting(self, mask: Arrival) -> str | None:
+        """The stem of the image that an earlier run admitted, and was killed before the mask."""
+        stem = mask.file.stem.removesuffix(MASK_ENDING)
+        found = [
+            there
+            for there, md5 in self._without_mask(mask.label).items()
+            if there in (stem, _renamed(Path(stem), md5))
+        ]
+        return found[0] if len(found) == 1 else None
+
+    def _without_mask(self, label: str) -> dict[str, str]:
+        """The anomalies of this kind that have none: stem -> md5."""
+        masks = self.folder / "ground_truth" / label
+        return {
+            path.stem: md5
+            for md5, path in ((md5, PurePosixPath(path)) for md5, path in self.known.items())
+            if path.parent == PurePosixPath("test", label)
+            and not (masks / f"{path.stem}{MASK_ENDING}.png").exists()
+            and not (masks / f"{path.stem}.png").exists()
+        }
 
     def _checked_bytes(self, arrival: Arrival) -> bytes:
         try:
@@ -177,6 +256,34 @@ class _Desk:
         return next(here, "good")
 
 
+@contextmanager
+def _moving(arrival: Arrival) -> Iterator[None]:
+    """Move what was looked at, and nothing that has taken its place since."""
+    if not arrival.is_untouched:
+        raise _WrittenTo
+    try:
+        yield
+    except StorageError as error:
+        # Its folder may be somebody else's; a full disk is no matter of this file.
+        if not isinstance(error.__cause__, PermissionError):
+            raise
+        raise _Stuck(str(error)) from error
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, Refusal):
+        return str(error)
+    return f"cannot be dealt with ({type(error).__name__}: {error})"
+
+
+def _printable(text: str) -> str:
+    return text.encode(errors="backslashreplace").decode()
+
+
+def _renamed(file: Path, md5: str) -> str:
+    return f"{file.stem}-{md5[:8]}{file.suffix}"
+
+
 def _turn(arrival: Arrival) -> tuple[bool, bool, Arrival]:
     # Masks last: what they belong to is among the images. What was corrected first: if the same
     # bytes were collected, too, they must not come into calibration or test that way.
@@ -188,37 +295,3 @@ def _by_category(arrivals: Sequence[Arrival]) -> dict[str, list[Arrival]]:
     for arrival in arrivals:
         grouped.setdefault(arrival.category, []).append(arrival)
     return grouped
-
-
-def _refuse(arrival: Arrival, reason: str, folder: Path) -> None:
-    """Move a file into the quarantine, its reason first."""
-    target = folder / arrival.name
-    number = 1
-    while target.exists():
-        target = target.with_name(f"{arrival.file.stem}-{number}{arrival.file.suffix}")
-        number += 1
-    with storage_errors(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(target.with_name(f"{target.name}.reason.txt")) as temporary:
-            temporary.write_text(f"{arrival.name}: {reason}\n", encoding="utf-8")
-        _move(arrival.file, target, folder)
-
-
-def _move(source: Path, target: Path, staging: Path) -> None:
-    """Put a whole copy, or the file itself, in its place; only then does it leave its own.
-
-    Args:
-        staging: an existing folder on the target's file system.
-    """
-    with storage_errors(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            source.rename(target)
-        except OSError as error:
-            if error.errno != errno.EXDEV:
-                raise
-            with tempfile.TemporaryDirectory(dir=staging, prefix="inbox-") as folder:
-                copy = Path(folder) / "file"
-                shutil.copy2(source, copy, follow_symlinks=False)
-                copy.rename(target)
-            source.unlink()

@@ -5,8 +5,10 @@ corrected: the folders are the marks that go with an image into the image set.
 """
 
 import os
+import tempfile
 import time
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -26,8 +28,18 @@ class Arrival:
     label: str
     """``good`` for a normal, else the kind of defect: the folder's name."""
     file: Path
-    source: Literal["collection", "feedback"] = "collection"
+    source: Literal["collection", "feedback"]
     """feedback: a person corrected its verdict, so it is here because of its score."""
+    stamp: tuple[int, int, int] = field(compare=False)
+    """Its size, modification and change time when it was found."""
+
+    @property
+    def is_untouched(self) -> bool:
+        """Whether it lies where it was found and nobody has written to it since."""
+        try:
+            return _stamp(self.file.lstat()) == self.stamp
+        except OSError:
+            return False
 
     @property
     def is_mask(self) -> bool:
@@ -55,6 +67,7 @@ def still_files(inbox: Path, settle_seconds: float) -> list[Arrival]:
 
     A file's change time counts, which the system sets whenever its bytes, size, name or
     modification time change, so that a copy that keeps the original's time is not taken half-way.
+    On a network share it is the server's, so the age is counted by the server's clock, too.
 
     Args:
         inbox: a folder that may not exist.
@@ -63,7 +76,9 @@ def still_files(inbox: Path, settle_seconds: float) -> list[Arrival]:
     Raises:
         StorageError: the inbox cannot be read.
     """
-    latest = time.time() - settle_seconds
+    if not inbox.exists():
+        return []
+    latest = _now(inbox) - settle_seconds
     found = []
     try:
         for category in _folders(inbox):
@@ -85,11 +100,26 @@ def _arrivals(
     category: Path, label: Path, source: Literal["collection", "feedback"], latest: float
 ) -> list[Arrival]:
     name = "good" if label.name in NORMAL_FOLDERS else label.name
-    return [
-        Arrival(category.name, name, Path(file.path), source)
-        for file in _visible(label)
-        if file.stat(follow_symlinks=False).st_ctime <= latest
-    ]
+    found = []
+    for file in _visible(label):
+        with suppress(FileNotFoundError):  # taken away meanwhile
+            stat = file.stat(follow_symlinks=False)
+            if stat.st_ctime <= latest:
+                found.append(Arrival(category.name, name, Path(file.path), source, _stamp(stat)))
+    return found
+
+
+def _now(inbox: Path) -> float:
+    """By the clock that the change times in this folder are of."""
+    try:
+        with tempfile.TemporaryFile(dir=inbox) as file:
+            return os.fstat(file.fileno()).st_ctime
+    except OSError:  # only the folders in it may be written to
+        return time.time()
+
+
+def _stamp(stat: os.stat_result) -> tuple[int, int, int]:
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -1,10 +1,12 @@
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
+from small_disk import small_disk
 
 from stillwatch.errors import StorageError
-from stillwatch.files import atomic_file, atomic_folder, write_json
+from stillwatch.files import atomic_file, atomic_folder, move_whole, write_json
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -57,3 +59,14 @@ def test_json_refuses_what_json_cannot_say(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON"):
         write_json(tmp_path / "a.json", {"auroc": float("nan")})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_cannot_leave_its_own_place_is_not_in_two(tmp_path: Path) -> None:
+    disk, target = tmp_path / "disk", tmp_path / "target"
+    with small_disk(disk, size="200k"):
+        (disk / "file").write_text("content")
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        with pytest.raises(StorageError, match="Read-only"):
+            move_whole(disk / "file", target, staging=tmp_path)
+        assert (disk / "file").exists()
+    assert [one.name for one in tmp_path.iterdir()] == ["disk"]

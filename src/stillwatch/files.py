@@ -73,6 +73,47 @@ def write_json(path: Path, value: Any) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def move_whole(source: Path, target: Path, *, staging: Path) -> None:
+    """Put a file or folder, or a whole copy, in its place; only then does it leave its own.
+
+    Args:
+        source: a file, a symbolic link, which is not followed, or a folder.
+        target: nothing is there yet.
+        staging: an existing folder on the target's file system.
+
+    Raises:
+        StorageError: the target cannot be written or the disk is full.
+        OSError: the source cannot be moved, for whatever other reason.
+    """
+    with storage_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            source.rename(target)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            _move_across(source, target, staging)
+
+
+def _move_across(source: Path, target: Path, staging: Path) -> None:
+    is_folder = source.is_dir() and not source.is_symlink()
+    with tempfile.TemporaryDirectory(dir=staging, prefix=".moving.") as folder:
+        copy = Path(folder) / "copy"
+        if is_folder:
+            shutil.copytree(source, copy, symlinks=True)
+        else:
+            shutil.copy2(source, copy, follow_symlinks=False)
+        copy.rename(target)
+    if is_folder:
+        shutil.rmtree(source)
+        return
+    try:
+        source.unlink()
+    except OSError:
+        target.unlink()
+        raise
+
+
 def _replace_folder(new: Path, path: Path) -> None:
     """Rename ``new`` to ``path``, also while others do the same: the last one stays."""
     while True:

@@ -1,6 +1,7 @@
 """An ingest that fails or is killed after admission: the next one announces what it admitted."""
 
 import json
+import os
 import subprocess
 import sys
 import urllib.request
@@ -103,7 +104,9 @@ def test_after_a_kill_the_next_ingest_announces(plant: Plant, url: str) -> None:
 
 def test_a_category_that_fails_its_checks_is_announced_by_none(plant: Plant, url: str) -> None:
     before = len(announced(url))
-    write_image(plant.folder / "inbox" / "nut" / "hole" / "0.png", 5002, spot=True)
+    folder = plant.folder / "inbox" / "nut" / "hole"
+    write_image(folder / "0.png", 5002, spot=True)
+    (folder / os.fsdecode(b"\xff.png")).touch()
     failed = ingest(plant)
     assert (failed.name, str(failed.message)[:24]) == ("Failed", "nut: has no good image t")
     assert str(ingest(plant).message).startswith("nothing new")

@@ -1,15 +1,21 @@
 """From the inbox into the image set or the quarantine: whole, once, and by the label alone."""
 
+import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from small_disk import small_disk
 
+from stillwatch.errors import StorageError
 from stillwatch.images.layout import scan_category
 from stillwatch.settings import CheckSettings, InboxSettings, Settings
-from tasks.admission import Admission, admit_arrivals, quarantine
+from tasks.admissible import file_md5
+from tasks.admission import Admission, admit_arrivals
 from tasks.inbox import still_files
+from tasks.quarantine import quarantine
 from tasks.workspace import Workspace
 from tests.tasks.conftest import MakeCategory
 
@@ -196,3 +202,142 @@ def test_a_file_that_is_still_being_written_is_left_alone(
 
 def test_an_inbox_that_does_not_exist_is_empty(plant: Settings) -> None:
     assert still_files(plant.inbox.path, 0) == []
+
+
+def write_mask(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("L", (8, 8), 255).save(path)
+
+
+@pytest.mark.parametrize("name", [b"\xff.txt", b"n" * 245 + b".txt"], ids=["no UTF-8", "long"])
+def test_a_name_that_is_hard_to_handle_stops_no_other(
+    workspace: Workspace,
+    plant: Settings,
+    bolt: Path,
+    inbox: Path,
+    make_image: MakeImage,
+    name: bytes,
+) -> None:
+    make_image(inbox / "good" / "sound.png", 500)
+    (inbox / "good" / os.fsdecode(name)).write_text("no image")
+    admitted = admit(workspace, plant)
+    assert (bolt / "train" / "good" / "sound.png").exists()
+    assert files_in(inbox) == set()
+    (reason,) = (quarantine(plant) / "bolt" / "good").glob("*.reason.txt")
+    refused = reason.with_name(reason.name.removesuffix(".reason.txt"))
+    assert refused.read_text() == "no image"
+    shown = name.decode("utf-8", "surrogateescape").encode(errors="backslashreplace").decode()
+    assert reason.read_text().startswith(f"bolt/good/{shown}: ")
+    assert f"bolt/good/{shown}" in admitted
+
+
+def test_an_image_whose_new_name_would_be_too_long_stops_no_other(
+    workspace: Workspace, plant: Settings, bolt: Path, inbox: Path, make_image: MakeImage
+) -> None:
+    name = "n" * 246 + ".png"
+    make_image(bolt / "train" / "good" / name, 500)
+    make_image(inbox / "good" / name, 501)
+    make_image(inbox / "good" / "sound.png", 502)
+    admitted = admit(workspace, plant)
+    assert admitted["bolt/good/sound.png"].admitted_as == "train/good/sound.png"
+    assert "File name too long" in str(admitted[f"bolt/good/{name}"].reason)
+    assert files_in(inbox) == set()
+
+
+def test_a_folder_is_put_aside_from_another_disk(
+    workspace: Workspace, plant: Settings, bolt: Path, inbox: Path, make_image: MakeImage
+) -> None:
+    with small_disk(plant.inbox.path, size="1m"):
+        make_image(inbox / "good" / "deeper" / "1.png", 500)
+        make_image(inbox / "good" / "sound.png", 501)
+        admit(workspace, plant)
+        assert (bolt / "train" / "good" / "sound.png").exists()
+        assert (quarantine(plant) / "bolt" / "good" / "deeper" / "1.png").exists()
+        assert list((inbox / "good").iterdir()) == []
+
+
+def test_what_cannot_be_moved_stays_and_stops_no_other(
+    workspace: Workspace, plant: Settings, bolt: Path, inbox: Path, make_image: MakeImage
+) -> None:
+    make_image(inbox / "good" / "sound.png", 500)
+    with small_disk(inbox / "good" / "a_mount", size="1m"):
+        for _ in range(2):
+            stays = admit(workspace, plant)["bolt/good/a_mount"]
+            assert (stays.stays, stays.admitted_as) == (True, None)
+            assert "it cannot be moved" in str(stays.reason)
+    assert (bolt / "train" / "good" / "sound.png").exists()
+    assert files_in(quarantine(plant)) == set()
+
+
+def test_a_mask_that_a_cut_off_run_left_behind_follows_its_image(
+    workspace: Workspace, plant: Settings, bolt: Path, inbox: Path, make_image: MakeImage
+) -> None:
+    make_image(inbox / "dent" / "1.png", 500)
+    write_mask(inbox / "dent" / "1_mask.png")
+    obstacle = bolt / "ground_truth" / "dent"
+    obstacle.touch()
+    with pytest.raises(StorageError):
+        admit(workspace, plant)
+    assert (bolt / "test" / "dent" / "1.png").exists()
+    obstacle.unlink()
+    make_image(bolt / "renamed.png", 501)
+    renamed = f"000-{file_md5(bolt / 'renamed.png')[:8]}"
+    (bolt / "renamed.png").rename(bolt / "test" / "hole" / f"{renamed}.png")
+    write_mask(inbox / "hole" / "000_mask.png")
+    admit(workspace, plant)
+    assert files_in(inbox) == set()
+    masks = {one.path: one.mask for one in scan_category(bolt).images}
+    assert masks["test/dent/1.png"] == "ground_truth/dent/1_mask.png"
+    assert masks[f"test/hole/{renamed}.png"] == f"ground_truth/hole/{renamed}_mask.png"
+
+
+def test_the_mask_of_a_refused_image_is_not_taken_for_anothers(
+    workspace: Workspace, plant: Settings, bolt: Path, inbox: Path, make_image: MakeImage
+) -> None:
+    make_image(bolt / "test" / "dent" / "1.png", 500)
+    (inbox / "dent").mkdir(parents=True)
+    (inbox / "dent" / "1.png").write_bytes((bolt / "test" / "dent" / "1.png").read_bytes()[:60])
+    write_mask(inbox / "dent" / "1_mask.png")
+    admitted = admit(workspace, plant)
+    assert "did not come with it" in str(admitted["bolt/dent/1_mask.png"].reason)
+    assert not (bolt / "ground_truth" / "dent").exists()
+
+
+def test_the_mask_that_comes_with_an_image_once_more_is_taken(
+    workspace: Workspace, plant: Settings, bolt: Path, inbox: Path, make_image: MakeImage
+) -> None:
+    make_image(bolt / "test" / "dent" / "1.png", 500)
+    make_image(inbox / "dent" / "again.png", 500)
+    write_mask(inbox / "dent" / "again_mask.png")
+    admitted = admit(workspace, plant)
+    assert admitted["bolt/dent/again.png"].admitted_as is None
+    assert admitted["bolt/dent/again_mask.png"].admitted_as == "ground_truth/dent/1_mask.png"
+
+
+def test_what_is_written_to_after_it_was_found_is_left_for_the_next_run(
+    workspace: Workspace, plant: Settings, bolt: Path, inbox: Path, make_image: MakeImage
+) -> None:
+    make_image(inbox / "hole" / "1.png", 500)
+    write_mask(inbox / "hole" / "1_mask.png")
+    (inbox / "hole" / "2.png").write_bytes((inbox / "hole" / "1.png").read_bytes()[:60])
+    found = still_files(plant.inbox.path, 0)
+    make_image(inbox / "hole" / "1.png", 501)
+    make_image(inbox / "hole" / "2.png", 502)
+    told: list[str] = []
+    assert admit_arrivals(found, workspace, plant, say=told.append) == []
+    assert [one.partition(":")[0] for one in told] == [
+        *("bolt/hole/1.png", "bolt/hole/2.png", "bolt/hole/1_mask.png"),
+    ]
+    assert files_in(inbox) == {"hole/1.png", "hole/2.png", "hole/1_mask.png"}
+    assert not quarantine(plant).exists()
+    write_mask(inbox / "hole" / "2_mask.png")
+    assert {one.admitted_as is None for one in admit(workspace, plant).values()} == {False}
+
+
+def test_the_age_of_a_file_is_counted_by_the_clock_of_its_disk(
+    plant: Settings, inbox: Path, make_image: MakeImage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_image(inbox / "good" / "new.png", 500)
+    here = time.time()
+    monkeypatch.setattr(time, "time", lambda: here + 86400)
+    assert still_files(plant.inbox.path, settle_seconds=3600) == []
