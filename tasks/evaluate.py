@@ -34,6 +34,7 @@ from tasks.shown_images import GALLERY, write_shown_images
 from tasks.testset import read_corrected_anomalies, read_test_set
 from tasks.tracking import BUNDLE, EVALUATED, STAGE, Tracking, open_tracking
 from tasks.train import TrainedDetector
+from tasks.training_slots import evaluation_device
 from tasks.version import DataVersion
 
 RESULT_FILE = "evaluation.json"
@@ -155,12 +156,13 @@ def _evaluate(
 
     test = read_test_set(category, settings.evaluation)
     bundle = read_bundle(bundle_folder)
-    inspector = Inspector(bundle, load_scorer(bundle, settings.training.device))
-    evaluation = evaluate(inspector, test, settings=settings.evaluation)
     corrected = read_corrected_anomalies(category)
     feedback = None
-    if corrected is not None:
-        feedback = _feedback(inspector, corrected, settings.evaluation.size)
+    with evaluation_device(settings) as device:
+        inspector = Inspector(bundle, load_scorer(bundle, device))
+        evaluation = evaluate(inspector, test, settings=settings.evaluation)
+        if corrected is not None:
+            feedback = _feedback(inspector, corrected, settings.evaluation.size)
     result = _result(trained, evaluation, feedback, bundle.info, data)
     write_json(evidence / RESULT_FILE, result.model_dump(mode="json"))
     pq.write_table(pa.Table.from_pylist(list(map(dict, evaluation.rows))), evidence / SCORES_FILE)

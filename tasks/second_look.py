@@ -11,6 +11,7 @@ from stillwatch.inspection import Inspector
 from stillwatch.settings import Settings
 from tasks.registry import CHAMPION, fetch_bundle, model_name, version_with_alias
 from tasks.tracking import open_tracking
+from tasks.training_slots import spare_device
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ def doubted_normals(
 
     model = f"models:/{model_name(category)}/{champion}"
     bundle = fetch_bundle(tracking, model)
-    inspector = Inspector(bundle, load_scorer(bundle, settings.training.device))
-    images = {path: inspector.inspect_file(folder / path).image for path in paths}
+    with spare_device(settings) as device:
+        inspector = Inspector(bundle, load_scorer(bundle, device))
+        images = {path: inspector.inspect_file(folder / path).image for path in paths}
     rejected = {path: image for path, image in images.items() if image.verdict == "reject"}
     return [Doubt(path, model, image.p_value) for path, image in rejected.items()]

@@ -1,9 +1,9 @@
-"""So many trainings at a time on each device, whichever processes of a machine they belong to."""
+"""So many jobs at a time on each device, whichever processes of a machine they belong to."""
 
 import socket
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from itertools import product
 from pathlib import Path
 
@@ -34,6 +34,42 @@ def training_device(settings: Settings) -> Iterator[str]:
 
 
 @contextmanager
+def evaluation_device(settings: Settings) -> Iterator[str]:
+    """Yield the device to evaluate on: a GPU as ``training_device`` does, the CPU without waiting.
+
+    Nobody may ask for it who holds a slot: both could wait for each other.
+
+    Raises:
+        SettingsError, StorageError: as ``training_device``.
+    """
+    if _without_slots(settings):
+        yield settings.training.device
+        return
+    with training_device(settings) as device:
+        yield device
+
+
+@contextmanager
+def spare_device(settings: Settings) -> Iterator[str]:
+    """Yield a GPU that has room now, else the CPU: for few images that shall wait for no training.
+
+    Raises:
+        SettingsError, StorageError: as ``training_device``.
+    """
+    if _without_slots(settings):
+        yield "cpu"
+        return
+    devices = usable_devices(settings.training.device)
+    found = _take_slot(settings.state_dir, devices, settings.runtime.slots_per_device)
+    if found is None:
+        yield "cpu"
+        return
+    device, held = found
+    with held:
+        yield device
+
+
+@contextmanager
 def training_slot(state_dir: Path, devices: Sequence[str], slots: int) -> Iterator[str]:
     """Hold one of the devices' slots and yield its device; wait until one is free.
 
@@ -48,21 +84,29 @@ def training_slot(state_dir: Path, devices: Sequence[str], slots: int) -> Iterat
     Raises:
         StorageError: the state folder cannot be written to.
     """
+    while (found := _take_slot(state_dir, devices, slots)) is None:
+        time.sleep(_POLL_SECONDS)
+    device, held = found
+    with held:
+        yield device
+
+
+def _take_slot(
+    state_dir: Path, devices: Sequence[str], slots: int
+) -> tuple[str, AbstractContextManager[object]] | None:
+    """A free slot's device and what frees it again; None if all are taken."""
     folder = state_dir / "locks"
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    while True:
-        for slot, device in product(range(slots), devices):
-            # Machines may share a state folder; their devices have the same names.
-            name = f"slot-{socket.gethostname()}-{device.replace(':', '-')}-{slot}.lock"
-            lock = FileLock(folder / name)
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                continue
-            try:
-                yield device
-            finally:
-                lock.release()
-            return
-        time.sleep(_POLL_SECONDS)
+    for slot, device in product(range(slots), devices):
+        # Machines may share a state folder; their devices have the same names.
+        name = f"slot-{socket.gethostname()}-{device.replace(':', '-')}-{slot}.lock"
+        with suppress(Timeout):
+            return device, FileLock(folder / name).acquire(timeout=0)
+    return None
+
+
+def _without_slots(settings: Settings) -> bool:
+    """Whether what is no training takes none: Ray gives out the GPUs, or there is none."""
+    ray = settings.runtime.task_runner == "ray"
+    return ray or usable_devices(settings.training.device) == ("cpu",)

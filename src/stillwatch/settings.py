@@ -245,7 +245,10 @@ class RuntimeSettings(Section):
         description="host:port of the Ray cluster's head, for task_runner ray",
     )
     slots_per_device: int = Field(
-        1, ge=1, description="trainings at a time on each GPU, or on the CPU of a machine without"
+        1,
+        ge=1,
+        description="trainings and evaluations at a time on each GPU, or trainings on the CPU of a "
+        "machine without",
     )
 
     @model_validator(mode="after")

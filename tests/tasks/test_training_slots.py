@@ -8,7 +8,16 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tasks.training_slots import training_slot
+import pytest
+import torch
+
+from stillwatch.settings import Settings
+from tasks.training_slots import (
+    evaluation_device,
+    spare_device,
+    training_device,
+    training_slot,
+)
 
 HOLD = textwrap.dedent(
     """
@@ -69,6 +78,41 @@ def test_devices_are_filled_one_by_one(tmp_path: Path) -> None:
     ):
         assert sorted((first, second)) == devices
         assert third == "cuda:0"
+
+
+def test_on_a_cpu_nothing_waits_for_a_training(tmp_path: Path) -> None:
+    settings = Settings.model_validate({"state_dir": tmp_path, "training": {"device": "cpu"}})
+    with (
+        training_device(settings),
+        evaluation_device(settings) as evaluates,
+        spare_device(settings) as looks,
+    ):
+        assert (evaluates, looks) == ("cpu", "cpu")
+
+
+def test_no_more_than_the_slots_of_a_gpu_are_in_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    settings = Settings(state_dir=tmp_path)
+    got: list[str] = []
+
+    def evaluate() -> None:
+        with evaluation_device(settings) as device:
+            got.append(device)
+
+    with training_device(settings) as first:
+        with spare_device(settings) as looks:
+            assert {first, looks} == {"cuda:0", "cuda:1"}
+        with training_device(settings) as second, spare_device(settings) as looks:
+            assert looks == "cpu"
+            waiter = threading.Thread(target=evaluate)
+            waiter.start()
+            time.sleep(0.5)
+            assert got == []
+        waiter.join(timeout=30)
+        assert got == [second]
 
 
 def _once(state: Path) -> str:
