@@ -140,6 +140,21 @@ def history(tracking: Tracking, category: str) -> list[HistoryEntry]:
     return entries
 
 
+def named_versions(tracking: Tracking, category: str) -> frozenset[int]:
+    """Every version that the history names, also where a promotion was cancelled or is open.
+
+    Raises:
+        TrackingError: a record is damaged, or the store does not answer.
+    """
+    records = [entry.record for entry in history(tracking, category)]
+    named = {
+        version
+        for one in records
+        for version in (one.from_version, one.to_version, one.previous_before, one.previous_after)
+    }
+    return frozenset(version for version in named if version is not None)
+
+
 def open_intents(tracking: Tracking, category: str) -> Iterator[str]:
     """The runs of promotions that were begun and neither done nor cancelled, newest first.
 

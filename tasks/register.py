@@ -109,11 +109,11 @@ def register_winner(
     selected = f"selected on test (best of {len(detectors)})"
     tracking = open_tracking(settings)
     with exclusive(settings, f"register-{winner.category}", f"registering {name}"):
+        patience = timedelta(minutes=2 * settings.training.timeout_minutes)
+        remove_unfinished(tracking, name, winner.run_id, patience)
         number = _registered_before(tracking, name, winner)
         created = number is None
         if number is None:
-            patience = timedelta(minutes=2 * settings.training.timeout_minutes)
-            remove_unfinished(tracking, name, winner.run_id, patience)
             number = _register(tracking, name, winner, selected, category, settings)
         said = spread_sentence(detectors[winner.detector])
         if said:

@@ -4,7 +4,9 @@ from datetime import timedelta
 
 from mlflow.entities.model_registry import ModelVersion
 
+from tasks.approval import CHAMPION_SINCE
 from tasks.mlflow_entries import milliseconds
+from tasks.promotion_log import named_versions
 from tasks.registry import category_of, versions_of
 from tasks.tracking import Tracking
 
@@ -16,7 +18,8 @@ def remove_unfinished(tracking: Tracking, name: str, run_id: str, patience: time
     """Delete versions that were never finished, and models that never became a version.
 
     Another machine may be registering in the same store at this moment, so that of other runs only
-    what is old enough is touched.
+    what is old enough is touched. What has an alias, or is or was champion, is left alone whatever
+    its tags say: anybody may edit them.
 
     Args:
         tracking: the store.
@@ -25,12 +28,18 @@ def remove_unfinished(tracking: Tracking, name: str, run_id: str, patience: time
         patience: longer than any registration takes.
 
     Raises:
-        TrackingError: the registry does not answer.
+        TrackingError: the registry does not answer, or the history of promotions is damaged.
     """
     oldest = milliseconds() - patience / timedelta(milliseconds=1)
-    for version in versions_of(tracking, name):
-        abandoned = version.run_id == run_id or version.creation_timestamp < oldest
-        if PARITY not in version.tags and abandoned:
+    abandoned = [
+        version
+        for version in versions_of(tracking, name)
+        if not {PARITY, CHAMPION_SINCE} & version.tags.keys()
+        and (version.run_id == run_id or version.creation_timestamp < oldest)
+    ]
+    used = _in_use(tracking, name) if abandoned else frozenset()
+    for version in abandoned:
+        if int(version.version) not in used:
             delete_version(tracking, version)
     _delete_models_without_version(tracking, name, run_id)
 
@@ -46,6 +55,12 @@ def delete_version(tracking: Tracking, version: ModelVersion) -> None:
         if not versions_of(tracking, version.name):
             tracking.client.delete_registered_model(version.name)
     _delete_models_without_version(tracking, version.name, str(version.run_id))
+
+
+def _in_use(tracking: Tracking, name: str) -> frozenset[int]:
+    with tracking.errors(f"list the aliases of {name}"):
+        aliases = tracking.client.get_registered_model(name).aliases
+    return named_versions(tracking, category_of(name)).union(map(int, aliases.values()))
 
 
 def _delete_models_without_version(tracking: Tracking, name: str, run_id: str) -> None:

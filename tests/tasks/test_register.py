@@ -142,7 +142,9 @@ def test_the_winner_is_registered_once_and_answers_like_the_evaluated_one(
     luckier = winner.model_copy(update={"metrics": winner.metrics | {"image_auroc": 1.0}})
     seeds = [winner, luckier.model_copy(update={"run_id": "of the second seed"})]
     first = register_winner(seeds, category, settings=here, parent_run=parent)
+    half_registered = tracking.client.create_model_version(NAME, "nowhere", winner.run_id)
     again = register_winner([winner], category, settings=here)
+    assert half_registered.version not in {one.version for one in versions_of(tracking, NAME)}
     assert (first.version, first.alias, first.created) == (1, "champion", True)
     assert (again.version, again.alias, again.created) == (1, "champion", False)
     assert tracking.tags(parent)["stillwatch.model_version"] == "1"

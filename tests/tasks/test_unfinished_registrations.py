@@ -3,10 +3,11 @@
 from datetime import timedelta
 
 import pytest
-from made_registries import NAME, new_version
+from made_registries import NAME, made_record, new_version
 from made_stores import new_store
 
 from stillwatch.settings import Settings
+from tasks.champion_alias import changing_champion, move_champion
 from tasks.registry import registered_categories, versions_of
 from tasks.tracking import Tracking
 from tasks.unfinished_registrations import remove_unfinished
@@ -38,6 +39,33 @@ def test_what_is_too_old_to_be_at_work_is_removed(tracking: Tracking) -> None:
     new_version(tracking)
     remove_unfinished(tracking, NAME, run_of(tracking, finished), timedelta(0))
     assert remaining(tracking) == [finished]
+
+
+@pytest.mark.parametrize("sign", ["alias", "tag"])
+def test_what_is_in_production_stays_though_its_tag_is_gone(tracking: Tracking, sign: str) -> None:
+    champion, abandoned = new_version(tracking), new_version(tracking)
+    if sign == "alias":
+        tracking.client.set_registered_model_alias(NAME, "champion", str(champion))
+    else:
+        since = ("stillwatch.champion_since", "2026-11-22T10:00:00+00:00")
+        tracking.client.set_model_version_tag(NAME, str(champion), *since)
+    remove_unfinished(tracking, NAME, run_of(tracking, abandoned), timedelta(0))
+    assert remaining(tracking) == [champion]
+
+
+def test_what_was_champion_stays_though_its_tags_and_its_alias_are_gone(
+    tracking: Tracking, settings: Settings
+) -> None:
+    first, second, abandoned = (new_version(tracking) for _ in range(3))
+    with changing_champion(tracking, "plate", settings):
+        move_champion(tracking, made_record(first, None))
+        move_champion(tracking, made_record(second, first))
+    for version in (first, second):
+        tracking.client.delete_model_version_tag(NAME, str(version), "stillwatch.champion_since")
+    for alias in ("champion", "previous"):
+        tracking.client.delete_registered_model_alias(NAME, alias)
+    remove_unfinished(tracking, NAME, run_of(tracking, abandoned), timedelta(0))
+    assert remaining(tracking) == [first, second]
 
 
 def test_a_model_without_a_version_is_removed_and_one_with_a_version_stays(
