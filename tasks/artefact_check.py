@@ -11,7 +11,16 @@ from pathlib import Path
 from mlflow.entities.model_registry import ModelVersion
 
 from stillwatch.bundle import Bundle
-from stillwatch.errors import PromotionError, StillwatchError, TrackingError
+from stillwatch.errors import (
+    ArtefactError,
+    BundleError,
+    DetectorError,
+    ImageError,
+    PromotionError,
+    SettingsError,
+    StillwatchError,
+    TeacherError,
+)
 from stillwatch.parity import Scores, difference, tolerance_of
 from stillwatch.settings import Settings
 from tasks.evaluate import read_scores
@@ -20,6 +29,22 @@ from tasks.registry import fetch_bundle, version_file
 from tasks.tracking import REVIEW_THRESHOLD, THRESHOLD, Tracking
 
 _EXAMPLE_FILE = "input_example.json"
+_OF_THE_ARTEFACT = (
+    ArtefactError,
+    BundleError,
+    DetectorError,
+    ImageError,
+    SettingsError,
+    TeacherError,
+)
+_ALTERED = (
+    "its artefact is not what was registered",
+    "Choose another version ('stillwatch models'), or restore the artefact from a backup.",
+)
+_NOT_LOADED = (
+    "what is installed here, which would serve it, cannot load it",
+    "Choose another version: 'stillwatch models' lists them.",
+)
 
 
 @dataclass(frozen=True)
@@ -35,7 +60,9 @@ class Examples:
 def check_artefact(tracking: Tracking, version: ModelVersion, settings: Settings) -> None:
     """Check digests and thresholds, reload the version in a fresh process and score its examples.
 
-    They must get the scores and verdicts of its evaluation. No image set is needed.
+    They must get the scores and verdicts of its evaluation. The fresh process uses the code that
+    was registered with the version; that the installed code, which serves, can load it is checked,
+    too. No image set is needed.
 
     Args:
         tracking: the registry.
@@ -43,15 +70,15 @@ def check_artefact(tracking: Tracking, version: ModelVersion, settings: Settings
         settings: device and timeout.
 
     Raises:
-        PromotionError: the artefact is not what was registered.
+        PromotionError: the artefact is not what was registered, or cannot be loaded here.
+        StillwatchError: it could not be checked: the store does not answer, or it took too long.
     """
-    with (
-        _unfit_for_champion(version),
-        FreshProcess() as fresh,
-        tempfile.TemporaryDirectory(prefix="stillwatch-") as folder,
-    ):
-        bundle = registered_bundle(tracking, version)
-        examples = read_examples(tracking, version)
+    with FreshProcess() as fresh, tempfile.TemporaryDirectory(prefix="stillwatch-") as folder:
+        with _unfit_for_champion(version, *_ALTERED):
+            bundle = registered_bundle(tracking, version)
+            examples = read_examples(tracking, version)
+        with _unfit_for_champion(version, *_NOT_LOADED):
+            _load_here(bundle)
         files = [Path(folder) / f"{number}.png" for number in range(len(examples.images))]
         for file, image in zip(files, examples.images, strict=True):
             file.write_bytes(image)
@@ -62,7 +89,14 @@ def check_artefact(tracking: Tracking, version: ModelVersion, settings: Settings
             device=settings.training.device,
             timeout_seconds=60 * settings.training.timeout_minutes,
         )
-        check_examples(bundle, examples, scored)
+        with _unfit_for_champion(version, *_ALTERED):
+            check_examples(bundle, examples, scored)
+
+
+def is_of_the_artefact(error: StillwatchError) -> bool:
+    """Whether an error tells of a model itself, so that it would be the same at the next try."""
+    # A file that cannot be read may be on a share that is gone for a moment.
+    return isinstance(error, _OF_THE_ARTEFACT) and not isinstance(error.__cause__, OSError)
 
 
 def registered_bundle(
@@ -76,14 +110,15 @@ def registered_bundle(
         into: as for ``version_file``.
 
     Raises:
-        TrackingError: the thresholds are others, or the registry does not answer.
+        ArtefactError: the thresholds are others.
         BundleError: a file in it is damaged or exchanged.
+        TrackingError: the registry does not answer.
     """
     bundle = fetch_bundle(tracking, f"models:/{version.name}/{version.version}", into)
     thresholds = _thresholds(bundle)
     recorded = (version.tags.get(THRESHOLD), version.tags.get(REVIEW_THRESHOLD))
     if tuple(map(repr, thresholds)) != recorded:
-        raise TrackingError(f"its thresholds are {thresholds} and were {recorded}.")
+        raise ArtefactError(f"its thresholds are {thresholds} and were {recorded}.")
     return bundle
 
 
@@ -96,10 +131,14 @@ def read_examples(tracking: Tracking, version: ModelVersion, into: Path | None =
         into: as for ``version_file``.
 
     Raises:
+        ArtefactError: the file that holds them is damaged.
         TrackingError: there are none, or the registry does not answer.
     """
     path = version_file(tracking, version.name, int(version.version), _EXAMPLE_FILE, into)
-    images = tuple(base64.b64decode(row[0]) for row in json.loads(path.read_bytes())["data"])
+    try:
+        images = tuple(base64.b64decode(row[0]) for row in json.loads(path.read_bytes())["data"])
+    except (ValueError, LookupError, TypeError) as error:
+        raise ArtefactError(f"its {_EXAMPLE_FILE} is damaged ({error!r}).") from error
     # As ``register`` chose them: the first normal and the first anomaly.
     rows = read_scores(tracking, str(version.run_id))
     labels = [row["label"] for row in rows]
@@ -112,13 +151,13 @@ def check_examples(bundle: Bundle, examples: Examples, scored: Scores) -> None:
     """Refuse a reloaded bundle that does not score its examples as it was evaluated.
 
     Raises:
-        TrackingError: it does not.
+        ArtefactError: it does not.
     """
     thresholds = _thresholds(bundle)
     tolerance = tolerance_of(thresholds[0], examples.evaluated.scores)
     problem = difference(examples.evaluated, scored, thresholds, tolerance)
     if problem is not None:
-        raise TrackingError(f"reloaded it does not score as it was evaluated: {problem}.")
+        raise ArtefactError(f"reloaded it does not score as it was evaluated: {problem}.")
 
 
 def _thresholds(bundle: Bundle) -> tuple[float, float]:
@@ -126,13 +165,21 @@ def _thresholds(bundle: Bundle) -> tuple[float, float]:
     return calibration.reject.value, calibration.review.value
 
 
+def _load_here(bundle: Bundle) -> None:
+    # Torch takes seconds to import, and what only reads the registry needs none.
+    from stillwatch.torch_scorer import load_scorer
+
+    load_scorer(bundle, "cpu")
+
+
 @contextmanager
-def _unfit_for_champion(version: ModelVersion) -> Iterator[None]:
+def _unfit_for_champion(version: ModelVersion, why: str, remedy: str) -> Iterator[None]:
     try:
         yield
     except StillwatchError as error:
+        if not is_of_the_artefact(error):
+            raise
         raise PromotionError(
-            f"version {version.version} of {version.name} may not become champion, for its "
-            f"artefact is not what was registered: {error} Choose another version ('stillwatch "
-            "models'), or restore the artefact from a backup."
+            f"version {version.version} of {version.name} may not become champion, for {why}: "
+            f"{error} {remedy}"
         ) from error

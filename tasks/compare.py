@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from stillwatch.bundle import Bundle, read_bundle
 from stillwatch.comparison import Comparison, compare
-from stillwatch.errors import PromotionError, StillwatchError
+from stillwatch.errors import PromotionError, StillwatchError, TrackingError
 from stillwatch.evaluation import InspectedTest, TestImages, inspect_test
 from stillwatch.inspection import Inspector
 from stillwatch.paired_bootstrap import Candidate, measured, unseen
 from stillwatch.settings import Settings
+from tasks.artefact_check import is_of_the_artefact
 from tasks.detector_result import DetectorResult
 from tasks.disagreement import Inspection
 from tasks.evidence import gallery_items
@@ -73,6 +74,12 @@ def compare_with_champion(
         PromotionError: the champion cannot inspect these images.
         StillwatchError: a challenger cannot, or the store does not answer.
     """
+    # Comparing is rare and torch takes seconds to import.
+    from stillwatch.devices import choose_device
+    from stillwatch.torch_scorer import load_scorer
+
+    # A device that is not there says nothing about the champion.
+    choose_device(settings.training.device)
     test = read_test_set(category, settings.evaluation)
     with _laid_to(champion):
         learnt = _learnt_from(tracking, champion.run_id, category)
@@ -80,9 +87,6 @@ def compare_with_champion(
     kept, dropped = unseen(_md5s(category, test), learnt)
 
     def inspected(bundle: Bundle) -> tuple[Candidate, Inspection]:
-        # Comparing is rare and torch takes seconds to import.
-        from stillwatch.torch_scorer import load_scorer
-
         inspector = Inspector(bundle, load_scorer(bundle, settings.training.device))
         shown = _as_trained(inspector, test, category)
         found = inspect_test(inspector, shown, settings.evaluation.size)
@@ -135,8 +139,14 @@ def _laid_to(champion: ModelVersion) -> Iterator[None]:
     try:
         yield
     except StillwatchError as error:
-        raise PromotionError(
-            f"the champion, version {champion.version}, cannot be inspected with: {error}"
+        if is_of_the_artefact(error):
+            raise PromotionError(
+                f"the champion, version {champion.version}, cannot be inspected with: {error}"
+            ) from error
+        raise TrackingError(
+            f"the champion, version {champion.version}, cannot be compared with now: {error} If "
+            "its files are gone for good, restore them from a backup, or delete the alias champion "
+            "in MLflow, and retrain."
         ) from error
 
 

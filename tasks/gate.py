@@ -21,6 +21,7 @@ from tasks.approval import (
     REFUSED,
     compared_with,
 )
+from tasks.artefact_check import check_artefact
 from tasks.champion_alias import changing_champion
 from tasks.choice import below_floors
 from tasks.compare import COMPARISON_RECORD, compare_with_champion
@@ -57,6 +58,8 @@ def judge(
     competing: Sequence[DetectorResult],
     category: ExaminedCategory,
     settings: Settings,
+    *,
+    just_checked: bool,
 ) -> None:
     """Compare a registered winner with the champion and do what the settings say about the answer.
 
@@ -65,14 +68,16 @@ def judge(
 
     Args:
         tracking: the store and registry.
-        number: the version; its artefact has just been, or was earlier, checked for parity.
+        number: the version.
         winner: what the version is.
         competing: the detectors that it was chosen from, with all their seeds.
         category: on whose test images champion and challengers are compared.
         settings: all of them.
+        just_checked: its artefact was checked for parity by this very retraining.
 
     Raises:
-        TrackingError: the store does not answer.
+        StillwatchError: the store does not answer, or the champion or the version cannot be looked
+            at now; nothing is said about the version, so that the next retraining asks again.
     """
     name = model_name(winner.category)
     with changing_champion(tracking, winner.category, settings):
@@ -94,6 +99,8 @@ def judge(
         *_withheld(judgement, settings.gate, first=champion is None, withdrawn=withdrawn),
         *below_floors(winner, settings.retrain.floors),
     ]
+    if not reasons and not just_checked:
+        reasons = _unsound(tracking, versions[number], settings)
     _write(tracking, versions[number], judgement, champion, "; ".join(reasons))
     if not reasons:
         reason = judgement.sentence or "the category's first champion, and it reaches the floors"
@@ -102,6 +109,15 @@ def judge(
         except PromotionError as error:
             # Somebody changed the champion since; the next retraining compares with that one.
             logging.getLogger(__name__).warning("%s", error)
+
+
+def _unsound(tracking: Tracking, version: ModelVersion, settings: Settings) -> list[str]:
+    """Why what an earlier retraining registered may not become champion, if so."""
+    try:
+        check_artefact(tracking, version, settings)
+    except PromotionError as error:
+        return [str(error)]
+    return []
 
 
 def _against(

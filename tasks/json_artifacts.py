@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from stillwatch.errors import TrackingError
+from stillwatch.errors import ArtefactError
 from tasks.tracking import Tracking
 
 
@@ -29,7 +29,8 @@ class JsonArtifact:
         """What a run holds; None: no such file.
 
         Raises:
-            TrackingError: the file is no JSON, or the store does not answer.
+            ArtefactError: the file is no JSON.
+            TrackingError: the store does not answer.
         """
         if self.name not in tracking.artifact_names(run_id):
             return None
@@ -39,9 +40,9 @@ class JsonArtifact:
             except ValueError as error:
                 raise self.damaged(tracking, run_id, error) from error
 
-    def damaged(self, tracking: Tracking, run_id: str, error: Exception) -> TrackingError:
+    def damaged(self, tracking: Tracking, run_id: str, error: Exception) -> ArtefactError:
         """The error for a file that is not what was written."""
-        return TrackingError(
+        return ArtefactError(
             f"{self.name} of run {run_id} at {tracking.uri} is missing or damaged ({error!r}). "
             f"{self.remedy}"
         )

@@ -4,7 +4,7 @@ import logging
 
 from mlflow.entities.model_registry import ModelVersion
 
-from stillwatch.errors import PromotionError
+from stillwatch.errors import PromotionError, StillwatchError
 from stillwatch.settings import Settings
 from tasks.approval import (
     APPROVAL,
@@ -55,7 +55,7 @@ def promote(
     Raises:
         PromotionError: it does not wait for approval, there is no reason, or its artefact is not
             what was registered.
-        TrackingError: no such category or version, or the store does not answer.
+        StillwatchError: no such category or version, or the store does not answer.
     """
     ensure_reason(reason)
     tracking = open_tracking(settings)
@@ -83,14 +83,15 @@ def promote_by_itself(
 def approve_tagged(settings: Settings) -> list[PromotionRecord]:
     """Promote what a person has tagged ``stillwatch.approval=approved`` in MLflow's pages.
 
-    A version that may not be approved gets the tag ``refused`` instead, with the reason beside it,
-    and stops no other.
+    A version that may not be approved gets the tag ``refused`` instead, with the reason beside it.
+    One that cannot be checked now keeps the tag for the next time. Neither stops another.
 
     Raises:
-        TrackingError: the store does not answer.
+        StillwatchError: the store does not answer, or a version could not be checked.
     """
     tracking = open_tracking(settings)
-    promoted = []
+    promoted: list[PromotionRecord] = []
+    failed: list[StillwatchError] = []
     # Newest first: of two in one category, the other was compared with a champion that is none now.
     for version in versions_tagged(tracking, APPROVAL, APPROVED):
         try:
@@ -98,6 +99,14 @@ def approve_tagged(settings: Settings) -> list[PromotionRecord]:
         except PromotionError as error:
             logging.getLogger(__name__).warning("%s", error)
             _refuse(tracking, version, str(error))
+        except StillwatchError as error:
+            logging.getLogger(__name__).warning(
+                "version %s of %s stays approved, to be tried again: %s",
+                *(version.version, version.name, error),
+            )
+            failed.append(error)
+    if failed:
+        raise failed[0]
     return promoted
 
 

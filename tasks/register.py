@@ -118,7 +118,7 @@ def register_winner(
         said = spread_sentence(detectors[winner.detector])
         if said:
             _tag(tracking, name, number, SPREAD, said)
-        judge(tracking, number, winner, competing, category, settings)
+        judge(tracking, number, winner, competing, category, settings, just_checked=created)
     tracking.log(winner.run_id, tags={"stillwatch.selected_on_test": selected})
     if parent_run is not None:
         tags = {

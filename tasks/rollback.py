@@ -44,7 +44,7 @@ def rollback(
     Raises:
         PromotionError: nothing to go back to, ``to`` never was champion, no reason, the champion
             changed while this waited, or the artefact is not what was registered.
-        TrackingError: no such category or version, or the store does not answer.
+        StillwatchError: no such category or version, or the store does not answer.
     """
     ensure_reason(reason)
     tracking = open_tracking(settings)

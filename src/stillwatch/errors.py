@@ -20,6 +20,7 @@
     ├── WorkspaceError     git and DVC
     ├── ValidationError    an image set that failed a critical check
     ├── TrackingError      MLflow: store, artifacts, registry
+    │   └── ArtefactError      because what it holds is not what was put there
     ├── PromotionError     a version that may not become champion, or none to go back to
     └── ServerError        a server that does not start or does not answer
 
@@ -102,6 +103,10 @@ class ValidationError(StillwatchError):
 
 class TrackingError(StillwatchError):
     """MLflow cannot be reached, or what it holds is not what was put there."""
+
+
+class ArtefactError(TrackingError):
+    """What MLflow holds is not what was put there: to ask again does not help."""
 
 
 class PromotionError(StillwatchError):

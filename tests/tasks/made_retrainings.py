@@ -100,7 +100,8 @@ class RetrainedPlate:
             client.create_registered_model(NAME)
         source = str(self._package(winner.run_id))
         version = int(client.create_model_version(NAME, source, winner.run_id).version)
-        judge(self.tracking, version, winner, [winner], self.category, self.settings)
+        judged = (winner, [winner], self.category, self.settings)
+        judge(self.tracking, version, *judged, just_checked=True)
         tags = {WINNER: winner.detector, MODEL_VERSION: version, REGISTERED: "true"}
         self.tracking.log(parent, tags=tags)
         finish_retraining_run(self.settings, parent)

@@ -11,6 +11,7 @@ from made_registries import NAME, aliases
 from made_results import result
 from made_stores import new_store
 
+from stillwatch.errors import TrackingError
 from stillwatch.settings import FloorSettings, GateSettings, ImageSettings, Settings
 from tasks.detector_result import DetectorResult
 from tasks.examine import ExaminedCategory
@@ -71,8 +72,19 @@ class Line:
         self.ask(version, winner, *seeds)
         return version
 
-    def ask(self, version: int, winner: DetectorResult, *seeds: DetectorResult) -> None:
-        judge(self.tracking, version, winner, [winner, *seeds], self.plate, self.settings)
+    def ask(
+        self,
+        version: int,
+        winner: DetectorResult,
+        *seeds: DetectorResult,
+        just_checked: bool = True,
+    ) -> None:
+        judged = (winner, [winner, *seeds], self.plate, self.settings)
+        judge(self.tracking, version, *judged, just_checked=just_checked)
+
+    def weights(self, version: int) -> Path:
+        """In the registry; the run has a copy of its own."""
+        return self.folder / str(version) / "artifacts" / BUNDLE / "weights.safetensors"
 
     def tags(self, version: int) -> dict[str, str]:
         found = self.tracking.client.get_model_version(NAME, str(version)).tags
@@ -201,12 +213,46 @@ def test_where_no_test_image_is_left_there_is_not_enough_evidence(line: Line) ->
 
 def test_a_champion_that_is_damaged_leaves_the_decision_to_a_person(line: Line) -> None:
     line.judged()
-    weights = line.folder / "1" / "artifacts" / BUNDLE / "weights.safetensors"
+    weights = line.weights(1)
     weights.write_bytes(weights.read_bytes()[:-1])
     tags = line.tags(line.judged())
     assert (tags["answer"], tags["approval"]) == ("", "pending")
     assert tags["comparison"].startswith("not compared: the champion, version 1")
     assert "truncated" in tags["comparison"]
+
+
+def test_a_champion_that_cannot_be_read_for_a_moment_is_compared_with_the_next_time(
+    line: Line,
+) -> None:
+    line.judged(method=BLIND)
+    waiting = line.result()
+    line.folder.joinpath("1").rename(line.folder / "gone")
+    with pytest.raises(TrackingError, match="the champion, version 1, cannot be compared with now"):
+        line.judged(waiting)
+    assert "compared_with" not in line.tags(2)
+    line.folder.joinpath("gone").rename(line.folder / "1")
+    line.ask(2, waiting)
+    assert (line.tags(2)["answer"], aliases(line.tracking)["champion"]) == ("better", 2)
+
+
+def test_what_was_altered_since_it_was_registered_does_not_become_champion_by_itself(
+    line: Line,
+) -> None:
+    line.judged(method=BLIND)
+    line.set_gate(promotion="approval")
+    waiting = line.result()
+    second = line.judged(waiting)
+    line.set_gate(automatic=["not_worse"])
+    champion = line.judged(method=BLIND)
+    assert aliases(line.tracking)["champion"] == champion
+    content = bytearray(line.weights(second).read_bytes())
+    content[-1] ^= 1
+    line.weights(second).write_bytes(content)
+    line.set_gate()
+    line.ask(second, waiting, just_checked=False)
+    assert aliases(line.tracking)["champion"] == champion
+    assert (line.tags(second)["answer"], line.tags(second)["approval"]) == ("better", "pending")
+    assert "artefact is not what was registered" in line.tags(second)["not_promoted"]
 
 
 def test_a_version_is_judged_again_only_against_another_champion(line: Line) -> None:

@@ -115,12 +115,19 @@ class TestRefusals:
         with pytest.raises(PromotionError, match="is the champion already"):
             rollback("plate", to=first, reason="because", settings=settings)
 
-    def test_a_version_without_a_sound_artefact_stays_where_it_is(
+    def test_what_cannot_be_looked_at_stays_where_it_is_and_an_approval_is_kept(
         self, settings: Settings, tracking: Tracking, first: int
     ) -> None:
+        vetoed = pending_version(tracking, first)
+        tag(tracking, vetoed, gate="refused", approval="approved")
         waiting = pending_version(tracking, first)
-        with pytest.raises(PromotionError, match="may not become champion, for its artefact"):
+        with pytest.raises(TrackingError, match="could not hand out models:/stillwatch-plate/3"):
             promote("plate", reason="because", settings=settings)
+        tag(tracking, waiting, approval="approved")
+        with pytest.raises(TrackingError, match="could not hand out models:/stillwatch-plate/3"):
+            approve_tagged(settings)
+        assert tags_of(tracking, waiting)["stillwatch.approval"] == "approved"
+        assert tags_of(tracking, vetoed)["stillwatch.approval"] == "refused"
         assert aliases(tracking) == {"champion": first, "previous": None, "challenger": waiting}
         assert len(history(tracking, "plate")) == 1
 

@@ -238,6 +238,15 @@ def test_a_second_winner_waits_is_approved_by_tag_and_rolled_back(
     weights.write_bytes(changed)
     with pytest.raises(PromotionError, match="sha256"):
         rollback("plate", reason="back", settings=here)
+    changed[-1] ^= 1
+    weights.write_bytes(changed)
+    method, info = package / "code/stillwatch/detectors/stfpm.py", weights.with_name("bundle.json")
+    for file, own in ((method, "    version = 1"), (info, '"version": 1')):
+        content = file.read_text(encoding="utf-8")
+        assert own in content
+        file.write_text(content.replace(own, own.replace("1", "2")), encoding="utf-8")
+    with pytest.raises(PromotionError, match="made by version 2 of detector 'stfpm'"):
+        rollback("plate", reason="back", settings=here)
     assert aliases(tracking) == {"champion": 3, "previous": 1, "challenger": None}
     kinds = [(one.record.kind, one.record.to_version) for one in history(tracking, "plate")]
     assert kinds == [("promotion", 3), ("rollback", 1), ("promotion", 2), ("promotion", 1)]
