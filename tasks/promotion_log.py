@@ -2,8 +2,8 @@
 
 A run's ``promotion.json`` is written before an alias moves and never again: as long as the run is
 not closed it is an open intent. ``outcome.json`` closes it, and the run's status says the same:
-FINISHED is done, FAILED is cancelled. Tags and names of the run decide nothing, for anybody may
-edit them.
+FINISHED is done, FAILED is cancelled. That a run is a promotion is a parameter of it, which cannot
+be changed. Tags and names of the run decide nothing, for anybody may edit them.
 """
 
 import json
@@ -25,7 +25,8 @@ RECORD_FILE, OUTCOME_FILE = "promotion.json", "outcome.json"
 Kind = Literal["promotion", "rollback"]
 Outcome = Literal["done", "cancelled"]
 
-_PROMOTION = "promotion"
+_MARK = {KIND: "promotion"}
+"""Of such a run, as tag and as parameter."""
 _STATUS: dict[Outcome, Status] = {"done": "FINISHED", "cancelled": "FAILED"}
 
 
@@ -140,6 +141,18 @@ def history(tracking: Tracking, category: str) -> list[HistoryEntry]:
     return entries
 
 
+def was_champion(tracking: Tracking, category: str, version: int) -> bool:
+    """Whether the history says that a version became champion, or that another replaced it.
+
+    Raises:
+        TrackingError: a record is damaged, or the store does not answer.
+    """
+    return any(
+        entry.state == "done" and version in (entry.record.from_version, entry.record.to_version)
+        for entry in history(tracking, category)
+    )
+
+
 def named_versions(tracking: Tracking, category: str) -> frozenset[int]:
     """Every version that the history names, also where a promotion was cancelled or is open.
 
@@ -173,8 +186,9 @@ def begin(tracking: Tracking, record: PromotionRecord) -> str:
         TrackingError: the store does not answer or cannot be written.
     """
     run_id = tracking.start_run(
-        record.category, f"{record.kind} to version {record.to_version}", {KIND: _PROMOTION}
+        record.category, f"{record.kind} to version {record.to_version}", _MARK
     )
+    tracking.log(run_id, params=_MARK)
     with tracking.errors("record a promotion"):
         tracking.client.log_dict(run_id, record.model_dump(by_alias=True), RECORD_FILE)
     return run_id
@@ -219,7 +233,10 @@ def read_outcome(tracking: Tracking, run_id: str) -> Outcome | None:
 
 
 def _runs(tracking: Tracking, category: str) -> list[Run]:
-    return tracking.find_runs(category, {KIND: _PROMOTION})
+    # What an earlier stillwatch wrote, or what was cut off at once, has only the tag.
+    found = [*tracking.find_runs(category, {}, _MARK), *tracking.find_runs(category, _MARK)]
+    by_id = {run.info.run_id: run for run in found}
+    return sorted(by_id.values(), key=lambda run: run.info.start_time, reverse=True)
 
 
 def _state(run: Run) -> Literal["done", "cancelled", "open"]:

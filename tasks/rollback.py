@@ -4,11 +4,10 @@ from mlflow.entities.model_registry import ModelVersion
 
 from stillwatch.errors import PromotionError
 from stillwatch.settings import Settings
-from tasks.approval import CHAMPION_SINCE
 from tasks.artefact_check import check_artefact
 from tasks.champion_alias import changing_champion, move_champion
 from tasks.os_user import os_user
-from tasks.promotion_log import PromotionRecord, ensure_reason, history, new_record
+from tasks.promotion_log import PromotionRecord, ensure_reason, history, new_record, was_champion
 from tasks.registry import (
     CHAMPION,
     PREVIOUS,
@@ -90,7 +89,7 @@ def _earlier_champion(
     chosen = registered_version(tracking, category, to)
     if to == champion:
         raise PromotionError(f"version {to} of {name} is the champion already.")
-    if CHAMPION_SINCE not in chosen.tags:
+    if not was_champion(tracking, category, to):
         raise PromotionError(
             f"version {to} of {name} never was champion, so there is nothing to go back to. A new "
             f"version is promoted with 'stillwatch promote {category} --version {to} --approve'."

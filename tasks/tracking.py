@@ -268,13 +268,20 @@ class Tracking:
             found = self.client.search_experiments(filter_string=f"name LIKE '{prefix}%'")
         return sorted(one.name.removeprefix(prefix) for one in found)
 
-    def find_runs(self, category: str, tags: Mapping[str, str]) -> list[Run]:
-        """The runs of the category that carry all these tags, newest first, whatever their status.
+    def find_runs(
+        self, category: str, tags: Mapping[str, str], params: Mapping[str, str] | None = None
+    ) -> list[Run]:
+        """The runs of the category that carry all these, newest first, whatever their status.
 
         Raises:
             TrackingError: the store does not answer.
         """
-        wanted = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
+        carried = {"tags": tags, "params": params or {}}
+        wanted = " and ".join(
+            f"{kind}.`{key}` = '{value}'"
+            for kind, values in carried.items()
+            for key, value in values.items()
+        )
         experiment = self.experiment(category)
         with self.errors("search its runs"):
             return list(

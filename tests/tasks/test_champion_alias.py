@@ -15,12 +15,13 @@ from mlflow import MlflowClient
 from stillwatch.errors import TrackingError
 from stillwatch.settings import Settings
 from tasks.champion_alias import changing_champion, move_champion
-from tasks.promotion_log import history, open_intents
+from tasks.promotion_log import close, history, open_intents
 from tasks.tracking import Tracking
 
 TOP = Path(__file__).parents[2]
 WRITES = (
     "create_run",
+    "log_batch",
     "log_dict",
     "set_registered_model_alias",
     "delete_registered_model_alias",
@@ -28,7 +29,7 @@ WRITES = (
     "set_terminated",
 )
 """Every call of MLflow's client by which a promotion changes anything."""
-STEPS = 9
+STEPS = 10
 
 
 class Killed(BaseException):
@@ -96,7 +97,8 @@ def test_a_promotion_writes_so_often(
     made = dies_at(monkeypatch, 0)
     promote(tracking, settings, two[1], two[0])
     assert len(made) == STEPS, "the test below has to die at each of them"
-    assert made[:4] == ["create_run", "log_dict", *["set_registered_model_alias"] * 2]
+    assert made[:3] == ["create_run", "log_batch", "log_dict"]
+    assert made[3:5] == ["set_registered_model_alias"] * 2
 
 
 @pytest.mark.parametrize("step", range(1, STEPS + 1))
@@ -108,11 +110,11 @@ def test_whatever_step_a_promotion_dies_at_the_next_command_settles_it(
         dies_at(patch, step)
         with pytest.raises(Killed):
             promote(tracking, settings, second, first)
-    assert aliases(tracking)["champion"] == (second if step > 4 else first)
+    assert aliases(tracking)["champion"] == (second if step > 5 else first)
 
     with changing_champion(tracking, "plate", settings):
         assert list(open_intents(tracking, "plate")) == []
-    intent_was_written = step > 2
+    intent_was_written = step > 3
     done = {"champion": second, "previous": first, "challenger": None}
     untouched = {"champion": first, "previous": None, "challenger": second}
     assert aliases(tracking) == (done if intent_was_written else untouched)
@@ -121,7 +123,7 @@ def test_whatever_step_a_promotion_dies_at_the_next_command_settles_it(
     assert len(entries) == (2 if intent_was_written else 1)
 
 
-@pytest.mark.parametrize("step", [3, 5])
+@pytest.mark.parametrize("step", [4, 6])
 def test_what_settles_may_die_too(
     tracking: Tracking, settings: Settings, two: tuple[int, int], step: int
 ) -> None:
@@ -190,7 +192,7 @@ def test_an_intent_is_cancelled_where_the_registry_has_changed_meanwhile(
     first, second = two
     third = new_version(tracking)
     with pytest.MonkeyPatch.context() as patch:
-        dies_at(patch, 4)
+        dies_at(patch, 5)
         with pytest.raises(Killed):
             promote(tracking, settings, second, first)
     if change == "moved":
@@ -220,11 +222,23 @@ def test_half_an_intent_changed_nothing_and_is_cancelled(
     assert len(history(tracking, "plate")) == 1
 
 
+def test_a_promotion_of_before_it_was_marked_by_a_parameter_is_in_the_history(
+    tracking: Tracking, settings: Settings
+) -> None:
+    run_id = tracking.start_run("plate", "promotion", {"stillwatch.kind": "promotion"})
+    record = made_record(1, None)
+    tracking.client.log_dict(run_id, record.model_dump(by_alias=True), "promotion.json")
+    assert list(open_intents(tracking, "plate")) == [run_id]
+    close(tracking, run_id, "done")
+    assert [entry.record for entry in history(tracking, "plate")] == [record]
+
+
 def test_tags_of_a_promotions_run_change_nothing_in_the_history(
     tracking: Tracking, settings: Settings, two: tuple[int, int]
 ) -> None:
     (before,) = history(tracking, "plate")
     tracking.log(before.run_id, tags={"mlflow.user": "mallory", "mlflow.runName": "another"})
+    tracking.client.delete_tag(before.run_id, "stillwatch.kind")
     assert history(tracking, "plate") == [before]
     tracking.client.log_text(before.run_id, "", "promotion.json")
     with pytest.raises(TrackingError, match="missing or damaged"):

@@ -110,6 +110,7 @@ class TestRefusals:
         self, settings: Settings, tracking: Tracking, first: int
     ) -> None:
         waiting = pending_version(tracking, first)
+        tag(tracking, waiting, champion_since="2026-11-22T10:00:00+00:00")
         with pytest.raises(PromotionError, match="never was champion"):
             rollback("plate", to=waiting, reason="because", settings=settings)
         with pytest.raises(PromotionError, match="is the champion already"):
