@@ -1,22 +1,29 @@
 """Moving the alias ``champion`` as a transaction, which MLflow does not have.
 
-One at a time per category, under a lock. The intent is written first, then ``previous`` moves, then
-``champion``, then the intent is closed. Whoever takes the lock next completes what was cut off, or
-cancels it where the registry has changed in the meantime, before doing anything else.
+One at a time per category, under a lock of this machine; what another machine, or a process with
+another state folder, has begun in the same registry is waited for. The intent is written first,
+then ``previous`` moves, then ``champion``, then the intent is closed. Whoever takes the lock next
+completes what was cut off, or cancels it where the registry has changed in the meantime, before
+doing anything else.
 """
 
+import logging
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from stillwatch.settings import Settings
 from tasks.approval import APPROVAL, CHAMPION_SINCE, PROMOTED
 from tasks.locks import exclusive
 from tasks.promotion_log import (
+    LONGEST,
     PromotionRecord,
     begin,
     close,
+    may_go_on,
     open_intents,
     read_outcome,
     read_record,
@@ -57,7 +64,8 @@ def settle(tracking: Tracking, category: str) -> None:
         TrackingError: the store does not answer.
     """
     name = model_name(category)
-    for run_id in open_intents(tracking, category):
+    for intent in _cut_off(tracking, category):
+        run_id = intent.info.run_id
         record = read_record(tracking, run_id)
         outcome = read_outcome(tracking, run_id)
         if record is None:
@@ -76,6 +84,22 @@ def settle(tracking: Tracking, category: str) -> None:
         else:
             _undo(tracking, record)
             close(tracking, run_id, "cancelled", "somebody moved the alias champion meanwhile")
+
+
+def _cut_off(tracking: Tracking, category: str) -> list[Run]:
+    """The open intents, as soon as nobody else can be at work at one."""
+    until = time.monotonic() + LONGEST.total_seconds()
+    waiting = False
+    while True:
+        intents = open_intents(tracking, category)
+        if not any(map(may_go_on, intents)) or time.monotonic() > until:
+            return intents
+        if not waiting:
+            waiting = True
+            logging.getLogger(__name__).warning(
+                "Another process is changing the champion of %s: waiting for it.", category
+            )
+        time.sleep(1)
 
 
 def _apply(tracking: Tracking, record: PromotionRecord) -> None:

@@ -7,9 +7,8 @@ be changed. Tags and names of the run decide nothing, for anybody may edit them.
 """
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from mlflow.entities import Run
@@ -18,12 +17,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stillwatch.errors import PromotionError, TrackingError
 from tasks.approval import ANSWER, COMPARISON
+from tasks.mlflow_entries import milliseconds
 from tasks.registry import PREVIOUS, version_with_alias
+from tasks.run_owner import may_live_elsewhere
 from tasks.tracking import KIND, Status, Tracking
 
 RECORD_FILE, OUTCOME_FILE = "promotion.json", "outcome.json"
 Kind = Literal["promotion", "rollback"]
 Outcome = Literal["done", "cancelled"]
+LONGEST = timedelta(minutes=5)
+"""An intent that is open for longer was cut off."""
 
 _MARK = {KIND: "promotion"}
 """Of such a run, as tag and as parameter."""
@@ -168,15 +171,20 @@ def named_versions(tracking: Tracking, category: str) -> frozenset[int]:
     return frozenset(version for version in named if version is not None)
 
 
-def open_intents(tracking: Tracking, category: str) -> Iterator[str]:
+def open_intents(tracking: Tracking, category: str) -> list[Run]:
     """The runs of promotions that were begun and neither done nor cancelled, newest first.
 
     Raises:
         TrackingError: the store does not answer.
     """
-    for run in _runs(tracking, category):
-        if _state(run) == "open":
-            yield run.info.run_id
+    return [run for run in _runs(tracking, category) if _state(run) == "open"]
+
+
+def may_go_on(intent: Run) -> bool:
+    """Whether another process, perhaps of another machine, may be at work at an open intent."""
+    oldest = milliseconds() - LONGEST / timedelta(milliseconds=1)
+    young = intent.info.status == "RUNNING" and intent.info.start_time > oldest
+    return young and may_live_elsewhere(intent.data.tags)
 
 
 def begin(tracking: Tracking, record: PromotionRecord) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import socket
+from collections.abc import Mapping
 
 import psutil
 
@@ -14,6 +15,14 @@ def owner_tags() -> dict[str, str]:
         HOST: socket.gethostname(),
         PROCESS: f"{os.getpid()} since {psutil.Process().create_time():.0f}",
     }
+
+
+def may_live_elsewhere(tags: Mapping[str, str]) -> bool:
+    """Whether a run with these tags may belong to another process, of any machine, that lives."""
+    if tags.get(HOST) != socket.gethostname():
+        return True
+    process = tags.get(PROCESS, "")
+    return process != owner_tags()[PROCESS] and is_alive(process)
 
 
 def is_alive(tag: str) -> bool:

@@ -85,7 +85,7 @@ def test_a_promotion_whose_server_is_killed_is_completed_by_the_next_command(
     assert aliases(tracking) == {"champion": first, "previous": first, "challenger": second}
     assert history(tracking, "plate")[0].state == "open"
     with changing_champion(tracking, "plate", settings):
-        assert list(open_intents(tracking, "plate")) == []
+        assert open_intents(tracking, "plate") == []
     assert aliases(tracking) == {"champion": second, "previous": first, "challenger": None}
     assert [entry.state for entry in history(tracking, "plate")] == ["done", "done"]
     assert tracking.client.get_model_version(NAME, str(second)).tags["stillwatch.champion_since"]

@@ -1,12 +1,15 @@
 """The alias moves as a whole or not at all, whenever the process that moves it dies."""
 
 import os
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from made_registries import NAME, aliases, made_record, new_version, pending_version
 from made_stores import new_store
@@ -15,7 +18,8 @@ from mlflow import MlflowClient
 from stillwatch.errors import TrackingError
 from stillwatch.settings import Settings
 from tasks.champion_alias import changing_champion, move_champion
-from tasks.promotion_log import close, history, open_intents
+from tasks.mlflow_entries import milliseconds
+from tasks.promotion_log import begin, close, history, open_intents
 from tasks.tracking import Tracking
 
 TOP = Path(__file__).parents[2]
@@ -113,7 +117,7 @@ def test_whatever_step_a_promotion_dies_at_the_next_command_settles_it(
     assert aliases(tracking)["champion"] == (second if step > 5 else first)
 
     with changing_champion(tracking, "plate", settings):
-        assert list(open_intents(tracking, "plate")) == []
+        assert open_intents(tracking, "plate") == []
     intent_was_written = step > 3
     done = {"champion": second, "previous": first, "challenger": None}
     untouched = {"champion": first, "previous": None, "challenger": second}
@@ -209,6 +213,36 @@ def test_an_intent_is_cancelled_where_the_registry_has_changed_meanwhile(
         assert change in file.read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("host", ["another", socket.gethostname()])
+def test_what_another_process_is_at_work_at_is_waited_for_and_left_to_it(
+    tracking: Tracking, settings: Settings, two: tuple[int, int], host: str
+) -> None:
+    first, second = two
+    parent = psutil.Process(os.getppid())
+    process = f"{parent.pid} since {parent.create_time():.0f}"
+    run_id = begin(tracking, made_record(second, first))
+    tracking.log(run_id, tags={"stillwatch.host": host, "stillwatch.process": process})
+    ended = threading.Timer(1, close, (tracking, run_id, "cancelled", "by the other"))
+    ended.start()
+    with changing_champion(tracking, "plate", settings):
+        pass
+    ended.join()
+    assert aliases(tracking)["champion"] == first
+    assert history(tracking, "plate")[0].state == "cancelled"
+
+
+def test_what_another_machine_left_minutes_ago_is_completed(
+    tracking: Tracking, settings: Settings, two: tuple[int, int]
+) -> None:
+    tags = {"stillwatch.kind": "promotion", "stillwatch.host": "another"}
+    experiment, begun = tracking.experiment("plate"), milliseconds() - 6 * 60 * 1000
+    run_id = tracking.client.create_run(experiment, begun, tags).info.run_id
+    record = made_record(two[1], two[0])
+    tracking.client.log_dict(run_id, record.model_dump(by_alias=True), "promotion.json")
+    with changing_champion(tracking, "plate", settings):
+        assert aliases(tracking)["champion"] == two[1]
+
+
 def test_half_an_intent_changed_nothing_and_is_cancelled(
     tracking: Tracking, settings: Settings, two: tuple[int, int]
 ) -> None:
@@ -228,7 +262,7 @@ def test_a_promotion_of_before_it_was_marked_by_a_parameter_is_in_the_history(
     run_id = tracking.start_run("plate", "promotion", {"stillwatch.kind": "promotion"})
     record = made_record(1, None)
     tracking.client.log_dict(run_id, record.model_dump(by_alias=True), "promotion.json")
-    assert list(open_intents(tracking, "plate")) == [run_id]
+    assert [run.info.run_id for run in open_intents(tracking, "plate")] == [run_id]
     close(tracking, run_id, "done")
     assert [entry.record for entry in history(tracking, "plate")] == [record]
 
