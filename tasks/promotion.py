@@ -1,6 +1,8 @@
 """Making a version champion that waits for it: by the gate, or by a person's approval."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from mlflow.entities.model_registry import ModelVersion
 
@@ -18,13 +20,14 @@ from tasks.approval import (
 from tasks.artefact_check import check_artefact
 from tasks.champion_alias import changing_champion, move_champion
 from tasks.os_user import os_user
-from tasks.promotion_log import PromotionRecord, ensure_reason, new_record
+from tasks.promotion_log import PromotionRecord, ensure_reason, new_record, open_intents
 from tasks.registry import (
     CHALLENGER,
     CHAMPION,
     category_of,
     ensure_registered,
     model_name,
+    registered_categories,
     registered_version,
     version_with_alias,
     versions_tagged,
@@ -83,6 +86,8 @@ def promote_by_itself(
 def approve_tagged(settings: Settings) -> list[PromotionRecord]:
     """Promote what a person has tagged ``stillwatch.approval=approved`` in MLflow's pages.
 
+    Promotions of any category that were cut off are completed or cancelled first.
+
     A version that may not be approved gets the tag ``refused`` instead, with the reason beside it.
     One that cannot be checked now keeps the tag for the next time. Neither stops another.
 
@@ -92,19 +97,17 @@ def approve_tagged(settings: Settings) -> list[PromotionRecord]:
     tracking = open_tracking(settings)
     promoted: list[PromotionRecord] = []
     failed: list[StillwatchError] = []
+    for category in registered_categories(tracking):
+        with _not_in_the_way(failed):
+            _settle(tracking, category, settings)
     # Newest first: of two in one category, the other was compared with a champion that is none now.
     for version in versions_tagged(tracking, APPROVAL, APPROVED):
-        try:
-            promoted.append(_promote_tagged(tracking, version, settings))
-        except PromotionError as error:
-            logging.getLogger(__name__).warning("%s", error)
-            _refuse(tracking, version, str(error))
-        except StillwatchError as error:
-            logging.getLogger(__name__).warning(
-                "version %s of %s stays approved, to be tried again: %s",
-                *(version.version, version.name, error),
-            )
-            failed.append(error)
+        with _not_in_the_way(failed):
+            try:
+                promoted.append(_promote_tagged(tracking, version, settings))
+            except PromotionError as error:
+                logging.getLogger(__name__).warning("%s", error)
+                _refuse(tracking, version, str(error))
     if failed:
         raise failed[0]
     return promoted
@@ -148,6 +151,22 @@ def waiting_version(tracking: Tracking, category: str, version: int | None) -> M
     if problem is not None:
         raise PromotionError(problem.replace("CATEGORY", category))
     return found
+
+
+@contextmanager
+def _not_in_the_way(failed: list[StillwatchError]) -> Iterator[None]:
+    """Keep an error for after the other categories and versions."""
+    try:
+        yield
+    except StillwatchError as error:
+        logging.getLogger(__name__).warning("To be tried again: %s", error)
+        failed.append(error)
+
+
+def _settle(tracking: Tracking, category: str, settings: Settings) -> None:
+    if open_intents(tracking, category):
+        with changing_champion(tracking, category, settings):
+            pass
 
 
 def _promote_tagged(

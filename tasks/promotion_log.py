@@ -59,7 +59,7 @@ class HistoryEntry:
 
     record: PromotionRecord
     state: Literal["done", "cancelled", "open"]
-    """``open``: cut off; the next promotion, rollback or retraining completes or cancels it."""
+    """``open``: cut off, or going on; what changes the champion next completes or cancels it."""
     run_id: str
 
     def as_dict(self) -> dict[str, Any]:

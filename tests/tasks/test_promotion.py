@@ -10,7 +10,7 @@ from stillwatch.errors import PromotionError, StillwatchError, TrackingError
 from stillwatch.settings import Settings
 from tasks.champion_alias import changing_champion, move_champion
 from tasks.promotion import approve_tagged, describe_waiting, promote, promote_by_itself
-from tasks.promotion_log import history
+from tasks.promotion_log import begin, history
 from tasks.registry import registered_versions
 from tasks.rollback import rollback
 from tasks.tracking import Tracking
@@ -144,6 +144,15 @@ def test_what_waits_is_listed_and_described_with_its_evidence(
     assert "version 2 of stillwatch-plate waits for approval" in said
     assert "not_worse: by far." in said
     assert "--approve" in said
+
+
+def test_the_sweep_completes_what_was_cut_off_where_nothing_else_is_done(
+    settings: Settings, tracking: Tracking, first: int
+) -> None:
+    second = new_version(tracking)
+    begin(tracking, made_record(second, first))
+    assert approve_tagged(settings) == []
+    assert aliases(tracking) == {"champion": second, "previous": first, "challenger": None}
 
 
 def test_of_two_promotions_at_once_one_succeeds(
