@@ -16,6 +16,7 @@ from stillwatch.bundle import Bundle, read_bundle
 from stillwatch.errors import TrackingError
 from stillwatch.sections import unknown_name
 from tasks.approval import COMPARISON, standing
+from tasks.mlflow_pages import every_page
 from tasks.tracking import BUNDLE, METHOD, Tracking
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
@@ -71,7 +72,7 @@ def registered_categories(tracking: Tracking) -> list[str]:
 
 
 def champions(tracking: Tracking) -> dict[str, int]:
-    """The champion's version by category, by one request; categories without one are left out.
+    """The champion's version by category, without a request for each; those without are left out.
 
     Raises:
         TrackingError: the registry does not answer.
@@ -103,19 +104,25 @@ def versions_of(tracking: Tracking, name: str) -> list[ModelVersion]:
         TrackingError: the registry does not answer.
     """
     with tracking.errors(f"list the versions of {name}"):
-        found = tracking.client.search_model_versions(f"name = '{name}'", max_results=10000)
+        found = every_page(
+            tracking.client.search_model_versions,
+            filter_string=f"name = '{name}'",
+            max_results=10000,
+        )
     return _newest_first(found)
 
 
 def versions_tagged(tracking: Tracking, key: str, value: str) -> list[ModelVersion]:
-    """The versions of all categories that carry a tag, newest first, by one request.
+    """The versions of all categories that carry a tag, newest first.
 
     Raises:
         TrackingError: the registry does not answer.
     """
     with tracking.errors(f"list the versions with {key} {value}"):
-        found = tracking.client.search_model_versions(
-            f"tags.`{key}` = '{value}'", max_results=10000
+        found = every_page(
+            tracking.client.search_model_versions,
+            filter_string=f"tags.`{key}` = '{value}'",
+            max_results=10000,
         )
     return _newest_first([version for version in found if version.name.startswith(PREFIX)])
 
@@ -241,7 +248,12 @@ def _newest_first(versions: Iterable[ModelVersion]) -> list[ModelVersion]:
 
 def _models(tracking: Tracking) -> list[RegisteredModel]:
     with tracking.errors("list the registered models"):
-        found = tracking.client.search_registered_models(max_results=1000)
+        found = every_page(
+            tracking.client.search_registered_models,
+            filter_string=f"name LIKE '{PREFIX}%'",
+            max_results=1000,
+        )
+    # Not every database minds capitals in such a pattern.
     ours = [model for model in found if model.name.startswith(PREFIX)]
     return sorted(ours, key=lambda model: model.name)
 

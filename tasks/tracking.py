@@ -27,6 +27,7 @@ from stillwatch.errors import TrackingError
 from stillwatch.files import storage_errors
 from stillwatch.settings import Settings
 from tasks.mlflow_entries import DataSource
+from tasks.mlflow_pages import every_page
 from tasks.run_owner import HOST, PROCESS, is_alive, owner_tags
 from tasks.s3_errors import s3_errors
 
@@ -265,7 +266,9 @@ class Tracking:
         """
         prefix = experiment_name("")
         with self.errors("list the experiments"):
-            found = self.client.search_experiments(filter_string=f"name LIKE '{prefix}%'")
+            found = every_page(
+                self.client.search_experiments, filter_string=f"name LIKE '{prefix}%'"
+            )
         return sorted(one.name.removeprefix(prefix) for one in found)
 
     def find_runs(
@@ -276,18 +279,15 @@ class Tracking:
         Raises:
             TrackingError: the store does not answer.
         """
-        carried = {"tags": tags, "params": params or {}}
-        wanted = " and ".join(
-            f"{kind}.`{key}` = '{value}'"
-            for kind, values in carried.items()
-            for key, value in values.items()
-        )
+        wanted = [f"tags.`{key}` = '{value}'" for key, value in tags.items()]
+        wanted += [f"params.`{key}` = '{value}'" for key, value in (params or {}).items()]
         experiment = self.experiment(category)
         with self.errors("search its runs"):
-            return list(
-                self.client.search_runs(
-                    [experiment], wanted, order_by=["attributes.start_time DESC"]
-                )
+            return every_page(
+                self.client.search_runs,
+                experiment_ids=[experiment],
+                filter_string=" and ".join(wanted),
+                order_by=["attributes.start_time DESC"],
             )
 
     def tags(self, run_id: str) -> dict[str, str]:
@@ -308,7 +308,9 @@ class Tracking:
         experiment = self.experiment(category)
         here = f"attributes.status = 'RUNNING' and tags.`{HOST}` = '{socket.gethostname()}'"
         with self.errors("search its runs"):
-            running = self.client.search_runs([experiment], here)
+            running = every_page(
+                self.client.search_runs, experiment_ids=[experiment], filter_string=here
+            )
             dead = [run for run in running if not is_alive(run.data.tags.get(PROCESS, ""))]
             for run in dead:
                 self.client.set_terminated(run.info.run_id, "KILLED")

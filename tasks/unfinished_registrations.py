@@ -6,6 +6,7 @@ from mlflow.entities.model_registry import ModelVersion
 
 from tasks.approval import CHAMPION_SINCE
 from tasks.mlflow_entries import milliseconds
+from tasks.mlflow_pages import every_page
 from tasks.promotion_log import named_versions
 from tasks.registry import category_of, versions_of
 from tasks.tracking import Tracking
@@ -68,8 +69,10 @@ def _delete_models_without_version(tracking: Tracking, name: str, run_id: str) -
     kept = {version.source for version in versions_of(tracking, name)}
     experiment = tracking.experiment(category_of(name))
     with tracking.errors(f"delete what a registration of {name} left"):
-        for model in tracking.client.search_logged_models(
-            [experiment], filter_string=f"source_run_id = '{run_id}'"
+        for model in every_page(
+            tracking.client.search_logged_models,
+            experiment_ids=[experiment],
+            filter_string=f"source_run_id = '{run_id}'",
         ):
             if model.artifact_location not in kept:
                 tracking.client.delete_logged_model(model.model_id)

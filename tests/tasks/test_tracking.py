@@ -2,19 +2,23 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
+from typing import Any
 
 import pytest
 from absent_packages import without
 from made_stores import new_store
+from mlflow import MlflowClient
 from mlflow.entities import Metric
 
 from stillwatch.errors import StorageError, TrackingError
 from stillwatch.settings import Settings, TrackingSettings
 from tasks.epoch_log import EpochLog
 from tasks.mlflow_entries import DataSource, figures, flattened
+from tasks.registry import champions, versions_tagged
 from tasks.tracking import Tracking, open_tracking
 
 DIR_HASH = "0123456789abcdef0123456789abcdef.dir"
@@ -107,6 +111,30 @@ def test_runs_are_found_by_their_tags_newest_first(tracking: Tracking) -> None:
         run.info.run_id for run in tracking.find_runs("plate", {"stillwatch.fingerprint": "f"})
     ]
     assert found == [second, first]
+
+
+def test_what_takes_more_than_one_page_is_found_whole(
+    tracking: Tracking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def in_twos(search: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *given, **what: search(*given, **what | {"max_results": 2})
+
+    runs = [tracking.start_run("plate", f"run {number}", {}) for number in range(5)]
+    names = [f"plate{number}" for number in range(5)]
+    for name in names:
+        tracking.experiment(name)
+        tracking.client.create_registered_model(f"stillwatch-{name}")
+        version = tracking.client.create_model_version(f"stillwatch-{name}", "nowhere", runs[0])
+        tracking.client.set_registered_model_alias(version.name, "champion", version.version)
+        tracking.client.set_model_version_tag(version.name, version.version, "is", "ours")
+    tracking.client.create_registered_model("another")
+    for what in ("runs", "experiments", "registered_models", "model_versions"):
+        search = f"search_{what}"
+        monkeypatch.setattr(MlflowClient, search, in_twos(getattr(MlflowClient, search)))
+    assert [run.info.run_id for run in tracking.find_runs("plate", {})] == runs[::-1]
+    assert tracking.categories() == ["plate", *names]
+    assert champions(tracking) == dict.fromkeys(names, 1)
+    assert len(versions_tagged(tracking, "is", "ours")) == 5
 
 
 def test_threads_may_start_the_first_run_of_a_category_together(tracking: Tracking) -> None:
