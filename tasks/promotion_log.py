@@ -9,6 +9,7 @@ be changed. Tags and names of the run decide nothing, for anybody may edit them.
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, Literal
 
 from mlflow.entities import Run
@@ -209,8 +210,7 @@ def close(tracking: Tracking, run_id: str, outcome: Outcome, reason: str | None 
         TrackingError: the store does not answer or cannot be written.
     """
     with tracking.errors("close a promotion"):
-        said = _read_json(tracking, run_id, OUTCOME_FILE)
-        if said is None:
+        if read_outcome(tracking, run_id) is None:
             said = {"outcome": outcome, "when": now(), "reason": reason}
             tracking.client.log_dict(run_id, said, OUTCOME_FILE)
     tracking.end_run(run_id, _STATUS[outcome])
@@ -222,11 +222,10 @@ def read_record(tracking: Tracking, run_id: str) -> PromotionRecord | None:
     Raises:
         TrackingError: the store does not answer.
     """
-    content = _read_json(tracking, run_id, RECORD_FILE)
-    try:
-        return None if content is None else PromotionRecord.model_validate(content)
-    except ValidationError:
+    if RECORD_FILE not in tracking.artifact_names(run_id):
         return None
+    with tracking.artifact(run_id, RECORD_FILE) as path:
+        return record_in(path)
 
 
 def read_outcome(tracking: Tracking, run_id: str) -> Outcome | None:
@@ -235,8 +234,36 @@ def read_outcome(tracking: Tracking, run_id: str) -> Outcome | None:
     Raises:
         TrackingError: the store does not answer.
     """
-    content = _read_json(tracking, run_id, OUTCOME_FILE) or {}
-    outcome: Outcome | None = content.get("outcome")
+    if OUTCOME_FILE not in tracking.artifact_names(run_id):
+        return None
+    with tracking.artifact(run_id, OUTCOME_FILE) as path:
+        return outcome_in(path)
+
+
+def record_in(file: Path) -> PromotionRecord | None:
+    """The intent in a file; None when it was not written whole.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    try:
+        return PromotionRecord.model_validate_json(file.read_bytes())
+    except ValidationError:
+        return None
+
+
+def outcome_in(file: Path) -> Outcome | None:
+    """How an intent ended that lies beside a file; None without the file, or half of it.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    if not file.exists():
+        return None
+    try:
+        outcome: Outcome | None = json.loads(file.read_bytes()).get("outcome")
+    except (ValueError, AttributeError):
+        return None
     return outcome
 
 
@@ -251,14 +278,3 @@ def _state(run: Run) -> Literal["done", "cancelled", "open"]:
     # A retraining marks runs of dead processes as KILLED: such an intent is still open.
     by_status = {status: outcome for outcome, status in _STATUS.items()}
     return by_status.get(run.info.status, "open")
-
-
-def _read_json(tracking: Tracking, run_id: str, name: str) -> dict[str, Any] | None:
-    if name not in tracking.artifact_names(run_id):
-        return None
-    with tracking.artifact(run_id, name) as path:
-        try:
-            content: dict[str, Any] = json.loads(path.read_bytes())
-        except ValueError:
-            return None
-    return content

@@ -148,7 +148,15 @@ def ensure_registered(tracking: Tracking, category: str) -> None:
     Raises:
         TrackingError: none is, or not of this one; or the registry does not answer.
     """
-    known = registered_categories(tracking)
+    ensure_known(category, registered_categories(tracking))
+
+
+def ensure_known(category: str, known: list[str]) -> None:
+    """Refuse a category that is not among those that there are.
+
+    Raises:
+        TrackingError: there are none, or it is not one of them.
+    """
     if not known:
         raise TrackingError("nothing is registered yet. 'stillwatch retrain' registers winners.")
     if category not in known:

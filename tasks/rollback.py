@@ -84,6 +84,12 @@ def _earlier_champion(
                 f"{category} has no previous champion to go back to. 'stillwatch history "
                 f"{category}' lists its champions; --to names one of them."
             )
+        if to == champion:
+            raise PromotionError(
+                f"the alias previous of {name} names version {to}, which is the champion already, "
+                f"so there is nothing to go back to. 'stillwatch history {category}' lists its "
+                "champions; --to names one of them."
+            )
         # The alias says that it was one, also where a person set it.
         return registered_version(tracking, category, to)
     chosen = registered_version(tracking, category, to)

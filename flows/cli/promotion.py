@@ -1,5 +1,6 @@
 """``stillwatch promote``, ``rollback`` and ``history``: which model is in production, and why."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -35,13 +36,13 @@ def promote(
     ] = False,
 ) -> None:
     """Make a version that waits for approval the champion, in your name."""
-    from stillwatch.errors import PromotionError
     from tasks.promotion import describe_waiting
     from tasks.promotion import promote as promote_version
 
     given: CommandContext = context.obj
     if not approve:
-        raise PromotionError(describe_waiting(category, version=version, settings=given.settings))
+        say(describe_waiting(category, version=version, settings=given.settings))
+        return
     record = promote_version(category, version=version, reason=reason, settings=given.settings)
     before = f" instead of version {record.from_version}" if record.from_version else ""
     say(
@@ -70,16 +71,32 @@ def rollback(
     )
 
 
-def history(context: typer.Context, category: Category, as_json: AsJson = False) -> None:
+def history(
+    context: typer.Context,
+    category: Category,
+    as_json: AsJson = False,
+    copy: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            help="Read a copy of MLflow's artifacts instead of asking MLflow.",
+            show_default="MLflow",
+        ),
+    ] = None,
+) -> None:
     """List who made which version the champion, when and why, newest first."""
+    from tasks.exported_history import exported_history
     from tasks.promotion_log import history as read_history
-    from tasks.registry import ensure_registered
+    from tasks.registry import ensure_known
     from tasks.tracking import open_tracking
 
     given: CommandContext = context.obj
-    tracking = open_tracking(given.settings)
-    ensure_registered(tracking, category)
-    entries = read_history(tracking, category)
+    if copy is not None:
+        entries = exported_history(copy, category)
+    else:
+        tracking = open_tracking(given.settings)
+        ensure_known(category, tracking.categories())
+        entries = read_history(tracking, category)
     if as_json:
         print_json([entry.as_dict() for entry in entries])
         return

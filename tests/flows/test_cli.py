@@ -8,9 +8,13 @@ from pathlib import Path
 import pytest
 from absent_packages import NOT_ON_AN_EDGE_BOX, without
 from made_bundles import make_bundle, make_detector_bundle
+from made_stores import new_store
 from PIL import Image
 
+from stillwatch.settings import Settings
+from tasks.champion_alias import changing_champion, move_champion
 from tests.flows.conftest import SIDE, Plant, make_plant, make_workspace_plant, write_image
+from tests.tasks.made_registries import NAME, made_record, new_version, pending_version
 
 
 @pytest.fixture
@@ -218,6 +222,25 @@ def test_a_promotion_where_nothing_is_registered(line: Plant) -> None:
     ):
         assert "nothing is registered yet" in refusal(line, *command)
     assert line.run("rollback", "bolt").returncode == 2, "a rollback without a reason"
+
+
+def test_what_waits_is_shown_and_the_history_outlives_the_registered_model(line: Plant) -> None:
+    settings = Settings(state_dir=line.state)
+    tracking = new_store(settings)
+    first = new_version(tracking)
+    with changing_champion(tracking, "plate", settings):
+        move_champion(tracking, made_record(first, None))
+    pending_version(tracking, first)
+    shown = line.run("promote", "plate")
+    assert shown.returncode == 0, shown.stderr
+    assert "version 2 of stillwatch-plate waits for approval" in shown.stdout
+    tracking.client.delete_registered_model(NAME)
+    assert "nothing is registered yet" in refusal(line, "promote", "plate")
+    assert "did you mean 'plate'" in refusal(line, "history", "plates")
+    told = line.run("history", "plate", "--json")
+    copied = line.run("history", "plate", "--json", "--from", str(line.state))
+    assert json.loads(told.stdout) == json.loads(copied.stdout)
+    assert [entry["to"] for entry in json.loads(told.stdout)] == [first]
 
 
 def test_a_tracking_server_that_is_down(line: Plant) -> None:

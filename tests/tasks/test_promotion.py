@@ -1,6 +1,7 @@
 """What may become champion, by whom, and what is refused: no detector is loaded here."""
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from made_registries import NAME, aliases, made_record, new_version, pending_version
@@ -9,11 +10,12 @@ from made_stores import new_store
 from stillwatch.errors import PromotionError, StillwatchError, TrackingError
 from stillwatch.settings import Settings
 from tasks.champion_alias import changing_champion, move_champion
+from tasks.exported_history import exported_history
 from tasks.promotion import approve_tagged, describe_waiting, promote, promote_by_itself
 from tasks.promotion_log import begin, history
 from tasks.registry import registered_versions
 from tasks.rollback import rollback
-from tasks.tracking import Tracking
+from tasks.tracking import Tracking, mlflow_folder
 
 
 @pytest.fixture
@@ -106,6 +108,13 @@ class TestRefusals:
         with pytest.raises(PromotionError, match="no previous champion to go back to"):
             rollback("plate", reason="because", settings=settings)
 
+    def test_a_rollback_where_previous_is_the_champion_itself(
+        self, settings: Settings, tracking: Tracking, first: int
+    ) -> None:
+        tracking.client.set_registered_model_alias(NAME, "previous", str(first))
+        with pytest.raises(PromotionError, match=r"previous of stillwatch-plate names version 1"):
+            rollback("plate", reason="because", settings=settings)
+
     def test_a_rollback_to_what_never_was_champion_or_is_it(
         self, settings: Settings, tracking: Tracking, first: int
     ) -> None:
@@ -153,6 +162,32 @@ def test_the_sweep_completes_what_was_cut_off_where_nothing_else_is_done(
     begin(tracking, made_record(second, first))
     assert approve_tagged(settings) == []
     assert aliases(tracking) == {"champion": second, "previous": first, "challenger": None}
+
+
+class TestCopiedHistory:
+    def test_it_says_what_the_store_says(
+        self, settings: Settings, tracking: Tracking, first: int
+    ) -> None:
+        second = new_version(tracking)
+        begin(tracking, made_record(second, first))
+        # The runs of a test are of one second, by which a copy is sorted.
+        copied = exported_history(mlflow_folder(settings), "plate")
+        assert {entry.run_id: entry for entry in copied} == {
+            entry.run_id: entry for entry in history(tracking, "plate")
+        }
+        assert {entry.record.to_version: entry.state for entry in copied} == {1: "done", 2: "open"}
+
+    def test_a_damaged_record_and_a_folder_without_any_are_refused(
+        self, settings: Settings, tracking: Tracking, first: int, tmp_path: Path
+    ) -> None:
+        (file,) = mlflow_folder(settings).rglob("promotion.json")
+        with pytest.raises(TrackingError, match=r"holds no promotion\.json of bolt"):
+            exported_history(file.parent, "bolt")
+        with pytest.raises(TrackingError, match="holds no promotion"):
+            exported_history(tmp_path / "nowhere", "plate")
+        file.write_text("{", encoding="utf-8")
+        with pytest.raises(TrackingError, match=r"promotion\.json: damaged"):
+            exported_history(file.parent, "plate")
 
 
 def test_of_two_promotions_at_once_one_succeeds(
