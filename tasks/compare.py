@@ -96,19 +96,23 @@ def compare_with_champion(
     with _laid_to(champion):
         registered = fetch_bundle(tracking, f"models:/{champion.name}/{champion.version}")
         of_champion = inspected(registered)
-    challengers = {}
+    challengers: dict[str, Candidate] = {}
+    of_winner: list[Inspection] = []
     for one in competing:
         with tracking.artifact(one.run_id, BUNDLE) as folder:
-            challengers[one.run_id] = inspected(read_bundle(folder))
+            challengers[one.run_id], inspection = inspected(read_bundle(folder))
+        # The maps of all the others would be in memory to no purpose.
+        if one.run_id == winner.run_id:
+            of_winner.append(inspection)
     comparison = compare(
         of_champion[0],
-        [candidate for candidate, _ in challengers.values()],
+        list(challengers.values()),
         select_by=settings.retrain.select_by,
         settings=settings.gate,
         dropped=dropped,
         winner=winner.detector,
     )
-    return Compared(comparison, of_champion[1], challengers[winner.run_id][1])
+    return Compared(comparison, of_champion[1], of_winner[0])
 
 
 def _inspection(
