@@ -85,7 +85,10 @@ def judge(
     versions = {int(version.version): version for version in versions_of(tracking, name)}
     tags = versions[number].tags
     was_champion = number == champion or CHAMPION_SINCE in tags
-    if was_champion or tags.get(COMPARED_WITH) == compared_with(champion):
+    judged = tags.get(COMPARED_WITH) == compared_with(champion)
+    # Nothing was against it and it is no champion: its promotion was cut off.
+    cut_off = judged and tags.get(NOT_PROMOTED) == ""
+    if was_champion or (judged and not cut_off):
         return
     with tracking.errors(f"set an alias of {name}"):
         tracking.client.set_registered_model_alias(name, CHALLENGER, str(number))

@@ -10,6 +10,8 @@ from made_detectors import examined, make_images, small, without_test_rows, writ
 from made_registries import NAME, aliases
 from made_results import result
 from made_stores import new_store
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
 from stillwatch.errors import TrackingError
 from stillwatch.settings import FloorSettings, GateSettings, ImageSettings, Settings
@@ -233,6 +235,23 @@ def test_a_champion_that_cannot_be_read_for_a_moment_is_compared_with_the_next_t
     line.folder.joinpath("gone").rename(line.folder / "1")
     line.ask(2, waiting)
     assert (line.tags(2)["answer"], aliases(line.tracking)["champion"]) == ("better", 2)
+
+
+def test_a_promotion_that_the_store_refuses_is_made_up_for_by_the_next_retraining(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    winner = line.result()
+
+    def refused(*_: object, **__: object) -> None:
+        raise MlflowException("the database is locked")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "create_run", refused)
+        with pytest.raises(TrackingError, match="the database is locked"):
+            line.judged(winner)
+    assert aliases(line.tracking)["champion"] is None
+    line.ask(1, winner)
+    assert aliases(line.tracking)["champion"] == 1
 
 
 def test_what_was_altered_since_it_was_registered_does_not_become_champion_by_itself(
