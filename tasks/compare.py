@@ -27,6 +27,7 @@ from tasks.learnt_from import read_learnt_from
 from tasks.registry import fetch_bundle
 from tasks.testset import image_files, read_test_set
 from tasks.tracking import BUNDLE, Tracking
+from tasks.training_slots import evaluation_device
 
 COMPARISON_RECORD = JsonArtifact(
     "comparison.json",
@@ -87,9 +88,10 @@ def compare_with_champion(
     kept, dropped = unseen(_md5s(category, test), learnt)
 
     def inspected(bundle: Bundle) -> tuple[Candidate, Inspection]:
-        inspector = Inspector(bundle, load_scorer(bundle, settings.training.device))
-        shown = _as_trained(inspector, test, category)
-        found = inspect_test(inspector, shown, settings.evaluation.size)
+        with evaluation_device(settings) as device:
+            inspector = Inspector(bundle, load_scorer(bundle, device))
+            shown = _as_trained(inspector, test, category)
+            found = inspect_test(inspector, shown, settings.evaluation.size)
         candidate = measured(bundle.info.detector.name, found, test.masks, kept)
         return candidate, _inspection(bundle, shown, found, kept)
 
