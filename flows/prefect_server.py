@@ -18,15 +18,11 @@ from filelock import FileLock
 from pydantic import BaseModel, ValidationError
 
 from flows.exposure import ensure_protected, is_loopback
-from flows.processes import (
-    ProcessIdentity,
-    answers,
-    start_server,
-    wait_until_it_answers,
-)
+from flows.processes import answers, start_server, wait_until_it_answers
 from stillwatch.errors import ServerError
 from stillwatch.files import storage_errors, write_json
 from stillwatch.settings import ServicesSettings, Settings
+from tasks.process_identity import ProcessIdentity
 
 PREFERRED_PORT = 4200
 PASSWORDS = ("PREFECT_SERVER_API_AUTH_STRING",)

@@ -1,4 +1,4 @@
-"""Server processes: starting, recognising again, waiting for, stopping."""
+"""Server processes: starting them and waiting until they answer."""
 
 import os
 import socket
@@ -10,59 +10,11 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-import psutil
-
 from flows.exposure import reachable_host
 from stillwatch.errors import ServerError
+from tasks.process_identity import ProcessIdentity
 
 START_SECONDS = 120.0
-
-
-class ProcessIdentity(NamedTuple):
-    """A process by number and start time, since the system uses numbers again."""
-
-    pid: int
-    started: float
-
-    @classmethod
-    def of(cls, pid: int) -> "ProcessIdentity":
-        """The identity of a living process."""
-        return cls(pid, psutil.Process(pid).create_time())
-
-    def is_alive(self) -> bool:
-        """Whether this very process still runs."""
-        try:
-            process = psutil.Process(self.pid)
-            return (
-                process.create_time() == self.started and process.status() != psutil.STATUS_ZOMBIE
-            )
-        except psutil.NoSuchProcess:
-            return False
-
-    def listens_on(self, port: int | None) -> bool:
-        """Whether this process, and not somebody else's, or a child of it serves ``port``."""
-        try:
-            parent = psutil.Process(self.pid)
-            sockets = [
-                socket
-                for process in (parent, *parent.children(recursive=True))
-                for socket in process.net_connections("inet")
-            ]
-        except psutil.Error:
-            return False
-        return any(one.status == psutil.CONN_LISTEN and one.laddr.port == port for one in sockets)
-
-    def stop(self) -> None:
-        """Ask the process to end, with its children; kill what has not ended in 10 s."""
-        if not self.is_alive():
-            return
-        parent = psutil.Process(self.pid)
-        family = [parent, *parent.children(recursive=True)]
-        parent.terminate()
-        _, survivors = psutil.wait_procs(family, timeout=10)
-        for process in survivors:
-            process.kill()
-        psutil.wait_procs(survivors, timeout=5)
 
 
 class StartedServer(NamedTuple):

@@ -1,19 +1,26 @@
 """Which process a run belongs to, and whether it still lives."""
 
 import os
+import re
 import socket
 from collections.abc import Mapping
 
 import psutil
 
+from tasks.process_identity import ProcessIdentity
+
 HOST, PROCESS = "stillwatch.host", "stillwatch.process"
+
+_IDENTITY = re.compile(r"(?P<pid>\d+) since (?P<started>\d+)(?: of (?P<boot>\S+))?")
 
 
 def owner_tags() -> dict[str, str]:
     """The tags by which a run of this process is known again."""
+    me = ProcessIdentity.of(os.getpid())
+    boot = f" of {me.boot}" if me.boot else ""
     return {
         HOST: socket.gethostname(),
-        PROCESS: f"{os.getpid()} since {psutil.Process().create_time():.0f}",
+        PROCESS: f"{me.pid} since {me.started:.0f}{boot}",
     }
 
 
@@ -27,12 +34,11 @@ def may_live_elsewhere(tags: Mapping[str, str]) -> bool:
 
 def is_alive(tag: str) -> bool:
     """Whether the process of this machine that a tag ``PROCESS`` names still runs."""
-    pid, _, started = tag.partition(" since ")
-    if not (pid.isdigit() and started.isdigit()):
+    named = _IDENTITY.fullmatch(tag)
+    if named is None:
         return True
+    process = ProcessIdentity(int(named["pid"]), float(named["started"]), named["boot"] or "")
     try:
-        return abs(psutil.Process(int(pid)).create_time() - int(started)) < 5
-    except psutil.NoSuchProcess:
-        return False
+        return process.is_alive()
     except psutil.AccessDenied:
         return True

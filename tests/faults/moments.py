@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 
-from flows.processes import ProcessIdentity
+from tasks.process_identity import ProcessIdentity
 from tests.flows.conftest import Plant
 
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 import psutil
 import pytest
 
-from flows.processes import ProcessIdentity
+from tasks.process_identity import ProcessIdentity
 from tests.faults.killable_mlflow import killable_mlflow
 from tests.faults.moments import Started, kill_family, trainings_of
 from tests.faults.retrainings import (

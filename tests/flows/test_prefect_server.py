@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from flows.prefect_server import PREFERRED_PORT, LocalPrefectServer, prefect_api
-from flows.processes import ProcessIdentity, answers
+from flows.processes import answers
 from stillwatch.errors import ServerError
 from stillwatch.settings import ServicesSettings, Settings
+from tasks.process_identity import ProcessIdentity
 
 pytestmark = [pytest.mark.servers, pytest.mark.xdist_group("prefect_server")]
 
