@@ -1,49 +1,43 @@
 """Runs whose process died are found by Prefect itself and started again, a few times."""
 
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from datetime import timedelta
+from types import MappingProxyType
 
-from prefect import get_client, runtime
+from prefect import get_client
 from prefect.automations import AutomationCore, ChangeFlowRunState, EventTrigger, Posture
 from prefect.client.schemas.objects import StateType
 
-from stillwatch.errors import ServerError
-
-HEARTBEAT_SECONDS = 30
-"""The shortest that Prefect allows."""
 TAG = "stillwatch"
-"""Of the deployments that are watched. A rollback must not be done twice, so its is not; runs of
-the command line are nobody's to start again."""
+"""Of the deployments whose runs are started again. A rollback must not be done twice, so it has
+none; runs of the command line are nobody's to start again."""
 
 _MOST_STARTS = 3
-_PATIENCE = timedelta(seconds=3 * HEARTBEAT_SECONDS)
+_PATIENCE = timedelta(minutes=5)
+"""Ten heartbeats: a machine that is short of time sends some of them late."""
+_LONGEST_RUN = timedelta(days=30)
+"""With the time that its machine was off."""
 _BEAT = "prefect.flow-run.heartbeat"
+_STARTS = ("Running", "Rerunning", "Retrying")
 _ENDS = ("Completed", "Failed", "Cancelled", "Crashed", "AwaitingRetry", "Suspended", "Paused")
 
 
 def ensure_automations() -> None:
-    """Give the Prefect server the automations that it lacks.
+    """Give the Prefect server the automations that it lacks or has in another version.
 
-    One that is there is left alone: Prefect would forget which runs it is waiting for, and after a
-    power cut these are the ones that it is needed for.
+    One that is as it should be is left alone: Prefect would forget which runs it is waiting for,
+    and after a power cut these are the ones that it is needed for. One that somebody has disabled
+    stays so.
     """
     with get_client(sync_client=True) as client:
-        for automation in _automations():
-            if not client.read_automations_by_name(automation.name):
-                client.create_automation(automation)
-
-
-def give_up_after_crashes() -> None:
-    """Let the flow run that this is called in end if its process has died again and again.
-
-    Raises:
-        ServerError: it was started so often that the reason must lie in itself.
-    """
-    if runtime.flow_run.run_count > _MOST_STARTS:
-        raise ServerError(
-            f"this run's process died {_MOST_STARTS} times, so it is not started again. The "
-            "worker's log and the system's (memory?) say why; mend that, then run it anew."
-        )
+        for wanted in _automations():
+            found = client.read_automations_by_name(wanted.name)
+            if not found:
+                client.create_automation(wanted)
+            for one in found:
+                changed = wanted.model_copy(update={"enabled": one.enabled})
+                if one.model_dump(exclude={"id"}) != changed.model_dump():
+                    client.update_automation(one.id, changed)
 
 
 def _automations() -> Sequence[AutomationCore]:
@@ -54,7 +48,7 @@ def _automations() -> Sequence[AutomationCore]:
             trigger=_trigger(
                 posture=Posture.Proactive,
                 after={_BEAT},
-                expect={_BEAT, *(f"prefect.flow-run.{end}" for end in _ENDS)},
+                expect={_BEAT, *_events(_ENDS)},
                 within=_PATIENCE,
             ),
             actions=[
@@ -68,8 +62,13 @@ def _automations() -> Sequence[AutomationCore]:
             description="It takes up its training where the last checkpoint is.",
             trigger=_trigger(
                 posture=Posture.Reactive,
-                expect={"prefect.flow-run.Crashed"},
-                within=timedelta(0),
+                # What crashes before it runs would do so for ever, and what crashes again and
+                # again has its reason in itself.
+                after=_events(_STARTS),
+                expect=_events(["Crashed"]),
+                within=_LONGEST_RUN,
+                labels={"prefect.run-count": [str(count) for count in range(1, _MOST_STARTS)]},
+                related={"prefect.resource.id": f"prefect.tag.{TAG}"},
             ),
             actions=[
                 ChangeFlowRunState(
@@ -82,20 +81,26 @@ def _automations() -> Sequence[AutomationCore]:
     )
 
 
+def _events(states: Sequence[str]) -> set[str]:
+    return {f"prefect.flow-run.{state}" for state in states}
+
+
 def _trigger(
     *,
     posture: Posture,
-    expect: set[str],
+    after: Set[str],
+    expect: Set[str],
     within: timedelta,
-    after: Set[str] = frozenset(),
+    labels: Mapping[str, list[str]] = MappingProxyType({}),
+    related: Mapping[str, str] = MappingProxyType({}),
 ) -> EventTrigger:
     return EventTrigger(
         posture=posture,
-        match={"prefect.resource.id": "prefect.flow-run.*"},
-        match_related={"prefect.resource.id": f"prefect.tag.{TAG}"},
+        match={"prefect.resource.id": "prefect.flow-run.*", **labels},
+        match_related=dict(related),
         for_each={"prefect.resource.id"},
         after=set(after),
-        expect=expect,
+        expect=set(expect),
         threshold=1,
         within=within,
     )

@@ -13,12 +13,12 @@ from prefect.client.schemas import State
 from prefect.states import Completed
 from pydantic import Field
 
-from flows.crash_recovery import give_up_after_crashes
 from flows.folder_inspection import inspect_folder
 from flows.ingest import ingest_images
 from flows.report import RetrainReport
 from flows.retrain import run_name
 from flows.retraining import requested, retrain_categories
+from flows.sole_process import ensure_sole_process
 from flows.watch import score_reader, watch_champions
 from flows.worker import PARAMS_VARIABLE
 from stillwatch.detectors import detector_classes
@@ -121,6 +121,7 @@ def _named(approver: str) -> str:
 
 
 def _settings() -> Settings:
-    """The settings, for a run that did not crash too often."""
-    give_up_after_crashes()
-    return load_settings(Path(os.environ.get(PARAMS_VARIABLE, "params.yaml")))
+    """The settings, unless an earlier process still works on this flow run."""
+    settings = load_settings(Path(os.environ.get(PARAMS_VARIABLE, "params.yaml")))
+    ensure_sole_process(settings.state_dir)
+    return settings

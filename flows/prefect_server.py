@@ -27,6 +27,8 @@ from tasks.process_identity import ProcessIdentity
 PREFERRED_PORT = 4200
 PASSWORDS = ("PREFECT_SERVER_API_AUTH_STRING",)
 """Environment variables without which it listens on loopback only."""
+HEARTBEAT_SECONDS = 30
+"""How often a run says that it lives: the shortest that Prefect allows."""
 
 
 @contextmanager
@@ -51,14 +53,14 @@ def prefect_api(settings: Settings) -> Iterator[str]:
                 f"PREFECT_API_URL={configured}: no Prefect server answers there. Start it, or "
                 "unset PREFECT_API_URL to let stillwatch run a local one."
             )
-        with _server_errors(configured, "It"):
+        with _prefect_environment(**_heartbeat()), _server_errors(configured, "It"):
             _ensure_admitted(configured)
             yield configured
         return
     server = LocalPrefectServer(settings.state_dir / "prefect", settings.services)
     with (
         server.joined() as url,
-        _prefect_environment(PREFECT_API_URL=url, **_password()),
+        _prefect_environment(PREFECT_API_URL=url, **_password(), **_heartbeat()),
         _server_errors(url, f"Its log {server.log} may say why: it"),
     ):
         _ensure_admitted(url)
@@ -95,6 +97,12 @@ def _password() -> dict[str, str]:
     """The local server's password, for its clients, unless they have been told one."""
     server, client = "PREFECT_SERVER_API_AUTH_STRING", "PREFECT_API_AUTH_STRING"
     return {client: os.environ[server]} if server in os.environ and client not in os.environ else {}
+
+
+def _heartbeat() -> dict[str, str]:
+    """How often runs of this process say that they live, unless it has been told."""
+    name = "PREFECT_FLOWS_HEARTBEAT_FREQUENCY"
+    return {} if name in os.environ else {name: str(HEARTBEAT_SECONDS)}
 
 
 def _ensure_admitted(api_url: str) -> None:
@@ -251,6 +259,8 @@ class LocalPrefectServer:
                 "PREFECT_SERVER_UI_API_URL": (
                     f"http://127.0.0.1:{port}/api" if is_loopback(host) else "/api"
                 ),
+                # By default it forgets after a minute whom it waits for; a power cut takes longer.
+                "PREFECT_SERVER_EVENTS_EXPIRED_BUCKET_BUFFER": "P30D",
                 # In-memory leases would leak a concurrency slot for good at a server restart.
                 "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": (
                     "prefect.server.concurrency.lease_storage.filesystem"

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from flows.crash_recovery import HEARTBEAT_SECONDS
+from flows.prefect_server import HEARTBEAT_SECONDS
 from flows.processes import StartedServer, start_server
 
 LOG_FILE = "worker.log"

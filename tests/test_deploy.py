@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tomllib
 import warnings
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import prefect.settings
 import pytest
 import yaml
 from mlflow.server.security_utils import is_allowed_host_header
+from prefect.settings.models.server.events import ServerEventsSettings
 from typer.main import get_command
 
 from flows.cli import app
@@ -110,6 +112,14 @@ def test_the_worker_and_the_servers_find_each_other(services: dict[str, Any]) ->
     ]
     made = {"mlflow", *re.findall(r"DATABASE (\w+);", (DEPLOY / "databases.sql").read_text())}
     assert {address.rpartition("@postgres/")[2] for address in addresses} == made
+
+
+def test_prefect_remembers_over_a_power_cut_whom_it_waits_for(services: dict[str, Any]) -> None:
+    name = "PREFECT_SERVER_EVENTS_EXPIRED_BUCKET_BUFFER"
+    assert services["prefect"]["environment"][name] == "P30D"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(name, "P30D")
+        assert ServerEventsSettings().expired_bucket_buffer == timedelta(days=30)
 
 
 def test_the_image_is_made_of_what_is_there() -> None:
