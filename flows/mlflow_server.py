@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from flows.exposure import ANY_ADDRESS, ensure_protected, is_loopback
@@ -35,7 +35,12 @@ def pages_address(settings: Settings) -> str:
 
 
 def start_mlflow_server(
-    store_uri: str, artifacts: str, folder: Path, *, host: str
+    store_uri: str,
+    artifacts: str,
+    folder: Path,
+    *,
+    host: str,
+    register: Callable[[StartedServer], object] = lambda _server: None,
 ) -> StartedServer:
     """Start an MLflow server over a store and wait until it answers.
 
@@ -46,6 +51,7 @@ def start_mlflow_server(
         artifacts: URI of the artifacts that the server hands out.
         folder: for its log, and for who may log in.
         host: where it listens.
+        register: is told of it before it answers.
 
     Raises:
         SettingsError: it would be reachable without passwords.
@@ -72,6 +78,7 @@ def start_mlflow_server(
         health_path="/health",
         environment=lambda _port: environment,
         log=folder / LOG_FILE,
+        register=register,
     )
 
 

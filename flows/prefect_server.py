@@ -18,7 +18,13 @@ from filelock import FileLock
 from pydantic import BaseModel, ValidationError
 
 from flows.exposure import ensure_protected, is_loopback
-from flows.processes import answers, start_server, wait_until_it_answers
+from flows.processes import (
+    StartedServer,
+    answers,
+    start_server,
+    stop_service,
+    wait_until_it_answers,
+)
 from stillwatch.errors import ServerError
 from stillwatch.files import storage_errors, write_json
 from stillwatch.settings import ServicesSettings, Settings
@@ -183,7 +189,9 @@ class LocalPrefectServer:
         """Stop the server as soon as nobody uses it, now or by the last one out."""
         with self._locked():
             register = self._read()
-            if register is not None:
+            if register is None:
+                stop_service(self.log)
+            else:
                 self._settle(register.model_copy(update={"kept": False}).living())
 
     def running(self) -> str | None:
@@ -225,24 +233,38 @@ class LocalPrefectServer:
         if register.registrants or register.kept:
             self._write(register)
         else:
-            self._register_file.unlink()
             register.server.stop()
+            stop_service(self.log)
+            self._register_file.unlink()
 
     def _usable(self) -> _Register:
         register = self._read()
         if register is None:
-            return self._start()
+            return self._start([], kept=False)
         register = register.living()
         if register.server.is_alive():
-            wait_until_it_answers(register.server, f"{register.url}/health", self.log)
-            return register
-        return self._start().model_copy(
-            update={"registrants": register.registrants, "kept": register.kept}
-        )
+            try:
+                wait_until_it_answers(register.server, f"{register.url}/health", self.log)
+            except ServerError:
+                register.server.stop()
+            else:
+                return register
+        return self._start(register.registrants, kept=register.kept)
 
-    def _start(self) -> _Register:
+    def _start(self, registrants: list[ProcessIdentity], *, kept: bool) -> _Register:
         host = self._settings.host
         ensure_protected(host, PASSWORDS)
+        # Two servers over one SQLite database would lock each other out.
+        stop_service(self.log)
+
+        def registered(server: StartedServer) -> _Register:
+            return _Register(
+                url=f"{server.url}/api",
+                server=server.process,
+                registrants=registrants,
+                kept=kept,
+            )
+
         server = start_server(
             lambda port: [
                 *(sys.executable, "-m", "prefect", "server", "start"),
@@ -267,8 +289,9 @@ class LocalPrefectServer:
                 ),
             },
             log=self.log,
+            register=lambda server: self._write(registered(server)),
         )
-        return _Register(url=f"{server.url}/api", server=server.process, registrants=[])
+        return registered(server)
 
     def _database(self) -> dict[str, str]:
         url = self._settings.prefect_database

@@ -1,20 +1,27 @@
-"""Server processes: starting them and waiting until they answer."""
+"""Server processes: starting, waiting for, stopping."""
 
+import http.client
 import os
 import socket
 import time
-import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
+
+import psutil
 
 from flows.exposure import reachable_host
 from stillwatch.errors import ServerError
 from tasks.process_identity import ProcessIdentity
 
 START_SECONDS = 120.0
+
+_SERVICE_VARIABLE = "STILLWATCH_SERVICE"
+"""Names its log to a server and, since they inherit it, to all processes that come of it."""
+_MOST_PASSES = 4
 
 
 class StartedServer(NamedTuple):
@@ -33,6 +40,7 @@ def start_server(
     health_path: str,
     environment: Callable[[int], Mapping[str, str]],
     log: Path,
+    register: Callable[[StartedServer], object] = lambda _server: None,
 ) -> StartedServer:
     """Start a server in a session of its own and wait until it answers.
 
@@ -45,6 +53,8 @@ def start_server(
         health_path: path that answers with status 200 when the server is ready.
         environment: what is added to this process's environment, for a port.
         log: both output streams are appended to it.
+        register: is told of the process before it answers, so that it is known even if this
+            process ends meanwhile.
 
     Raises:
         ServerError: it ended, or did not answer within ``START_SECONDS``; nothing is left running.
@@ -54,14 +64,16 @@ def start_server(
         port = _free_port(host, preferred_port)
         url = f"http://{reachable_host(host)}:{port}"
         process = _spawn(command(port), environment(port), log)
+        server = StartedServer(process, url)
         try:
+            register(server)
             wait_until_it_answers(process, f"{url}{health_path}", log)
         except BaseException as error:
             process.stop()
             if isinstance(error, ServerError) and not _is_free(host, port):
                 continue
             raise
-        return StartedServer(process, url)
+        return server
 
 
 def _spawn(command: list[str], environment: Mapping[str, str], log: Path) -> ProcessIdentity:
@@ -70,7 +82,7 @@ def _spawn(command: list[str], environment: Mapping[str, str], log: Path) -> Pro
     pid = os.posix_spawn(
         command[0],
         command,
-        os.environ | dict(environment),
+        os.environ | dict(environment) | {_SERVICE_VARIABLE: str(log.resolve())},
         file_actions=[
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
             (os.POSIX_SPAWN_OPEN, 1, str(log), append, 0o644),
@@ -81,29 +93,64 @@ def _spawn(command: list[str], environment: Mapping[str, str], log: Path) -> Pro
     return ProcessIdentity.of(pid)
 
 
-def wait_until_it_answers(server: ProcessIdentity, health_url: str, log: Path) -> None:
-    """Wait for a server that is starting.
+def stop_service(log: Path) -> None:
+    """End every process that has come of a service and still runs, also if the service has died.
+
+    The service is asked to end; what has not ended in 10 s is killed, and so is what was begun
+    meanwhile.
+
+    Args:
+        log: of the service.
+    """
+    for _ in range(_MOST_PASSES):
+        family = list(_processes_of(log))
+        if not family:
+            return
+        pids = {process.pid for process in family}
+        for process in family:
+            with suppress(psutil.NoSuchProcess):
+                if process.ppid() not in pids:
+                    process.terminate()
+        _, survivors = psutil.wait_procs(family, timeout=10)
+        for process in survivors:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(survivors, timeout=5)
+
+
+def _processes_of(log: Path) -> Iterator[psutil.Process]:
+    service = str(log.resolve())
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.environ().get(_SERVICE_VARIABLE) == service and process.pid != os.getpid():
+                yield process
+
+
+def wait_until_it_answers(
+    server: ProcessIdentity, health_url: str, log: Path, seconds: float = START_SECONDS
+) -> None:
+    """Wait for a server that is starting, or that may be short of time.
 
     Raises:
-        ServerError: it ended, or did not answer within ``START_SECONDS``.
+        ServerError: it ended, or did not answer within ``seconds``.
     """
-    deadline = time.monotonic() + START_SECONDS
+    deadline = time.monotonic() + seconds
     port = urlsplit(health_url).port
     while not (server.listens_on(port) and answers(health_url)):
         if not server.is_alive() or time.monotonic() > deadline:
             raise ServerError(
-                f"the server at {health_url} did not start within {START_SECONDS:.0f} s: its log "
+                f"the server at {health_url} did not answer within {seconds:.0f} s: its log "
                 f"{log} says why. Mend that and try again."
             )
         time.sleep(0.2)
 
 
 def answers(health_url: str) -> bool:
-    """Whether a GET of ``health_url`` gives status 200."""
+    """Whether a GET of ``health_url`` gives status 200; not if it is no URL or no web server's."""
     try:
         with urllib.request.urlopen(health_url, timeout=5) as reply:  # noqa: S310
             return bool(reply.status == 200)
-    except (urllib.error.URLError, TimeoutError, ConnectionError):
+    except (OSError, http.client.HTTPException, ValueError):
         return False
 
 

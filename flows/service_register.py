@@ -14,6 +14,10 @@ class StartedServices(BaseModel):
 
     mlflow: StartedServer | None = None
     worker: StartedServer | None = None
+    worker_api: str | None = None
+    """Of the Prefect server that the worker asks for runs."""
+    worker_params: Path | None = None
+    """The settings file of the worker's flows."""
 
 
 def read_services(state_dir: Path) -> StartedServices:

@@ -19,7 +19,7 @@ from flows.mlflow_server import PASSWORDS as MLFLOW_PASSWORDS
 from flows.mlflow_server import start_mlflow_server
 from flows.prefect_server import PASSWORDS as PREFECT_PASSWORDS
 from flows.prefect_server import LocalPrefectServer, prefect_api
-from flows.processes import StartedServer, answers
+from flows.processes import StartedServer, answers, stop_service, wait_until_it_answers
 from flows.service_register import StartedServices, read_services, write_services
 from flows.worker import LOG_FILE as WORKER_LOG
 from flows.worker import start_worker
@@ -29,6 +29,8 @@ from stillwatch.settings import Settings
 from tasks.tracking import open_tracking
 
 _LOOK_SECONDS = 2.0
+_PATIENCE_SECONDS = 30.0
+"""Less than for a start: a server that runs answers at once unless the machine is very busy."""
 
 State = Literal["running", "not running", "not answering"]
 
@@ -60,10 +62,14 @@ class Services:
         self._settings = settings
         self._params = params
         self._folder = settings.state_dir
+        self._mlflow_log = self._folder / MLFLOW_LOG
+        self._worker_log = self._folder / "prefect" / WORKER_LOG
         self._prefect = LocalPrefectServer(self._folder / "prefect", settings.services)
 
     def up(self) -> None:
-        """Start what does not run yet, deploy ``prefect.yaml``, and return once all answer.
+        """Start what does not run or answer, deploy ``prefect.yaml``, and return once all answer.
+
+        A worker that asks another Prefect server for runs or has other settings is replaced.
 
         Raises:
             SettingsError: one would be reachable without passwords.
@@ -85,7 +91,7 @@ class Services:
                 deploy(api_url, self._params)
 
     def run(self, when_up: Callable[[], object]) -> None:
-        """Be up until a signal comes, or the worker or the MLflow server ends; then be down.
+        """Be up until a signal comes or one of the services ends by itself; then be down.
 
         Args:
             when_up: called once all answer.
@@ -99,7 +105,7 @@ class Services:
             self.up()
             when_up()
             started = read_services(self._folder)
-            while all(_lives(one) for one in (started.worker, started.mlflow) if one is not None):
+            while self._all_live(started):
                 time.sleep(_LOOK_SECONDS)
         except KeyboardInterrupt:
             return
@@ -110,7 +116,7 @@ class Services:
         )
 
     def down(self) -> None:
-        """Stop what ``up`` started, the worker first, so that no run begins meanwhile.
+        """Stop what ``up`` started and what came of it, the worker first, and its runs.
 
         A Prefect server that a command is using ends with that command.
 
@@ -121,9 +127,8 @@ class Services:
             return
         with self._locked():
             started = read_services(self._folder)
-            for service in (started.worker, started.mlflow):
-                if service is not None:
-                    service.process.stop()
+            _stop(started.worker, self._worker_log)
+            _stop(started.mlflow, self._mlflow_log)
             self._prefect.release()
             write_services(self._folder, StartedServices())
 
@@ -134,17 +139,21 @@ class Services:
         prefect = PREFECT_API_URL.value() or self._prefect.running()
         worker = started.worker and started.worker.url
         return [
-            ServiceStatus("MLflow", _state(mlflow), mlflow, _existing(self._folder / MLFLOW_LOG)),
+            ServiceStatus("MLflow", _state(mlflow), mlflow, _existing(self._mlflow_log)),
             ServiceStatus(
                 "Prefect",
                 _state(prefect),
                 prefect and prefect.removesuffix("/api"),
                 _existing(self._prefect.log),
             ),
-            ServiceStatus(
-                "worker", _state(worker), None, _existing(self._folder / "prefect" / WORKER_LOG)
-            ),
+            ServiceStatus("worker", _state(worker), None, _existing(self._worker_log)),
         ]
+
+    def _all_live(self, started: StartedServices) -> bool:
+        ours = (started.worker, started.mlflow)
+        return all(one.process.is_alive() for one in ours if one is not None) and (
+            bool(PREFECT_API_URL.value()) or self._prefect.running() is not None
+        )
 
     def _passwords(self) -> list[str]:
         """What must be in the environment before the servers may be reached from elsewhere."""
@@ -156,27 +165,56 @@ class Services:
     def _up_mlflow(self) -> None:
         tracking = open_tracking(self._settings)
         started = read_services(self._folder)
-        if tracking.artifacts is not None and not _lives(started.mlflow):
-            server = start_mlflow_server(
-                tracking.uri,
-                tracking.artifacts,
-                self._folder,
-                host=self._settings.services.host,
-            )
-            write_services(self._folder, started.model_copy(update={"mlflow": server}))
+        if tracking.artifacts is None or _serves(started.mlflow, self._mlflow_log):
+            return
+        # Two servers over one SQLite database would lock each other out.
+        stop_service(self._mlflow_log)
+        start_mlflow_server(
+            tracking.uri,
+            tracking.artifacts,
+            self._folder,
+            host=self._settings.services.host,
+            register=lambda server: self._register(mlflow=server),
+        )
 
     def _up_worker(self, api_url: str) -> None:
         started = read_services(self._folder)
-        if not _lives(started.worker):
-            worker = start_worker(api_url, self._params, self._folder / "prefect")
-            write_services(self._folder, started.model_copy(update={"worker": worker}))
+        told = {"worker_api": api_url, "worker_params": self._params.resolve()}
+        if _serves(started.worker, self._worker_log):
+            if started.model_dump(include=set(told)) == told:
+                return
+            _stop(started.worker, self._worker_log)
+        start_worker(
+            api_url,
+            self._params,
+            self._folder / "prefect",
+            register=lambda server: self._register(worker=server, **told),
+        )
+
+    def _register(self, **started: object) -> None:
+        before = read_services(self._folder)
+        write_services(self._folder, before.model_copy(update=started))
 
     def _locked(self) -> FileLock:
         return FileLock(self._folder / "services.lock")
 
 
-def _lives(server: StartedServer | None) -> bool:
-    return server is not None and server.process.is_alive()
+def _serves(server: StartedServer | None, log: Path) -> bool:
+    """Whether it answers, also if only after a while; if not, it is stopped."""
+    if server is None or not server.process.is_alive():
+        return False
+    try:
+        wait_until_it_answers(server.process, f"{server.url}/health", log, _PATIENCE_SECONDS)
+    except ServerError:
+        server.process.stop()
+        return False
+    return True
+
+
+def _stop(server: StartedServer | None, log: Path) -> None:
+    if server is not None:
+        server.process.stop()
+    stop_service(log)
 
 
 def _state(url: str | None) -> State:

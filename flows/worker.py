@@ -1,6 +1,7 @@
 """The Prefect worker that runs deployments on this machine, each run in a process of its own."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from flows.prefect_server import HEARTBEAT_SECONDS
@@ -15,13 +16,16 @@ _PREFERRED_PORT = 8080
 _POLL_SECONDS = "2"
 
 
-def start_worker(api_url: str, params: Path, folder: Path) -> StartedServer:
+def start_worker(
+    api_url: str, params: Path, folder: Path, register: Callable[[StartedServer], object]
+) -> StartedServer:
     """Start a worker and wait until it answers; its URL tells whether it still polls.
 
     Args:
         api_url: of the Prefect server.
         params: the settings file of the flows.
         folder: for its log and Prefect's own files.
+        register: is told of it before it answers.
 
     Raises:
         ServerError: it did not start; the message names its log.
@@ -43,4 +47,5 @@ def start_worker(api_url: str, params: Path, folder: Path) -> StartedServer:
             PARAMS_VARIABLE: str(params.resolve()),
         },
         log=folder / LOG_FILE,
+        register=register,
     )
