@@ -2,6 +2,7 @@
 
 import configparser
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -25,6 +26,7 @@ from stillwatch.settings import load_settings
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"
 COMPOSE = DEPLOY / "compose.yaml"
+UNIT = DEPLOY / "stillwatch.service"
 SECRETS = {
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",
@@ -112,6 +114,40 @@ def test_the_worker_and_the_servers_find_each_other(services: dict[str, Any]) ->
     ]
     made = {"mlflow", *re.findall(r"DATABASE (\w+);", (DEPLOY / "databases.sql").read_text())}
     assert {address.rpartition("@postgres/")[2] for address in addresses} == made
+
+
+def test_a_new_worker_container_has_the_name_of_the_one_before(services: dict[str, Any]) -> None:
+    """By its host's name it knows the runs that the other left; by default it is a random one."""
+    assert services["worker"]["hostname"] == "worker"
+
+
+def test_the_unit_keeps_the_services_running() -> None:
+    unit = configparser.ConfigParser(interpolation=None)
+    unit.optionxform = str  # type: ignore[assignment,method-assign]
+    unit.read(UNIT)
+    service = unit["Service"]
+    program, *arguments = service["ExecStart"].split()
+    assert program == f"{service['WorkingDirectory']}/.venv/bin/stillwatch"
+    up = get_command(app).commands["up"]  # type: ignore[attr-defined]
+    assert arguments[0] == "up"
+    assert up.make_context("up", arguments[1:]).params["foreground"] is True
+    assert service["Restart"] == "on-failure"
+
+
+def test_systemd_understands_the_unit(tmp_path: Path) -> None:
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("systemd is not installed: apt-get install systemd")
+
+    def complaints(text: str) -> str:
+        file = tmp_path / "stillwatch.service"
+        # It wants a program that is there.
+        file.write_text(text.replace("/srv/stillwatch/.venv/bin/stillwatch", sys.executable))
+        command = ["systemd-analyze", "verify", "--man=no", str(file)]
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        return "".join(line for line in done.stderr.splitlines() if file.name in line)
+
+    assert complaints(UNIT.read_text()) == ""
+    assert "Restarts" in complaints(UNIT.read_text().replace("Restart=", "Restarts="))
 
 
 def test_prefect_remembers_over_a_power_cut_whom_it_waits_for(services: dict[str, Any]) -> None:
