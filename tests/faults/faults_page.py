@@ -21,7 +21,7 @@ def render(outcomes: Mapping[str, Counter[str]]) -> str:
         "Each repeat has a plant of its own: real git, DVC, Prefect and MLflow, tiny images. "
         "`make test` tries each once, and beside them: a training whose result cannot be stored "
         "(`tests/tasks/test_train.py`), a worker that dies with all that it started under "
-        "`stillwatch up` (`tests/flows/test_services.py`), a promotion that is cut off "
+        "`stillwatch up` (`tests/flows/test_machine_dies.py`), a promotion that is cut off "
         "(`tests/tasks/test_champion_alias.py`) or whose MLflow server dies "
         "(`tests/flows/test_promotion_by_server.py`), a registration that is cut off "
         "(`tests/tasks/test_unfinished_registrations.py`), an ingest that fails or is killed after "

@@ -1,33 +1,27 @@
 """``stillwatch up``, ``status`` and ``down``, and what runs by itself in between."""
 
 import json
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from http import HTTPStatus
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import psutil
 import pytest
 from made_stores import new_store
-from mlflow import MlflowClient
 from PIL import Image
 from prefect import flow
 from prefect.client.schemas import State
 
-from flows.prefect_server import LocalPrefectServer, prefect_api
+from flows.prefect_server import prefect_api
 from flows.processes import answers
-from flows.service_register import read_services
 from flows.watch import DETECTED, ScoreReader, watch_champions
 from stillwatch.errors import StorageError
-from stillwatch.settings import DriftSettings, ServicesSettings, Settings, load_settings
-from tasks.progress import running_trainings
+from stillwatch.settings import DriftSettings, Settings, load_settings
 from tasks.score_log import open_score_log
 from tests.flows.conftest import Plant, make_workspace_plant, write_image
-from tests.flows.waiting import until
+from tests.flows.started_services import Api, status, versions
 from tests.tasks.made_streams import drifting, inspected, make_champion, quiet
 
 pytestmark = [pytest.mark.servers, pytest.mark.xdist_group("services")]
@@ -42,68 +36,6 @@ def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
     assert started.returncode == 0, started.stderr
     yield plant
     plant.run("down")
-
-
-def status(plant: Plant) -> dict[str, dict[str, Any]]:
-    return {one["name"]: one for one in json.loads(plant.run("status", "--json").stdout)}
-
-
-class Api:
-    """The Prefect API, as the UI uses it."""
-
-    def __init__(self, plant: Plant) -> None:
-        self.url = LocalPrefectServer(plant.state / "prefect", ServicesSettings()).running()
-
-    def post(self, path: str, body: dict[str, Any]) -> Any:
-        request = urllib.request.Request(  # noqa: S310
-            f"{self.url}/{path}",
-            json.dumps(body).encode(),
-            {"Content-Type": "application/json"},
-        )
-        for last in (False,) * 9 + (True,):
-            try:
-                with urllib.request.urlopen(request, timeout=60) as reply:  # noqa: S310
-                    return json.load(reply)
-            except urllib.error.HTTPError as error:
-                # A server that is short of time says so, and Prefect's own client tries again.
-                if last or error.code != HTTPStatus.SERVICE_UNAVAILABLE:
-                    raise
-            time.sleep(1)
-        return None
-
-    def run(self, flow: str, **parameters: Any) -> dict[str, Any]:
-        """Press *Run* and wait for the end."""
-        started = self.start(flow, **parameters)
-        return self.wait_for(lambda run: run["id"] == started["id"])
-
-    def start(self, flow: str, **parameters: Any) -> dict[str, Any]:
-        """Press *Run*."""
-        (deployment,) = self.post("deployments/filter", {"flows": {"name": {"any_": [flow]}}})
-        path = f"deployments/{deployment['id']}/create_flow_run"
-        started: dict[str, Any] = self.post(path, {"parameters": parameters})
-        return started
-
-    def wait_for(self, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-        """The first flow run that is wanted, when it has ended."""
-        deadline = time.monotonic() + 900
-        while time.monotonic() < deadline:
-            for run in self.post("flow_runs/filter", {"sort": "START_TIME_DESC"}):
-                ended = run["state_type"] in {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
-                if wanted(run) and ended:
-                    found: dict[str, Any] = run
-                    return found
-            time.sleep(1)
-        raise AssertionError("no such flow run ended in time")
-
-
-def client_of(plant: Plant) -> MlflowClient:
-    uri = f"sqlite:///{plant.state / 'mlflow' / 'mlflow.db'}"
-    return MlflowClient(tracking_uri=uri, registry_uri=uri)
-
-
-def versions(plant: Plant) -> list[int]:
-    found = client_of(plant).search_model_versions("name='stillwatch-bolt'")
-    return sorted(int(one.version) for one in found)
 
 
 def test_all_of_it_runs_and_up_again_changes_nothing(plant: Plant) -> None:
@@ -241,31 +173,6 @@ def watched(settings: Settings, read_scores: ScoreReader) -> State[None]:
 
     state: State[None] = watching(return_state=True)
     return state
-
-
-@pytest.mark.timeout(1800)  # five minutes pass until Prefect takes it for dead
-def test_a_run_whose_machine_dies_in_training_goes_on_from_its_checkpoint(plant: Plant) -> None:
-    plant.set_params(
-        inbox={"settle_seconds": 0},
-        training={"checkpoint_every": 1},
-        detectors={"stfpm": {"epochs": 200, "batch_size": 4}},
-    )
-    api = Api(plant)
-    started = api.start("retrain", categories=["bolt"], detectors=["stfpm"])
-    until(lambda: any(one.epoch > 3 for one in running_trainings(plant.state)))
-    worker = read_services(plant.state).worker
-    assert worker is not None
-    parent = psutil.Process(worker.process.pid)
-    for process in (parent, *parent.children(recursive=True)):
-        process.kill()
-    assert status(plant)["worker"]["state"] == "not answering"
-    assert plant.run("up").returncode == 0
-    # Between the automation that finds it dead and the one that starts it again it is CRASHED.
-    ended = api.wait_for(lambda run: run["id"] == started["id"] and run["state_type"] != "CRASHED")
-    assert (ended["state_type"], ended["run_count"]) == ("COMPLETED", 2), ended["state"]
-    newest = client_of(plant).get_model_version("stillwatch-bolt", str(versions(plant)[-1]))
-    run = client_of(plant).get_run(newest.run_id)
-    assert run.data.tags["stillwatch.resumed"] == "true"
 
 
 def test_down_leaves_no_process(plant: Plant) -> None:

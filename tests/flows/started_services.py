@@ -1,0 +1,77 @@
+"""What a plant whose services are up says of itself, and a person who presses *Run*."""
+
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any
+
+from mlflow import MlflowClient
+
+from flows.prefect_server import LocalPrefectServer
+from stillwatch.settings import ServicesSettings
+from tests.flows.conftest import Plant
+
+
+def status(plant: Plant) -> dict[str, dict[str, Any]]:
+    return {one["name"]: one for one in json.loads(plant.run("status", "--json").stdout)}
+
+
+class Api:
+    """The Prefect API, as the UI uses it."""
+
+    def __init__(self, plant: Plant) -> None:
+        self.url = LocalPrefectServer(plant.state / "prefect", ServicesSettings()).running()
+
+    def post(self, path: str, body: dict[str, Any]) -> Any:
+        request = urllib.request.Request(  # noqa: S310
+            f"{self.url}/{path}",
+            json.dumps(body).encode(),
+            {"Content-Type": "application/json"},
+        )
+        for last in (False,) * 9 + (True,):
+            try:
+                with urllib.request.urlopen(request, timeout=60) as reply:  # noqa: S310
+                    return json.load(reply)
+            except urllib.error.HTTPError as error:
+                # A server that is short of time says so, and Prefect's own client tries again.
+                if last or error.code != HTTPStatus.SERVICE_UNAVAILABLE:
+                    raise
+            time.sleep(1)
+        return None
+
+    def run(self, flow: str, **parameters: Any) -> dict[str, Any]:
+        """Press *Run* and wait for the end."""
+        started = self.start(flow, **parameters)
+        return self.wait_for(lambda run: run["id"] == started["id"])
+
+    def start(self, flow: str, **parameters: Any) -> dict[str, Any]:
+        """Press *Run*."""
+        (deployment,) = self.post("deployments/filter", {"flows": {"name": {"any_": [flow]}}})
+        path = f"deployments/{deployment['id']}/create_flow_run"
+        started: dict[str, Any] = self.post(path, {"parameters": parameters})
+        return started
+
+    def wait_for(self, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """The first flow run that is wanted, when it has ended."""
+        deadline = time.monotonic() + 900
+        while time.monotonic() < deadline:
+            for run in self.post("flow_runs/filter", {"sort": "START_TIME_DESC"}):
+                ended = run["state_type"] in {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+                if wanted(run) and ended:
+                    found: dict[str, Any] = run
+                    return found
+            time.sleep(1)
+        raise AssertionError("no such flow run ended in time")
+
+
+def client_of(plant: Plant) -> MlflowClient:
+    uri = f"sqlite:///{plant.state / 'mlflow' / 'mlflow.db'}"
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def versions(plant: Plant) -> list[int]:
+    found = client_of(plant).search_model_versions("name='stillwatch-bolt'")
+    return sorted(int(one.version) for one in found)
