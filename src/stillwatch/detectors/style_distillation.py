@@ -39,7 +39,7 @@ from stillwatch.detectors.similarity import squared_error
 from stillwatch.sections import Section
 from stillwatch.teachers import Teacher
 
-_WIDTHS = (32, 64, 128)
+_WIDTHS = (24, 48, 160)
 
 
 class StyleDistillationSettings(Section):
@@ -57,7 +57,7 @@ class StyleDistillation(Detector):
     """Outlier-exposed style distillation network (OE-SDN)."""
 
     name = "style_distillation"
-    version = 4
+    version = 5
     Settings = StyleDistillationSettings
     quick: ClassVar = {
         "autoencoder_epochs": 12,
