@@ -87,11 +87,12 @@ def _server_errors(api_url: str, server: str) -> Iterator[None]:
         server: begins the sentence that says what may have become of it.
     """
     import httpx
-    from prefect.exceptions import PrefectHTTPStatusError
+    from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 
     try:
         yield
-    except (httpx.TransportError, PrefectHTTPStatusError) as error:
+    # Where another server has taken its port, that one does not know the run.
+    except (httpx.TransportError, PrefectHTTPStatusError, ObjectNotFound) as error:
         reason = (str(error).splitlines() or [repr(error)])[0]
         raise ServerError(
             f"the Prefect server at {api_url} failed ({reason}). {server} was stopped, or its disk "

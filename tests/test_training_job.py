@@ -116,12 +116,13 @@ def test_a_patch_teacher_is_taught_on_photographs_once_for_all_trainings(
     photographs.mkdir()
     for number, pixels in enumerate(toy_normals(4, first=200)):
         Image.fromarray(pixels).save(photographs / f"{number}.png")
+    own = UninformedStudents.Settings(**UninformedStudents.quick).model_dump(mode="json")
     jobs = [
         make_job(
             tmp_path / str(seed),
             store,
             detector="uninformed_students",
-            detector_settings=dict(UninformedStudents.quick),
+            detector_settings=own,
             training=TrainingSettings(device="cpu", seed=seed, photographs=photographs),
             shared=tmp_path / "shared",
         )

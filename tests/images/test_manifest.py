@@ -1,5 +1,6 @@
 import hashlib
 import io
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -216,6 +217,7 @@ def test_what_the_receiver_of_pixels_raises_ends_the_manifest(make_category: Mak
 
     def full(path: str, _pixels: NDArray[np.uint8]) -> None:
         calls.append(path)
+        time.sleep(0.05)  # leaves the caller, on a busy machine, the time to hear of the first one
         raise StorageError("full")
 
     folder = make_category(train=40)
