@@ -91,9 +91,10 @@ def _server_errors(api_url: str, server: str) -> Iterator[None]:
 
     try:
         yield
-    # Where another server has taken its port, that one does not know the run.
     except (httpx.TransportError, PrefectHTTPStatusError, ObjectNotFound) as error:
         reason = (str(error).splitlines() or [repr(error)])[0]
+        if isinstance(error, ObjectNotFound):
+            reason = "what answers there now does not know this run"
         raise ServerError(
             f"the Prefect server at {api_url} failed ({reason}). {server} was stopped, or its disk "
             "is full. Mend that and run again: what was trained is kept and is not trained again."
