@@ -126,7 +126,7 @@ def cell(number: int, seed: int, auroc: float, **changes: Any) -> dict[str, Any]
         "seed": seed,
         "commit": "0123456789abcdef",
         "machine": "a machine",
-        "settings": {"teacher": "net", "side": 64},
+        "settings": {"teacher": "net", "side": 64, "detector": {}},
         "train_normals": 80 + number,
         "train_seconds": 10.0 + number,
         "image_auroc": auroc,
