@@ -8,7 +8,6 @@ everything unchanged, and ``down``. Prints a table and writes JSON.
 """
 
 import argparse
-import os
 import shutil
 import statistics
 import subprocess
@@ -25,6 +24,7 @@ import yaml
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import run_deployment
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from benchmarks.revision import commit, machine
 from benchmarks.tables import markdown, origin
@@ -62,8 +62,8 @@ def _measure(folder: Path, runs: int) -> Mapping[str, float]:
     seconds["up"] = _timed(folder, "up")
     try:
         url = LocalPrefectServer(folder / ".stillwatch" / "prefect", ServicesSettings()).running()
-        os.environ["PREFECT_API_URL"] = str(url)
-        found = [_run_unchanged() for _ in range(runs)]
+        with temporary_settings({PREFECT_API_URL: url}):
+            found = [_run_unchanged() for _ in range(runs)]
     finally:
         seconds["down"] = _timed(folder, "down")
     waited, ran = zip(*found, strict=True)
