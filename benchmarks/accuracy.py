@@ -19,7 +19,7 @@ import numpy as np
 import yaml
 
 from benchmarks.bundle_images import read_pixels
-from benchmarks.cells import changed_settings, complete, read_cells, write_page
+from benchmarks.cells import changed_settings, complete, needed_teacher, read_cells, write_page
 from benchmarks.light import against_calibration_auroc, same_light_auroc
 from benchmarks.published_scores import published_score_auroc
 from benchmarks.results_page import render
@@ -101,9 +101,8 @@ def relevant_settings(settings: Settings, detector: str) -> dict[str, Any]:
 def _teacher(detector: str, settings: Settings) -> dict[str, str | None]:
     """Name and expected digest; of a method that needs none, ``none``."""
     own = detector_settings(detector, settings).model_dump(mode="json")
-    if not detector_class(detector).teacher_strides(settings.teacher.name, own):
-        return {"name": NO_TEACHER, "sha256": None}
-    return settings.teacher.model_dump(include={"name", "sha256"})
+    name = needed_teacher(detector, settings.teacher.name, own)
+    return {"name": name, "sha256": None if name == NO_TEACHER else settings.teacher.sha256}
 
 
 def _own_params(base: Path, out: Path) -> Path:

@@ -5,9 +5,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from stillwatch.detectors import changed_from_profile
+from stillwatch.detectors import changed_from_profile, detector_class
 from stillwatch.files import write_json
 from stillwatch.settings import Profile
+from stillwatch.teachers import NO_TEACHER
 
 Cell = Mapping[str, Any]
 
@@ -28,6 +29,12 @@ def changed_settings(detector: str, profile: Profile, values: Mapping[str, Any])
     """``name=value`` for each of a method's settings that is not its profile's own."""
     different = changed_from_profile(detector, values, profile)
     return [f"{name}={value}" for name, value in different.items()]
+
+
+def needed_teacher(detector: str, teacher: str, values: Mapping[str, Any]) -> str:
+    """The teacher's name, or ``none`` where a method needs none with all these settings."""
+    strides = detector_class(detector).teacher_strides(teacher, values)
+    return teacher if strides else NO_TEACHER
 
 
 def read_cells(folder: Path) -> Iterator[Cell]:

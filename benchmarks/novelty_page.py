@@ -3,11 +3,9 @@
 import statistics
 from collections.abc import Collection, Sequence
 
-from benchmarks.cells import Cell
+from benchmarks.cells import Cell, needed_teacher
 from benchmarks.published_figures import PUBLISHED_ONE_CLASS
 from benchmarks.tables import markdown, mean_and_spread, origin
-from stillwatch.detectors import detector_class
-from stillwatch.teachers import NO_TEACHER
 
 _IMAGES = {
     "digits": "scikit-learn's 1,797 handwritten digits of 8×8 pixels, a fixed half of each class "
@@ -75,9 +73,8 @@ def _table(cells: Sequence[Cell]) -> list[str]:
 
 def _teacher_and_size(run: Cell) -> str:
     settings = run["settings"]
-    method = detector_class(run["detector"])
-    needed = method.teacher_strides(settings["teacher"], settings["detector"])
-    return f"{settings['teacher'] if needed else NO_TEACHER}, {settings['side']}"
+    teacher = needed_teacher(run["detector"], settings["teacher"], settings["detector"])
+    return f"{teacher}, {settings['side']}"
 
 
 def _of_class(runs: Sequence[Cell], number: int) -> str:

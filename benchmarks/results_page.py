@@ -14,7 +14,7 @@ _COLUMNS: dict[str, tuple[Callable[[Cell], float | None], str]] = {
     "image AP": (lambda cell: cell["report"]["image_ap"], ".3f"),
     "pixel AUROC": (lambda cell: cell["report"]["pixel_auroc"], ".3f"),
     "AUPRO": (lambda cell: cell["report"]["aupro"], ".3f"),
-    "recall at alpha 5 %": (lambda cell: cell["report"]["recall"], ".3f"),
+    "recall": (lambda cell: cell["report"]["recall"], ".3f"),
     "ms/image": (lambda cell: cell["report"]["ms_per_image"], ".0f"),
     "training s": (lambda cell: cell["report"]["train_seconds"], ".0f"),
     "MB": (lambda cell: cell["megabytes"], ".0f"),

@@ -22,8 +22,6 @@ import psutil
 import torch
 import yaml
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.objects import FlowRun
-from prefect.deployments import run_deployment
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from benchmarks.revision import commit, machine
@@ -45,15 +43,18 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="stillwatch-services-") as folder:
         seconds = _measure(Path(folder), given.runs)
+        left = [one for one in psutil.process_iter(["cwd"]) if one.info["cwd"] == folder]
     result: dict[str, Any] = {
         "commit": commit(),
         "machine": machine(torch.device("cpu")),
         "seconds": seconds,
+        "processes_left": len(left),
     }
     write_json(given.out, result)
     print(origin(f"python -m benchmarks.services --runs {given.runs}", [result]))
     rows = [[what, f"{value:.1f}"] for what, value in seconds.items()]
     print("\n".join(["", *markdown(["what", "seconds"], rows)]))
+    print(f"\n{len(left)} processes left")
 
 
 def _measure(folder: Path, runs: int) -> Mapping[str, float]:
@@ -67,13 +68,11 @@ def _measure(folder: Path, runs: int) -> Mapping[str, float]:
     finally:
         seconds["down"] = _timed(folder, "down")
     waited, ran = zip(*found, strict=True)
-    left = [one for one in psutil.process_iter(["cwd"]) if one.info["cwd"] == str(folder)]
     return seconds | {
         f"from Run to running, median of {runs}": statistics.median(waited),
         "the longest of them": max(waited),
         f"the same 3 categories unchanged, median of {runs}": statistics.median(ran),
         "the longest of these": max(ran),
-        "processes left after down": len(left),
     }
 
 
@@ -100,19 +99,18 @@ def _timed(folder: Path, *command: str) -> float:
 
 def _run_unchanged() -> tuple[float, float]:
     """Seconds until it ran, and from then to its end."""
-    asked: FlowRun = run_deployment("retrain/retrain", timeout=0)  # type: ignore[assignment]
     with get_client(sync_client=True) as client:
+        deployment = client.read_deployment_by_name("retrain/retrain")
+        run = client.create_flow_run_from_deployment(deployment.id)
         deadline = time.monotonic() + _PATIENCE
-        while not (run := client.read_flow_run(asked.id)).state.is_final():  # type: ignore[union-attr]
+        while run.state is None or not run.state.is_final():
             if time.monotonic() > deadline:
                 sys.exit(f"the flow run did not end within {_PATIENCE:.0f} s")
             time.sleep(0.2)
-    if run.state is None or not run.state.is_completed():
+            run = client.read_flow_run(run.id)
+    if not run.state.is_completed() or run.created is None or run.start_time is None:
         sys.exit(f"the flow run ended {run.state}")
-    return (
-        (run.start_time - asked.created).total_seconds(),  # type: ignore[operator]
-        run.total_run_time.total_seconds(),
-    )
+    return (run.start_time - run.created).total_seconds(), run.total_run_time.total_seconds()
 
 
 if __name__ == "__main__":

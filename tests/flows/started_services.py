@@ -6,8 +6,10 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 
+import psutil
 from mlflow import MlflowClient
 
 from flows.prefect_server import LocalPrefectServer
@@ -75,3 +77,15 @@ def client_of(plant: Plant) -> MlflowClient:
 def versions(plant: Plant) -> list[int]:
     found = client_of(plant).search_model_versions("name='stillwatch-bolt'")
     return sorted(int(one.version) for one in found)
+
+
+def processes_of(plant: Plant) -> list[psutil.Process]:
+    """All that is told of the plant's state folder, by its command or its environment."""
+    return [one for one in psutil.process_iter() if _belongs_to(one, plant.state)]
+
+
+def _belongs_to(process: psutil.Process, folder: Path) -> bool:
+    try:
+        return str(folder) in " ".join(process.cmdline()) + str(process.environ())
+    except psutil.Error:
+        return False

@@ -1,12 +1,9 @@
 """An ingest that fails or is killed after admission: the next one announces what it admitted."""
 
-import json
 import os
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from prefect import flow
@@ -17,6 +14,7 @@ from flows.prefect_server import prefect_api
 from flows.worker import PARAMS_VARIABLE
 from stillwatch.settings import load_settings
 from tests.flows.conftest import Plant, make_workspace_plant, write_image
+from tests.flows.started_services import Api
 from tests.flows.waiting import until
 
 pytestmark = [pytest.mark.servers, pytest.mark.xdist_group("ingest")]
@@ -34,9 +32,9 @@ def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
 
 
 @pytest.fixture(scope="module")
-def url(plant: Plant) -> Iterator[str]:
-    with prefect_api(load_settings(plant.folder / "params.yaml")) as url:
-        yield url
+def api(plant: Plant) -> Iterator[Api]:
+    with prefect_api(load_settings(plant.folder / "params.yaml")):
+        yield Api(plant)
 
 
 def ingest(plant: Plant) -> State[None]:
@@ -48,20 +46,14 @@ def ingest(plant: Plant) -> State[None]:
     return state
 
 
-def announced(url: str) -> list[list[str]]:
+def announced(api: Api) -> list[list[str]]:
     """The categories of each announcement."""
-    request = urllib.request.Request(  # noqa: S310
-        f"{url}/events/filter",
-        json.dumps({"filter": {"event": {"name": [VERSIONED]}, "order": "ASC"}}).encode(),
-        {"Content-Type": "application/json"},
-    )
-    with urllib.request.urlopen(request, timeout=60) as reply:  # noqa: S310
-        found: list[dict[str, Any]] = json.load(reply)["events"]
-    return [one["payload"]["categories"] for one in found]
+    wanted = {"filter": {"event": {"name": [VERSIONED]}, "order": "ASC"}}
+    return [one["payload"]["categories"] for one in api.post("events/filter", wanted)["events"]]
 
 
-def test_after_a_push_that_failed_the_next_ingest_announces(plant: Plant, url: str) -> None:
-    before = len(announced(url))
+def test_after_a_push_that_failed_the_next_ingest_announces(plant: Plant, api: Api) -> None:
+    before = len(announced(api))
     write_image(plant.folder / "inbox" / "bolt" / "good" / "pushed.png", 5000)
     remote = plant.state / "dvc-remote"
     remote.write_text("no folder, so nothing can be pushed")
@@ -70,44 +62,44 @@ def test_after_a_push_that_failed_the_next_ingest_announces(plant: Plant, url: s
         failed.message
     )
     assert (plant.folder / "data" / "bolt" / "train" / "good" / "pushed.png").exists()
-    assert len(announced(url)) == before
+    assert len(announced(api)) == before
 
     remote.unlink()
     done = ingest(plant)
     assert done.message == (
         "0 of 0 files admitted; announced what an earlier run had admitted: bolt"
     )
-    until(lambda: announced(url)[before:] == [["bolt"]])
+    until(lambda: announced(api)[before:] == [["bolt"]])
     assert str(ingest(plant).message).startswith("nothing new")
 
 
-def test_after_a_kill_the_next_ingest_announces(plant: Plant, url: str) -> None:
-    before = len(announced(url))
+def test_after_a_kill_the_next_ingest_announces(plant: Plant, api: Api) -> None:
+    before = len(announced(api))
     write_image(plant.folder / "inbox" / "bolt" / "good" / "killed.png", 5001)
     process = subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", "from flows.deployed import ingest; ingest()"],
         cwd=plant.folder,
         env=plant.environment()
-        | {"PREFECT_API_URL": url, PARAMS_VARIABLE: str(plant.folder / "params.yaml")},
+        | {"PREFECT_API_URL": str(api.url), PARAMS_VARIABLE: str(plant.folder / "params.yaml")},
     )
     admitted = plant.folder / "data" / "bolt" / "train" / "good" / "killed.png"
     until(lambda: admitted.exists() or process.poll() is not None)
     assert process.poll() is None, "it ended before the fault"
     process.kill()
     process.wait()
-    assert len(announced(url)) == before, "it was announced before the fault"
+    assert len(announced(api)) == before, "it was announced before the fault"
 
     done = ingest(plant)
     assert str(done.message).endswith("announced what an earlier run had admitted: bolt")
-    until(lambda: announced(url)[before:] == [["bolt"]])
+    until(lambda: announced(api)[before:] == [["bolt"]])
 
 
-def test_a_category_that_fails_its_checks_is_announced_by_none(plant: Plant, url: str) -> None:
-    before = len(announced(url))
+def test_a_category_that_fails_its_checks_is_announced_by_none(plant: Plant, api: Api) -> None:
+    before = len(announced(api))
     folder = plant.folder / "inbox" / "nut" / "hole"
     write_image(folder / "0.png", 5002, spot=True)
     (folder / os.fsdecode(b"\xff.png")).touch()
     failed = ingest(plant)
     assert (failed.name, str(failed.message)[:24]) == ("Failed", "nut: has no good image t")
     assert str(ingest(plant).message).startswith("nothing new")
-    assert len(announced(url)) == before
+    assert len(announced(api)) == before

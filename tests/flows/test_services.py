@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
-import psutil
 import pytest
 from made_stores import new_store
 from PIL import Image
@@ -21,7 +20,7 @@ from stillwatch.errors import StorageError
 from stillwatch.settings import DriftSettings, Settings, load_settings
 from tasks.score_log import open_score_log
 from tests.flows.conftest import Plant, make_workspace_plant, write_image
-from tests.flows.started_services import Api, status, versions
+from tests.flows.started_services import Api, processes_of, status, versions
 from tests.tasks.made_streams import drifting, inspected, make_champion, quiet
 
 pytestmark = [pytest.mark.servers, pytest.mark.xdist_group("services")]
@@ -179,14 +178,7 @@ def test_down_leaves_no_process(plant: Plant) -> None:
     urls = [one["url"] for one in status(plant).values() if one["url"]]
     assert plant.run("down").returncode == 0
     assert not any(answers(f"{url}/health") for url in urls)
-    assert [one for one in psutil.process_iter() if belongs_to(one, plant.state)] == []
+    assert processes_of(plant) == []
     assert {one["state"] for one in status(plant).values()} == {"not running"}
     assert plant.run("status").returncode == 1
     assert plant.run("down").returncode == 0
-
-
-def belongs_to(process: psutil.Process, folder: Path) -> bool:
-    try:
-        return str(folder) in " ".join(process.cmdline()) + str(process.environ())
-    except psutil.Error:
-        return False

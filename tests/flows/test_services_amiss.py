@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import psutil
 import pytest
@@ -15,6 +14,7 @@ from flows.service_register import read_services, write_services
 from stillwatch.settings import ServicesSettings, Settings
 from tasks.process_identity import ProcessIdentity
 from tests.flows.conftest import Plant, make_workspace_plant
+from tests.flows.started_services import processes_of
 from tests.flows.waiting import until
 
 pytestmark = [pytest.mark.servers, pytest.mark.xdist_group("services_amiss")]
@@ -32,17 +32,6 @@ def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
     yield plant
     for process in processes_of(plant):
         process.kill()
-
-
-def processes_of(plant: Plant) -> list[psutil.Process]:
-    return [one for one in psutil.process_iter() if belongs_to(one, plant.state)]
-
-
-def belongs_to(process: psutil.Process, folder: Path) -> bool:
-    try:
-        return str(folder) in " ".join(process.cmdline()) + str(process.environ())
-    except psutil.Error:
-        return False
 
 
 def test_down_stops_what_a_killed_up_had_started(plant: Plant) -> None:
