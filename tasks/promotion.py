@@ -20,14 +20,18 @@ from tasks.approval import (
 from tasks.artefact_check import check_artefact
 from tasks.champion_alias import changing_champion, move_champion
 from tasks.os_user import os_user
-from tasks.promotion_log import PromotionRecord, ensure_reason, new_record, open_intents
+from tasks.promotion_log import (
+    PromotionRecord,
+    categories_with_open_intents,
+    ensure_reason,
+    new_record,
+)
 from tasks.registry import (
     CHALLENGER,
     CHAMPION,
     category_of,
     ensure_registered,
     model_name,
-    registered_categories,
     registered_version,
     version_with_alias,
     versions_tagged,
@@ -97,9 +101,9 @@ def approve_tagged(settings: Settings) -> list[PromotionRecord]:
     tracking = open_tracking(settings)
     promoted: list[PromotionRecord] = []
     failed: list[StillwatchError] = []
-    for category in registered_categories(tracking):
-        with _not_in_the_way(failed):
-            _settle(tracking, category, settings)
+    for category in categories_with_open_intents(tracking):
+        with _not_in_the_way(failed), changing_champion(tracking, category, settings):
+            pass  # what was cut off is settled on the way in
     # Newest first: of two in one category, the other was compared with a champion that is none now.
     for version in versions_tagged(tracking, APPROVAL, APPROVED):
         with _not_in_the_way(failed):
@@ -161,12 +165,6 @@ def _not_in_the_way(failed: list[StillwatchError]) -> Iterator[None]:
     except StillwatchError as error:
         logging.getLogger(__name__).warning("To be tried again: %s", error)
         failed.append(error)
-
-
-def _settle(tracking: Tracking, category: str, settings: Settings) -> None:
-    if open_intents(tracking, category):
-        with changing_champion(tracking, category, settings):
-            pass
 
 
 def _promote_tagged(

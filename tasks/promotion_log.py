@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from stillwatch.errors import PromotionError, TrackingError
 from tasks.approval import ANSWER, COMPARISON
 from tasks.mlflow_entries import milliseconds
+from tasks.mlflow_pages import every_page
 from tasks.registry import PREVIOUS, version_with_alias
 from tasks.run_owner import may_live_elsewhere
 from tasks.tracking import KIND, Status, Tracking
@@ -179,6 +180,29 @@ def open_intents(tracking: Tracking, category: str) -> list[Run]:
         TrackingError: the store does not answer.
     """
     return [run for run in _runs(tracking, category) if _state(run) == "open"]
+
+
+def categories_with_open_intents(tracking: Tracking) -> list[str]:
+    """The categories of which ``open_intents`` finds some, without a request for each; sorted.
+
+    Raises:
+        TrackingError: the store does not answer.
+    """
+    categories = tracking.categories_by_experiment()
+    if not categories:
+        return []
+    is_open = " and ".join(f"attributes.status != '{closed}'" for closed in _STATUS.values())
+    with tracking.errors("search the promotions of all categories"):
+        found = [
+            run
+            for kind in ("params", "tags")  # as in _runs
+            for run in every_page(
+                tracking.client.search_runs,
+                experiment_ids=list(categories),
+                filter_string=f"{kind}.`{KIND}` = '{_MARK[KIND]}' and {is_open}",
+            )
+        ]
+    return sorted({categories[run.info.experiment_id] for run in found})
 
 
 def may_go_on(intent: Run) -> bool:

@@ -264,12 +264,20 @@ class Tracking:
         Raises:
             TrackingError: the store does not answer.
         """
+        return sorted(self.categories_by_experiment().values())
+
+    def categories_by_experiment(self) -> dict[str, str]:
+        """The same by the experiment's id.
+
+        Raises:
+            TrackingError: the store does not answer.
+        """
         prefix = experiment_name("")
         with self.errors("list the experiments"):
             found = every_page(
                 self.client.search_experiments, filter_string=f"name LIKE '{prefix}%'"
             )
-        return sorted(one.name.removeprefix(prefix) for one in found)
+        return {one.experiment_id: one.name.removeprefix(prefix) for one in found}
 
     def find_runs(
         self, category: str, tags: Mapping[str, str], params: Mapping[str, str] | None = None

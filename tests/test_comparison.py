@@ -34,7 +34,7 @@ def candidate(
         scores=values,
         rejected=values > 1.5,
         counts=None,
-        ms_per_image=10.0,
+        batch_ms=(10.0,) * 6,
     )
 
 
@@ -301,13 +301,26 @@ def test_a_harm_that_may_be_within_its_margin_does_not_veto() -> None:
 @pytest.mark.parametrize(("budget", "vetoes"), [(None, ()), (20.0, ()), (19.9, ("latency",))])
 def test_the_latency_budget(budget: float | None, vetoes: tuple[str, ...]) -> None:
     champion = Plant(FEW, 0).detector(2.0)
-    slow = replace(champion, ms_per_image=20.0)
+    slow = replace(champion, batch_ms=(19.5, 20.0, 20.0, 20.0, 20.0, 90.0))
     settings = GateSettings(resamples=100, latency_budget_ms=budget)
     found = judge(champion, slow, settings=settings)
     assert found.vetoes == vetoes
     assert found.promotable == (not vetoes)
     assert found.latency.within_budget == (not vetoes)
-    assert ("latency (20.0 ms per image, 19.9 allowed)" in found.sentence) == bool(vetoes)
+    said = "latency (20.0 ms per image, 95 % interval 19.5 to 90.0, 19.9 allowed)"
+    assert (said in found.sentence) == bool(vetoes)
+
+
+@pytest.mark.parametrize(
+    ("batches", "interval"),
+    # Of n values the outermost two miss the median with probability 2 ** (1 - n); of 17 the fifth
+    # from either end with 2 * (1 + 17 + 136 + 680 + 2380) / 2 ** 17 = 0.049.
+    [(5, None), (6, (1.0, 6.0)), (17, (5.0, 13.0))],
+)
+def test_the_interval_of_the_latency(batches: int, interval: tuple[float, float] | None) -> None:
+    champion = Plant(FEW, 0).detector(2.0)
+    slow = replace(champion, batch_ms=tuple(float(n + 1) for n in range(batches)))
+    assert judge(champion, slow).latency.interval == interval
 
 
 @pytest.mark.parametrize(

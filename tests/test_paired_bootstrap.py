@@ -35,7 +35,7 @@ def candidate(
         scores=values,
         rejected=values > 2,
         counts=None,
-        ms_per_image=1.0,
+        batch_ms=(1.0,),
     )
 
 

@@ -19,6 +19,7 @@ and the answer is ``not_worse``. Resampling knows nothing of images harder than 
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from statistics import median
 from typing import Any, Literal
 
 import numpy as np
@@ -54,13 +55,15 @@ class MetricDifference(PairedFigure):
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds per image, of both on the machine that compared them."""
+    """Milliseconds per image, of both on the machine that compared them: medians over batches."""
 
     champion_ms: float
     challenger_ms: float
+    interval: Interval | None
+    """95 % of the challenger's median, by order statistics; None with fewer than six batches."""
     budget_ms: float | None
     within_budget: bool
-    """The challenger is; true without a budget."""
+    """The challenger's median is; true without a budget."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +140,9 @@ class Comparison:
     def _veto(self, name: str) -> str:
         if name == "latency":
             took, allowed = self.latency.challenger_ms, self.latency.budget_ms
-            return f"latency ({took:.1f} ms per image, {allowed:g} allowed)"
+            sure = self.latency.interval
+            between = "" if sure is None else f", 95 % interval {sure[0]:.1f} to {sure[1]:.1f}"
+            return f"latency ({took:.1f} ms per image{between}, {allowed:g} allowed)"
         difference = self.differences[name]
         return f"{name} ({_between(difference.interval)}, {difference.margin:g} allowed)"
 
@@ -254,12 +259,24 @@ def _with_margin(
 
 
 def _latency(champion: Candidate, challenger: Candidate, budget: float | None) -> Latency:
+    took = median(challenger.batch_ms)
     return Latency(
-        champion_ms=champion.ms_per_image,
-        challenger_ms=challenger.ms_per_image,
+        champion_ms=median(champion.batch_ms),
+        challenger_ms=took,
+        interval=_median_interval(challenger.batch_ms),
         budget_ms=budget,
-        within_budget=budget is None or challenger.ms_per_image <= budget,
+        within_budget=budget is None or took <= budget,
     )
+
+
+def _median_interval(values: Sequence[float]) -> Interval | None:
+    """95 %, exact whatever the distribution; None where no two of so few values hold it."""
+    from scipy.stats import quantile_test  # takes most of a second, and few callers need it
+
+    interval = quantile_test(values, q=median(values)).confidence_interval(0.95)
+    if np.isnan([interval.low, interval.high]).any():
+        return None
+    return float(interval.low), float(interval.high)
 
 
 def _identical(champion: Candidate, challenger: Candidate) -> bool:

@@ -85,8 +85,13 @@ class InspectedTest:
     rows: list[ImageRow]
     maps: NDArray[np.float32]
     """(N, E, E) at the evaluation size."""
-    ms_per_image: float
-    """Median over batches; the first, which warms up, counts only where it is the only one."""
+    batch_ms: tuple[float, ...]
+    """Milliseconds per image of each batch; the first, which warms up, is there only if alone."""
+
+    @property
+    def ms_per_image(self) -> float:
+        """Median over batches."""
+        return median(self.batch_ms)
 
 
 @dataclass(frozen=True)
@@ -175,7 +180,7 @@ def inspect_test(inspector: Inspector, test: TestImages, size: int) -> Inspected
     return InspectedTest(
         rows=_table(test, inspected),
         maps=np.stack([bilinear(image.anomaly_map, size, size) for image in inspected]),
-        ms_per_image=median(milliseconds[1:] or milliseconds),
+        batch_ms=tuple(milliseconds[1:] or milliseconds),
     )
 
 

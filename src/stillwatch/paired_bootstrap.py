@@ -58,7 +58,8 @@ class Candidate:
     """(N,) verdict is ``reject``, by its own threshold."""
     counts: GridCounts | None
     """On its own threshold grid; None without masks."""
-    ms_per_image: float
+    batch_ms: tuple[float, ...]
+    """Milliseconds per image of each batch."""
 
     @property
     def anomalous(self) -> NDArray[np.bool_]:
@@ -122,7 +123,7 @@ def measured(
         scores=np.array([row["score"] for row in rows], dtype=np.float64),
         rejected=np.array([row["verdict"] == "reject" for row in rows], dtype=bool),
         counts=counts,
-        ms_per_image=inspected.ms_per_image,
+        batch_ms=inspected.batch_ms,
     )
 
 

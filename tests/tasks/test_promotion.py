@@ -12,7 +12,7 @@ from stillwatch.settings import Settings
 from tasks.champion_alias import changing_champion, move_champion
 from tasks.exported_history import exported_history
 from tasks.promotion import approve_tagged, describe_waiting, promote, promote_by_itself
-from tasks.promotion_log import begin, history
+from tasks.promotion_log import begin, categories_with_open_intents, close, history
 from tasks.registry import registered_versions
 from tasks.rollback import rollback
 from tasks.tracking import Tracking, mlflow_folder
@@ -153,6 +153,26 @@ def test_what_waits_is_listed_and_described_with_its_evidence(
     assert "version 2 of stillwatch-plate waits for approval" in said
     assert "not_worse: by far." in said
     assert "--approve" in said
+
+
+def test_what_is_open_is_found_in_all_categories(
+    settings: Settings, tracking: Tracking, first: int
+) -> None:
+    assert categories_with_open_intents(tracking) == []
+    tracking.start_run("washer", "a training", {})
+    tracking.start_run("nut", "cut off at once", {"stillwatch.kind": "promotion"})
+    intents = {
+        category: begin(
+            tracking, made_record(first, None).model_copy(update={"category": category})
+        )
+        for category in ("bolt", "gear", "screw", "pin")
+    }
+    close(tracking, intents["gear"], "done")
+    close(tracking, intents["pin"], "cancelled", "for a test")
+    tracking.end_run(intents["screw"], "KILLED")
+    for run in intents.values():
+        tracking.client.delete_tag(run, "stillwatch.kind")
+    assert categories_with_open_intents(tracking) == ["bolt", "nut", "screw"]
 
 
 def test_the_sweep_completes_what_was_cut_off_where_nothing_else_is_done(
