@@ -41,6 +41,9 @@ def start_worker(
             "PREFECT_API_URL": api_url,
             "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
             "PREFECT_HOME": str(folder),
+            # What our own loggers say stands in the page of the run; before a run, only in the log.
+            "PREFECT_LOGGING_EXTRA_LOGGERS": "flows,tasks,stillwatch",
+            "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
             "PREFECT_WORKER_QUERY_SECONDS": _POLL_SECONDS,
             "PREFECT_WORKER_WEBSERVER_HOST": "127.0.0.1",
             "PREFECT_WORKER_WEBSERVER_PORT": str(port),

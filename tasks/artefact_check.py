@@ -23,9 +23,9 @@ from stillwatch.errors import (
 )
 from stillwatch.parity import Scores, difference, tolerance_of
 from stillwatch.settings import Settings
-from tasks.evaluate import read_scores
 from tasks.parity import FreshProcess
 from tasks.registry import fetch_bundle, version_file
+from tasks.score_table import read_scores
 from tasks.tracking import REVIEW_THRESHOLD, THRESHOLD, Tracking
 
 _EXAMPLE_FILE = "input_example.json"

@@ -4,8 +4,6 @@ import re
 import tempfile
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
@@ -15,7 +13,6 @@ from stillwatch.errors import TrackingError
 from stillwatch.evaluation import (
     NORMAL,
     Evaluation,
-    ImageRow,
     TestImages,
     evaluate,
     inspect_test,
@@ -30,6 +27,7 @@ from tasks.examine import ExaminedCategory
 from tasks.locks import exclusive
 from tasks.mlflow_entries import figures, milliseconds
 from tasks.pull import category_here
+from tasks.score_table import write_scores
 from tasks.shown_images import GALLERY, write_shown_images
 from tasks.testset import read_corrected_anomalies, read_test_set
 from tasks.tracking import BUNDLE, EVALUATED, STAGE, Tracking, open_tracking
@@ -38,7 +36,6 @@ from tasks.training_slots import evaluation_device
 from tasks.version import DataVersion
 
 RESULT_FILE = "evaluation.json"
-SCORES_FILE = "scores.parquet"
 FROM_NORMALS_ONLY = frozenset({"false_alarm_rate", "review_rate"})
 """Figures that no anomaly, real or synthetic, takes part in."""
 
@@ -94,17 +91,6 @@ def read_result(tracking: Tracking, run_id: str) -> DetectorResult:
                 f"{RESULT_FILE} of run {run_id} at {tracking.uri} is damaged ({error}). Delete "
                 "the run in MLflow and retrain: the figures are computed again."
             ) from error
-
-
-def read_scores(tracking: Tracking, run_id: str) -> list[ImageRow]:
-    """Read the per-image table that an evaluation stored in its run.
-
-    Raises:
-        TrackingError: the run holds none.
-    """
-    with tracking.artifact(run_id, SCORES_FILE) as path:
-        rows: list[ImageRow] = pq.read_table(path).to_pylist()
-    return rows
 
 
 def named_metrics(result: DetectorResult) -> dict[str, float]:
@@ -165,7 +151,7 @@ def _evaluate(
             feedback = _feedback(inspector, corrected, settings.evaluation.size)
     result = _result(trained, evaluation, feedback, bundle.info, data)
     write_json(evidence / RESULT_FILE, result.model_dump(mode="json"))
-    pq.write_table(pa.Table.from_pylist(list(map(dict, evaluation.rows))), evidence / SCORES_FILE)
+    write_scores(evidence, evaluation.rows)
     items = gallery_items(bundle.info, test, evaluation)
     write_pictures(evidence / "pictures", bundle.info, items, evaluation)
     write_shown_images(evidence / GALLERY, items, reject=result.threshold)

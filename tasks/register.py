@@ -21,7 +21,7 @@ from stillwatch.settings import Settings
 from tasks.approval import ANSWER, COMPARISON, NOT_PROMOTED, Standing, standing
 from tasks.choice import choose_winner, eligible
 from tasks.detector_result import DetectorResult
-from tasks.evaluate import SCORES_FILE, named_metrics, read_scores
+from tasks.evaluate import named_metrics
 from tasks.evaluation_note import evaluation_note
 from tasks.examine import ExaminedCategory
 from tasks.gate import judge
@@ -37,6 +37,7 @@ from tasks.registry import (
     versions_of,
 )
 from tasks.retraining_run import MODEL_VERSION, REGISTERED, WINNER
+from tasks.score_table import SCORES_FILE, read_scores
 from tasks.spread import by_detector, spread_sentence
 from tasks.testset import image_files, png, read_test_set
 from tasks.tracking import (

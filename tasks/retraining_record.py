@@ -15,7 +15,7 @@ from tasks.compare import COMPARISON_RECORD
 from tasks.detector_result import DetectorResult
 from tasks.disagreement import Disagreement, read_disagreement
 from tasks.entrants import Entrant, entrants
-from tasks.evaluate import read_result, read_scores
+from tasks.evaluate import read_result
 from tasks.registry import (
     CHALLENGER,
     CHAMPION,
@@ -35,6 +35,7 @@ from tasks.retraining_run import (
     SEEDS,
     WINNER,
 )
+from tasks.score_table import read_scores
 from tasks.shown_images import ShownImage, read_shown_images
 from tasks.tracking import (
     BUNDLE,

@@ -16,8 +16,9 @@ from stillwatch.files import atomic_file, write_json
 from stillwatch.metrics import roc_curve
 from stillwatch.settings import Settings, load_settings
 from tasks.entrants import Entrant
-from tasks.evaluate import evaluate_detector, feedback_metrics, read_scores
+from tasks.evaluate import evaluate_detector, feedback_metrics
 from tasks.examine import ExaminedCategory, examine_category
+from tasks.score_table import read_scores
 from tasks.thumbnails import Thumbnails
 from tasks.tracking import BUNDLE, open_tracking
 from tasks.train import train_detector

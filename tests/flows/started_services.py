@@ -1,6 +1,7 @@
 """What a plant whose services are up says of itself, and a person who presses *Run*."""
 
 import json
+import logging
 import time
 import urllib.error
 import urllib.request
@@ -55,6 +56,11 @@ class Api:
         path = f"deployments/{deployment['id']}/create_flow_run"
         started: dict[str, Any] = self.post(path, {"parameters": parameters})
         return started
+
+    def warnings(self) -> list[str]:
+        """What the pages of all runs show as warnings."""
+        logs = self.post("logs/filter", {"logs": {"level": {"ge_": logging.WARNING}}})
+        return [line["message"] for line in logs]
 
     def wait_for(self, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         """The first flow run that is wanted, when it has ended."""

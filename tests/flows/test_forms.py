@@ -2,7 +2,7 @@
 
 import pytest
 
-from flows.deployed import retrain
+from flows.deployed.retraining import retrain
 from flows.retraining import requested
 from stillwatch.errors import SettingsError
 from stillwatch.settings import Settings

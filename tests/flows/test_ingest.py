@@ -77,7 +77,13 @@ def test_after_a_kill_the_next_ingest_announces(plant: Plant, api: Api) -> None:
     before = len(announced(api))
     write_image(plant.folder / "inbox" / "bolt" / "good" / "killed.png", 5001)
     process = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", "from flows.deployed import ingest; ingest()"],
+        [
+            sys.executable,
+            "-W",
+            "ignore",
+            "-c",
+            "from flows.deployed.images import ingest; ingest()",
+        ],
         cwd=plant.folder,
         env=plant.environment()
         | {"PREFECT_API_URL": str(api.url), PARAMS_VARIABLE: str(plant.folder / "params.yaml")},
