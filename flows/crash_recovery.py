@@ -1,4 +1,4 @@
-"""Runs whose process died are found by Prefect itself and started again, a few times."""
+"""Runs whose process or worker died are found by Prefect itself and started again."""
 
 from collections.abc import Mapping, Sequence, Set
 from datetime import timedelta
@@ -9,6 +9,8 @@ from prefect.automations import AutomationCore, ChangeFlowRunState, EventTrigger
 from prefect.client.schemas.objects import StateType
 
 TAG = "stillwatch"
+"""Of every run of ours: the server may have runs of others, which are none of our business."""
+REPEATABLE = "stillwatch-repeatable"
 """Of the deployments whose runs are started again. A rollback must not be done twice, so it has
 none; runs of the command line are nobody's to start again."""
 
@@ -50,10 +52,27 @@ def _automations() -> Sequence[AutomationCore]:
                 after={_BEAT},
                 expect={_BEAT, *_events(_ENDS)},
                 within=_PATIENCE,
+                tag=TAG,
             ),
             actions=[
                 ChangeFlowRunState(
                     state=StateType.CRASHED, message="no heartbeat: its process has died"
+                )
+            ],
+        ),
+        AutomationCore(
+            name="stillwatch: a run that was never begun is begun",
+            description="Its worker or its machine died before; nothing was done yet.",
+            trigger=_trigger(
+                posture=Posture.Proactive,
+                after=_events(["Pending"]),
+                expect=_events([*_STARTS, *_ENDS]),
+                within=_PATIENCE,
+                tag=TAG,
+            ),
+            actions=[
+                ChangeFlowRunState(
+                    state=StateType.SCHEDULED, message="its worker died before it began"
                 )
             ],
         ),
@@ -68,7 +87,7 @@ def _automations() -> Sequence[AutomationCore]:
                 expect=_events(["Crashed"]),
                 within=_LONGEST_RUN,
                 labels={"prefect.run-count": [str(count) for count in range(1, _MOST_STARTS)]},
-                related={"prefect.resource.id": f"prefect.tag.{TAG}"},
+                tag=REPEATABLE,
             ),
             actions=[
                 ChangeFlowRunState(
@@ -91,13 +110,13 @@ def _trigger(
     after: Set[str],
     expect: Set[str],
     within: timedelta,
+    tag: str,
     labels: Mapping[str, list[str]] = MappingProxyType({}),
-    related: Mapping[str, str] = MappingProxyType({}),
 ) -> EventTrigger:
     return EventTrigger(
         posture=posture,
         match={"prefect.resource.id": "prefect.flow-run.*", **labels},
-        match_related=dict(related),
+        match_related={"prefect.resource.id": f"prefect.tag.{tag}"},
         for_each={"prefect.resource.id"},
         after=set(after),
         expect=set(expect),

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from prefect import get_client
@@ -13,16 +14,20 @@ from flows.worker import PARAMS_VARIABLE, WORK_POOL
 from stillwatch.errors import ServerError
 
 PREFECT_FILE = "prefect.yaml"
+ONE_AT_A_TIME = ("retrain", "ingest", "approvals", "watch")
+"""Work queues that let one run through at a time. The concurrency limit of a deployment would be a
+lease, and Prefect kills the run that cannot renew it, as after a laptop's sleep."""
 _CHECKOUT = Path(__file__).parents[1]
 
 
 def ensure_work_pool() -> None:
-    """Make the work pool, unless the server has it; a pool that somebody changed stays as it is."""
+    """Make the work pool and its queues, as far as the server has none of that name."""
     with get_client(sync_client=True) as client:
-        try:
+        with suppress(ObjectAlreadyExists):
             client.create_work_pool(WorkPoolCreate(name=WORK_POOL, type="process"))
-        except ObjectAlreadyExists:
-            return
+        for name in ONE_AT_A_TIME:
+            with suppress(ObjectAlreadyExists):
+                client.create_work_queue(name, concurrency_limit=1, work_pool_name=WORK_POOL)
 
 
 def prefect_file_for(params: Path) -> Path:

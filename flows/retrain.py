@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from prefect import flow, runtime
+from prefect import flow, runtime, tags
 from prefect.client.schemas import State
 
+from flows.crash_recovery import TAG
 from flows.prefect_server import prefect_api
 from flows.report import RetrainReport
 from flows.retraining import requested, retrain_categories
@@ -60,7 +61,7 @@ def run_retraining(
         StillwatchError: what stopped the whole retraining, before any category.
     """
     requested(settings, detectors, seeds)  # what is wrong with these needs no server to be said
-    with prefect_api(settings):
+    with prefect_api(settings), tags(TAG):
         state = retrain(
             params=params.resolve(),
             root=None if root is None else root.resolve(),

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +15,7 @@ from prefect.settings import PREFECT_API_URL
 from flows.crash_recovery import ensure_automations
 from flows.deployments import deploy, ensure_work_pool
 from flows.exposure import ensure_protected
+from flows.missed_runs import drop_missed_runs
 from flows.mlflow_server import LOG_FILE as MLFLOW_LOG
 from flows.mlflow_server import PASSWORDS as MLFLOW_PASSWORDS
 from flows.mlflow_server import start_mlflow_server
@@ -184,6 +186,7 @@ class Services:
             if started.model_dump(include=set(told)) == told:
                 return
             _stop(started.worker, self._worker_log)
+        drop_missed_runs(datetime.now(UTC))
         start_worker(
             api_url,
             self._params,

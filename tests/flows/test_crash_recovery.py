@@ -11,14 +11,19 @@ from uuid import UUID
 
 import pytest
 from prefect import flow, get_client
-from prefect.automations import AutomationCore
+from prefect.automations import Automation, AutomationCore
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.objects import State
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.events import emit_event
+from prefect.events.related import tags_as_related_resources
 from prefect.states import Crashed, Pending, Running, Scheduled
 
-from flows.crash_recovery import TAG, ensure_automations
+from flows.crash_recovery import REPEATABLE, TAG, ensure_automations
+from flows.deployments import ensure_work_pool
+from flows.missed_runs import drop_missed_runs
 from flows.prefect_server import prefect_api
+from flows.worker import WORK_POOL
 from stillwatch.settings import Settings
 
 pytestmark = [pytest.mark.servers, pytest.mark.xdist_group("crash_recovery")]
@@ -33,19 +38,27 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 
 @pytest.fixture(scope="module")
 def client(settings: Settings) -> Iterator[SyncPrefectClient]:
-    """Of a server with the automations, and one run whose machine then lost its power."""
+    """Of a server with the automations, and runs whose machine then lost its power."""
     with prefect_api(settings):
         ensure_automations()
         with get_client(sync_client=True) as before:
-            lost = before.create_flow_run(nothing, name="lost", state=Running())
-            emit_event(
-                BEAT,
-                resource={"prefect.resource.id": f"prefect.flow-run.{lost.id}"},
-                occurred=datetime.now(UTC) - timedelta(hours=3),
-            )
-            assert within(30, lambda: beats(before) == 1)
+            # What waits for a heartbeat has noted it by the time that a later one is stored.
+            for number, (name, tags) in enumerate((("lost", [TAG]), ("of others", [])), start=1):
+                run = before.create_flow_run(nothing, name=name, state=Running(), tags=tags)
+                emit(BEAT, run.id, *tags)
+                assert within(30, lambda seen=number: beats(before) == seen)
     with prefect_api(settings), get_client(sync_client=True) as after:
         yield after
+
+
+def emit(event: str, run: UUID, *tags: str) -> None:
+    """Of three hours ago."""
+    emit_event(
+        event,
+        resource={"prefect.resource.id": f"prefect.flow-run.{run}"},
+        related=tags_as_related_resources(tags),
+        occurred=datetime.now(UTC) - timedelta(hours=3),
+    )
 
 
 def beats(client: SyncPrefectClient) -> int:
@@ -87,26 +100,44 @@ def new_run(client: SyncPrefectClient, *tags: str) -> UUID:
 
 
 def test_a_run_that_was_lost_in_a_power_cut_is_found(client: SyncPrefectClient) -> None:
-    (lost,) = (run for run in client.read_flow_runs() if run.name == "lost")
-    assert within(30, lambda: name_of(client, lost.id) == "Crashed")
+    runs = {run.name: run.id for run in client.read_flow_runs()}
+    assert within(30, lambda: name_of(client, runs["lost"]) == "Crashed")
+    assert name_of(client, runs["of others"]) == "Running"
 
 
 def test_a_run_is_started_again_only_if_it_ran_and_three_times_in_all(
     client: SyncPrefectClient,
 ) -> None:
-    run = new_run(client, TAG)
+    run = new_run(client, REPEATABLE)
     assert not started_again(client, run, Pending()), "it would crash again and again"
-    run = new_run(client, TAG)
+    run = new_run(client, REPEATABLE)
     assert started_again(client, run, Pending(), Running())
     assert started_again(client, run, Pending(), Running())
     assert not started_again(client, run, Pending(), Running())
-    run = new_run(client, TAG)
+    run = new_run(client, REPEATABLE)
     assert started_again(client, run, Pending(), Running())
     assert not started_again(client, run, Pending()), "the checkout was moved meanwhile"
 
 
 def test_a_run_that_must_not_be_repeated_is_not(client: SyncPrefectClient) -> None:
-    assert not started_again(client, new_run(client), Pending(), Running())
+    assert not started_again(client, new_run(client, TAG), Pending(), Running())
+
+
+def test_a_run_that_was_never_begun_is_begun(client: SyncPrefectClient) -> None:
+    (never,) = client.read_automations_by_name("stillwatch: a run that was never begun is begun")
+    never.trigger.within = timedelta(seconds=10)
+    update(client, never)
+    run, of_others = new_run(client, TAG), new_run(client)
+    for each in (run, of_others):
+        client.set_flow_run_state(each, Pending())
+    assert within(60, lambda: name_of(client, run) == "Scheduled")
+    assert name_of(client, of_others) == "Pending"
+    ensure_automations()
+
+
+def update(client: SyncPrefectClient, changed: Automation) -> None:
+    core = AutomationCore.model_validate(changed.model_dump(exclude={"id", "owner_resource"}))
+    client.update_automation(changed.id, core)
 
 
 def test_automations_follow_their_definition_and_are_else_left_alone(
@@ -117,15 +148,14 @@ def test_automations_follow_their_definition_and_are_else_left_alone(
         return {one["name"]: one for one in found}
 
     before = automations()
-    assert len(before) == 2
+    assert len(before) == 3
     ensure_automations()
     assert automations() == before
-    restarts, finds = sorted(client.read_automations(), key=lambda one: one.name)
+    restarts, finds, _ = sorted(client.read_automations(), key=lambda one: one.name)
     finds.trigger.within = timedelta(seconds=90)
     restarts.enabled = False
     for changed in (finds, restarts):
-        core = AutomationCore.model_validate(changed.model_dump(exclude={"id", "owner_resource"}))
-        client.update_automation(changed.id, core)
+        update(client, changed)
     assert automations() != before
     ensure_automations()
     after = automations()
@@ -134,6 +164,39 @@ def test_automations_follow_their_definition_and_are_else_left_alone(
     }
     assert after[finds.name]["trigger"]["within"] == 300
     assert after[restarts.name]["enabled"] is False, "somebody has disabled it"
+
+
+def test_what_the_schedules_missed_is_made_up_for_once(client: SyncPrefectClient) -> None:
+    ensure_work_pool()
+    deployments = [
+        nothing.to_deployment(
+            f"every-{minutes}",
+            cron=f"*/{minutes} * * * *",
+            work_pool_name=WORK_POOL,
+            work_queue_name="ingest",
+        ).apply()
+        for minutes in (1, 5)
+    ]
+
+    def planned() -> dict[UUID | None, list[FlowRun]]:
+        runs: dict[UUID | None, list[FlowRun]] = {}
+        for run in client.read_flow_runs(sort=FlowRunSort.EXPECTED_START_TIME_ASC):
+            if run.auto_scheduled:
+                runs.setdefault(run.deployment_id, []).append(run)
+        return runs
+
+    assert within(60, lambda: set(planned()) == set(deployments))
+    asked_for = client.create_flow_run_from_deployment(deployments[0])
+    before, later = planned(), datetime.now(UTC) + timedelta(minutes=31)
+    drop_missed_runs(later)
+    left = {run.id for runs in planned().values() for run in runs}
+    for runs in before.values():
+        *missed, newest = (run.id for run in runs if run.expected_start_time < later)
+        assert missed
+        # By now Prefect may have planned them anew, for none of them is past yet.
+        assert left.isdisjoint(missed)
+        assert {newest, runs[-1].id} <= left
+    assert client.read_flow_run(asked_for.id).state_name == "Scheduled"
 
 
 def test_a_second_process_of_a_run_leaves_it_to_the_first(
