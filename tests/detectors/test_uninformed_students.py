@@ -103,9 +103,10 @@ def test_map_is_the_mean_over_the_patch_sizes_of_both_standardised() -> None:
 
 
 def test_a_patch_teacher_that_would_learn_nothing_is_refused() -> None:
-    nothing = {"knowledge_weight": 0, "metric_weight": 0}
-    with pytest.raises(SettingsError, match=r"knowledge_weight and metric_weight are both 0"):
+    nothing = {"knowledge_weight": 0}
+    with pytest.raises(SettingsError, match=r"With knowledge_weight 0 set metric_weight to 1"):
         UninformedStudents.build(toy_teacher(), nothing)
+    UninformedStudents.build(toy_teacher(), {**nothing, "metric_weight": 1})
 
 
 def test_map_adds_both_in_units_of_their_spread_on_normals() -> None:

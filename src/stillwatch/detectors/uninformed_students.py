@@ -83,7 +83,9 @@ class UninformedStudentsSettings(Section):
     teacher_steps: int = Field(300, ge=1, description="of the patch teacher's optimizer")
     teacher_batch_size: int = Field(32, ge=2, description="patches per step of the teacher")
     teacher_learning_rate: float = Field(0.03, gt=0, lt=1, description="highest, of the teacher")
-    knowledge_weight: float = Field(1.0, ge=0, description="of L_k; 0: no pretrained network")
+    knowledge_weight: float = Field(
+        1.0, ge=0, description="of L_k; 0, with metric_weight 1: no pretrained network"
+    )
     metric_weight: float = Field(0.0, ge=0, description="of L_m")
     compactness_weight: float = Field(1.0, ge=0, description="of L_c")
 
@@ -99,7 +101,7 @@ class UninformedStudentsSettings(Section):
         if not self.knowledge_weight and not self.metric_weight:
             raise ValueError(
                 "knowledge_weight and metric_weight are both 0, which teaches the patch teacher "
-                "nothing. Raise one of them"
+                "nothing. With knowledge_weight 0 set metric_weight to 1"
             )
         return self
 
