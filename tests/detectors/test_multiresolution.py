@@ -91,11 +91,21 @@ def test_compact_cloner_of_a_vgg_is_the_authors(vgg: Teacher) -> None:
     assert shapes == [(128, 16, 16), (256, 8, 8), (512, 4, 4), (512, 2, 2)]
 
 
-def test_equal_cloner_of_a_vgg_has_its_widths(vgg: Teacher) -> None:
-    cloner = Multiresolution.build(vgg, {"cloner": "equal"}).cloner
+@pytest.mark.parametrize(
+    ("name", "widths"),
+    [
+        (VGG, [64] * 2 + [128] * 2 + [256] * 3 + [512] * 6),
+        ("vgg11.tv_in1k", [64, 128] + [256] * 2 + [512] * 4),
+        ("vgg19_bn.tv_in1k", [64] * 2 + [128] * 2 + [256] * 4 + [512] * 8),
+    ],
+)
+def test_equal_cloner_of_a_vgg_has_its_widths(name: str, widths: list[int]) -> None:
+    teacher = empty_teacher(name, "", Multiresolution.teacher_strides(name, {}))
+    cloner = Multiresolution.build(teacher, {"cloner": "equal"}).cloner
     convolutions = [module for module in cloner.modules() if isinstance(module, nn.Conv2d)]
-    widths = [64] * 2 + [128] * 2 + [256] * 3 + [512] * 6
     assert [module.out_channels for module in convolutions] == widths
+    shapes = [tuple(x.shape[1:]) for x in cloner(torch.zeros(1, 3, 32, 32))]
+    assert shapes == [(128, 8, 8), (256, 4, 4), (512, 2, 2), (512, 1, 1)]
 
 
 def test_critical_points_of_a_vgg_are_its_pools(vgg: Teacher) -> None:

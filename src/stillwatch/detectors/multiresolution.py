@@ -39,7 +39,14 @@ from stillwatch.teachers import STRIDES, Teacher
 
 _NARROW = 16
 """Width of all layers of a compact cloner but those that are compared."""
-_VGG_16 = ((64, 64), (128, 128), (256,) * 3, (512,) * 3, (512,) * 3)
+_COMPACT_VGG = (
+    (_NARROW, _NARROW),
+    (_NARROW, 128),
+    (_NARROW, _NARROW, 256),
+    (_NARROW, _NARROW, 512),
+    (_NARROW, _NARROW, 512),
+)
+"""Widths between the pools, whichever VGG is the source."""
 
 
 class MultiresolutionSettings(Section):
@@ -78,10 +85,7 @@ class Multiresolution(Detector):
     def __init__(self, teacher: Teacher, settings: MultiresolutionSettings) -> None:
         super().__init__(teacher, settings)
         self._pools = _is_vgg(teacher.name)
-        if settings.cloner == "equal" and not self._pools:
-            self.cloner = teacher.untrained_network()
-        else:
-            self.cloner = _vgg_cloner(settings.cloner) if self._pools else _cloner(teacher.channels)
+        self.cloner = _cloner(teacher, settings.cloner)
         self.register_buffer("balance", torch.ones(()))
 
     @classmethod
@@ -201,19 +205,26 @@ def _is_vgg(teacher_name: str) -> bool:
     return teacher_name.startswith("vgg")
 
 
-def _vgg_cloner(size: Literal["compact", "equal"]) -> Cloner:
-    blocks: list[tuple[int, ...]] = list(_VGG_16)
-    if size == "compact":
-        first, *others = _VGG_16
-        blocks = [(_NARROW,) * len(first)]
-        blocks += [(*(_NARROW,) * (len(block) - 1), block[-1]) for block in others]
-    return Cloner(blocks, compared=4, pooled=True)
+def _widths(vgg: nn.Module) -> list[list[int]]:
+    """Of a VGG's convolutions, between its pools."""
+    blocks: list[list[int]] = [[]]
+    for module in vgg.children():
+        if isinstance(module, nn.MaxPool2d):
+            blocks.append([])
+        elif isinstance(module, nn.Conv2d):
+            blocks[-1].append(module.out_channels)
+    return blocks
 
 
-def _cloner(channels: Sequence[int]) -> Cloner:
+def _cloner(teacher: Teacher, size: Literal["compact", "equal"]) -> nn.Module:
+    if _is_vgg(teacher.name):
+        widths = _COMPACT_VGG if size == "compact" else _widths(teacher.network)
+        return Cloner(widths, compared=4, pooled=True)
+    if size == "equal":
+        return teacher.untrained_network()
     stem = [(_NARROW, _NARROW)] * 2
-    blocks = [*stem, *((_NARROW, _NARROW, count) for count in channels)]
-    return Cloner(blocks, compared=len(channels), pooled=False)
+    blocks = [*stem, *((_NARROW, _NARROW, count) for count in teacher.channels)]
+    return Cloner(blocks, compared=len(teacher.channels), pooled=False)
 
 
 def _block(inputs: int, widths: Sequence[int], *, ends_in_relu: bool) -> nn.Sequential:
