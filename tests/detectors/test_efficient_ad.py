@@ -1,5 +1,7 @@
 """EfficientAD against the paper's tables and formulas, worked out by hand."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -263,6 +265,42 @@ def test_the_teachers_loss_by_hand() -> None:
     detector.patch_teacher.features.std[1] = 2
     (batch,) = ImagePool(toy_normals(2), toy_teacher(), CPU).batches(2)
     assert detector._teacher_loss(batch).item() == pytest.approx((9 + 0) / 2)
+
+
+class Recorder(nn.Module):
+    """Answers 0, and keeps what it was given."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.given = images
+        return torch.zeros(1, 2, 1, 1)
+
+
+@pytest.mark.parametrize(("loss", "share"), [("_teacher_loss", 0.1), ("_penalty", 0.3)])
+def test_photographs_lose_their_colours_in_the_papers_shares(loss: str, share: float) -> None:
+    torch.manual_seed(0)
+    detector = EfficientAD.build(toy_teacher(), EfficientAD.quick).eval()
+    recorder = Recorder()
+    detector.teacher = FixedNetwork([torch.zeros(1, 1, 1, 1)] * 2)
+    detector.patch_teacher = recorder
+    detector.patch_teacher.features = nn.Identity()
+    detector.trained["student"] = recorder
+    red = torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1).expand(4000, 3, 16, 16)
+    getattr(detector, loss)(SimpleNamespace(images=red) if loss == "_teacher_loss" else red)
+    grey = (recorder.given[:, 0] == recorder.given[:, 2]).flatten(1).all(dim=1)
+    assert grey.double().mean().item() == pytest.approx(share, abs=0.03)
+    assert recorder.given[grey].unique().tolist() == pytest.approx([0.299])
+
+
+def test_the_penalty_sees_the_middle_of_a_photograph() -> None:
+    """512 pixels of which it is the middle 256: those are black here, and nothing else is."""
+    detector = EfficientAD.build(toy_teacher(), EfficientAD.quick).eval()
+    recorder = Recorder()
+    detector.trained["student"] = recorder
+    photographs = torch.ones(1, 3, 512, 512)
+    photographs[..., 128:384, 128:384] = 0
+    detector._penalty(photographs)
+    assert recorder.given.shape == (1, 3, 256, 256)
+    assert recorder.given.count_nonzero() == 0
 
 
 def test_both_quantiles_are_those_of_the_maps_on_normals() -> None:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from fixed_network import FixedNetwork
 from scipy.ndimage import gaussian_filter
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
@@ -79,6 +80,31 @@ def test_map_is_the_smoothed_sum_of_the_upsampled_distances(relative: bool) -> N
             total += F.interpolate(maps, (64, 64), mode="bilinear", align_corners=True)[:, 0]
         expected = np.stack([gaussian_filter(one, 1.0) for one in total.numpy()])
         np.testing.assert_allclose(detector.anomaly_map(images), expected, rtol=1e-4)
+
+
+def test_relative_map_by_hand() -> None:
+    """Three levels, of which the third is as large as the image.
+
+    1 - cos is 0.04 between (3, 4) and (4, 3), and 1 between (3, 4) and (-4, 3). First level: 0.04
+    everywhere, its median too, at a rise of 0.5. Second: 1 everywhere, where no more than 0.25 is
+    forgiven, at a rise of 4. Third: 0.04 in three quarters, the median among them, 1 in the rest,
+    at a rise of 1; smoothing keeps its mean.
+    """
+    like, other = (torch.tensor(x).view(1, 2, 1, 1) for x in ([4.0, 3.0], [-4.0, 3.0]))
+    taught = torch.tensor([3.0, 4.0]).view(1, 2, 1, 1)
+    rebuilt = [like.repeat(1, 1, 4, 4), other.repeat(1, 1, 2, 2), like.repeat(1, 1, 16, 16)]
+    rebuilt[2][..., :8, :8] = other
+    detector = ReverseDistillation.build(toy_teacher(), {})
+    detector.teacher = FixedNetwork([taught.expand_as(level) for level in rebuilt])
+    detector.student = FixedNetwork(rebuilt)
+    detector.largest_medians.copy_(torch.tensor([1.0, 0.25, 1.0]))
+    detector.rises.copy_(torch.tensor([0.5, 4.0, 1.0]))
+    maps = detector.anomaly_map(torch.zeros(1, 3, 16, 16))
+    third = 0.75 * 0.04 / 0.2 + 0.25 * 1 / 0.2
+    assert maps.mean().item() == pytest.approx(0.04 / 0.2 / 0.5 + 1 / 0.5 / 4 + third, rel=1e-5)
+    # Far from the third level's border, where 1 / 0.2 stands at one corner and 0.04 / 0.2 opposite.
+    corners = torch.stack([maps[0, 0, 0], maps[0, -1, -1]])
+    torch.testing.assert_close(corners, torch.tensor([0.9 + 5.0, 0.9 + 0.2]), rtol=1e-4, atol=0)
 
 
 def test_an_image_is_forgiven_no_more_than_the_worst_validation_normal() -> None:

@@ -1,7 +1,11 @@
 """STFPM against its formulas, computed here in numpy from the networks' features."""
 
+from types import SimpleNamespace
+
 import numpy as np
+import pytest
 import torch
+from fixed_network import FixedNetwork
 from torch.nn import functional as F  # noqa: N812
 
 from stillwatch.detectors.stfpm import STFPM
@@ -45,6 +49,40 @@ def test_map_is_the_product_at_a_quarter_of_the_size_without_smoothing() -> None
     )[:, 0]
     with torch.no_grad():
         np.testing.assert_allclose(detector.anomaly_map(images), expected, rtol=1e-4)
+
+
+def known() -> tuple[STFPM, list[torch.Tensor]]:
+    """Teacher and student whose vectors have an angle that is known, and the teacher's levels.
+
+    Of (3, 4) and (8, 6) the normalised ones are (0.6, 0.8) and (0.8, 0.6), at a squared distance of
+    0.04 + 0.04; of (5, 0) and (0, 2) at one of 2, of (1, 1) and (-7, -7) at one of 4. In the left
+    half of the first level they are equal.
+    """
+    taught, imitated = [], []
+    pairs = (([3.0, 4.0], [8.0, 6.0]), ([5.0, 0.0], [0.0, 2.0]), ([1.0, 1.0], [-7.0, -7.0]))
+    for side, (one, other) in zip((4, 2, 1), pairs, strict=True):
+        taught.append(torch.tensor(one).view(1, 2, 1, 1).repeat(1, 1, side, side))
+        imitated.append(torch.tensor(other).view(1, 2, 1, 1).repeat(1, 1, side, side))
+    imitated[0][..., :2] = taught[0][..., :2]
+    detector = STFPM.build(toy_teacher(), {})
+    detector.teacher, detector.student = FixedNetwork(taught), FixedNetwork(imitated)
+    return detector, taught
+
+
+def test_loss_by_hand() -> None:
+    detector, taught = known()
+    batch = SimpleNamespace(features=taught, images=torch.zeros(1, 3, 16, 16))
+    assert detector._loss(batch).item() == pytest.approx(0.08 / 2 + 2 + 4)
+
+
+def test_product_map_by_hand() -> None:
+    """0 in the left half, 0.08 · 2 · 4 in the right; between the two it is interpolated."""
+    detector, _ = known()
+    (found,) = detector.anomaly_map(torch.zeros(1, 3, 16, 16))
+    torch.testing.assert_close(found[:, :6], torch.zeros(16, 6))
+    torch.testing.assert_close(found[:, 10:], torch.full((16, 6), 0.64))
+    # 0.625 of the way from the middle of the last column on the left to the first on the right.
+    torch.testing.assert_close(found[:, 8], torch.full((16,), 0.625 * 0.64))
 
 
 def test_authors_recipe() -> None:

@@ -15,7 +15,7 @@ from stillwatch.detectors.patch_distillation import (
     metric_loss,
     patches_and_shifted,
 )
-from stillwatch.detectors.patch_networks import PatchNetwork
+from stillwatch.detectors.patch_networks import PatchNetwork, PatchSize
 from stillwatch.detectors.standardisation import Standardisation
 from stillwatch.detectors.toys import toy_normals, toy_teacher
 from stillwatch.detectors.uninformed_students import (
@@ -145,6 +145,37 @@ def test_a_patch_and_its_shifted_self_are_of_the_same_place() -> None:
     patches, shifted = patches_and_shifted(images, 17)
     assert patches.shape == shifted.shape == (8, 3, 17, 17)
     assert 0.05 < (patches - shifted).std() < 0.4
+
+
+@pytest.mark.parametrize("patch_size", [17, 65])
+def test_patches_are_zoomed_and_shifted_as_the_authors_do(patch_size: PatchSize) -> None:
+    """Images whose red says which row it is and whose green which column, in thousandths.
+
+    A patch of an image zoomed to z times the patch spans a zth of its side. Rows are 1000 / 512
+    apart, far more than the noise of 0.1.
+    """
+    torch.manual_seed(0)
+    ramp = torch.arange(512.0) / 512 * 1000
+    rows, columns = ramp[:, None].expand(512, 512), ramp.expand(512, 512)
+    images = torch.stack([rows, columns, torch.zeros(512, 512)]).expand(300, 3, 512, 512)
+    patches, shifted = patches_and_shifted(images, patch_size)
+    coloured = (patches[:, 2] == 0).flatten(1).all(dim=1)
+    assert 0.05 < 1 - coloured.double().mean() < 0.15, "a tenth has lost its colours"
+
+    patches, shifted = patches[coloured, :2], shifted[coloured, :2]
+    slopes = (patches[:, 0, -3] - patches[:, 0, 2]).mean(dim=1) / (patch_size - 5)
+    zooms = 1000 / (slopes * patch_size)
+    assert 3.9 < zooms.min() < 4.3
+    assert 15.7 < zooms.max() < 16.4
+    assert 9.5 < zooms.mean() < 10.5
+
+    inner = (..., slice(2, -2), slice(2, -2))
+    moved = (shifted - patches)[inner].mean(dim=(2, 3)) / slopes[:, None]
+    furthest = (patch_size - 1) / 4
+    assert moved.max().item() == pytest.approx(furthest, abs=0.2)
+    assert moved.min().item() == pytest.approx(-furthest, abs=0.2)
+    noise = (shifted - patches)[inner].flatten(2).std(dim=2)
+    assert noise.mean().item() == pytest.approx(0.1, rel=0.05)
 
 
 def test_a_patch_teacher_is_the_same_for_every_seed() -> None:
