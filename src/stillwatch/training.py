@@ -64,7 +64,7 @@ def train(
         device: where to train.
         checkpoint: folder to resume from and to write to; None: no checkpoints.
         on_epoch: called after every epoch that this call trains.
-        photographs: uint8 (P, 2S, 2S, 3), at least 2, for phases and losses that ask for them.
+        photographs: uint8 (P, 2S, 2S, 3), at least 3, for phases and losses that ask for them.
         shared: folder of the phases that other trainings have trained, too; None: none are kept.
 
     Raises:

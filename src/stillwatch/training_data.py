@@ -148,8 +148,9 @@ class TrainingImages:
     Args:
         train_images: uint8 (N, S, S, 3), normals.
         validation_images: uint8 (M, S, S, 3), normals.
-        photographs: uint8 (P, 2S, 2S, 3), at least 2; None: phases that train on photographs get
-            the normals, enlarged.
+        photographs: uint8 (P, 2S, 2S, 3), at least 3, in place of the normals for phases that
+            train on photographs: what these learn may then be shared by all categories. None: they
+            get the normals, enlarged.
         teacher: gives the features.
         device: where batches are wanted.
     """

@@ -24,15 +24,17 @@ def test_the_middle_squares_are_read_in_the_order_of_their_names(tmp_path: Path)
     wide[:, :4] = wide[:, -4:] = 255
     photograph(tmp_path / "b" / "wide.png", wide)
     photograph(tmp_path / "a.png", flat(200, height=30))
+    photograph(tmp_path / "c.png", flat(60))
     (tmp_path / "notes.txt").write_text("not an image")
     pixels = read_photographs(tmp_path, 8)
-    assert pixels.shape == (2, 8, 8, 3)
+    assert pixels.shape == (3, 8, 8, 3)
     assert np.unique(pixels[0]).tolist() == [200]
     assert np.unique(pixels[1]).tolist() == [10]
+    assert np.unique(pixels[2]).tolist() == [60]
 
 
 def test_digest_is_that_of_the_bytes(tmp_path: Path) -> None:
-    for number in (1, 2):
+    for number in (1, 2, 4):
         photograph(tmp_path / f"{number}.png", flat(number))
     before = photographs_digest(tmp_path)
     assert photographs_digest(tmp_path) == before
@@ -56,8 +58,18 @@ def test_a_folder_without_images_is_refused(tmp_path: Path, folder: str) -> None
         read_photographs(tmp_path / folder, 8)
 
 
+def test_two_photographs_are_too_few_since_one_is_watched_and_the_other_has_no_negative(
+    tmp_path: Path,
+) -> None:
+    for number in (1, 2):
+        photograph(tmp_path / f"{number}.png", flat(number))
+    with pytest.raises(LayoutError, match=r"holds 2 images, and at least 3 are needed"):
+        photograph_files(tmp_path)
+
+
 def test_a_damaged_photograph_is_named(tmp_path: Path) -> None:
-    photograph(tmp_path / "1.png", flat(1))
+    for number in (1, 3):
+        photograph(tmp_path / f"{number}.png", flat(number))
     (tmp_path / "2.png").write_bytes(b"no image")
     with pytest.raises(ImageError, match=r"2\.png"):
         read_photographs(tmp_path, 8)

@@ -81,7 +81,8 @@ class UninformedStudentsSettings(Section):
     )
     learning_rate: float = Field(0.03, gt=0, lt=1, description="highest rate of the optimizer")
     teacher_steps: int = Field(300, ge=1, description="of the patch teacher's optimizer")
-    teacher_batch_size: int = Field(32, ge=2, description="patches per step of the teacher")
+    # Not 2: an odd number of images would leave a batch of one, which has no negative.
+    teacher_batch_size: int = Field(32, ge=3, description="patches per step of the teacher")
     teacher_learning_rate: float = Field(0.03, gt=0, lt=1, description="highest, of the teacher")
     knowledge_weight: float = Field(
         1.0, ge=0, description="of L_k; 0, with metric_weight 1: no pretrained network"

@@ -14,7 +14,8 @@ from stillwatch.images.layout import IMAGE_SUFFIXES
 
 MOST = 1000
 """Photographs that are read of a folder: as many as fit into memory beside a training."""
-_FEWEST = 2
+_FEWEST = 3
+"""One to watch the loss on, and two to train on: one is the other's negative in a metric loss."""
 
 
 def photograph_files(folder: Path) -> list[Path]:
