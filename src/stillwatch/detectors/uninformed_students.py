@@ -111,7 +111,7 @@ class UninformedStudents(Detector):
     """Student-teacher anomaly detection with discriminative latent embeddings."""
 
     name = "uninformed_students"
-    version = 2
+    version = 3
     Settings = UninformedStudentsSettings
     quick: ClassVar = {
         "patch_sizes": (33,),
