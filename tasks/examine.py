@@ -2,17 +2,19 @@
 
 import shutil
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from stillwatch.images.layout import scan_category
+from stillwatch.errors import LayoutError
+from stillwatch.images.layout import Category, scan_category
 from stillwatch.images.manifest import Manifest, build_manifest
 from stillwatch.images.split import part_of
 from stillwatch.images.store import StoreWriter, mark_used, store_folder
 from stillwatch.settings import Settings
+from tasks.validation_report import printable
 from tasks.version import CategoryVersion
 
 OWN_WHITE_LEVEL = 0
@@ -36,7 +38,8 @@ def examine_category(
 ) -> ExaminedCategory:
     """Read every file of a category once; decode what the store does not hold yet.
 
-    A store is kept only if every image could be decoded and has the bytes that DVC recorded.
+    Files that came after the version was made are passed by: they belong to the next one. A store
+    is kept only if every image could be decoded and has the bytes that DVC recorded.
 
     Args:
         version: of the category.
@@ -44,10 +47,10 @@ def examine_category(
         settings: image size, white level, split and state folder.
 
     Raises:
-        LayoutError: the folder is no longer a category.
+        LayoutError: the folder is no longer a category, or a file of the version is gone.
         StorageError: the store cannot be written or the disk is full.
     """
-    category = scan_category(root / version.name)
+    category = _as_versioned(scan_category(root / version.name), version)
     normals = {image.path: version.files[image.path] for image in category.train_normals}
     store = store_of(version, settings)
     writer = (
@@ -70,6 +73,24 @@ def examine_category(
     if store.exists():
         mark_used(store)
     return ExaminedCategory(version, root / version.name, manifest, store)
+
+
+def _as_versioned(category: Category, version: CategoryVersion) -> Category:
+    # An ingest may add files at any time: nothing is locked while they are read.
+    gone = [path for path in version.files if not (category.folder / path).exists()]
+    if gone:
+        others = f" ({len(gone) - 1} others neither)" if gone[1:] else ""
+        raise LayoutError(
+            f"{printable(str(category.folder / gone[0]))}: is in the data version and no longer "
+            f"there{others}. Restore it (stillwatch data checkout TAG), or run again if it was "
+            "meant to go: the image set is then versioned without it."
+        )
+    images = (
+        replace(image, mask=image.mask if image.mask in version.files else None)
+        for image in category.images
+        if image.path in version.files
+    )
+    return replace(category, images=tuple(images))
 
 
 def store_of(version: CategoryVersion, settings: Settings) -> Path:

@@ -1,10 +1,11 @@
 """A category's images on a machine that did not version them: pulled, just these, and decoded."""
 
 import socket
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from stillwatch.errors import WorkspaceError
+from stillwatch.errors import LayoutError, WorkspaceError
 from stillwatch.files import atomic_folder, storage_errors
 from stillwatch.images.store import mark_used
 from stillwatch.settings import Settings
@@ -43,7 +44,8 @@ def category_here(
         if store.exists():
             mark_used(store)
         else:
-            examine_category(version, root=root, settings=settings)
+            with suppress(LayoutError):  # a file that is gone: the sentence below says what to do
+                examine_category(version, root=root, settings=settings)
     if not store.exists():
         raise WorkspaceError(
             f"{root / version.name}: what was pulled is not what the data version {data.name} "
