@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from stillwatch.errors import ImageError
-from stillwatch.images.decode import decode_image
+from stillwatch.images.decode import decode_image, decode_mask
 from stillwatch.images.layout import FEEDBACK, IMAGE_SUFFIXES, unsafe_name
 from stillwatch.settings import Settings
 
@@ -37,13 +37,16 @@ def plain_bytes(file: Path, *, place: str) -> bytes:
         raise Refusal(f"cannot be read ({error.strerror})") from error
 
 
-def check_image(data: bytes, *, name: str, settings: Settings) -> None:
+def check_image(data: bytes, *, name: str, settings: Settings) -> tuple[int, int]:
     """Refuse what is no whole image, too large or too small.
 
     Args:
         data: the file's bytes.
         name: of the file.
         settings: largest image and least side.
+
+    Returns:
+        Width and height in pixels.
 
     Raises:
         Refusal: the image cannot be used.
@@ -55,6 +58,31 @@ def check_image(data: bytes, *, name: str, settings: Settings) -> None:
     least = settings.checks.min_side
     if min(image.width, image.height) < least:
         raise Refusal(f"is {image.width}×{image.height} pixels; checks.min_side asks for {least}")
+    return image.width, image.height
+
+
+def check_mask(data: bytes, *, name: str, size: tuple[int, int], settings: Settings) -> None:
+    """Refuse what is no whole image, does not fit its image or marks nothing.
+
+    Args:
+        data: the file's bytes.
+        name: of the file.
+        size: width and height of the mask's image in pixels.
+        settings: largest image.
+
+    Raises:
+        Refusal: the mask cannot be used.
+    """
+    limit = settings.images.max_megapixels
+    mask = readable(lambda: decode_mask(data, name=name, max_megapixels=limit))
+    height, width = mask.shape
+    if (width, height) != size:
+        raise Refusal(
+            f"is {width}×{height} pixels and its image {size[0]}×{size[1]}; save it again at the "
+            "size of the image"
+        )
+    if not mask.any():
+        raise Refusal("marks no pixel; draw the defect, or put its image into good if it has none")
 
 
 T = TypeVar("T")

@@ -1,10 +1,10 @@
 """From the inbox into the image set, or into the quarantine with the reason beside the file."""
 
 import logging
-from collections.abc import Iterator, Sequence, Set
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
 
 from prefect import get_run_logger, task
@@ -12,16 +12,20 @@ from prefect.cache_policies import NO_CACHE
 
 from stillwatch.errors import LayoutError, StorageError
 from stillwatch.files import move_whole
-from stillwatch.images.decode import decode_mask
-from stillwatch.images.layout import FEEDBACK, NORMAL_FOLDERS, check_category_name
+from stillwatch.images.layout import (
+    FEEDBACK,
+    IMAGE_SUFFIXES,
+    NORMAL_FOLDERS,
+    check_category_name,
+)
 from stillwatch.settings import Settings
 from tasks.admissible import (
     Refusal,
     bytes_md5,
     check_image,
+    check_mask,
     images_by_md5,
     plain_bytes,
-    readable,
 )
 from tasks.inbox import MASK_ENDING, Arrival
 from tasks.quarantine import refuse
@@ -67,8 +71,9 @@ def admit_arrivals(
     A file is in its new place, whole, before it leaves the inbox, and noted as unannounced before
     that. The label alone decides where it goes: no detector is asked. Refused are files that cannot
     be decoded or have an unsafe name, images that are too small or that the category has already,
-    masks without an image that they could belong to, and anomalies that come without a mask where
-    the category's others have one.
+    masks without an image that they could belong to, masks that do not fit or mark nothing (with
+    the image that comes with them), and whatever would leave some anomalies of a category with a
+    mask and others without.
 
     One arrival that cannot be dealt with stops no other: it is refused, or if it cannot be moved at
     all, it stays. So does what was written to since it was found, which the next call looks at.
@@ -88,7 +93,7 @@ def admit_arrivals(
     admissions = []
     with one_writer(workspace, say):
         for name, ours in _by_category(arrivals).items():
-            masks = {one.file for one in ours if one.is_mask}
+            masks = {one.file: one for one in ours if one.is_mask and one.source == "collection"}
             desk = _Desk(workspace, name, settings, masks)
             for arrival in sorted(ours, key=_turn):
                 settled = desk.settle(arrival)
@@ -119,18 +124,27 @@ class _Desk:
     workspace: Workspace
     category: str
     settings: Settings
-    masks: Set[Path]
-    """What came with the images."""
+    masks: Mapping[Path, Arrival]
+    """What came with the images that nobody corrected."""
     known: dict[str, str] = field(default_factory=dict)
     """md5 -> path of the images that the category has."""
-    came: dict[Path, str | None] = field(default_factory=dict)
-    """Where the mask of an image that came would lie in the inbox -> the image's stem in the image
-    set; None for one that was refused."""
+    came: dict[Path, PurePosixPath | None] = field(default_factory=dict)
+    """Where the mask of an image that came would lie in the inbox -> the image in the category's
+    folder; None for one that was refused."""
+    unfit: dict[Path, str] = field(default_factory=dict)
+    """Masks that came with an image and cannot be used -> why."""
     stayed: set[Path] = field(default_factory=set)
     """Where the masks of images that stay in the inbox would lie."""
+    asks_for_masks: bool = field(init=False)
+    """Whether an anomaly must have a mask, as the category's others have."""
 
     def __post_init__(self) -> None:
         self.known.update(images_by_md5(self.folder))
+        anomalies = self._anomalies()
+        # The first anomalies of a category decide it for those that come with them.
+        self.asks_for_masks = (
+            any(self._has_mask(image) for image in anomalies) if anomalies else bool(self.masks)
+        )
 
     @property
     def folder(self) -> Path:
@@ -173,19 +187,20 @@ class _Desk:
     def _admit(self, arrival: Arrival) -> str:
         self.came[arrival.mask] = None
         data = self._checked_bytes(arrival)
-        check_image(data, name=arrival.file.name, settings=self.settings)
+        size = check_image(data, name=arrival.file.name, settings=self.settings)
         md5 = bytes_md5(data)
         if md5 in self.known:
             there = PurePosixPath(self.known[md5])
-            if there.stem in self._without_mask(arrival.label):
-                self.came[arrival.mask] = there.stem
+            if there in self._without_mask(arrival.label):
+                self.came[arrival.mask] = there
             raise Refusal(f"has the very bytes of {there}, which is there already")
         folder = self._image_folder(arrival)
+        self._check_mask_of(arrival, size)
         name = arrival.file.name
         if (self.folder / folder / name).exists():
             name = _renamed(arrival.file, md5)
         self._move(arrival, f"{folder}/{name}")
-        self.came[arrival.mask] = Path(name).stem
+        self.came[arrival.mask] = PurePosixPath(folder, name)
         self.known[md5] = f"{folder}/{name}"
         return self.known[md5]
 
@@ -196,50 +211,107 @@ class _Desk:
             raise Refusal(f"has no label: put it into {FEEDBACK}/good or {FEEDBACK}/<defect>")
         if arrival.label == "good":
             return f"train/{self._normal_folder()}"
-        if self._asks_for_masks() and arrival.mask not in self.masks:
+        if self.asks_for_masks and arrival.mask not in self.masks:
             raise Refusal(
                 f"has no mask, as other anomalies of {self.category} have; put it into the inbox "
                 f"again together with {arrival.mask.name}"
             )
         return f"test/{arrival.label}"
 
+    def _check_mask_of(self, arrival: Arrival, size: tuple[int, int]) -> None:
+        """Refuse an image along with its mask: without it, it would keep all others from training.
+
+        Raises:
+            Refusal: the mask that came with it cannot be used.
+        """
+        mask = self.masks.get(arrival.mask)
+        if mask is None:
+            return
+        if not mask.is_untouched:
+            raise _WrittenTo
+        try:
+            self._check_mask(mask, size)
+        except Refusal as refusal:
+            self.unfit[mask.file] = str(refusal)
+            raise Refusal(
+                f"has a mask that cannot be used ({mask.file.name}: {refusal}); put both into the "
+                "inbox again"
+            ) from refusal
+
+    def _check_mask(self, mask: Arrival, size: tuple[int, int]) -> None:
+        data = self._checked_bytes(mask)
+        check_mask(data, name=mask.file.name, size=size, settings=self.settings)
+
     def _admit_mask(self, arrival: Arrival) -> str:
         if arrival.file in self.stayed:
             raise _WrittenTo
         if arrival.source == "feedback":
             raise Refusal("is a mask, and corrected anomalies have none")
-        data = self._checked_bytes(arrival)
-        readable(lambda: decode_mask(data, name=arrival.name))
-        image = self.came[arrival.file] if arrival.file in self.came else self._waiting(arrival)
-        if image is None:
+        image = self._checked_image(arrival)
+        if not self.asks_for_masks and self._left_without_mask:
+            first, *others = self._left_without_mask
+            more = f" and {len(others)} more" if others else ""
             raise Refusal(
-                "is a mask, and the image that it is named after did not come with it, nor does it "
-                f"lie in test/{arrival.label} without one"
+                f"is a mask, and {first}{more} of {self.category} would have none: put it into the "
+                "inbox again together with theirs, named after the images"
             )
-        target = f"ground_truth/{arrival.label}/{image}{MASK_ENDING}.png"
+        target = f"ground_truth/{arrival.label}/{image.stem}{MASK_ENDING}.png"
         self._move(arrival, target)
         return target
 
-    def _waiting(self, mask: Arrival) -> str | None:
-        """The stem of the image that an earlier run admitted, and was killed before the mask."""
+    def _checked_image(self, mask: Arrival) -> PurePosixPath:
+        """The image of a mask, which was found to fit it."""
+        if mask.file in self.unfit:
+            raise Refusal(self.unfit[mask.file])
+        image = self.came[mask.file] if mask.file in self.came else self._waiting(mask)
+        if image is None:
+            raise Refusal(
+                "is a mask, and the image that it is named after did not come with it, nor does it "
+                f"lie in test/{mask.label} without one"
+            )
+        data = (self.folder / image).read_bytes()
+        self._check_mask(mask, check_image(data, name=image.name, settings=self.settings))
+        return image
+
+    @cached_property
+    def _left_without_mask(self) -> list[PurePosixPath]:
+        """The anomalies that had none if all masks that came were admitted."""
+        covered = set()
+        for mask in self.masks.values():
+            with suppress(Refusal):
+                covered.add(self._checked_image(mask))
+        return [one for one in self._anomalies() if one not in covered and not self._has_mask(one)]
+
+    def _waiting(self, mask: Arrival) -> PurePosixPath | None:
+        """The image that an earlier run admitted, and was killed before the mask."""
         stem = mask.file.stem.removesuffix(MASK_ENDING)
         found = [
             there
             for there, md5 in self._without_mask(mask.label).items()
-            if there in (stem, _renamed(Path(stem), md5))
+            if there.stem in (stem, _renamed(Path(stem), md5))
         ]
         return found[0] if len(found) == 1 else None
 
-    def _without_mask(self, label: str) -> dict[str, str]:
-        """The anomalies of this kind that have none: stem -> md5."""
-        masks = self.folder / "ground_truth" / label
+    def _without_mask(self, label: str) -> dict[PurePosixPath, str]:
+        """The anomalies of this kind that have none: path -> md5."""
         return {
-            path.stem: md5
+            path: md5
             for md5, path in ((md5, PurePosixPath(path)) for md5, path in self.known.items())
-            if path.parent == PurePosixPath("test", label)
-            and not (masks / f"{path.stem}{MASK_ENDING}.png").exists()
-            and not (masks / f"{path.stem}.png").exists()
+            if path.parent == PurePosixPath("test", label) and not self._has_mask(path)
         }
+
+    def _anomalies(self) -> list[PurePosixPath]:
+        """The category's, that are tested with."""
+        return [
+            PurePosixPath("test", file.parent.name, file.name)
+            for file in sorted((self.folder / "test").glob("*/[!.]*"))
+            if file.parent.name not in NORMAL_FOLDERS and file.suffix.lower() in IMAGE_SUFFIXES
+        ]
+
+    def _has_mask(self, image: PurePosixPath) -> bool:
+        masks = self.folder / "ground_truth" / image.parent.name
+        names = (f"{image.stem}{MASK_ENDING}.png", f"{image.stem}.png")
+        return any((masks / name).exists() for name in names)
 
     def _checked_bytes(self, arrival: Arrival) -> bytes:
         try:
@@ -247,9 +319,6 @@ class _Desk:
         except LayoutError as error:
             raise Refusal(str(error)) from error
         return plain_bytes(arrival.file, place=f"{arrival.label}/{arrival.file.name}")
-
-    def _asks_for_masks(self) -> bool:
-        return any((self.folder / "ground_truth").glob("*/*"))
 
     def _normal_folder(self) -> str:
         here = (name for name in NORMAL_FOLDERS if (self.folder / "train" / name).is_dir())

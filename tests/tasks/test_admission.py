@@ -204,9 +204,9 @@ def test_an_inbox_that_does_not_exist_is_empty(plant: Settings) -> None:
     assert still_files(plant.inbox.path, 0) == []
 
 
-def write_mask(path: Path) -> None:
+def write_mask(path: Path, *, side: int = 8, marked: int = 255) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("L", (8, 8), 255).save(path)
+    Image.new("L", (side, side), marked).save(path)
 
 
 @pytest.mark.parametrize("name", [b"\xff.txt", b"n" * 245 + b".txt"], ids=["no UTF-8", "long"])
@@ -341,3 +341,90 @@ def test_the_age_of_a_file_is_counted_by_the_clock_of_its_disk(
     here = time.time()
     monkeypatch.setattr(time, "time", lambda: here + 86400)
     assert still_files(plant.inbox.path, settle_seconds=3600) == []
+
+
+def test_a_mask_that_does_not_fit_or_marks_nothing_waits_with_its_image(
+    workspace: Workspace, plant: Settings, bolt: Path, inbox: Path, make_image: MakeImage
+) -> None:
+    for number, name in enumerate(("large", "empty", "cut", "sound")):
+        make_image(inbox / "dent" / f"{name}.png", 500 + number)
+    write_mask(inbox / "dent" / "large_mask.png", side=16)
+    write_mask(inbox / "dent" / "empty_mask.png", marked=0)
+    write_mask(inbox / "dent" / "sound_mask.png")
+    whole = (inbox / "dent" / "sound_mask.png").read_bytes()
+    (inbox / "dent" / "cut_mask.png").write_bytes(whole[:40])
+    before = files_in(bolt)
+    reasons = {name: one.reason or "" for name, one in admit(workspace, plant).items()}
+    for name, reason in (
+        ("large", "is 16×16 pixels and its image 8×8"),
+        ("empty", "marks no pixel"),
+        ("cut", "damaged or cut short"),
+    ):
+        assert reason in reasons[f"bolt/dent/{name}_mask.png"]
+        both = f"has a mask that cannot be used ({name}_mask.png: "
+        assert both in reasons[f"bolt/dent/{name}.png"]
+        assert reason in reasons[f"bolt/dent/{name}.png"]
+    assert files_in(bolt) - before == {"test/dent/sound.png", "ground_truth/dent/sound_mask.png"}
+    assert files_in(inbox) == set()
+
+
+def test_a_mask_that_does_not_fit_the_image_that_waits_for_it_is_refused(
+    workspace: Workspace, plant: Settings, bolt: Path, inbox: Path, make_image: MakeImage
+) -> None:
+    make_image(bolt / "test" / "dent" / "1.png", 500)
+    write_mask(inbox / "dent" / "1_mask.png", side=16)
+    admitted = admit(workspace, plant)
+    assert "its image 8×8" in str(admitted["bolt/dent/1_mask.png"].reason)
+
+
+def without_masks(bolt: Path) -> None:
+    """No anomaly of the category has a mask."""
+    (bolt / "ground_truth" / "hole" / "000_mask.png").unlink()
+
+
+def test_the_first_mask_is_refused_while_other_anomalies_have_none(
+    workspace: Workspace, plant: Settings, bolt: Path, inbox: Path, make_image: MakeImage
+) -> None:
+    without_masks(bolt)
+    write_mask(bolt / "ground_truth" / "hole" / "of_no_image_mask.png")
+    make_image(inbox / "dent" / "1.png", 500)
+    write_mask(inbox / "dent" / "1_mask.png")
+    admitted = admit(workspace, plant)
+    assert admitted["bolt/dent/1.png"].admitted_as == "test/dent/1.png"
+    reason = admitted["bolt/dent/1_mask.png"].reason
+    assert reason == (
+        "is a mask, and test/hole/000.png of bolt would have none: put it into the inbox again "
+        "together with theirs, named after the images"
+    )
+
+
+def test_the_first_masks_are_taken_when_they_are_masks_of_all_anomalies(
+    workspace: Workspace, plant: Settings, bolt: Path, inbox: Path, make_image: MakeImage
+) -> None:
+    without_masks(bolt)
+    make_image(inbox / "dent" / "1.png", 500)
+    write_mask(inbox / "dent" / "1_mask.png")
+    write_mask(inbox / "hole" / "000_mask.png", marked=0)
+    reasons = {name: one.reason or "" for name, one in admit(workspace, plant).items()}
+    assert "would have none" in reasons["bolt/dent/1_mask.png"], "the other cannot be used"
+    assert "marks no pixel" in reasons["bolt/hole/000_mask.png"]
+    write_mask(inbox / "dent" / "1_mask.png")
+    write_mask(inbox / "hole" / "000_mask.png")
+    admit(workspace, plant)
+    assert {image.mask for image in scan_category(bolt).test_anomalies} == {
+        "ground_truth/dent/1_mask.png",
+        "ground_truth/hole/000_mask.png",
+    }
+
+
+def test_the_first_anomalies_of_a_category_need_masks_if_one_of_them_has_one(
+    workspace: Workspace, plant: Settings, make_image: MakeImage
+) -> None:
+    folder = plant.inbox.path / "nut" / "hole"
+    for number, name in enumerate(("1", "2", "bare")):
+        make_image(folder / f"{name}.png", number)
+    write_mask(folder / "1_mask.png")
+    write_mask(folder / "2_mask.png")
+    admitted = admit(workspace, plant)
+    refused = {name for name, one in admitted.items() if one.admitted_as is None}
+    assert refused == {"nut/hole/bare.png"}
