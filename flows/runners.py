@@ -11,6 +11,10 @@ from stillwatch.settings import Settings
 
 _OVERLAP = 1
 """Tasks beside the trainings: one category is examined or evaluated while another is trained."""
+_THREADS_PER_SLOT = 2
+"""One for a training and one for its evaluation, which is submitted along with it and keeps a
+thread until the training has ended. Of processes it keeps none: what a task waits for is waited for
+in front of the pool. Neither does it with Ray, which starts no task before it can run."""
 
 
 def task_runner(settings: Settings) -> TaskRunner[Any]:
@@ -21,11 +25,10 @@ def task_runner(settings: Settings) -> TaskRunner[Any]:
     """
     if settings.runtime.task_runner == "ray":
         return ThreadPoolTaskRunner(max_workers=1 + _OVERLAP)
-    devices = len(usable_devices(settings.training.device))
-    workers = devices * settings.runtime.slots_per_device + _OVERLAP
+    slots = len(usable_devices(settings.training.device)) * settings.runtime.slots_per_device
     if settings.runtime.task_runner == "process":
-        return ProcessPoolTaskRunner(max_workers=workers)
-    return ThreadPoolTaskRunner(max_workers=workers)
+        return ProcessPoolTaskRunner(max_workers=slots + _OVERLAP)
+    return ThreadPoolTaskRunner(max_workers=_THREADS_PER_SLOT * slots + _OVERLAP)
 
 
 def detector_runner(

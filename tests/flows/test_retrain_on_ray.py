@@ -55,21 +55,32 @@ def test_four_trainings_on_two_slots_never_overlap_more_than_two(
         nodes: RayNodes = request.getfixturevalue("nodes")
         runtime |= {"ray_address": nodes.address, "slots_per_device": 1}
     line.set_params(runtime=runtime)
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "tests.flows.held_slots", "params.yaml"],
-        cwd=line.folder,
-        env=line.environment() | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    spans = json.loads(done.stdout)
+    spans = printed_by("tests.flows.held_slots", line)
     assert len(spans) == 4
     assert most_at_once(spans) <= 2
     if runner == "ray":
         on_node = {node: [span for span in spans if span[0] == node] for node, _, _ in spans}
         assert [most_at_once(held) for held in on_node.values()] == [1, 1]
+
+
+@pytest.mark.parametrize("runner", ["thread", "process"])
+def test_evaluations_that_wait_leave_no_slot_empty(runner: str, line: Plant) -> None:
+    line.set_params(runtime={"task_runner": runner, "slots_per_device": 3})
+    assert printed_by("tests.flows.filled_slots", line) == [3, 3, 3]
+
+
+def printed_by(module: str, plant: Plant) -> Any:
+    """What a module of these tests prints as JSON when it is run in the plant's folder."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", module, "params.yaml"],
+        cwd=plant.folder,
+        env=plant.environment() | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
 
 
 @needs_ray
