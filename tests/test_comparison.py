@@ -298,17 +298,41 @@ def test_a_harm_that_may_be_within_its_margin_does_not_veto() -> None:
     assert judge(champion, challenger, settings=strict).vetoes == ("recall",)
 
 
-@pytest.mark.parametrize(("budget", "vetoes"), [(None, ()), (20.0, ()), (19.9, ("latency",))])
-def test_the_latency_budget(budget: float | None, vetoes: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    ("budget", "vetoes", "refused"),
+    [
+        (None, False, False),
+        (20.0, False, False),
+        (19.9, True, False),
+        (19.5, True, False),
+        (19.4, True, True),
+    ],
+)
+def test_above_the_latency_budget_a_person_decides_and_surely_above_it_nobody(
+    budget: float | None, vetoes: bool, refused: bool
+) -> None:
     champion = Plant(FEW, 0).detector(2.0)
     slow = replace(champion, batch_ms=(19.5, 20.0, 20.0, 20.0, 20.0, 90.0))
     settings = GateSettings(resamples=100, latency_budget_ms=budget)
     found = judge(champion, slow, settings=settings)
-    assert found.vetoes == vetoes
+    assert (found.vetoes == ("latency",)) == vetoes
     assert found.promotable == (not vetoes)
     assert found.latency.within_budget == (not vetoes)
-    said = "latency (20.0 ms per image, 95 % interval 19.5 to 90.0, 19.9 allowed)"
-    assert (said in found.sentence) == bool(vetoes)
+    assert found.refused == refused
+    said = f"latency (20.0 ms per image, 95 % interval 19.5 to 90.0, {budget} allowed)"
+    assert (said in found.sentence) == vetoes
+
+
+def test_a_latency_without_an_interval_refuses_nothing() -> None:
+    champion = Plant(FEW, 0).detector(2.0)
+    slow = replace(champion, batch_ms=(90.0,) * 5)
+    settings = GateSettings(resamples=100, latency_budget_ms=20.0)
+    found = judge(champion, slow, settings=settings)
+    assert found.vetoes == ("latency",)
+    assert not found.refused
+    assert "latency (90.0 ms per image, too few batches for an interval, 20 allowed)" in (
+        found.sentence
+    )
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,13 @@ class Latency:
     within_budget: bool
     """The challenger's median is; true without a budget."""
 
+    @property
+    def surely_over_budget(self) -> bool:
+        """All of the interval is above it; a machine that was busy for a moment cannot do that."""
+        if self.budget_ms is None or self.interval is None:
+            return False
+        return self.interval[0] > self.budget_ms
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -83,7 +90,8 @@ class Comparison:
     vetoes: tuple[str, ...]
     """Figures that forbid promotion by itself; ``latency`` may be one."""
     refused: bool
-    """The answer is ``worse``, or a veto does not rest on too few images: no person may agree."""
+    """The answer is ``worse``, or a veto rests neither on too few images nor on a latency that may
+    be within the budget: no person may agree."""
     identical: bool
     """The same scores, verdicts and pixel counts on every image."""
     lacking: tuple[str, ...]
@@ -141,8 +149,10 @@ class Comparison:
         if name == "latency":
             took, allowed = self.latency.challenger_ms, self.latency.budget_ms
             sure = self.latency.interval
-            between = "" if sure is None else f", 95 % interval {sure[0]:.1f} to {sure[1]:.1f}"
-            return f"latency ({took:.1f} ms per image{between}, {allowed:g} allowed)"
+            between = "too few batches for an interval"
+            if sure is not None:
+                between = f"95 % interval {sure[0]:.1f} to {sure[1]:.1f}"
+            return f"latency ({took:.1f} ms per image, {between}, {allowed:g} allowed)"
         difference = self.differences[name]
         return f"{name} ({_between(difference.interval)}, {difference.margin:g} allowed)"
 
@@ -191,7 +201,7 @@ def compare(
     vetoes = [name for name, difference in differences.items() if difference.vetoes]
     identical = _identical(champion, challenger)
     lacking = _lacking(champion, select_by)
-    firm = any(not _lacking(champion, name) for name in vetoes) or not latency.within_budget
+    firm = any(not _lacking(champion, name) for name in vetoes) or latency.surely_over_budget
     if select_by not in differences:
         lacking = lacking or ("no defect-free pixel",)
     elif identical:

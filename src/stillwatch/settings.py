@@ -181,7 +181,10 @@ class GateSettings(Section):
     veto_margins: VetoMargins = VetoMargins()
     resamples: int = Field(2000, ge=100, description="of the test images")
     latency_budget_ms: float | None = Field(
-        None, gt=0, description="per image, on the machine that compares; null: none"
+        None,
+        gt=0,
+        description="per image, on the machine that compares: above it a person decides, surely "
+        "above it the challenger is refused; null: none",
     )
     promotion: Literal["automatic", "approval"] = Field(
         "automatic",

@@ -168,12 +168,20 @@ def test_a_better_one_becomes_champion_at_once_and_a_worse_one_is_refused(line: 
     assert aliases(line.tracking)["champion"] == seeing
 
 
-def test_a_veto_refuses_what_is_better(line: Line) -> None:
-    line.judged(method=BLIND)
+@pytest.mark.parametrize(
+    ("images", "gate", "standing"), [(12, "open", "pending"), (50, "refused", "refused")]
+)
+def test_a_latency_above_its_budget_waits_and_on_enough_images_refuses_what_is_better(
+    line: Line, images: int, gate: str, standing: str
+) -> None:
+    make_images(line.plate.folder, anomalies=images, test_normals=images)
+    line.plate = examined(line.plate.folder, line.settings)[0]
+    blind = line.judged(method=BLIND)
     line.set_gate(latency_budget_ms=1e-6)
     tags = line.tags(line.judged())
-    assert (tags["answer"], tags["gate"], tags["approval"]) == ("better", "refused", "refused")
+    assert (tags["answer"], tags["gate"], tags["approval"]) == ("better", gate, standing)
     assert "vetoed by latency" in tags["comparison"]
+    assert aliases(line.tracking)["champion"] == blind
 
 
 def test_below_the_floors_or_on_synthetic_anomalies_better_is_not_enough(line: Line) -> None:
