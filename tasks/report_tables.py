@@ -108,7 +108,7 @@ def over_seeds(record: RetrainingRecord) -> Table:
 
 
 def against_champion(winner: WinnerRecord) -> Table | None:
-    """The figures of winner and champion on the same images; None if they were not compared."""
+    """Figures and latency of winner and champion on the same images; None if not compared."""
     found = winner.comparison
     if "differences" not in found:
         return None
@@ -117,6 +117,7 @@ def against_champion(winner: WinnerRecord) -> Table | None:
         for name in FIGURE_NAMES
         if name in found["differences"]
     ]
+    rows.append(_latency(found["latency"], vetoes="latency" in found["vetoes"]))
     head = (
         "figure",
         f"version {found['challenger']}",
@@ -127,7 +128,7 @@ def against_champion(winner: WinnerRecord) -> Table | None:
     )
     caption = (
         f"Both on the same {found['normals']} normals and {found['anomalies']} anomalies, the "
-        "difference with its 95 % interval"
+        "difference with its 95 % interval; of the latency it is that of the new version"
     )
     return Table(caption, head, rows, frozenset({1, 2, 3, 4}))
 
@@ -211,6 +212,24 @@ def _difference(name: str, one: Mapping[str, Any], *, decides: bool) -> tuple[st
         f"{one['difference']:+.3f}\n{one['interval'][0]:+.3f} to {one['interval'][1]:+.3f}",
         f"{one['margin']:g}",
         "decides" if decides else "vetoes" if one["vetoes"] else "may veto",
+    )
+
+
+def _latency(one: Mapping[str, Any], *, vetoes: bool) -> tuple[str, ...]:
+    took, before, budget = one["challenger_ms"], one["champion_ms"], one["budget_ms"]
+    interval = one.get("interval")  # comparisons of earlier states have none
+    between = "" if interval is None else f"\n{interval[0]:.1f} to {interval[1]:.1f}"
+    if budget is None:
+        allowed, role = _ABSENT, _ABSENT
+    else:
+        allowed, role = f"budget {budget:g}", "vetoes" if vetoes else "may veto"
+    return (
+        "latency, ms per image",
+        f"{took:.1f}{between}",
+        f"{before:.1f}",
+        f"{took - before:+.1f}",
+        allowed,
+        role,
     )
 
 

@@ -125,6 +125,35 @@ def test_the_gates_answer_comes_with_both_figures_and_their_difference(
         assert said in page.words, said
 
 
+@pytest.mark.parametrize(
+    ("latency", "vetoes", "row"),
+    [
+        (
+            {"interval": [19.5, 90.0], "budget_ms": 30.0},
+            [],
+            "| latency, ms per image | 20.0 (19.5 to 90.0) | 12.5 | +7.5 | budget 30 | may veto |",
+        ),
+        (
+            {"interval": None, "budget_ms": 15.0},
+            ["latency"],
+            "| latency, ms per image | 20.0 | 12.5 | +7.5 | budget 15 | vetoes |",
+        ),
+        ({"budget_ms": None}, [], "| latency, ms per image | 20.0 | 12.5 | +7.5 | – | – |"),
+    ],
+    ids=["with an interval", "vetoes", "of an earlier state"],
+)
+def test_the_latency_of_both_stands_among_the_figures(
+    second: RetrainingRecord, latency: dict[str, object], vetoes: list[str], row: str
+) -> None:
+    assert second.winner is not None
+    assert second.winner.version is not None
+    measured = {"champion_ms": 12.5, "challenger_ms": 20.0} | latency
+    comparison = {**second.winner.comparison, "latency": measured, "vetoes": vetoes}
+    record = replace(second, winner=replace(second.winner, comparison=comparison))
+    assert row in approval_page(record, second.winner.version, "report.html")
+    assert "latency, ms per image 20.0" in page_of(record).words
+
+
 def test_where_the_verdicts_differ_both_are_seen_side_by_side(
     first: RetrainingRecord, second: RetrainingRecord
 ) -> None:
