@@ -6,6 +6,8 @@ from concurrent.futures import Executor
 from contextlib import suppress
 from typing import Generic, TypeVar
 
+from stillwatch.errors import StorageError
+
 Asked = TypeVar("Asked")
 Answered = TypeVar("Answered")
 
@@ -15,7 +17,8 @@ class Batcher(Generic[Asked, Answered]):
 
     Args:
         function: gives as many answers as it is asked, in their order. When it fails for several,
-            it is asked for each alone, so that one cannot spoil the answers of the others.
+            it is asked for each alone, so that one cannot spoil the answers of the others; but not
+            after a ``StorageError``, which is nothing that one of them has brought along.
         executor: where it runs.
         most: items in one call.
         wait_seconds: how long the first item waits for others when nothing is being computed; what
@@ -67,14 +70,24 @@ class Batcher(Generic[Asked, Answered]):
         loop = asyncio.get_running_loop()
         try:
             answers = await loop.run_in_executor(self._executor, self._function, items)
+        except StorageError as error:
+            # Each alone would wait for a locked file as long again.
+            _fail(batch, error)
+            return
         except Exception as error:  # it is the waiting request's own
             if len(batch) > 1:
                 for one in batch:
                     await self._answer([one])
-            elif not batch[0][1].done():
-                batch[0][1].set_exception(error)
+            else:
+                _fail(batch, error)
             return
         for (_, answer), value in zip(batch, answers, strict=True):
             # Whoever hung up meanwhile has cancelled it.
             if not answer.done():
                 answer.set_result(value)
+
+
+def _fail(batch: Sequence[tuple[Asked, "asyncio.Future[Answered]"]], error: Exception) -> None:
+    for _, answer in batch:
+        if not answer.done():
+            answer.set_exception(error)

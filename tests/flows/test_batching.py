@@ -5,18 +5,20 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from flows.serving.batching import Batcher
+from stillwatch.errors import StorageError
 
 
 class Doubled:
     """Doubles numbers, remembers its batches, and refuses those with a negative one."""
 
-    def __init__(self) -> None:
+    def __init__(self, error: Exception | None = None) -> None:
         self.batches: list[list[int]] = []
+        self.error = error or ValueError("negative")
 
     def __call__(self, numbers: Sequence[int]) -> list[int]:
         self.batches.append(list(numbers))
         if min(numbers) < 0:
-            raise ValueError("negative")
+            raise self.error
         return [2 * number for number in numbers]
 
 
@@ -53,6 +55,13 @@ def test_what_fails_fails_for_itself_only() -> None:
     found = answers(function, [1, -1, 2], [3], most=3, wait=0.01)
     assert [str(one) for one in found] == ["2", "negative", "4", "6"]
     assert function.batches == [[1, -1, 2], [1], [-1], [2], [3]]
+
+
+def test_what_cannot_be_stored_is_not_tried_for_each_alone() -> None:
+    function = Doubled(StorageError("locked"))
+    found = answers(function, [1, -1, 2], [3], most=3, wait=0.01)
+    assert [str(one) for one in found] == ["locked", "locked", "locked", "6"]
+    assert function.batches == [[1, -1, 2], [3]]
 
 
 def test_who_hangs_up_does_not_disturb_the_others() -> None:
