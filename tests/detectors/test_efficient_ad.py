@@ -18,8 +18,10 @@ from stillwatch.detectors.efficient_ad import (
     HARD_SHARE,
     EfficientAD,
     fewer_channels,
+    greyed,
     hard_feature_loss,
     hard_share,
+    in_other_light,
     quantile_normalised,
 )
 from stillwatch.detectors.maps import joined_neighbourhoods
@@ -102,6 +104,22 @@ def test_neighbourhoods_of_two_levels_are_joined() -> None:
     assert joined[0, 0, :3, :3].tolist() == [[1] * 3] * 3
     assert joined[0, 0, 3].tolist() == [0] * 4
     assert joined[0, 1].unique().tolist() == [4]  # four of nine values, the rest is padding
+
+
+def test_other_light_changes_an_image_by_a_fifth_at_most() -> None:
+    torch.manual_seed(0)
+    images = torch.rand(2, 3, 8, 8)
+    changed = [in_other_light(images) for _ in range(20)]
+    largest = torch.stack([(one - images).abs().max() for one in changed])
+    assert largest.min() > 0
+    assert largest.max() <= 0.2
+
+
+def test_greyed() -> None:
+    images = torch.rand(4, 3, 2, 2)
+    assert torch.equal(greyed(images, 0.0), images)
+    grey = greyed(images, 1.0)
+    assert torch.equal(grey[:, 0], grey[:, 2])
 
 
 def test_windows_lie_on_the_grid_of_the_descriptors() -> None:

@@ -19,7 +19,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from stillwatch.detectors.colours import greyed
 from stillwatch.detectors.patch_networks import DESCRIPTOR, PatchNetwork, PatchSize
 
 MARGIN = 1.0
@@ -100,7 +99,8 @@ def patches_and_shifted(images: Tensor, patch_size: int) -> tuple[Tensor, Tensor
     """
     reach = (patch_size - 1) // 4
     around = torch.stack([_zoomed(image, patch_size + 2 * reach, patch_size) for image in images])
-    around = greyed(around, _GREY_SHARE)
+    grey = torch.rand(len(images), 1, 1, 1, device=images.device) < _GREY_SHARE
+    around = torch.where(grey, around.mean(dim=1, keepdim=True), around)
     middle = around[:, :, reach : reach + patch_size, reach : reach + patch_size]
     rows, columns = torch.randint(2 * reach + 1, (2, len(images))).tolist()
     shifted = torch.stack(

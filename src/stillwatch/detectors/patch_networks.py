@@ -173,11 +173,7 @@ def require_sides(sides: Sequence[int], patch_size: int, method: str, *, multipl
 
 
 def random_windows(images: Tensor, side: int) -> Tensor:
-    """One random square of each image: (B, C, H, W) -> (B, C, side, side).
-
-    Unlike EfficientAD's, whose networks pad and whose autoencoder describes all of the image, it
-    needs to know nothing of where it was cut.
-    """
+    """One random square of each image: (B, C, H, W) -> (B, C, side, side)."""
     rows = torch.randint(images.shape[2] - side + 1, (len(images),)).tolist()
     columns = torch.randint(images.shape[3] - side + 1, (len(images),)).tolist()
     return torch.stack(

@@ -111,7 +111,7 @@ class UninformedStudents(Detector):
     """Student-teacher anomaly detection with discriminative latent embeddings."""
 
     name = "uninformed_students"
-    version = 3
+    version = 2
     Settings = UninformedStudentsSettings
     quick: ClassVar = {
         "patch_sizes": (33,),
