@@ -19,10 +19,13 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from itertools import cycle
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -58,7 +61,9 @@ class Load:
     """What clients saw."""
 
     milliseconds: list[float] = field(default_factory=list)
+    """Of every request that was answered."""
     failed: int = 0
+    """Requests with another status than 200, with no reply, or with one that is no JSON."""
     versions: set[int] = field(default_factory=set)
     seconds: float = 0.0
     cpu_seconds: float = 0.0
@@ -148,18 +153,22 @@ def service_settings(settings: Settings, tracking: Tracking) -> dict:
 def under_load(
     service: Service, category: str, images: Sequence[bytes], *, clients: int
 ) -> Iterator[Load]:
-    """Let clients send images, each the next one when it has its answer, as long as this lasts."""
+    """Let clients send images, each the next one when it has its answer, as long as this lasts.
+
+    What a client raises is raised again at the end.
+    """
     load, stop = Load(), threading.Event()
-    threads = begin(service.url, category, images, clients, load, stop)
-    began, cpu = time.perf_counter(), cpu_seconds(service)
-    try:
-        yield load
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
-        load.seconds = time.perf_counter() - began
-        load.cpu_seconds = cpu_seconds(service) - cpu
+    with ThreadPoolExecutor(clients) as pool:
+        working = begin(pool, service.url, category, images, clients, load, stop)
+        began, cpu = time.perf_counter(), cpu_seconds(service)
+        try:
+            yield load
+        finally:
+            stop.set()
+            for client in working:
+                client.result()
+            load.seconds = time.perf_counter() - began
+            load.cpu_seconds = cpu_seconds(service) - cpu
 
 
 def cpu_seconds(service: Service) -> float:
@@ -182,13 +191,14 @@ def exchange_twice(tracking: Tracking, category: str, other: int) -> None:
 
 
 def begin(
+    pool: ThreadPoolExecutor,
     url: str,
     category: str,
     images: Sequence[bytes],
     clients: int,
     load: Load,
     stop: threading.Event,
-) -> list[threading.Thread]:
+) -> list[Future[None]]:
     """Start the clients, each with a connection of its own."""
 
     def work(number: int) -> None:
@@ -198,23 +208,29 @@ def begin(
                 connection.close()
                 return
             asked = time.perf_counter()
-            try:
-                headers = {"Content-Type": "image/png"}
-                connection.request("POST", f"/inspect/{category}", image, headers)
-                reply = connection.getresponse()
-                body = json.load(reply)
-            except (OSError, http.client.HTTPException):
+            answer = inspected(connection, category, image)
+            if answer is None:
                 load.failed += 1
-                connection.close()
-                continue
-            load.milliseconds.append(1000 * (time.perf_counter() - asked))
-            load.failed += reply.status != 200
-            load.versions.add(body.get("model_version", 0))
+            else:
+                load.milliseconds.append(1000 * (time.perf_counter() - asked))
+                load.versions.add(answer["model_version"])
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(clients)]
-    for thread in threads:
-        thread.start()
-    return threads
+    return [pool.submit(work, number) for number in range(clients)]
+
+
+def inspected(
+    connection: http.client.HTTPConnection, category: str, image: bytes
+) -> dict[str, Any] | None:
+    """What the service says of an image; None if it failed to."""
+    try:
+        headers = {"Content-Type": "image/png"}
+        connection.request("POST", f"/inspect/{category}", image, headers)
+        reply = connection.getresponse()
+        body = reply.read()
+        return json.loads(body) if reply.status == HTTPStatus.OK else None
+    except (OSError, http.client.HTTPException, ValueError):
+        connection.close()
+        return None
 
 
 def ask(url: str, method: str, path: str) -> http.client.HTTPResponse:
@@ -239,18 +255,23 @@ def report(
         "teacher": info.teacher.name,
         "image_size": info.image_size,
         "bytes_per_image": float(np.mean([len(image) for image in images])),
-        "load": {
-            name: {
-                "p50_ms": float(np.median(load.milliseconds)),
-                "p95_ms": float(np.quantile(load.milliseconds, 0.95)),
-                "images_per_second": len(load.milliseconds) / load.seconds,
-                "cpu_ms_per_image": 1000 * load.cpu_seconds / len(load.milliseconds),
-                "requests": len(load.milliseconds) + load.failed,
-                "failed": load.failed,
-                "model_versions": sorted(load.versions),
-            }
-            for name, load in rows.items()
-        },
+        "load": {name: figures(load) for name, load in rows.items()},
+    }
+
+
+def figures(load: Load) -> dict[str, Any]:
+    """A row: times and throughput of what was answered, and how much was not."""
+    answered = len(load.milliseconds)
+    if not answered:
+        raise SystemExit(f"none of {load.failed} requests was answered; the service's log says why")
+    return {
+        "p50_ms": float(np.median(load.milliseconds)),
+        "p95_ms": float(np.quantile(load.milliseconds, 0.95)),
+        "images_per_second": answered / load.seconds,
+        "cpu_ms_per_image": 1000 * load.cpu_seconds / answered,
+        "requests": answered + load.failed,
+        "failed": load.failed,
+        "model_versions": sorted(load.versions),
     }
 
 
