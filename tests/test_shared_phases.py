@@ -15,7 +15,7 @@ from stillwatch.detectors.toys import toy_normals, toy_teacher
 from stillwatch.sections import Section
 from stillwatch.settings import TrainingSettings
 from stillwatch.teachers import Teacher
-from stillwatch.training import EpochReport, train
+from stillwatch.training import EpochReport, TrainingSummary, train
 
 PHOTOGRAPHS = np.random.default_rng(0).integers(0, 256, (10, 128, 128, 3), dtype=np.uint8)
 
@@ -93,7 +93,7 @@ def taught(
     checkpoint: Path | None = None,
     stop_after: int | None = None,
     **values: object,
-) -> tuple[Taught, list[str]]:
+) -> tuple[Taught, list[str], TrainingSummary]:
     detector = Taught.build(toy_teacher(), values, seed=seed)
     seen: list[str] = []
 
@@ -102,7 +102,7 @@ def taught(
         if len(seen) == stop_after:
             raise KeyboardInterrupt
 
-    train(
+    summary = train(
         detector,
         train_images=toy_normals(8, first=normals),
         validation_images=toy_normals(2, first=100),
@@ -113,7 +113,7 @@ def taught(
         photographs=photographs,
         shared=shared,
     )
-    return detector, seen
+    return detector, seen, summary
 
 
 def weights(module: nn.Module) -> list[float]:
@@ -121,18 +121,42 @@ def weights(module: nn.Module) -> list[float]:
 
 
 def test_the_second_training_takes_over_what_the_first_has_made(tmp_path: Path) -> None:
-    first, seen = taught(tmp_path)
+    first, seen, _ = taught(tmp_path)
     assert seen == ["shared"] * 3 + ["own"] * 2
-    second, seen = taught(tmp_path, seed=1, normals=50)
+    second, seen, _ = taught(tmp_path, seed=1, normals=50)
     assert seen == ["own"] * 2
     assert weights(second.shared) == weights(first.shared)
     assert weights(second.own) != weights(first.own)
 
 
+def test_the_seconds_of_what_is_taken_over_are_those_that_it_took(tmp_path: Path) -> None:
+    *_, whole = taught(tmp_path / "whole")
+    assert whole.taken_over == {}
+    *_, second = taught(tmp_path / "whole", seed=1)
+    assert_took(second.taken_over["shared"], whole)
+
+
+def test_the_seconds_before_a_resume_are_not_forgotten(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        taught(tmp_path / "shared", checkpoint=tmp_path / "first", stop_after=2)
+    *_, first = taught(tmp_path / "shared", checkpoint=tmp_path / "first")
+    with pytest.raises(KeyboardInterrupt):
+        taught(tmp_path / "shared", seed=1, checkpoint=tmp_path / "second", stop_after=1)
+    *_, second = taught(tmp_path / "shared", seed=1, checkpoint=tmp_path / "second")
+    assert second.resumed
+    assert_took(second.taken_over["shared"], first)
+
+
+def assert_took(seconds: float, first: TrainingSummary) -> None:
+    """From the training's start to the end of the shared phase, which comes first in it."""
+    ends = {report.phase: report.seconds for report in first.epochs}
+    assert ends["shared"] <= seconds < ends["own"]
+
+
 def test_it_is_the_same_whoever_trains_it(tmp_path: Path) -> None:
-    first, _ = taught(tmp_path / "a")
-    second, _ = taught(tmp_path / "b", seed=1, normals=50)
-    third, _ = taught(None, seed=2)
+    first, _, _ = taught(tmp_path / "a")
+    second, _, _ = taught(tmp_path / "b", seed=1, normals=50)
+    third, _, _ = taught(None, seed=2)
     assert weights(first.shared) == weights(second.shared) == weights(third.shared)
 
 
@@ -141,33 +165,33 @@ def test_it_is_the_same_whoever_trains_it(tmp_path: Path) -> None:
 )
 def test_what_it_depends_on_makes_it_another(tmp_path: Path, change: dict[str, Any]) -> None:
     taught(tmp_path)
-    _, seen = taught(tmp_path, **change)
+    _, seen, _ = taught(tmp_path, **change)
     assert "shared" in seen
 
 
 def test_without_photographs_it_is_the_categorys_own_and_of_the_same_size(tmp_path: Path) -> None:
-    with_photographs, _ = taught(tmp_path)
-    without, _ = taught(tmp_path, photographs=None)
+    with_photographs, _, _ = taught(tmp_path)
+    without, _, _ = taught(tmp_path, photographs=None)
     assert with_photographs.sides == without.sides == {64, 128}
-    _, seen = taught(tmp_path, photographs=None, normals=50)
+    _, seen, _ = taught(tmp_path, photographs=None, normals=50)
     assert "shared" in seen, "another category has other normals"
 
 
 def test_a_damaged_copy_is_trained_again(tmp_path: Path) -> None:
-    first, _ = taught(tmp_path)
+    first, _, _ = taught(tmp_path)
     (file,) = tmp_path.rglob("*.safetensors")
     file.write_bytes(b"damaged")
-    again, seen = taught(tmp_path)
+    again, seen, _ = taught(tmp_path)
     assert "shared" in seen
     assert weights(again.shared) == weights(first.shared)
 
 
 @pytest.mark.parametrize("stop_after", [2, 3, 4])
 def test_a_killed_training_resumes_to_the_same_weights(tmp_path: Path, stop_after: int) -> None:
-    whole, _ = taught(tmp_path / "whole")
+    whole, _, _ = taught(tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
         taught(tmp_path / "shared", checkpoint=tmp_path / "at", stop_after=stop_after)
-    resumed, seen = taught(tmp_path / "shared", checkpoint=tmp_path / "at")
+    resumed, seen, _ = taught(tmp_path / "shared", checkpoint=tmp_path / "at")
     assert len(seen) == 5 - stop_after
     assert {k: v.tolist() for k, v in resumed.state_dict().items() if "teacher" not in k} == {
         k: v.tolist() for k, v in whole.state_dict().items() if "teacher" not in k

@@ -134,6 +134,9 @@ def test_a_patch_teacher_is_taught_on_photographs_once_for_all_trainings(
         run_training(job, on_epoch=seen.append)
         phases.append({report.phase for report in seen})
     assert phases == [{"patch teacher 33", "students 33"}, {"students 33"}]
+    teaching, taught = (read_bundle(job.bundle).info.training for job in jobs)
+    assert teaching.taken_over == {}
+    assert 0 < taught.taken_over["patch teacher 33"] < teaching.seconds
     name = "scales.0.teacher.network.convolutions.0.weight"
     first, second = (read_weights(read_bundle(job.bundle))[name] for job in jobs)
     np.testing.assert_array_equal(first, second)

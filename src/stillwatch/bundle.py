@@ -76,10 +76,14 @@ class TrainingInfo(Section):
     """How the training went."""
 
     seed: int
-    seconds: FiniteFloat
+    seconds: FiniteFloat = Field(description="without the phases that were taken over")
     device: str
     resumed: bool
     kept_epochs: dict[str, int]
+    taken_over: dict[str, FiniteFloat] = Field(
+        default_factory=dict,
+        description="phase that another training has trained -> its seconds there, where known",
+    )
     losses: tuple[EpochLosses, ...]
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,16 @@ from stillwatch.detectors.base import Phase
 from stillwatch.teachers import Teacher
 
 _GROUP = "kept"
+
+
+@dataclass(frozen=True)
+class SharedPhase:
+    """A phase that another training has trained."""
+
+    epoch: int
+    """That was kept."""
+    seconds: float | None
+    """That it took; None where an earlier version did not write them down."""
 
 
 def shared_folder(
@@ -33,24 +44,24 @@ def shared_folder(
     return root / digest.hexdigest()
 
 
-def load_shared(folder: Path, phase: Phase) -> int | None:
+def load_shared(folder: Path, phase: Phase) -> SharedPhase | None:
     """Give the phase's module the weights in ``folder``.
 
     Returns:
-        The epoch that was kept; None if nothing usable is there, and nothing has changed.
+        How it was trained; None if nothing usable is there, and nothing has changed.
     """
     found = load_checkpoint(folder, folder.name)
     if found is None:
         return None
     phase.module.load_state_dict(found.group(_GROUP))
-    return int(found.state["epoch"])
+    return SharedPhase(found.state["epoch"], found.state.get("seconds"))
 
 
-def save_shared(folder: Path, weights: dict[str, Tensor], epoch: int) -> None:
-    """Keep a phase's weights.
+def save_shared(folder: Path, weights: dict[str, Tensor], epoch: int, seconds: float) -> None:
+    """Keep a phase's weights, the epoch that they are of and the seconds that all epochs took.
 
     Raises:
         StorageError: the folder cannot be written or the disk is full.
     """
-    state = {"identity": folder.name, "epoch": epoch}
+    state = {"identity": folder.name, "epoch": epoch, "seconds": seconds}
     save_checkpoint(folder, Checkpoint(state, grouped(**{_GROUP: weights})))

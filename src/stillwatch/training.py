@@ -36,8 +36,11 @@ class TrainingSummary:
     """How a whole training went."""
 
     seconds: float
+    """Without the phases that were taken over."""
     kept_epochs: dict[str, int]
     """Phase -> the epoch whose weights were kept."""
+    taken_over: dict[str, float]
+    """Phase that another training has trained -> its seconds there, where they are known."""
     resumed: bool
     epochs: tuple[EpochReport, ...]
 
@@ -117,6 +120,7 @@ class _Training:
     on_epoch: Callable[[EpochReport], None]
     reports: list[EpochReport] = field(default_factory=list)
     kept_epochs: dict[str, int] = field(default_factory=dict)
+    taken_over: dict[str, float] = field(default_factory=dict)
     batch_setting: str | None = None
     """Which of the detector's settings limits the batches of what runs."""
     started: float = field(default_factory=time.monotonic)
@@ -142,7 +146,11 @@ class _Training:
         self.batch_setting = None
         self._measure("finalize", self.detector.finalize, validation)
         return TrainingSummary(
-            self._seconds(), self.kept_epochs, saved is not None, tuple(self.reports)
+            self._seconds(),
+            self.kept_epochs,
+            self.taken_over,
+            saved is not None,
+            tuple(self.reports),
         )
 
     def _measure(
@@ -193,13 +201,15 @@ class _Training:
         phase = state.phase
         images = self.images.photograph_pixels if phase.on_photographs else self.images.pixels
         folder = shared_folder(shared, phase, self.detector.teacher, images)
-        epoch = load_shared(folder, phase)
-        if epoch is None:
+        found = load_shared(folder, phase)
+        if found is None:
             self._run_phase(state, index, phases)
-            save_shared(folder, state.kept, state.kept_epoch)
+            save_shared(folder, state.kept, state.kept_epoch, self._seconds_of(phase))
         else:
             phase.module.eval()
-            self.kept_epochs[phase.name] = epoch
+            self.kept_epochs[phase.name] = found.epoch
+            if found.seconds is not None:
+                self.taken_over[phase.name] = found.seconds
 
     def _pools(self, phase: Phase) -> tuple[ImagePool, ImagePool]:
         return self.images.photographs if phase.on_photographs else self.images.normals
@@ -253,6 +263,7 @@ class _Training:
             "identity": self.identity,
             "phase": index,
             "kept_epochs": self.kept_epochs,
+            "taken_over": self.taken_over,
             "seconds": self._seconds(),
             "reports": [asdict(report) for report in self.reports],
         }
@@ -265,6 +276,7 @@ class _Training:
         self.detector.load_state_dict(own | saved.group("detector"))
         self.reports = [EpochReport(**report) for report in saved.state["reports"]]
         self.kept_epochs = saved.state["kept_epochs"]
+        self.taken_over = saved.state.get("taken_over", {})
         self.started -= saved.state["seconds"]
 
     def _seed_phase(self, phase: Phase, index: int, moment: str) -> None:
@@ -272,6 +284,11 @@ class _Training:
             _seed(f"{self.settings.seed}/{index}/{moment}")
         else:
             _seed(f"shared/{phase.name}/{moment}")
+
+    def _seconds_of(self, phase: Phase) -> float:
+        """Of the phase that has just ended, those before a resume included."""
+        before = [report.seconds for report in self.reports if report.phase != phase.name]
+        return self._seconds() - max(before, default=0.0)
 
     def _seconds(self) -> float:
         return time.monotonic() - self.started

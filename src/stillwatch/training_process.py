@@ -144,6 +144,7 @@ def _describe(
             device=_device_name(device),
             resumed=summary.resumed,
             kept_epochs=summary.kept_epochs,
+            taken_over=summary.taken_over,
             losses=tuple(
                 EpochLosses(
                     phase=report.phase,
