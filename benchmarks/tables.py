@@ -4,11 +4,12 @@ import statistics
 from collections.abc import Sequence
 
 from benchmarks.cells import Cell
+from benchmarks.revision import short_commit
 
 
 def origin(command: str, cells: Sequence[Cell]) -> str:
     """One line: which command, code and machines made the cells."""
-    commits = sorted({cell["commit"][:10] for cell in cells})
+    commits = sorted({short_commit(cell["commit"]) for cell in cells})
     machines = sorted({cell["machine"] for cell in cells})
     return f"`{command}`, commit {', '.join(commits)}, {'; '.join(machines)}."
 
