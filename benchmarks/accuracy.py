@@ -1,7 +1,8 @@
 """Every method on the same images, trained and evaluated by the retrain flow itself.
 
 One JSON file per category, detector and seed; a cell that is there with the same settings is not
-run again, so that a benchmark that was stopped goes on where it was. Renders ``docs/results.md``.
+run again unless the images are others, so that a benchmark that was stopped goes on where it was.
+Renders ``docs/results.md``.
 
     .venv/bin/python -m benchmarks.accuracy --root mvtec --categories screw --out benchmarks/results
 
@@ -26,9 +27,10 @@ from benchmarks.results_page import render
 from benchmarks.revision import commit, machine
 from flows.prefect_server import prefect_api
 from flows.retrain import run_retraining
-from stillwatch.bundle import Bundle, read_bundle
+from stillwatch.bundle import Bundle, TrainingInfo, read_bundle
 from stillwatch.detectors import detector_class, detector_classes, detector_settings
 from stillwatch.devices import choose_device, choose_profile
+from stillwatch.errors import StillwatchError
 from stillwatch.evaluation import NORMAL
 from stillwatch.images.layout import scan_category
 from stillwatch.images.photographs import photographs_digest
@@ -36,7 +38,10 @@ from stillwatch.inspection import score_images
 from stillwatch.settings import Settings, load_settings
 from stillwatch.teachers import NO_TEACHER
 from stillwatch.torch_scorer import load_scorer
+from tasks.admissible import file_md5
+from tasks.image_import import visible_files
 from tasks.tracking import BUNDLE, open_tracking
+from tasks.version import category_digest
 
 PAGE = Path("docs/results.md")
 
@@ -52,17 +57,32 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--page", type=Path, default=PAGE)
     given = parser.parse_args()
+    try:
+        _run_missing(given)
+    except StillwatchError as error:
+        sys.exit(str(error))
+    write_page(given.page, render(list(read_cells(given.out))))
+
+
+def _run_missing(given: argparse.Namespace) -> None:
     params = _own_params(given.params, given.out)
     settings = load_settings(params)
+    # All of them before the first training: what is wrong with the last is said at once.
+    wanted = {name: relevant_settings(settings, name) for name in given.detectors}
     for category in given.categories:
         _require_test_images(given.root / category)
+    digests = {name: digest_of_images(given.root, name) for name in given.categories}
     with prefect_api(settings):
         for category, detector, seed in product(given.categories, given.detectors, given.seeds):
             file = given.out / cell_name(settings, category, detector, seed)
-            wanted = relevant_settings(settings, detector)
             run = partial(_run, settings, params, given.root, category, detector, seed)
-            complete(file, wanted, run)
-    write_page(given.page, render(list(read_cells(given.out))))
+            complete(file, wanted[detector], run, category_digest=digests[category])
+
+
+def digest_of_images(root: Path, category: str) -> str:
+    """A category's digest as the flow records it."""
+    files = visible_files(root / category, root.resolve())
+    return category_digest({path: file_md5(file) for path, file in files})
 
 
 def cell_name(settings: Settings, category: str, detector: str, seed: int) -> str:
@@ -142,15 +162,27 @@ def _run(
         size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
         opinions = _second_opinions(bundle, root / category, settings)
     return {
+        "category_digest": bundle.info.provenance["category_digest"],
         "category": category,
         "detector": detector,
         "seed": seed,
         "commit": commit(),
         "machine": machine(choose_device(settings.training.device)),
         "report": done.model_dump(mode="json"),
+        "taken_over": _taken_over(bundle.info.training),
         "megabytes": size / 1e6,
         **opinions,
     }
+
+
+def _taken_over(training: TrainingInfo) -> dict[str, float | None]:
+    """Seconds of the phases that another training has trained; None where nobody wrote them down.
+
+    Those of the phases that the training itself trained are in its own.
+    """
+    own = {epoch.phase for epoch in training.losses}
+    taken_over = training.taken_over.keys() | (training.kept_epochs.keys() - own)
+    return {phase: training.taken_over.get(phase) for phase in sorted(taken_over)}
 
 
 def _second_opinions(bundle: Bundle, folder: Path, settings: Settings) -> dict[str, float | None]:

@@ -58,7 +58,7 @@ def import_image_set(
     sources = {
         f"{name}/{path}": source
         for name, folder in chosen.items()
-        for path, source in _visible_files(folder, root)
+        for path, source in visible_files(folder, root)
     }
     with one_writer(workspace, say):
         removed = sum(_remove_others(workspace.data, name, sources) for name in chosen)
@@ -90,10 +90,20 @@ def _ensure_apart(folder: Path, data: Path) -> None:
         )
 
 
-def _visible_files(
+def visible_files(
     folder: Path, root: Path, prefix: str = "", above: tuple[Path, ...] = ()
 ) -> Iterator[tuple[str, Path]]:
-    """(path below the category's folder, file to read), links followed."""
+    """(POSIX path below the category's folder, file to read) of what is imported, links followed.
+
+    Args:
+        folder: the category's.
+        root: the image set's, resolved.
+        prefix: of the paths.
+        above: the folders that ``folder`` was reached by.
+
+    Raises:
+        LayoutError: a link that leaves the image set or goes in a circle, or what is no file.
+    """
     here = folder.resolve()
     if here in above:
         raise LayoutError(f"{folder}: a symbolic link to a folder that it lies in; remove it.")
@@ -108,7 +118,7 @@ def _visible_files(
             )
         path = f"{prefix}{entry.name}"
         if target.is_dir():
-            yield from _visible_files(entry, root, f"{path}/", (*above, here))
+            yield from visible_files(entry, root, f"{path}/", (*above, here))
         elif target.is_file():
             yield path, target
         else:

@@ -42,7 +42,7 @@ class CategoryVersion:
 
     name: str
     digest: str
-    """First 32 hexadecimal digits of the SHA-256 over DVC's sorted (path, md5) list."""
+    """As ``category_digest`` makes it of ``files``."""
     files: dict[str, str]
     """POSIX path in the category's folder -> md5, as DVC has it."""
     assignment: dict[str, str]
@@ -276,18 +276,27 @@ def _train_normals(folder: Path, files: Mapping[str, str]) -> dict[str, str]:
     return {image.path: files[image.path] for image in images if image.path in files}
 
 
+def category_digest(files: Mapping[str, str]) -> str:
+    """What names a category's files, POSIX path in its folder -> md5, as one.
+
+    Returns:
+        The first 32 hexadecimal digits of the SHA-256 over the sorted (path, md5) list.
+    """
+    listed = "".join(f"{path}\0{md5}\n" for path, md5 in sorted(files.items()))
+    return hashlib.sha256(listed.encode(errors="surrogateescape")).hexdigest()[:32]
+
+
 def _category_version(
     name: str,
     files: dict[str, str],
     normals: Mapping[str, str],
     assignments: Mapping[str, Assignment],
 ) -> CategoryVersion:
-    listed = "".join(f"{path}\0{md5}\n" for path, md5 in sorted(files.items()))
     assigned = assignments.get(name, {})
     present = {md5: assigned[md5] for md5 in sorted(set(normals.values())) if md5 in assigned}
     return CategoryVersion(
         name=name,
-        digest=hashlib.sha256(listed.encode(errors="surrogateescape")).hexdigest()[:32],
+        digest=category_digest(files),
         files=files,
         assignment=present,
         split_digest=split_digest(present),

@@ -23,6 +23,7 @@ from made_versions import (
 )
 from prefect.logging import disable_run_logger
 
+from benchmarks.accuracy import digest_of_images
 from stillwatch.errors import LayoutError, SplitError, WorkspaceError
 from stillwatch.images.split import read_split_file, split_digest, write_split_file
 from stillwatch.settings import SplitSettings
@@ -58,6 +59,7 @@ class TestFirstVersion:
     def test_categories_carry_dvcs_own_list(self, workspace: Workspace, plate: Path) -> None:
         data = versioned(workspace)
         category = data.categories["plate"]
+        assert category.digest == digest_of_images(workspace.data, "plate")
         assert category.files["train/good/000.png"] == md5_of(plate / "train/good/000.png")
         assert len(category.files) == 15
         assert len(category.digest) == 32
