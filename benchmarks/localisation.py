@@ -161,6 +161,11 @@ def render(result: Cell) -> str:
         "(SmoothGrad), guided backpropagation; *opened* by a morphological opening. The paper's "
         "figures are of defective images only.",
         "",
+        "All maps here come from one trained network. On the made images of the tests each kind of "
+        "map tells planted defects from the rest. The gradients are of the paper's image score, "
+        "whose AUROC [results.md](results.md) has. Why they say so little here is not known: the "
+        "paper's source, a VGG-16, and its length of training were not measured.",
+        "",
         *markdown(["map", *_FIGURES.values(), "ms/image"], rows),
     ]
     return "\n".join(lines) + "\n"
