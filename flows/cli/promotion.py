@@ -1,7 +1,7 @@
 """``stillwatch promote``, ``rollback`` and ``history``: which model is in production, and why."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich import box
@@ -9,6 +9,9 @@ from rich.table import Table
 
 from flows.cli.console import console, print_json, say
 from flows.cli.options import AsJson, CommandContext
+
+if TYPE_CHECKING:  # it imports MLflow, which takes seconds
+    from tasks.promotion_log import PromotionRecord
 
 Category = Annotated[str, typer.Argument(help="The product line.")]
 
@@ -44,9 +47,8 @@ def promote(
         say(describe_waiting(category, version=version, settings=given.settings))
         return
     record = promote_version(category, version=version, reason=reason, settings=given.settings)
-    before = f" instead of version {record.from_version}" if record.from_version else ""
     say(
-        f"champion of {category} is now version {record.to_version}{before}, "
+        f"champion of {category} is now version {record.to_version}{_instead(record)}, "
         f"approved by {record.who}"
     )
 
@@ -65,10 +67,7 @@ def rollback(
 
     given: CommandContext = context.obj
     record = roll_back(category, to=to, reason=reason, settings=given.settings)
-    say(
-        f"champion of {category} is again version {record.to_version} instead of version "
-        f"{record.from_version}"
-    )
+    say(f"champion of {category} is again version {record.to_version}{_instead(record)}")
 
 
 def history(
@@ -118,3 +117,7 @@ def history(
             ": ".join([*state, *what, record.reason]),
         )
     console.print(table)
+
+
+def _instead(record: "PromotionRecord") -> str:
+    return f" instead of version {record.from_version}" if record.from_version else ""
