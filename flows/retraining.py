@@ -25,6 +25,7 @@ from flows.summary import category_report, failure_sentence, full_rows, seeds_se
 from stillwatch.detectors import detector_settings
 from stillwatch.errors import SettingsError, StillwatchError, TrackingError, TrainingError
 from stillwatch.settings import Settings
+from tasks.choice import ensure_one_may_win
 from tasks.detector_result import DetectorResult
 from tasks.entrants import Entrant, entrants
 from tasks.evaluate import evaluate_task
@@ -99,7 +100,8 @@ def requested(
 
     Raises:
         DetectorError: there is no such detector.
-        SettingsError: a detector's settings are wrong, or a seed is given twice.
+        SettingsError: a detector's settings are wrong, none of them may win, or a seed is given
+            twice.
     """
     seeds = tuple(seeds or (settings.training.seed,))
     twice = [str(seed) for seed, times in Counter(seeds).items() if times > 1]
@@ -114,6 +116,7 @@ def requested(
         retraining = retraining.model_copy(update={"detectors": tuple(detectors)})
     for name in {*retraining.detectors, *settings.detectors}:
         detector_settings(name, settings)
+    ensure_one_may_win(retraining)
     changed = settings.model_copy(update={"training": training, "retrain": retraining})
     return Request(changed, seeds)
 

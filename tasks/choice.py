@@ -1,6 +1,6 @@
 """Who of a category's detectors wins a retraining, and whether its figures are good enough."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from statistics import fmean
 
 from stillwatch.detectors import detector_class
@@ -19,20 +19,23 @@ def eligible(
     """Those that may win: all that distil, and the yardsticks where the settings say so.
 
     Raises:
-        SettingsError: only yardsticks were trained and none may win.
+        SettingsError: all of them are yardsticks and none may win.
     """
-    able = [
-        result
-        for result in results
-        if settings.allow_yardstick or detector_class(result.detector).distils
-    ]
+    able = [one for one in results if _may_win(one.detector, settings)]
     if not able:
-        raise SettingsError(
-            f"only {', '.join(by_detector(results))} was trained, which distils "
-            "nothing and may not win. Add a detector to retrain.detectors, or set "
-            "retrain.allow_yardstick."
-        )
+        raise _none_may_win(by_detector(results))
     return able
+
+
+def ensure_one_may_win(settings: RetrainSettings) -> None:
+    """Refuse a retraining that could have no winner, before anything is trained.
+
+    Raises:
+        DetectorError: there is no such detector.
+        SettingsError: all of ``retrain.detectors`` are yardsticks and none may win.
+    """
+    if not any(_may_win(name, settings) for name in settings.detectors):
+        raise _none_may_win(settings.detectors)
 
 
 def choose_winner(results: Sequence[DetectorResult], select_by: str) -> DetectorResult:
@@ -75,6 +78,17 @@ def below_floors(result: DetectorResult, floors: FloorSettings) -> tuple[str, ..
     if "image_auroc" not in result.metrics:
         reasons.append("it has no image_auroc")
     return tuple(reasons)
+
+
+def _may_win(detector: str, settings: RetrainSettings) -> bool:
+    return settings.allow_yardstick or detector_class(detector).distils
+
+
+def _none_may_win(detectors: Iterable[str]) -> SettingsError:
+    return SettingsError(
+        f"a retraining of {', '.join(detectors)} has no winner, for what distils nothing may not "
+        "win. Add a detector that distils, such as stfpm, or set retrain.allow_yardstick."
+    )
 
 
 def _best(

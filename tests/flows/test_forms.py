@@ -24,3 +24,15 @@ def test_the_first_seed_is_that_of_the_settings_and_none_comes_twice() -> None:
     assert requested(settings, None, None).seeds == (settings.training.seed,)
     with pytest.raises(SettingsError, match="seed 2 is given more than once"):
         requested(settings, None, [2, 1, 2])
+
+
+def test_what_could_have_no_winner_is_refused() -> None:
+    settings = Settings()
+    yardsticks = ("patchcore", "autoencoder")
+    with pytest.raises(SettingsError, match=r"patchcore, autoencoder .* retrain\.allow_yardstick"):
+        requested(settings, yardsticks, None)
+    both = (*yardsticks, "stfpm")
+    assert requested(settings, both, None).settings.retrain.detectors == both
+    retrain = settings.retrain.model_copy(update={"allow_yardstick": True})
+    allowed = settings.model_copy(update={"retrain": retrain})
+    assert requested(allowed, yardsticks, None).settings.retrain.detectors == yardsticks
