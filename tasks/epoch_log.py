@@ -42,6 +42,11 @@ class EpochLog:
                 self._sent_at = time.monotonic()
                 logging.getLogger(__name__).warning("%s The training goes on.", error)
 
+    def start_over(self) -> None:
+        """Forget the epochs of a try that was given up: those of the next one count."""
+        self._seen.clear()
+        self._pending = []
+
     def flush(self) -> None:
         """Send what is pending.
 

@@ -23,7 +23,7 @@ from stillwatch.training_job import EpochReport, TrainingJob, run_training
 from tasks.entrants import Entrant
 from tasks.epoch_log import EpochLog
 from tasks.examine import ExaminedCategory
-from tasks.half_batch import with_half_batch
+from tasks.half_batch import as_last_tried, halved_batch, with_half_batch
 from tasks.identity import evaluation_key, find_finished_run, fingerprint
 from tasks.learnt_from import record_learnt_from
 from tasks.locks import exclusive
@@ -224,24 +224,24 @@ def _run(plan: _Plan, run_id: str, tracking: Tracking, losses: EpochLog) -> Bund
         training_device(plan.settings) as device,
         visible_progress(plan.settings.state_dir, plan.title) as progress,
     ):
-        job = plan.job.model_copy(update={"store": store}).on_device(device)
+        job = as_last_tried(plan.job.model_copy(update={"store": store}).on_device(device))
 
         def on_epoch(epoch: EpochReport) -> None:
             losses.add(epoch.phase, epoch.epoch, epoch.train_loss, epoch.validation_loss)
             progress.show(epoch)
 
-        tags = {}
         try:
             outcome = run_training(job, on_epoch=on_epoch)
         except DeviceMemoryError as error:
-            smaller, change = with_half_batch(job, error)
+            smaller = with_half_batch(job, error)
+            change = halved_batch(job, smaller.detector_settings)
             logging.getLogger(__name__).warning("%s It is tried once more with %s.", error, change)
+            losses.start_over()
             outcome = run_training(smaller, on_epoch=on_epoch)
-            tags = {"stillwatch.batch_halved": change}
     tracking.log(
         run_id,
         metrics=figures({"peak_memory_megabytes": outcome.peak_memory_bytes / 2**20}),
-        tags={"stillwatch.resumed": str(outcome.resumed).lower(), **tags},
+        tags={"stillwatch.resumed": str(outcome.resumed).lower()},
     )
     return read_bundle(plan.job.bundle)
 
@@ -265,6 +265,7 @@ def _record(tracking: Tracking, run_id: str, plan: _Plan, bundle: Bundle, losses
         tracking.log_folder(run_id, bundle.folder, BUNDLE)
     record_learnt_from(tracking, run_id, plan.category.manifest)
     reject, review = info.calibration.reject, info.calibration.review
+    halved = halved_batch(plan.job, info.detector.settings)
     tracking.log(
         run_id,
         metrics=figures(
@@ -282,6 +283,7 @@ def _record(tracking: Tracking, run_id: str, plan: _Plan, bundle: Bundle, losses
             "stillwatch.bound": f"{reject.bound:.6g}",
             "stillwatch.rate_95": f"{reject.rate_95:.6g}",
             "stillwatch.device": info.training.device,
+            **({"stillwatch.batch_halved": halved} if halved else {}),
         },
     )
 

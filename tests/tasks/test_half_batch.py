@@ -7,10 +7,10 @@ from stillwatch.detectors import detector_class
 from stillwatch.errors import DeviceMemoryError
 from stillwatch.settings import CalibrationSettings, TeacherSettings, TrainingSettings
 from stillwatch.training_job import TrainingJob
-from tasks.half_batch import with_half_batch
+from tasks.half_batch import as_last_tried, halved_batch, with_half_batch
 
 
-def make_job(**settings: Any) -> TrainingJob:
+def make_job(folder: Path, **settings: Any) -> TrainingJob:
     detector = "uninformed_students"
     return TrainingJob(
         category="plate",
@@ -24,7 +24,7 @@ def make_job(**settings: Any) -> TrainingJob:
         store=Path("store"),
         parts={},
         groups={},
-        checkpoint=Path("checkpoint"),
+        checkpoint=folder / "training" / "checkpoint",
         shared=Path("shared"),
         bundle=Path("bundle"),
         fingerprint="f" * 64,
@@ -32,11 +32,24 @@ def make_job(**settings: Any) -> TrainingJob:
     )
 
 
-def test_only_the_batch_that_did_not_fit_becomes_smaller() -> None:
-    job = make_job(batch_size=5, teacher_batch_size=32)
-    smaller, change = with_half_batch(job, DeviceMemoryError("full", "teacher_batch_size"))
-    assert change == "teacher_batch_size=16"
+def test_only_the_batch_that_did_not_fit_becomes_smaller_also_at_the_next_start(
+    tmp_path: Path,
+) -> None:
+    job = make_job(tmp_path, batch_size=5, teacher_batch_size=32)
+    assert as_last_tried(job) == job
+    smaller = with_half_batch(job, DeviceMemoryError("full", "teacher_batch_size"))
     assert smaller.detector_settings == {**job.detector_settings, "teacher_batch_size": 16}
+    assert halved_batch(job, smaller.detector_settings) == "teacher_batch_size=16"
+    assert halved_batch(job, job.detector_settings) == ""
+    assert as_last_tried(job) == smaller
+
+
+def test_it_becomes_smaller_once(tmp_path: Path) -> None:
+    job = make_job(tmp_path, batch_size=8)
+    smaller = with_half_batch(job, DeviceMemoryError("full", "batch_size"))
+    for at_work in (smaller, as_last_tried(job)):
+        with pytest.raises(DeviceMemoryError, match="full again"):
+            with_half_batch(at_work, DeviceMemoryError("full again", "batch_size"))
 
 
 @pytest.mark.parametrize(
@@ -48,9 +61,10 @@ def test_only_the_batch_that_did_not_fit_becomes_smaller() -> None:
     ],
 )
 def test_what_cannot_be_smaller_fails_as_it_did(
-    setting: str | None, settings: dict[str, int]
+    setting: str | None, settings: dict[str, int], tmp_path: Path
 ) -> None:
-    error = DeviceMemoryError("full", setting)
+    job, error = make_job(tmp_path, **settings), DeviceMemoryError("full", setting)
     with pytest.raises(DeviceMemoryError) as raised:
-        with_half_batch(make_job(**settings), error)
+        with_half_batch(job, error)
     assert raised.value is error
+    assert as_last_tried(job) == job

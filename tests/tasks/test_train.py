@@ -1,7 +1,9 @@
 import inspect
+import os
+import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,9 @@ from made_detectors import DIR_HASH, examined, make_images, small
 from made_retrainings import SOUND
 from made_stores import new_store
 
+from stillwatch import detectors
 from stillwatch.bundle import read_bundle
+from stillwatch.detectors import detector_classes
 from stillwatch.detectors.uninformed_students import UninformedStudents
 from stillwatch.errors import DetectorError, TrackingError, TrainingError
 from stillwatch.images.store import ImageStore
@@ -132,10 +136,17 @@ def was_trained(tracking: Tracking, trained: TrainedDetector) -> bool:
 def kill_after_first_checkpoint(state_dir: Path) -> None:
     while not list(state_dir.glob("trainings/*/checkpoint/*.safetensors")):
         time.sleep(0.01)
-    for child in psutil.Process().children():
-        is_zombie = child.status() == psutil.STATUS_ZOMBIE
-        if not is_zombie and "stillwatch.training_process" in child.cmdline():
-            child.kill()
+    kill_trainings()
+
+
+def kill_trainings() -> None:
+    for child in trainings():
+        child.kill()
+
+
+def trainings() -> list[psutil.Process]:
+    alive = [one for one in psutil.Process().children() if one.status() != psutil.STATUS_ZOMBIE]
+    return [one for one in alive if "stillwatch.training_process" in one.cmdline()]
 
 
 def test_a_killed_training_resumes_and_one_that_could_not_be_stored_is_stored(
@@ -166,6 +177,108 @@ def test_a_killed_training_resumes_and_one_that_could_not_be_stored_is_stored(
     with tracking.artifact(stored.run_id, BUNDLE) as folder:
         assert read_bundle(folder).info.training.resumed
     assert not list((here.state_dir / "trainings").iterdir())
+
+
+HUNGRY = """
+from dataclasses import replace
+
+import torch
+
+from stillwatch.detectors.stfpm import STFPM
+
+
+class Hungry(STFPM):
+    name = "hungry"
+
+    def phases(self):
+        (phase,) = super().phases()
+        return [replace(phase, name="modest"), replace(phase, name="hungry", loss=self._hungry)]
+
+    def _hungry(self, batch):
+        if self.settings.batch_size > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return self._loss(batch)
+"""
+FOUND_IN_CHILDREN = """
+import stillwatch.detectors
+
+stillwatch.detectors.__path__.append({folder!r})
+"""
+
+
+@pytest.fixture
+def hungry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Entrant]:
+    """A method whose second phase has no room for more than four images, here and in children."""
+    methods, start = tmp_path / "methods", tmp_path / "start"
+    methods.mkdir()
+    start.mkdir()
+    (methods / "hungry.py").write_text(HUNGRY)
+    (start / "sitecustomize.py").write_text(FOUND_IN_CHILDREN.format(folder=str(methods)))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(start), *filter(None, sys.path)]))
+    monkeypatch.setattr(detectors, "__path__", [*detectors.__path__, str(methods)])
+    detector_classes.cache_clear()
+    yield Entrant("hungry", 0)
+    detector_classes.cache_clear()
+
+
+def test_what_does_not_fit_is_trained_with_half_the_batch_also_after_a_kill(
+    here: Settings,
+    tracking: Tracking,
+    plate: tuple[ExaminedCategory, DataVersion],
+    hungry: Entrant,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    own = {"hungry": {"epochs": 12, "batch_size": 8}}
+    longer = here.model_copy(update={"detectors": own})
+
+    def train(settings: Settings = longer, **more: Any) -> TrainedDetector:
+        category, data = plate
+        return train_detector(category, hungry, data=data, settings=settings, **more)
+
+    killer = threading.Thread(target=kill_after_halving, args=(here.state_dir,), daemon=True)
+    killer.start()
+    with pytest.raises(TrainingError, match="SIGKILL"):
+        train()
+    killer.join()
+    assert "Lower detectors.hungry.batch_size" in caplog.text
+    assert "It is tried once more with batch_size=4." in caplog.text
+
+    artifacts = here.state_dir / "mlflow" / "artifacts"
+    artifacts.write_text("a file where the artifacts should go", encoding="utf-8")
+    caplog.clear()
+    with pytest.raises(TrackingError, match="could not store bundle"):
+        train()
+    assert tracking.find_runs("plate", {})[0].data.tags["stillwatch.resumed"] == "true"
+    assert "once more" not in caplog.text
+    artifacts.unlink()
+    stored = train()
+    assert not was_trained(tracking, stored)
+    assert tracking.tags(stored.run_id)["stillwatch.batch_halved"] == "batch_size=4"
+
+    forced = train(force=True)
+    assert "It is tried once more with batch_size=4." in caplog.text
+    assert tracking.tags(forced.run_id)["stillwatch.batch_halved"] == "batch_size=4"
+    with tracking.artifact(forced.run_id, BUNDLE) as folder:
+        info = read_bundle(folder).info
+    assert info.detector.settings["batch_size"] == 4
+    for phase in ("modest", "hungry"):
+        points = tracking.client.get_metric_history(forced.run_id, f"{phase}/train_loss")
+        newest = {point.step: point.value for point in sorted(points, key=lambda p: p.timestamp)}
+        losses = {one.epoch: one.train_loss for one in info.training.losses if one.phase == phase}
+        assert newest == pytest.approx(losses)
+
+    fitting = here.model_copy(update={"detectors": {"hungry": {"epochs": 1, "batch_size": 4}}})
+    assert "stillwatch.batch_halved" not in tracking.tags(train(fitting).run_id)
+
+
+def kill_after_halving(state_dir: Path) -> None:
+    while not list(state_dir.glob("trainings/*/half_batch.json")):
+        time.sleep(0.01)
+    (checkpoint,) = state_dir.glob("trainings/*/checkpoint/*.safetensors")
+    of_the_whole = checkpoint.stat().st_ino
+    while checkpoint.stat().st_ino == of_the_whole:
+        time.sleep(0.01)
+    kill_trainings()
 
 
 def test_too_few_normals_for_an_alpha_fail_with_the_childs_own_sentence(
