@@ -35,6 +35,7 @@ from tasks.learnt_from import read_learnt_from
 from tasks.retraining_run import finish_retraining_run, start_retraining_run
 from tasks.tracking import BUNDLE, Tracking
 from tasks.train import TrainedDetector, train_detector
+from tasks.training_slots import training_slot
 from tasks.version import DataVersion
 
 Train = Callable[..., TrainedDetector]
@@ -279,6 +280,18 @@ def kill_after_halving(state_dir: Path) -> None:
     while checkpoint.stat().st_ino == of_the_whole:
         time.sleep(0.01)
     kill_trainings()
+
+
+def test_a_training_holds_a_slot_until_it_has_ended(here: Settings, train: Train) -> None:
+    longer = here.model_copy(update={"detectors": {"stfpm": {"epochs": 12, "batch_size": 8}}})
+    with ThreadPoolExecutor(1) as pool:
+        training = pool.submit(train, longer)
+        while not list(here.state_dir.glob("trainings/*/checkpoint/*.safetensors")):
+            assert not training.done(), training.exception()
+            time.sleep(0.01)
+        with training_slot(here.state_dir, ["cpu"], 1):
+            assert trainings() == []
+        assert not training.result().reused
 
 
 def test_too_few_normals_for_an_alpha_fail_with_the_childs_own_sentence(
