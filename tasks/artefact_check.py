@@ -29,6 +29,9 @@ from tasks.score_table import read_scores
 from tasks.tracking import REVIEW_THRESHOLD, THRESHOLD, Tracking
 
 _EXAMPLE_FILE = "input_example.json"
+_LONGEST_SECONDS = 300.0
+"""Far more than two images take on a CPU; a rollback may be waiting for the category's lock."""
+_TRY_AGAIN = "The champion was not changed. Run 'stillwatch doctor' and try again"
 _OF_THE_ARTEFACT = (
     ArtefactError,
     BundleError,
@@ -62,33 +65,42 @@ def check_artefact(tracking: Tracking, version: ModelVersion, settings: Settings
 
     They must get the scores and verdicts of its evaluation. The fresh process uses the code that
     was registered with the version; that the installed code, which serves, can load it is checked,
-    too. No image set is needed.
+    too. No image set is needed. It waits for no training: without room on a GPU it is done on the
+    CPU.
 
     Args:
         tracking: the registry.
         version: of the registry.
-        settings: device and timeout.
+        settings: name the device.
 
     Raises:
         PromotionError: the artefact is not what was registered, or cannot be loaded here.
         StillwatchError: it could not be checked: the store does not answer, or it took too long.
     """
+    # Torch takes seconds to import, and what only reads the registry needs none.
+    from stillwatch.torch_scorer import load_scorer
+    from tasks.training_slots import spare_device
+
     with FreshProcess() as fresh, tempfile.TemporaryDirectory(prefix="stillwatch-") as folder:
         with _unfit_for_champion(version, *_ALTERED):
             bundle = registered_bundle(tracking, version)
             examples = read_examples(tracking, version)
         with _unfit_for_champion(version, *_NOT_LOADED):
-            _load_here(bundle)
+            load_scorer(bundle, "cpu")
         files = [Path(folder) / f"{number}.png" for number in range(len(examples.images))]
         for file, image in zip(files, examples.images, strict=True):
             file.write_bytes(image)
-        scored = fresh.scores(
-            tracking.uri,
-            f"models:/{version.name}/{version.version}",
-            files,
-            device=settings.training.device,
-            timeout_seconds=60 * settings.training.timeout_minutes,
-        )
+        with spare_device(settings) as device:
+            scored = fresh.scores(
+                tracking.uri,
+                f"models:/{version.name}/{version.version}",
+                files,
+                device=device,
+                timeout_seconds=_LONGEST_SECONDS,
+                if_slow=f"{_TRY_AGAIN} when the store and this machine have less to do.",
+                if_broken=f"{_TRY_AGAIN}; if it stays so, choose another version ('stillwatch "
+                "models'), or restore the artefact from a backup.",
+            )
         with _unfit_for_champion(version, *_ALTERED):
             check_examples(bundle, examples, scored)
 
@@ -163,13 +175,6 @@ def check_examples(bundle: Bundle, examples: Examples, scored: Scores) -> None:
 def _thresholds(bundle: Bundle) -> tuple[float, float]:
     calibration = bundle.info.calibration
     return calibration.reject.value, calibration.review.value
-
-
-def _load_here(bundle: Bundle) -> None:
-    # Torch takes seconds to import, and what only reads the registry needs none.
-    from stillwatch.torch_scorer import load_scorer
-
-    load_scorer(bundle, "cpu")
 
 
 @contextmanager

@@ -39,6 +39,8 @@ class FreshProcess:
         *,
         device: str,
         timeout_seconds: float,
+        if_slow: str,
+        if_broken: str,
     ) -> Scores:
         """Load a model, with the code that was registered with it, and score files; once.
 
@@ -48,23 +50,22 @@ class FreshProcess:
             images: image files.
             device: ``auto``, ``cpu`` or ``cuda[:i]``.
             timeout_seconds: the process is stopped after that.
+            if_slow: what to do then, in a sentence for the error.
+            if_broken: what to do where the model cannot be loaded, likewise.
 
         Raises:
-            TrackingError: the model cannot be loaded, or fails on an image.
+            TrackingError: it took too long, the model cannot be loaded, or fails on an image.
         """
         order = {"uri": uri, "model": model, "device": device, "images": [str(i) for i in images]}
         try:
             said, complaint = self._process.communicate(json.dumps(order), timeout_seconds)
         except subprocess.TimeoutExpired as error:
             raise TrackingError(
-                f"{model}: reloading it and scoring {len(images)} images took more than "
-                f"{timeout_seconds:.0f} s. Raise training.timeout_minutes or use a faster device."
+                f"{model}: reloading it from {uri} and scoring {len(images)} images took more than "
+                f"{timeout_seconds:g} s. {if_slow}"
             ) from error
         if self._process.returncode != 0:
             reason = (complaint.strip().splitlines() or [f"exit {self._process.returncode}"])[-1]
-            raise TrackingError(
-                f"{model}: cannot be reloaded from {uri} ({reason}). Run 'stillwatch doctor'; if "
-                "it finds nothing, retrain with --force."
-            )
+            raise TrackingError(f"{model}: cannot be reloaded from {uri} ({reason}). {if_broken}")
         rows = json.loads(said.splitlines()[-1])
         return Scores(tuple(row["score"] for row in rows), tuple(row["verdict"] for row in rows))

@@ -17,7 +17,7 @@ from stillwatch.comparison import Answer
 from stillwatch.errors import TrackingError
 from stillwatch.evaluation import NORMAL, TestImages
 from stillwatch.parity import Scores, difference, tolerance_of
-from stillwatch.settings import Settings
+from stillwatch.settings import Settings, TrainingSettings
 from tasks.approval import ANSWER, COMPARISON, NOT_PROMOTED, Standing, standing
 from tasks.choice import choose_winner, eligible
 from tasks.detector_result import DetectorResult
@@ -48,6 +48,7 @@ from tasks.tracking import (
     Tracking,
     open_tracking,
 )
+from tasks.training_slots import evaluation_device
 from tasks.unfinished_registrations import PARITY, delete_version, remove_unfinished
 
 SPREAD = "stillwatch.spread"
@@ -159,7 +160,9 @@ def _register(
     category: ExaminedCategory,
     settings: Settings,
 ) -> int:
-    with FreshProcess() as fresh:
+    # Waited for before anything is made: another machine deletes a version that is unfinished for
+    # long.
+    with evaluation_device(settings) as device, FreshProcess() as fresh:
         test = read_test_set(category, settings.evaluation)
         tags = _version_tags(tracking, winner, selected)
         with tracking.artifact(winner.run_id, BUNDLE) as bundle:
@@ -168,8 +171,9 @@ def _register(
             )
         version = _create_version(tracking, name, winner, model_id, tags)
         try:
+            training = settings.training.model_copy(update={"device": device})
             tolerance = _check_parity(
-                tracking, fresh, version, winner, test, category.folder, settings
+                tracking, fresh, version, winner, test, category.folder, training
             )
         except BaseException:
             with suppress(TrackingError):
@@ -218,7 +222,7 @@ def _check_parity(
     winner: DetectorResult,
     test: TestImages,
     folder: Path,
-    settings: Settings,
+    training: TrainingSettings,
 ) -> float:
     """The tolerance to within which the reloaded model agrees."""
     model = f"models:/{version.name}/{version.version}"
@@ -227,8 +231,10 @@ def _check_parity(
             tracking.uri,
             model,
             image_files(folder, test, Path(made)),
-            device=settings.training.device,
-            timeout_seconds=60 * settings.training.timeout_minutes,
+            device=training.device,
+            timeout_seconds=60 * training.timeout_minutes,
+            if_slow="Raise training.timeout_minutes or use a faster device.",
+            if_broken="Run 'stillwatch doctor'; if it finds nothing, retrain with --force.",
         )
     evaluated = _evaluated_scores(tracking, winner.run_id, test)
     tolerance = tolerance_of(winner.threshold, evaluated.scores)

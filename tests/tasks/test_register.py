@@ -1,8 +1,12 @@
 import json
+import threading
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
+import torch
 from made_detectors import examined, make_images, small, write_untrained_bundle
 from made_registries import NAME, aliases
 from made_results import result
@@ -10,7 +14,13 @@ from made_stores import new_store
 
 from stillwatch.bundle import read_bundle
 from stillwatch.errors import PromotionError, SettingsError, TrackingError
-from stillwatch.settings import FloorSettings, GateSettings, RetrainSettings, Settings
+from stillwatch.settings import (
+    FloorSettings,
+    GateSettings,
+    RetrainSettings,
+    Settings,
+    TrainingSettings,
+)
 from tasks.choice import below_floors, choose_winner, eligible
 from tasks.detector_result import DetectorResult
 from tasks.entrants import Entrant
@@ -29,6 +39,7 @@ from tasks.registry import (
 from tasks.rollback import rollback
 from tasks.tracking import BUNDLE, STAGE, TRAINED, Tracking
 from tasks.train import TrainedDetector
+from tasks.training_slots import training_slot
 from tasks.version import DataVersion
 
 pytestmark = pytest.mark.processes
@@ -80,10 +91,20 @@ class TestChoice:
         assert "test/good" in below_floors(result(test_normals_from="validation"), floors)[0]
 
 
-def test_a_model_that_cannot_be_loaded_is_one_sentence(settings: Settings) -> None:
-    uri = new_store(settings).uri
-    with FreshProcess() as fresh, pytest.raises(TrackingError, match="cannot be reloaded"):
-        fresh.scores(uri, "models:/nothing/1", [], device="cpu", timeout_seconds=120)
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (120, r"models:/nothing/1: cannot be reloaded from sqlite.* Look for another\.$"),
+        (0.1, r"from sqlite.* and scoring 0 images took more than 0\.1 s\. Wait\.$"),
+    ],
+)
+def test_a_model_that_cannot_be_scored_with_is_one_sentence_with_its_remedy(
+    settings: Settings, seconds: float, said: str
+) -> None:
+    remedies = {"if_slow": "Wait.", "if_broken": "Look for another."}
+    model = (new_store(settings).uri, "models:/nothing/1", [])
+    with FreshProcess() as fresh, pytest.raises(TrackingError, match=said):
+        fresh.scores(*model, device="cpu", timeout_seconds=seconds, **remedies)
 
 
 @pytest.fixture
@@ -231,6 +252,9 @@ def test_a_second_winner_waits_is_approved_by_tag_and_rolled_back(
     code.write_text(sound.replace(".max(axis=1)", ".mean(axis=1)"), encoding="utf-8")
     with pytest.raises(PromotionError, match="does not score as it was evaluated"):
         rollback("plate", reason="back", settings=here)
+    code.write_text("raise ImportError('half a file')", encoding="utf-8")
+    with pytest.raises(TrackingError, match=r"half a file\)\. The champion was not changed"):
+        rollback("plate", reason="back", settings=here)
     code.write_text(sound, encoding="utf-8")
     weights = package / "artifacts" / BUNDLE / "weights.safetensors"
     changed = bytearray(weights.read_bytes())
@@ -266,6 +290,41 @@ def test_an_approval_by_a_person_is_in_their_name(
     assert (record.who, record.reason) == (psutil.Process().username(), "seen on line 3")
     assert (record.from_version, record.to_version, record.answer) == (None, 1, None)
     assert aliases(tracking) == {"champion": 1, "previous": None, "challenger": None}
+
+
+def test_with_all_slots_of_a_gpu_taken_registering_waits_and_promoting_does_not(
+    here: Settings,
+    tracking: Tracking,
+    plate: tuple[ExaminedCategory, DataVersion],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gate = GateSettings(promotion="approval")
+    on_cpu = here.model_copy(update={"gate": gate, "training": TrainingSettings(device="cpu")})
+    winner = evaluated(tracking, plate, on_cpu, tmp_path / "made")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    on_gpu = on_cpu.model_copy(update={"training": TrainingSettings(device="cuda:0")})
+
+    def register() -> None:
+        with suppress(TrackingError):  # where there is no such GPU
+            register_winner([winner], plate[0], settings=on_gpu)
+
+    registering = threading.Thread(target=register)
+    registering.start()
+    while not parity_processes() and registering.is_alive():
+        time.sleep(0.01)
+    with training_slot(here.state_dir, ["cuda:0"], 1):
+        assert parity_processes() == []
+        registering.join()
+        register_winner([winner], plate[0], settings=on_cpu)
+        record = promote("plate", reason="seen on line 3", settings=on_gpu)
+    assert (record.from_version, record.to_version) == (None, 1)
+
+
+def parity_processes() -> list[psutil.Process]:
+    alive = [one for one in psutil.Process().children() if one.status() != psutil.STATUS_ZOMBIE]
+    return [one for one in alive if "tasks.parity_process" in one.cmdline()]
 
 
 def test_a_copy_that_differs_is_deleted_with_all_its_traces(
