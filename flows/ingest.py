@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from prefect import get_run_logger
 from prefect.artifacts import create_table_artifact
 from prefect.client.schemas import State
-from prefect.events import emit_event
 from prefect.states import Completed, Failed
 
+from flows.events import deliver
 from stillwatch.errors import LayoutError, StillwatchError, StorageError
 from stillwatch.settings import Settings
 from tasks.admission import Admission, admit
@@ -32,10 +32,12 @@ def ingest_images(settings: Settings) -> State[None]:
 
     The state is Failed when a category with new images does not pass its checks: its images stay
     versioned, so that nothing is lost, and it is not announced. It is Failed, too, when a file
-    cannot be moved out of the inbox.
+    cannot be moved out of the inbox, or when new images could not be shown to the champion: that is
+    no fault of theirs, so they are announced.
 
     Raises:
-        StillwatchError: the inbox, the workspace or the registry cannot be used.
+        StillwatchError: the inbox or the workspace cannot be used, or the announcement could not be
+            delivered.
     """
     with exclusive(settings, "ingest", "taking in new images"):
         return _ingest(settings)
@@ -54,6 +56,13 @@ def _ingest(settings: Settings) -> State[None]:
     changed = unannounced(settings.state_dir)
     failures = {name: _failure(name, data, settings) for name in changed}
     sound = [name for name in changed if failures[name] is None]
+    doubts, unseen = _second_looks(sound, changed, data, settings)
+    create_table_artifact(
+        table=_rows(admissions, doubts),
+        key="ingest",
+        description=f"What came through the inbox, now {data.name} ({data.dir_hash})",
+    )
+    # Last, and in this order: what an ingest does before it ends, the next one does again.
     if sound:
         announce(sound, data)
     # Images that failed a check wait for a person; a disk that failed is no verdict on them.
@@ -61,13 +70,7 @@ def _ingest(settings: Settings) -> State[None]:
         [name for name in changed if not isinstance(failures[name], StorageError)],
         settings.state_dir,
     )
-    doubts = {name: _doubts(name, changed[name], data, settings) for name in sound}
-    create_table_artifact(
-        table=_rows(admissions, doubts),
-        key="ingest",
-        description=f"What came through the inbox, now {data.name} ({data.dir_hash})",
-    )
-    wrong = [str(error) for error in failures.values() if error]
+    wrong = [str(error) for error in failures.values() if error] + unseen
     wrong += [f"{one.name} stays in the inbox: {one.reason}" for one in admissions if one.stays]
     if wrong:
         return Failed(message=" ".join(wrong))
@@ -75,9 +78,13 @@ def _ingest(settings: Settings) -> State[None]:
 
 
 def announce(categories: Sequence[str], data: DataVersion) -> None:
-    """Emit the event that these categories have new images."""
-    emit_event(
-        event=VERSIONED,
+    """Emit the event that these categories have new images.
+
+    Raises:
+        ServerError: the Prefect server did not take it.
+    """
+    deliver(
+        VERSIONED,
         resource={"prefect.resource.id": f"stillwatch.data-version.{data.name}"},
         payload={"categories": list(categories), "data_version": data.dir_hash},
     )
@@ -103,6 +110,27 @@ def _failure(name: str, data: DataVersion, settings: Settings) -> StillwatchErro
     return None
 
 
+def _second_looks(
+    names: Sequence[str],
+    changed: Mapping[str, Sequence[str]],
+    data: DataVersion,
+    settings: Settings,
+) -> tuple[dict[str, list[Doubt]], list[str]]:
+    """The doubts of each category, and a sentence for each whose champion could not be asked."""
+    doubts, unseen = {}, []
+    for name in names:
+        try:
+            doubts[name] = _doubts(name, changed[name], data, settings)
+        except Exception as error:
+            reason = str(error) if isinstance(error, StillwatchError) else f"{error!r}."
+            unseen.append(
+                f"{name}: its new good images are announced, but the champion could not look at "
+                f"them: {reason} Look at them yourself, or show them to 'stillwatch inspect' "
+                "once that is mended."
+            )
+    return doubts, unseen
+
+
 def _doubts(name: str, came: Sequence[str], data: DataVersion, settings: Settings) -> list[Doubt]:
     here = data.categories[name].files
     normals = [path for path in came if path.startswith("train/") and path in here]
@@ -125,18 +153,29 @@ def _sentence(admissions: Sequence[Admission], left_over: Mapping[str, Sequence[
 
 
 def _rows(admissions: Sequence[Admission], doubts: dict[str, list[Doubt]]) -> list[dict[str, str]]:
-    doubted = {(name, doubt.path): doubt for name, found in doubts.items() for doubt in found}
-    rows = []
-    for one in admissions:
-        doubt = doubted.get((one.category, one.admitted_as or ""))
-        look = f"rejected by {doubt.model}, p = {doubt.p_value:.3g}" if doubt else ""
-        rows.append(
-            {
-                "file": one.name,
-                "source": one.source,
-                "admitted as": one.admitted_as or ("stays" if one.stays else "quarantined"),
-                "why": one.reason or "",
-                "to look at": look,
-            }
-        )
-    return rows
+    looks = {
+        (name, doubt.path): f"rejected by {doubt.model}, p = {doubt.p_value:.3g}"
+        for name, found in doubts.items()
+        for doubt in found
+    }
+    rows = [
+        {
+            "file": one.name,
+            "source": one.source,
+            "admitted as": one.admitted_as or ("stays" if one.stays else "quarantined"),
+            "why": one.reason or "",
+            "to look at": looks.pop((one.category, one.admitted_as or ""), ""),
+        }
+        for one in admissions
+    ]
+    earlier = [
+        {
+            "file": f"{name}/{path}",
+            "source": "collection",
+            "admitted as": path,
+            "why": "came with an earlier ingest",
+            "to look at": look,
+        }
+        for (name, path), look in looks.items()
+    ]
+    return rows + earlier

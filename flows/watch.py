@@ -9,9 +9,9 @@ import pandas as pd
 from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.client.schemas import State
-from prefect.events import emit_event
 from prefect.states import Completed, Failed
 
+from flows.events import deliver
 from stillwatch.errors import StillwatchError, TrackingError
 from stillwatch.sections import unknown_name
 from stillwatch.settings import DriftSettings, Settings
@@ -28,7 +28,8 @@ from tasks.score_log import open_score_log
 from tasks.tracking import Tracking, open_tracking
 
 DETECTED = "stillwatch.drift.detected"
-"""The event that a champion's stream has drifted; its payload names the category."""
+"""The event that a champion's stream has drifted; its payload names the category and the artifact
+with the picture."""
 ON_ALARM = "stillwatch.on_alarm"
 """Label of the event's resource: ``drift.on_alarm`` of the settings, which automations match."""
 
@@ -136,13 +137,12 @@ def _announce_once(tracking: Tracking, stream: WatchedStream, settings: Settings
 def _announce(stream: WatchedStream, settings: DriftSettings) -> None:
     advice = _ADVICE[settings.on_alarm].format(category=stream.category)
     get_run_logger().warning("%s. %s", stream.sentence, advice)
-    create_markdown_artifact(
-        markdown=_page(stream, advice),
-        key=f"drift-{stream.category.replace('_', '-')}",
-        description=stream.sentence,
+    key = f"drift-{stream.category.replace('_', '-')}"
+    artifact_id = create_markdown_artifact(
+        markdown=_page(stream, advice), key=key, description=stream.sentence
     )
-    emit_event(
-        event=DETECTED,
+    deliver(
+        DETECTED,
         resource={
             "prefect.resource.id": f"{model_name(stream.category)}.{stream.version}",
             ON_ALARM: settings.on_alarm,
@@ -150,6 +150,7 @@ def _announce(stream: WatchedStream, settings: DriftSettings) -> None:
         payload={
             "categories": [stream.category],
             "sentence": stream.sentence,
+            "artifact": {"key": key, "id": str(artifact_id)},
             **{key: stream.as_dict()[key] for key in ("version", "images", "alarm", "looks")},
         },
     )

@@ -1,19 +1,29 @@
-"""An ingest that fails or is killed after admission: the next one announces what it admitted."""
+"""What follows admission: a second look, a table and an announcement, in whatever run succeeds."""
 
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 
 import pytest
+from made_champions import MadeCategory
+from made_detectors import photograph, small
+from made_stores import new_store
+from PIL import Image
 from prefect import flow
 from prefect.client.schemas import State
 
 from flows.ingest import VERSIONED, ingest_images
 from flows.prefect_server import prefect_api
 from flows.worker import PARAMS_VARIABLE
+from stillwatch.bundle import INFO_FILE
 from stillwatch.settings import load_settings
+from tasks.registry import version_file
+from tasks.tracking import BUNDLE
+from tasks.unannounced import unannounced
 from tests.flows.conftest import Plant, make_workspace_plant, write_image
+from tests.flows.refusing_gateway import events_refused
 from tests.flows.started_services import Api
 from tests.flows.waiting import until
 
@@ -109,3 +119,70 @@ def test_a_category_that_fails_its_checks_is_announced_by_none(plant: Plant, api
     assert (failed.name, str(failed.message)[:24]) == ("Failed", "nut: has no good image t")
     assert str(ingest(plant).message).startswith("nothing new")
     assert len(announced(api)) == before
+
+
+@pytest.fixture(scope="module")
+def cover(plant: Plant) -> MadeCategory:
+    """A category of the plant with a champion."""
+    settings = small(load_settings(plant.folder / "params.yaml"))
+    category = MadeCategory(plant.folder / "data" / "cover", new_store(settings), settings)
+    category.make_champion(category.register(alpha=0.05))
+    return category
+
+
+def drop_good(plant: Plant, name: str, seed: int, *, scratched: bool = False) -> None:
+    """Put an image of the category ``cover`` into the inbox as a good one."""
+    folder = plant.folder / "inbox" / "cover" / "good"
+    folder.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(photograph(seed, scratched=scratched)).save(folder / name)
+
+
+def latest_rows(api: Api) -> dict[str, dict[str, str]]:
+    """The latest table of an ingest: file -> row."""
+    wanted = {"artifacts": {"key": {"any_": ["ingest"]}}, "sort": "CREATED_DESC", "limit": 1}
+    (table,) = api.post("artifacts/filter", wanted)
+    return {row["file"]: row for row in json.loads(table["data"])}
+
+
+def test_a_good_part_that_the_champion_rejects_is_shown_though_the_server_takes_no_event(
+    plant: Plant, api: Api, cover: MadeCategory
+) -> None:
+    before = len(announced(api))
+    drop_good(plant, "scratched.png", 9000, scratched=True)
+    drop_good(plant, "sound.png", 9001)
+    with events_refused():
+        failed = ingest(plant)
+    assert failed.name == "Failed"
+    assert f"did not take the event {VERSIONED}" in str(failed.message)
+    came = ["train/good/scratched.png", "train/good/sound.png"]
+    assert unannounced(plant.state) == {"cover": came}
+    looks = {file: row["to look at"] for file, row in latest_rows(api).items()}
+    assert looks["cover/good/sound.png"] == ""
+    assert looks["cover/good/scratched.png"].startswith("rejected by models:/stillwatch-cover/1")
+
+    done = ingest(plant)
+    assert str(done.message).endswith("announced what an earlier run had admitted: cover")
+    until(lambda: announced(api)[before:] == [["cover"]])
+    assert unannounced(plant.state) == {}
+    (row,) = latest_rows(api).values()
+    assert row["admitted as"] == "train/good/scratched.png"
+    assert row["to look at"] == looks["cover/good/scratched.png"]
+    said = "cover/train/good/scratched.png came as a good part and models:/stillwatch-cover/1 "
+    until(lambda: sum(warning.startswith(said) for warning in api.warnings()) == 2)
+
+
+def test_a_damaged_champion_holds_up_no_new_images(
+    plant: Plant, api: Api, cover: MadeCategory
+) -> None:
+    before = len(announced(api))
+    info = f"artifacts/{BUNDLE}/{INFO_FILE}"
+    version_file(cover.tracking, "stillwatch-cover", 1, info).write_text("no JSON")
+    drop_good(plant, "next.png", 9002)
+    failed = ingest(plant)
+    assert failed.name == "Failed"
+    said = "cover: its new good images are announced, but the champion could not look at them: "
+    assert str(failed.message).startswith(said)
+    assert INFO_FILE in str(failed.message)
+    until(lambda: announced(api)[before:] == [["cover"]])
+    assert latest_rows(api)["cover/good/next.png"]["admitted as"] == "train/good/next.png"
+    assert str(ingest(plant).message).startswith("nothing new")

@@ -6,13 +6,21 @@ from typing import Any
 
 import pytest
 from made_stores import new_store
+from prefect import flow, get_client
+from prefect.client.schemas import State
+from prefect.events.filters import EventFilter, EventNameFilter
+from prefect.events.schemas.events import Event
 
-from flows.watch import watched_streams
+from flows.prefect_server import prefect_api
+from flows.watch import DETECTED, watch_champions, watched_streams
 from stillwatch.errors import TrackingError
 from stillwatch.settings import Settings
+from tasks.drift_watch import is_announced
 from tasks.score_log import LoggedImage, open_score_log
 from tasks.tracking import Tracking
 from tests.flows.conftest import make_plant
+from tests.flows.refusing_gateway import events_refused
+from tests.flows.waiting import until
 from tests.tasks.made_streams import drifting, inspected, make_champion, quiet
 
 STREAMS = {"plate": drifting(301), "side_cover": quiet(400)}
@@ -88,3 +96,36 @@ def test_the_command_reads_the_score_log_and_says_so_by_its_exit_code(tmp_path: 
     assert done.returncode == 1, done.stderr
     (said,) = json.loads(done.stdout)
     assert (said["images"], said["alarm"]["test"]) == (450, "martingale")
+
+
+def announced() -> list[Event]:
+    with get_client(sync_client=True) as client:
+        wanted = EventFilter(event=EventNameFilter(name=[DETECTED]))
+        return list(client.read_events(wanted, limit=50).events)
+
+
+@pytest.mark.servers
+def test_an_alarm_that_the_server_does_not_take_is_announced_by_the_next_watch(
+    tracking: Tracking, settings: Settings
+) -> None:
+    @flow(name="watching")
+    def watching() -> State[None]:
+        return watch_champions(settings, read_scores)
+
+    with prefect_api(settings):
+        with events_refused():
+            failed: State[None] = watching(return_state=True)
+        assert failed.name == "Failed"
+        assert f"plate: the Prefect server did not take the event {DETECTED}" in str(failed.message)
+        assert not is_announced(tracking, "plate", 1)
+        assert announced() == []
+
+        assert watching(return_state=True).name == "Completed"
+        assert is_announced(tracking, "plate", 1)
+        until(lambda: bool(announced()))
+        (event,) = announced()
+        assert {"flow-run", "flow"} <= {one.role for one in event.related}
+        with get_client(sync_client=True) as client:
+            page = client.request("GET", f"/artifacts/{event.payload['artifact']['id']}").json()
+        assert page["key"] == event.payload["artifact"]["key"] == "drift-plate"
+        assert "data:image/png;base64," in page["data"]
