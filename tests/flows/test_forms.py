@@ -1,11 +1,31 @@
-"""What may be asked of a retraining."""
+"""What may be asked of a retraining, and what runs without being asked for."""
+
+from pathlib import Path
 
 import pytest
+import yaml
 
 from flows.deployed.retraining import retrain
+from flows.deployments import prefect_file_for
 from flows.retraining import requested
 from stillwatch.errors import SettingsError
 from stillwatch.settings import Settings
+
+
+def test_what_runs_by_itself_has_its_schedule(tmp_path: Path) -> None:
+    file = prefect_file_for(tmp_path / "params.yaml")
+    deployments = yaml.safe_load(file.read_text(encoding="utf-8"))["deployments"]
+    schedules = {one["name"]: one.get("schedules", []) for one in deployments}
+    assert {name: [one["cron"] for one in found] for name, found in schedules.items()} == {
+        "retrain": ["0 3 * * 0"],
+        "ingest": ["*/5 * * * *"],
+        "inspect": [],
+        "promote": [],
+        "rollback": [],
+        "approvals": ["* * * * *"],
+        "watch": ["*/15 * * * *"],
+    }
+    assert {one["timezone"] for found in schedules.values() for one in found} == {"UTC"}
 
 
 def test_the_form_takes_categories_detectors_seeds_and_force() -> None:
