@@ -1,5 +1,7 @@
 """The retraining that faults are injected into, and the green one that must follow."""
 
+import sqlite3
+from contextlib import closing
 from typing import Any
 
 from mlflow import MlflowClient
@@ -57,6 +59,21 @@ def losses_of(plant: Plant, run: Run) -> list[int]:
     """The epochs whose training loss the run holds."""
     (key,) = (name for name in run.data.metrics if name.endswith("/train_loss"))
     return [one.step for one in client_of(plant).get_metric_history(run.info.run_id, key)]
+
+
+def unfinished_versions(plant: Plant) -> int:
+    """Read past MLflow's client, which would make the tables that it does not find yet."""
+    database = plant.state / "mlflow" / "mlflow.db"
+    query = (
+        "select count(*) from model_versions where name = ?1 and version not in "
+        "(select version from model_version_tags where name = ?1 and key = ?2)"
+    )
+    try:
+        with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+            ((count,),) = connection.execute(query, (NAME, PARITY))
+    except sqlite3.OperationalError:
+        return 0
+    return int(count)
 
 
 def client_of(plant: Plant) -> MlflowClient:

@@ -3,17 +3,22 @@
 Each docstring says what is injected and what is expected; docs/reliability.md is made of them.
 """
 
-import sqlite3
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from tasks.git_repository import run_git
-from tasks.unfinished_registrations import PARITY
 from tests.faults.moments import Started, trainings_of, wait_until
-from tests.faults.retrainings import NAME, RETRAIN, client_of, epochs_done, green, set_epochs
+from tests.faults.retrainings import (
+    NAME,
+    RETRAIN,
+    client_of,
+    epochs_done,
+    green,
+    set_epochs,
+    unfinished_versions,
+)
 from tests.flows.conftest import Plant, make_workspace_plant, write_image
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(1800)]
@@ -69,18 +74,3 @@ def test_killed_in_push(tmp_path: Path) -> None:
 def kill_when(started: Started, happens: Callable[[], bool]) -> None:
     started.wait_until(happens)
     started.kill()
-
-
-def unfinished_versions(plant: Plant) -> int:
-    """Read past MLflow's client, which would make the tables that it does not find yet."""
-    database = plant.state / "mlflow" / "mlflow.db"
-    query = (
-        "select count(*) from model_versions where name = ?1 and version not in "
-        "(select version from model_version_tags where name = ?1 and key = ?2)"
-    )
-    try:
-        with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
-            ((count,),) = connection.execute(query, (NAME, PARITY))
-    except sqlite3.OperationalError:
-        return 0
-    return int(count)
