@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test test-browser test-installation test-ray test-fast reliability lint install
+.PHONY: demo test test-browser test-fast reliability lint install
 
 install: $(INSTALLED)
 
@@ -14,22 +14,15 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: install
 	$(BIN)/stillwatch demo
 
-# One more worker than cores: what starts servers mostly waits.
+# More workers than cores: what starts servers mostly waits. What needs PostgreSQL or Chromium, which
+# Debian's packages of these names bring, is skipped where they are not.
 test: install
-	$(BIN)/pytest -n 3 --dist loadgroup -m "not browser and not installation and not ray"
+	$(BIN)/pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[ray]'
+	$(BIN)/pytest -n 5 --dist loadgroup
 
-# A walk through the pages in Chromium, which Debian's package of that name brings.
+# A walk through the pages in Chromium, which leaves pictures of them in test-output/browser.
 test-browser: install
 	$(BIN)/pytest -m browser
-
-# An installation with PostgreSQL, which Debian's package of that name brings, and an S3 store.
-test-installation: install
-	$(BIN)/pytest -m installation
-
-# Trainings on a Ray cluster of two nodes on this machine.
-test-ray: install
-	$(BIN)/pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[ray]'
-	$(BIN)/pytest -m ray
 
 test-fast: install
 	$(BIN)/pytest -n 2 --dist loadgroup -m "not servers and not processes"

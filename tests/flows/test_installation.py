@@ -26,7 +26,6 @@ from tests.flows.real_stores import USER, postgres, postgres_programs, s3_server
 
 pytestmark = [
     pytest.mark.servers,
-    pytest.mark.installation,
     pytest.mark.xdist_group("installation"),
 ]
 
