@@ -58,9 +58,9 @@ def compare_with_champion(
     choice is repeated as it was made, among detectors by the mean over their seeds; so all seeds
     inspect, though none but the first may be promoted.
 
-    Test images that any of them learnt from are left out. A champion trained before that was
-    recorded is taken to have learnt from the images that are in train, validation and calibration
-    today.
+    Test images that any of them learnt from are left out, and so are anomalies made from these. A
+    champion trained before that was recorded is taken to have learnt from the images that are in
+    train, validation and calibration today.
 
     Args:
         tracking: the store and registry.
@@ -128,9 +128,9 @@ def _inspection(
 
 
 def _md5s(category: ExaminedCategory, test: TestImages) -> list[str]:
-    """Of the test images; what was made is no file and has none."""
+    """Of the test images; what was made is no file and has that of the normal it was made from."""
     by_path = {row.path: row.md5 for row in category.manifest.rows}
-    return [by_path.get(path, "") for path in test.paths]
+    return [by_path[test.made_from.get(path, path)] for path in test.paths]
 
 
 def _learnt_from(

@@ -93,13 +93,14 @@ def record_disagreement(
         ),
         key=lambda pair: -_harm(*pair),
     )
-    limits = _limits(champion), _limits(challenger)
-    with tempfile.TemporaryDirectory(prefix="stillwatch-") as made:
-        shown = tuple(
-            _write(Path(made) / f"{champion_version}-{number:02}.jpg", *pair, limits)
-            for number, pair in enumerate(pairs[:MOST])
-        )
-        if shown:
+    shown: tuple[DisputedImage, ...] = ()
+    if pairs:
+        limits = _limits(champion), _limits(challenger)
+        with tempfile.TemporaryDirectory(prefix="stillwatch-") as made:
+            shown = tuple(
+                _write(Path(made) / f"{champion_version}-{number:02}.jpg", *pair, limits)
+                for number, pair in enumerate(pairs[:MOST])
+            )
             tracking.log_folder(run_id, Path(made), _FOLDER)
     harms = [_harm(*pair) for pair in pairs]
     disagreement = Disagreement(

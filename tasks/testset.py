@@ -122,12 +122,14 @@ def _with_synthetic(normals: TestImages, settings: EvaluationSettings) -> TestIm
     masks = np.zeros((len(normals.paths) + len(made.kinds), settings.size, settings.size), np.bool_)
     for mask, source in zip(masks[len(normals.paths) :], made.masks, strict=True):
         mask[:] = resize_mask(source, settings.size)
+    paths = tuple(f"{SYNTHETIC}/{kind}/{number:03d}" for number, kind in enumerate(made.kinds))
+    sources = (normals.paths[source] for source in made.sources)
     return TestImages(
-        paths=normals.paths
-        + tuple(f"{SYNTHETIC}/{kind}/{number:03d}" for number, kind in enumerate(made.kinds)),
+        paths=normals.paths + paths,
         images=np.concatenate([normals.images, made.images]),
         defect_types=normals.defect_types + tuple(f"{SYNTHETIC}_{kind}" for kind in made.kinds),
         masks=masks,
         synthetic=True,
+        made_from=dict(zip(paths, sources, strict=True)),
         groups=normals.groups,
     )

@@ -40,6 +40,8 @@ class TestImages:
     """(N, E, E) at the evaluation size E, all false for normals; None: image metrics only."""
     synthetic: bool = False
     """The anomalies are made, not photographed."""
+    made_from: dict[str, str] = field(default_factory=dict)
+    """Path of a made anomaly -> of the normal that it equals outside its mask."""
     groups: dict[str, str] = field(default_factory=dict)
     """Path -> group; empty without a group pattern."""
 

@@ -50,9 +50,10 @@ def test_anomalies_differ_inside_their_mask_only(
     assert made.masks.shape == (count, size, size)
     assert made.masks.dtype == bool
     assert made.kinds == tuple(("cutpaste", "perlin")[index % 2] for index in range(count))
-    for anomaly, mask in zip(made.images, made.masks, strict=True):
+    for anomaly, mask, source in zip(made.images, made.masks, made.sources, strict=True):
         assert 0 < mask.mean() < 0.3
-        normal = images[source_of(anomaly, mask, images)]
+        assert source == source_of(anomaly, mask, images)
+        normal = images[source]
         difference = np.abs(anomaly.astype(int) - normal).max(axis=2)
         assert (difference[mask] >= VISIBLE_LEVELS).mean() >= VISIBLE_SHARE
 

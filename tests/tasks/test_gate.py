@@ -14,13 +14,22 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from stillwatch.errors import TrackingError
-from stillwatch.settings import FloorSettings, GateSettings, ImageSettings, Settings
+from stillwatch.settings import (
+    FloorSettings,
+    GateSettings,
+    ImageSettings,
+    Settings,
+    TrainingSettings,
+)
 from tasks.detector_result import DetectorResult
+from tasks.entrants import Entrant
 from tasks.examine import ExaminedCategory
 from tasks.gate import judge
 from tasks.learnt_from import record_learnt_from
 from tasks.promotion_log import history
+from tasks.testset import read_test_set
 from tasks.tracking import BUNDLE, Tracking
+from tasks.train import train_detector
 
 QUICK = {"resamples": 200}
 SEES, BLIND = "patchcore", "stfpm"
@@ -168,6 +177,23 @@ def test_a_better_one_becomes_champion_at_once_and_a_worse_one_is_refused(line: 
     assert aliases(line.tracking)["champion"] == seeing
 
 
+@pytest.mark.processes
+def test_a_detector_that_was_trained_for_one_epoch_is_refused(line: Line) -> None:
+    champion = line.judged()
+    settings = line.settings.model_copy(
+        update={
+            "detectors": {"stfpm": {"epochs": 1, "batch_size": 8}},
+            "training": TrainingSettings(device="cpu"),
+        }
+    )
+    category, data = examined(line.plate.folder, settings)
+    hasty = train_detector(category, Entrant("stfpm", 0), data=data, settings=settings)
+    tags = line.tags(line.judged(result("stfpm", run_id=hasty.run_id)))
+    assert (tags["answer"], tags["gate"], tags["approval"]) == ("worse", "refused", "refused")
+    assert "on 12 normals and 12 anomalies" in tags["comparison"]
+    assert aliases(line.tracking)["champion"] == champion
+
+
 @pytest.mark.parametrize(
     ("images", "gate", "standing"), [(12, "open", "pending"), (50, "refused", "refused")]
 )
@@ -214,7 +240,31 @@ def test_test_images_that_either_learnt_from_are_left_out(line: Line) -> None:
     assert with_gaps["answer"] == "not_worse", "identical weights need no number of images"
 
 
-def test_where_no_test_image_is_left_there_is_not_enough_evidence(line: Line) -> None:
+def test_synthetic_anomalies_made_from_images_that_either_learnt_from_are_left_out(
+    line: Line,
+) -> None:
+    line.plate = without_test_rows(line.plate, "scratch")
+    made_from = read_test_set(line.plate, line.settings.evaluation).made_from
+    known = set(list(made_from.values())[:2])
+    manifest = line.plate.manifest
+    rows = (replace(row, part="train") if row.path in known else row for row in manifest.rows)
+    winner = line.result(synthetic=True)
+    record_learnt_from(line.tracking, winner.run_id, replace(manifest, rows=tuple(rows)))
+    line.judged()
+    line.judged(winner)
+    with line.tracking.artifact(winner.run_id, "comparison.json") as file:
+        record = json.loads(file.read_bytes())
+    assert (len(made_from), len(known)) == (6, 2)
+    assert (record["normals"], record["anomalies"], record["dropped"]) == (10, 4, 4)
+
+
+@pytest.mark.parametrize("select_by", ["image_auroc", "pixel_auroc", "aupro"])
+def test_where_no_test_image_is_left_there_is_not_enough_evidence(
+    line: Line, select_by: str
+) -> None:
+    evaluation = line.settings.evaluation.model_copy(update={"synthetic_anomalies": 12})
+    retrain = line.settings.retrain.model_copy(update={"select_by": select_by})
+    line.settings = line.settings.model_copy(update={"evaluation": evaluation, "retrain": retrain})
     line.judged()
     line.plate = without_test_rows(line.plate, "scratch", "good")
     tags = line.tags(line.judged(method=BLIND, synthetic=True, test_normals_from="validation"))

@@ -45,6 +45,8 @@ class SyntheticAnomalies:
     """bool (count, S, S); never empty."""
     kinds: tuple[str, ...]
     """``cutpaste`` or ``perlin``, in turn."""
+    sources: tuple[int, ...]
+    """Index of the normal that each equals outside its mask."""
 
 
 def make_synthetic_anomalies(normals: Pixels, count: int, seed: int) -> SyntheticAnomalies:
@@ -69,13 +71,13 @@ def make_synthetic_anomalies(normals: Pixels, count: int, seed: int) -> Syntheti
     makers: dict[str, _Maker] = {"cutpaste": _cutpaste, "perlin": _perlin_blend}
     kinds = tuple(list(makers)[index % 2] for index in range(count))
     order = np.random.default_rng(seed).permutation(len(normals))
+    sources = tuple(int(order[index % len(normals)]) for index in range(count))
     images = np.empty((count, *normals.shape[1:]), np.uint8)
     masks = np.empty((count, *normals.shape[1:3]), bool)
-    for index, kind in enumerate(kinds):
-        source = int(order[index % len(normals)])
+    for index, (kind, source) in enumerate(zip(kinds, sources, strict=True)):
         generator = np.random.default_rng([seed, index])
         images[index], masks[index] = _visible(makers[kind], normals, source, generator)
-    return SyntheticAnomalies(images, masks, kinds)
+    return SyntheticAnomalies(images, masks, kinds, sources)
 
 
 def _visible(
