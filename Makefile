@@ -14,13 +14,13 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: install
 	$(BIN)/stillwatch demo
 
-# More workers than cores: what starts servers mostly waits. What needs PostgreSQL or Chromium, which
-# Debian's packages of these names bring, is skipped where they are not.
+# More workers than cores: what starts servers mostly waits. What needs PostgreSQL, which Debian's
+# package of that name brings, is skipped where it is not.
 test: install
 	$(BIN)/pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[ray]'
-	$(BIN)/pytest -n 5 --dist loadgroup
+	$(BIN)/pytest -n 4 --dist loadgroup -m "not browser"
 
-# A walk through the pages in Chromium, which leaves pictures of them in test-output/browser.
+# A walk through the pages in Chromium, which Debian's package of that name brings.
 test-browser: install
 	$(BIN)/pytest -m browser
 

@@ -19,6 +19,8 @@ from stillwatch.settings import ServicesSettings
 from tasks.dvc_repository import initialise_dvc
 from tasks.git_repository import run_git
 
+ROOT = Path(__file__).parents[2]
+EVERY_MINUTE = "* * * * *"
 SIDE = 64
 TINY = {
     "images": {"size": SIDE},
@@ -145,6 +147,10 @@ def make_workspace_plant(folder: Path) -> Plant:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DVC_SITE_CACHE_DIR", plant.environment()["DVC_SITE_CACHE_DIR"])
         initialise_dvc(folder)
+    # Several plants are up at a time: a process of each every minute is more than two cores give.
+    deployments = (ROOT / "prefect.yaml").read_text(encoding="utf-8")
+    assert deployments.count(EVERY_MINUTE) == 1
+    (folder / "prefect.yaml").write_text(deployments.replace(EVERY_MINUTE, "0 * * * *"))
     run_git(folder, "add", "--all")
     run_git(folder, "-c", "user.name=A", "-c", "user.email=a@b", "commit", "--quiet", "-mfirst")
     return plant
