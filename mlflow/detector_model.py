@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import yaml
 from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
+from mlflow.store.artifact.models_artifact_repo import REGISTERED_MODEL_META_FILE_NAME
 
 from stillwatch.bundle import read_bundle
 from stillwatch.errors import ImageError
@@ -22,14 +24,17 @@ class DetectorModel(PythonModel):
     """Image files in, verdicts out.
 
     Input: a column ``image`` with the bytes of image files (base64 over REST).
-    Output: one row per image with ``verdict``, ``score``, ``p_value``, ``threshold`` and ``alpha``.
+    Output: one row per image with ``verdict``, ``score``, ``p_value``, ``threshold``, ``alpha`` and
+    ``model_version``, which is null where the model was not taken from the registry.
     """
 
     def load_context(self, context: PythonModelContext) -> None:
         """Read the bundle; ``model_config={"device": "cpu"}`` chooses another device than auto."""
-        bundle = read_bundle(Path(context.artifacts["bundle"]))
+        folder = Path(context.artifacts["bundle"])
+        bundle = read_bundle(folder)
         device = (context.model_config or {}).get("device", "auto")
         self.inspector = Inspector(bundle, load_scorer(bundle, device))
+        self.version = _version(folder.parents[1])
 
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict | None = None
@@ -41,10 +46,17 @@ class DetectorModel(PythonModel):
         inspected = self.inspector.inspect(_stacked(images, info.image_size))
         return pd.DataFrame(
             [
-                (image.verdict, image.score, image.p_value, reject.value, reject.alpha)
+                (
+                    image.verdict,
+                    image.score,
+                    image.p_value,
+                    reject.value,
+                    reject.alpha,
+                    self.version,
+                )
                 for image in inspected
             ],
-            columns=["verdict", "score", "p_value", "threshold", "alpha"],
+            columns=["verdict", "score", "p_value", "threshold", "alpha", "model_version"],
         )
 
     def _decode(self, data: bytes, row: int) -> np.ndarray:
@@ -54,6 +66,14 @@ class DetectorModel(PythonModel):
         except ImageError as error:
             raise MlflowException.invalid_parameter_value(str(error)) from error
         return resize_image(decoded.pixels, info.image_size)
+
+
+def _version(package: Path) -> int | None:
+    """What MLflow writes beside a model that it takes from its registry."""
+    file = package / REGISTERED_MODEL_META_FILE_NAME
+    if not file.exists():
+        return None
+    return int(yaml.safe_load(file.read_text(encoding="utf-8"))["model_version"])
 
 
 def _stacked(images: list[np.ndarray], size: int) -> np.ndarray:

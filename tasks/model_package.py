@@ -27,6 +27,7 @@ SIGNATURE = ModelSignature(
             ColSpec(DataType.double, "p_value"),
             ColSpec(DataType.double, "threshold"),
             ColSpec(DataType.double, "alpha"),
+            ColSpec(DataType.long, "model_version", required=False),
         ]
     ),
 )

@@ -295,6 +295,8 @@ def test_mlflow_serves_the_registered_model_with_the_same_verdicts(
     for row, answer in zip(rows, answers, strict=True):
         assert row["score"] == pytest.approx(answer["score"], rel=1e-5)
         assert row["threshold"] == answer["thresholds"]["reject"]
+        assert (row["p_value"], row["alpha"]) == (answer["p_value"], answer["alpha"]["reject"])
+        assert (row["model_version"], answer["model_version"]) == (2, 2)
 
 
 def any_port() -> int:
