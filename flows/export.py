@@ -41,8 +41,8 @@ def export_model(
     """
     from stillwatch.export import export_bundle
 
-    bundle = open_model(source, settings).bundle
-    info = bundle.info
+    model = open_model(source, settings)
+    info = model.bundle.info
     files = find_images([images or _test_folder(info, settings)])
     pixels = [
         read_image(
@@ -53,7 +53,9 @@ def export_model(
         )
         for file in files
     ]
-    return export_bundle(bundle, folder, graph_format, np.stack(pixels))
+    return export_bundle(
+        model.bundle, folder, graph_format, np.stack(pixels), model_version=model.version
+    )
 
 
 def export_quantized_model(

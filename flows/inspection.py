@@ -48,7 +48,7 @@ class OpenedModel:
 
     bundle: Bundle
     version: int | None
-    """None for a bundle folder."""
+    """None for a bundle folder, unless it was exported from the registry in float32."""
 
 
 def open_model(source: str, settings: Settings) -> OpenedModel:
@@ -63,7 +63,9 @@ def open_model(source: str, settings: Settings) -> OpenedModel:
         TrackingError: the registry does not answer or holds no such model.
     """
     if not source.startswith(REGISTRY_SCHEME):
-        return OpenedModel(read_bundle(Path(source)), None)
+        bundle = read_bundle(Path(source))
+        graph = bundle.info.graph
+        return OpenedModel(bundle, None if graph is None else graph.model_version)
     from tasks.registry import fetch_bundle, resolve_version
     from tasks.tracking import open_tracking
 

@@ -92,6 +92,9 @@ class GraphInfo(Section):
 
     format: GraphFormat
     files: dict[str, FileInfo]
+    model_version: int | None = Field(
+        None, ge=1, description="in the registry, whose scores these are; null: of none"
+    )
 
     @model_validator(mode="after")
     def _has_its_files(self) -> "GraphInfo":
@@ -220,19 +223,29 @@ def read_info(path: Path) -> BundleInfo:
         raise BundleError(f"{error} {MAKE_AGAIN}") from error
 
 
-def write_graph_info(folder: Path, info: BundleInfo, graph_format: GraphFormat) -> Bundle:
+def write_graph_info(
+    folder: Path,
+    info: BundleInfo,
+    graph_format: GraphFormat,
+    *,
+    model_version: int | None = None,
+) -> Bundle:
     """Make a folder that holds a graph's files an exported bundle.
 
     Args:
         folder: holds ``GRAPH_FILES[graph_format]``; ``bundle.json`` is written beside them.
         info: of the bundle that the graph was made from.
         graph_format: of the graph.
+        model_version: of the registry, if the graph gives the scores of one.
 
     Raises:
         StorageError: the folder cannot be written or the disk is full.
     """
-    names = GRAPH_FILES[graph_format]
-    graph = GraphInfo(format=graph_format, files={name: file_info(folder / name) for name in names})
+    graph = GraphInfo(
+        format=graph_format,
+        files={name: file_info(folder / name) for name in GRAPH_FILES[graph_format]},
+        model_version=model_version,
+    )
     exported = info.model_copy(update={"graph": graph, "schema_version": SCHEMA_VERSION})
     write_json(folder / INFO_FILE, exported.model_dump(mode="json"))
     return Bundle(folder, exported)

@@ -24,7 +24,12 @@ PARITY_FILE = "parity.json"
 
 
 def export_bundle(
-    bundle: Bundle, folder: Path, graph_format: GraphFormat, images: NDArray[np.uint8]
+    bundle: Bundle,
+    folder: Path,
+    graph_format: GraphFormat,
+    images: NDArray[np.uint8],
+    *,
+    model_version: int | None = None,
 ) -> Parity:
     """Write an exported bundle: the graph, ``bundle.json`` with the thresholds, ``parity.json``.
 
@@ -34,6 +39,7 @@ def export_bundle(
         graph_format: ``onnx`` or ``openvino``.
         images: uint8 (N, S, S, 3), at least one, on which graph and detector are compared on the
             CPU.
+        model_version: of the registry, where the bundle is from there; the score log names it.
 
     Raises:
         ExportError: the detector cannot be exported, its graph does not give what it gives, or
@@ -52,7 +58,7 @@ def export_bundle(
     scorer = load_scorer(bundle, "cpu")
     with atomic_folder(folder) as temporary:
         _write_graph(scorer.detector, bundle.info.image_size, temporary, graph_format)
-        write_graph_info(temporary, bundle.info, graph_format)
+        write_graph_info(temporary, bundle.info, graph_format, model_version=model_version)
         exported = read_bundle(temporary)
         parity = compare(
             Inspector(bundle, scorer).inspect(images),

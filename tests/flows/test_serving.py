@@ -25,6 +25,7 @@ from made_detectors import small
 from made_stores import new_store
 from PIL import Image
 
+from flows.export import export_model
 from flows.inspection import inspect_files, open_model
 from stillwatch.bundle import WEIGHTS_FILE
 from stillwatch.images.layout import scan_category
@@ -115,6 +116,41 @@ def test_answers_are_those_of_inspect_and_both_are_in_the_log(line: Line, servic
     facts = {row.md5: (row.mean, row.sharpness) for row in manifest.rows}
     for row in log.itertuples():
         assert (row.brightness, row.sharpness) == facts[row.md5]
+
+
+def test_the_histograms_have_every_request_and_every_score(line: Line, service: Service) -> None:
+    seconds = 'stillwatch_request_seconds_{}{{category="plate"}}'
+    scores = 'stillwatch_score_of_threshold_{}{{category="plate",model_version="1"}}'
+    names = [name.format(part) for name in (seconds, scores) for part in ("count", "sum")]
+    service.inspect(line.files[0])
+    before = [service.figure(name) for name in names]
+    answers = [service.inspect(file) for file in line.files]
+    # A request is counted once its answer is out.
+    until(lambda: service.figure(names[0]) >= before[0] + len(answers))
+    _, took, counted, summed = (
+        service.figure(name) - earlier for name, earlier in zip(names, before, strict=True)
+    )
+    assert took > 0
+    assert counted == len(answers)
+    shares = [answer["score"] / answer["thresholds"]["reject"] for answer in answers]
+    assert summed == pytest.approx(sum(shares))
+    below = 'stillwatch_score_of_threshold_bucket{category="plate",le="1.0",model_version="1"}'
+    assert 0 < service.figure(below) < service.figure(names[2]), "some were rejected"
+
+
+def test_what_an_export_judges_is_logged_as_the_version_that_it_was_made_from(
+    line: Line, tmp_path: Path
+) -> None:
+    edge = Settings(state_dir=tmp_path / "state")
+    images = line.category.folder / "test"
+    export_model(
+        "models:/stillwatch-plate/1", tmp_path / "edge", "onnx", images, line.category.settings
+    )
+    model = open_model(str(tmp_path / "edge"), edge)
+    rows = list(inspect_files(model, line.files, settings=edge, out=None))
+    with open_score_log(edge) as log:
+        assert log.read_scores("plate", 1)["score"].tolist() == [row.score for row in rows]
+        assert log.read_scores("plate", None).empty
 
 
 def test_json_brings_the_same_image(line: Line, service: Service) -> None:
