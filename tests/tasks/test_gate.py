@@ -14,14 +14,22 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from stillwatch.errors import TrackingError
-from stillwatch.settings import FloorSettings, GateSettings, ImageSettings, Settings
+from stillwatch.settings import (
+    FloorSettings,
+    GateSettings,
+    ImageSettings,
+    Settings,
+    TrainingSettings,
+)
 from tasks.detector_result import DetectorResult
+from tasks.entrants import Entrant
 from tasks.examine import ExaminedCategory
 from tasks.gate import judge
 from tasks.learnt_from import record_learnt_from
 from tasks.promotion_log import history
 from tasks.testset import read_test_set
 from tasks.tracking import BUNDLE, Tracking
+from tasks.train import train_detector
 
 QUICK = {"resamples": 200}
 SEES, BLIND = "patchcore", "stfpm"
@@ -167,6 +175,23 @@ def test_a_better_one_becomes_champion_at_once_and_a_worse_one_is_refused(line: 
     worse = line.judged(method=BLIND)
     assert (line.tags(worse)["answer"], line.tags(worse)["approval"]) == ("worse", "refused")
     assert aliases(line.tracking)["champion"] == seeing
+
+
+@pytest.mark.processes
+def test_a_detector_that_was_trained_for_one_epoch_is_refused(line: Line) -> None:
+    champion = line.judged()
+    settings = line.settings.model_copy(
+        update={
+            "detectors": {"stfpm": {"epochs": 1, "batch_size": 8}},
+            "training": TrainingSettings(device="cpu"),
+        }
+    )
+    category, data = examined(line.plate.folder, settings)
+    hasty = train_detector(category, Entrant("stfpm", 0), data=data, settings=settings)
+    tags = line.tags(line.judged(result("stfpm", run_id=hasty.run_id)))
+    assert (tags["answer"], tags["gate"], tags["approval"]) == ("worse", "refused", "refused")
+    assert "on 12 normals and 12 anomalies" in tags["comparison"]
+    assert aliases(line.tracking)["champion"] == champion
 
 
 @pytest.mark.parametrize(
