@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test test-browser test-fast reliability lint install
+.PHONY: demo test test-browser test-ray test-fast reliability lint install
 
 install: $(INSTALLED)
 
@@ -17,12 +17,16 @@ demo: install
 # More workers than cores: what starts servers mostly waits. What needs PostgreSQL, which Debian's
 # package of that name brings, is skipped where it is not.
 test: install
-	$(BIN)/pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[ray]'
-	$(BIN)/pytest -n 4 --dist loadgroup -m "not browser"
+	$(BIN)/pytest -n 4 --dist loadgroup -m "not browser and not ray"
 
 # A walk through the pages in Chromium, which Debian's package of that name brings.
 test-browser: install
 	$(BIN)/pytest -m browser
+
+# Trainings on a Ray cluster of two nodes on this machine.
+test-ray: install
+	$(BIN)/pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[ray]'
+	$(BIN)/pytest -m ray
 
 test-fast: install
 	$(BIN)/pytest -n 2 --dist loadgroup -m "not servers and not processes"

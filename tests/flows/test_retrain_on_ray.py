@@ -43,7 +43,9 @@ def nodes(line: Plant) -> Iterator[RayNodes]:
         yield running
 
 
-@pytest.mark.parametrize("runner", ["thread", "process", pytest.param("ray", marks=needs_ray)])
+@pytest.mark.parametrize(
+    "runner", ["thread", "process", pytest.param("ray", marks=[needs_ray, pytest.mark.ray])]
+)
 def test_four_trainings_on_two_slots_never_overlap_more_than_two(
     runner: str, line: Plant, request: pytest.FixtureRequest
 ) -> None:
@@ -82,6 +84,7 @@ def printed_by(module: str, plant: Plant) -> Any:
 
 
 @needs_ray
+@pytest.mark.ray
 def test_a_training_whose_node_is_killed_goes_on_at_another(line: Plant, nodes: RayNodes) -> None:
     epochs = {"epochs": 100, "batch_size": 4}
     line.set_params(
