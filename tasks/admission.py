@@ -269,9 +269,17 @@ class _Desk:
                 "is a mask, and the image that it is named after did not come with it, nor does it "
                 f"lie in test/{mask.label} without one"
             )
-        data = (self.folder / image).read_bytes()
-        self._check_mask(mask, check_image(data, name=image.name, settings=self.settings))
+        self._check_mask(mask, self._size(image))
         return image
+
+    def _size(self, image: PurePosixPath) -> tuple[int, int]:
+        data = (self.folder / image).read_bytes()
+        try:
+            return check_image(data, name=image.name, settings=self.settings)
+        except Refusal as refusal:
+            raise Refusal(
+                f"is a mask, and its image {image} cannot be used: {refusal}"
+            ) from refusal
 
     @cached_property
     def _left_without_mask(self) -> list[PurePosixPath]:

@@ -372,9 +372,13 @@ def test_a_mask_that_does_not_fit_the_image_that_waits_for_it_is_refused(
     workspace: Workspace, plant: Settings, bolt: Path, inbox: Path, make_image: MakeImage
 ) -> None:
     make_image(bolt / "test" / "dent" / "1.png", 500)
+    (bolt / "test" / "dent" / "2.png").touch()
     write_mask(inbox / "dent" / "1_mask.png", side=16)
+    write_mask(inbox / "dent" / "2_mask.png")
     admitted = admit(workspace, plant)
     assert "its image 8×8" in str(admitted["bolt/dent/1_mask.png"].reason)
+    other = "is a mask, and its image test/dent/2.png cannot be used: the file is empty"
+    assert str(admitted["bolt/dent/2_mask.png"].reason).startswith(other)
 
 
 def without_masks(bolt: Path) -> None:
