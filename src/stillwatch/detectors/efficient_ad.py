@@ -260,8 +260,7 @@ class EfficientAD(Detector):
     def _teacher_loss(self, batch: Batch) -> Tensor:
         images = greyed(batch.images, _GREY_SHARE["teacher"])
         part = random_window([side // 2 for side in images.shape[2:]], self.settings.window)
-        rows, columns = (slice(2 * axis.start, 2 * axis.stop) for axis in part.pixels)
-        images = images[..., rows, columns]
+        images = images[..., *(slice(2 * x.start, 2 * x.stop) for x in part.pixels)]
         with torch.no_grad():
             wanted = self.patch_teacher.features(self._pretrained(images))
         given = self.patch_teacher(F.avg_pool2d(images, 2))
