@@ -4,7 +4,6 @@ Batzner, Heckler, König, "EfficientAD", WACV 2024, arXiv 2303.14535, tables 6 t
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
@@ -19,8 +18,6 @@ RECEPTIVE_FIELD = 33
 STRIDE = 4
 """Pixels between their descriptors."""
 
-_MARGIN = RECEPTIVE_FIELD // 2 // STRIDE
-"""Descriptors from a side of what a network is given that see padding beyond it."""
 _SIDE = 256
 """Of the images for which the decoder's sides are published."""
 _DECODED_SIDES = (3, 8, 15, 32, 63, 127)
@@ -52,54 +49,6 @@ def description_network(size: Size, outputs: int) -> nn.Sequential:
         nn.Conv2d(512, outputs, 4),
         nn.ReLU(),
         nn.Conv2d(outputs, outputs, 1),
-    )
-
-
-@dataclass(frozen=True)
-class Window:
-    """Part of an image, and the descriptors of it that are those of the whole image.
-
-    Near a side of the window that is no side of the image, a network sees its padding where the
-    whole image has pixels: these descriptors are left out.
-    """
-
-    pixels: tuple[slice, slice]
-    """Rows and columns in the image."""
-    described: tuple[slice, slice]
-    """Rows and columns in the descriptors of the window."""
-    in_image: tuple[slice, slice]
-    """Rows and columns of the same descriptors among those of the whole image."""
-
-
-def random_window(sides: Sequence[int], side: int | None) -> Window:
-    """A random square, on the grid of the descriptors.
-
-    It is drawn as if it could hang over the sides of the image, and moved back inside: otherwise
-    descriptors at the sides, which see the padding of scoring, would hardly ever be among its own.
-
-    Args:
-        sides: of the image, in pixels, multiples of 4.
-        side: of the square, a multiple of 4, at least 36; None, or more than there is: all of the
-            image.
-    """
-    axes = [_random_part(whole // STRIDE, side and side // STRIDE) for whole in sides]
-    pixels, described, in_image = zip(*axes, strict=True)
-    return Window(pixels, described, in_image)
-
-
-def _random_part(whole: int, wanted: int | None) -> tuple[slice, slice, slice]:
-    """One axis of a window, from lengths in descriptors."""
-    length = whole if wanted is None else min(wanted, whole)
-    last = whole - length
-    overhang = max(0, length - 2 * _MARGIN - 1)
-    drawn = int(torch.randint(-overhang, last + overhang + 1, ()))
-    start = min(max(drawn, 0), last)
-    first = _MARGIN if start > 0 else 0
-    end = length - _MARGIN if start < last else length
-    return (
-        slice(STRIDE * start, STRIDE * (start + length)),
-        slice(first, end),
-        slice(start + first, start + end),
     )
 
 

@@ -26,14 +26,12 @@ Our own by default, for two CPU cores: networks half as wide as PDN-S, trained o
 larger batches, for some hundred steps where the authors take 70,000; Muon, which in as many steps
 leaves less of the features unexplained than Adam; and a loss that begins with all differences and
 only at the end is left with the largest thousandth, which by itself teaches little in so few steps.
-Descriptors for which a window has padding where the image has pixels are in no loss: scoring has
-none like them. (What the pretrained network says of a photograph's window knows no more than it.)
 
 What it reaches here, beside the other methods: docs/results.md.
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any, ClassVar, Literal
 
@@ -56,10 +54,8 @@ from stillwatch.detectors.description_networks import (
     STRIDE,
     GlobalAutoencoder,
     Size,
-    Window,
     description_network,
     luminance,
-    random_window,
 )
 from stillwatch.detectors.maps import joined_neighbourhoods, resize_maps
 from stillwatch.detectors.parts import parts
@@ -118,7 +114,7 @@ class EfficientAD(Detector):
     """Student-teacher and student-autoencoder differences of patch description networks."""
 
     name = "efficient_ad"
-    version = 3
+    version = 2
     Settings = EfficientADSettings
     quick: ClassVar = {
         "steps": 60,
@@ -259,44 +255,41 @@ class EfficientAD(Detector):
 
     def _teacher_loss(self, batch: Batch) -> Tensor:
         images = greyed(batch.images, _GREY_SHARE["teacher"])
-        part = random_window([side // 2 for side in images.shape[2:]], self.settings.window)
-        images = images[..., *(slice(2 * x.start, 2 * x.stop) for x in part.pixels)]
+        window = self.settings.window
+        part = random_window(images.shape[2:], 2 * window if window else None)
+        images = images[..., *part]
         with torch.no_grad():
             wanted = self.patch_teacher.features(self._pretrained(images))
         given = self.patch_teacher(F.avg_pool2d(images, 2))
-        return _mean_square((given - wanted)[..., *part.described])
+        return _mean_square(given - wanted)
 
     def _loss(self, batch: Batch) -> Tensor:
+        student, autoencoder = self.trained["student"], self.trained["autoencoder"]
         whole = batch.images
         part = random_window(whole.shape[2:], self.settings.window)
-        taught, imitated = self._taught_and_imitated(whole, part)
+        images = whole[..., *part]
+        with torch.no_grad():
+            taught = self.target(self.patch_teacher(images))
         share = hard_share(self.settings.first_share, batch.progress)
-        loss = hard_feature_loss(taught, imitated.chunk(2, dim=1)[0], share)
+        loss = hard_feature_loss(taught, student(images).chunk(2, dim=1)[0], share)
         photographs = batch.photographs
         if photographs is not None:
             loss = loss + self._penalty(photographs)
         whole = in_other_light(whole)
-        taught, imitated = self._taught_and_imitated(whole, part)
-        rebuilt = self.trained["autoencoder"](whole, [side // STRIDE for side in whole.shape[2:]])
-        rebuilt = rebuilt[..., *part.in_image]
-        imitated = imitated.chunk(2, dim=1)[1]
-        return loss + _mean_square(taught - rebuilt) + _mean_square(rebuilt - imitated)
-
-    def _taught_and_imitated(self, whole: Tensor, part: Window) -> tuple[Tensor, Tensor]:
-        """T and both halves of the student's, at the window's own descriptors."""
-        images = whole[..., *part.pixels]
+        images = whole[..., *part]
         with torch.no_grad():
             taught = self.target(self.patch_teacher(images))
-        imitated = self.trained["student"](images)
-        return taught[..., *part.described], imitated[..., *part.described]
+        rebuilt = autoencoder(whole, [side // STRIDE for side in whole.shape[2:]])
+        rebuilt = rebuilt[..., *(slice(x.start // STRIDE, x.stop // STRIDE) for x in part)]
+        imitated = student(images).chunk(2, dim=1)[1]
+        return loss + _mean_square(taught - rebuilt) + _mean_square(rebuilt - imitated)
 
     def _penalty(self, photographs: Tensor) -> Tensor:
         """What keeps the student from imitating the teacher on what is no part."""
         height, width = (side // 4 for side in photographs.shape[2:])
         middle = photographs[:, :, height : 3 * height, width : 3 * width]
         part = random_window(middle.shape[2:], self.settings.window)
-        images = greyed(middle[..., *part.pixels], _GREY_SHARE["penalty"])
-        described = self.trained["student"](images)[..., *part.described]
+        described = self.trained["student"](greyed(middle[..., *part], _GREY_SHARE["penalty"]))
         return _mean_square(described.chunk(2, dim=1)[0])
 
 
@@ -337,6 +330,22 @@ def hard_feature_loss(wanted: Tensor, given: Tensor, share: float = HARD_SHARE) 
     squares = (wanted - given).square().flatten(1)
     hardest = max(1, round(share * squares.shape[1]))
     return squares.topk(hardest, dim=1, sorted=False).values.mean()
+
+
+def random_window(sides: Sequence[int], side: int | None) -> tuple[slice, slice]:
+    """Rows and columns of a random square, on the grid of the descriptors.
+
+    Args:
+        sides: of the images, multiples of 4.
+        side: of the square, a multiple of 4; None, or more than there is: all of the image.
+    """
+    lengths = [length if side is None else min(side, length) for length in sides]
+    starts = [
+        STRIDE * int(torch.randint((whole - part) // STRIDE + 1, ()))
+        for whole, part in zip(sides, lengths, strict=True)
+    ]
+    rows, columns = (slice(x, x + part) for x, part in zip(starts, lengths, strict=True))
+    return rows, columns
 
 
 def quantile_normalised(maps: Tensor, low: Tensor, high: Tensor) -> Tensor:
