@@ -26,8 +26,9 @@ Our own by default, for two CPU cores: networks half as wide as PDN-S, trained o
 larger batches, for some hundred steps where the authors take 70,000; Muon, which in as many steps
 leaves less of the features unexplained than Adam; and a loss that begins with all differences and
 only at the end is left with the largest thousandth, which by itself teaches little in so few steps.
-Near its sides a window has padding where the image has pixels, for teacher and student alike; leaving
-these descriptors out of the losses was tried and gave less (image AUROC on screw 0.546, not 0.590).
+Near its sides a window has padding where the image has pixels, for teacher and student alike.
+Leaving these descriptors out of the losses was tried and gave less (image AUROC on screw 0.546, not
+0.590).
 
 What it reaches here, beside the other methods: docs/results.md.
 """
