@@ -200,7 +200,6 @@ def test_a_second_winner_waits_is_promoted_by_a_person_and_rolled_back(
 
     done = plant.run("rollback", "bolt", "--reason", "too many false alarms")
     assert done.returncode == 0, done.stderr
-    assert "champion of bolt is again version 1 instead of version 2" in done.stdout
     assert client_of(plant).get_model_version_by_alias("stillwatch-bolt", "champion").version == 1
     entries = json.loads(plant.run("history", "bolt", "--json").stdout)
     assert [(e["kind"], e["from"], e["to"]) for e in entries] == [
@@ -213,10 +212,6 @@ def test_a_second_winner_waits_is_promoted_by_a_person_and_rolled_back(
     assert entries[2]["who"] == "stillwatch, automatic"
     table = plant.run("history", "bolt").stdout
     assert "too many" in table
-
-    client_of(plant).delete_registered_model_alias("stillwatch-bolt", "champion")
-    done = plant.run("rollback", "bolt", "--to", "2", "--reason", "withdrawn by mistake")
-    assert done.stdout.strip() == "champion of bolt is again version 2"
 
 
 def test_the_process_runner_gives_the_same_figures(plant: Plant, first: dict[str, Any]) -> None:
