@@ -27,6 +27,7 @@ from tasks.parity import FreshProcess
 from tasks.registry import fetch_bundle, version_file
 from tasks.score_table import read_scores
 from tasks.tracking import REVIEW_THRESHOLD, THRESHOLD, Tracking
+from tasks.training_slots import spare_device
 
 _EXAMPLE_FILE = "input_example.json"
 _LONGEST_SECONDS = 300.0
@@ -79,7 +80,6 @@ def check_artefact(tracking: Tracking, version: ModelVersion, settings: Settings
     """
     # Torch takes seconds to import, and what only reads the registry needs none.
     from stillwatch.torch_scorer import load_scorer
-    from tasks.training_slots import spare_device
 
     with FreshProcess() as fresh, tempfile.TemporaryDirectory(prefix="stillwatch-") as folder:
         with _unfit_for_champion(version, *_ALTERED):

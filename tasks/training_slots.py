@@ -9,7 +9,6 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from stillwatch.devices import usable_devices
 from stillwatch.files import storage_errors
 from stillwatch.settings import Settings
 
@@ -28,7 +27,7 @@ def training_device(settings: Settings) -> Iterator[str]:
         # Ray has given this process its share already, and calls every GPU that it gives cuda:0.
         yield settings.training.device
         return
-    devices = usable_devices(settings.training.device)
+    devices = _devices(settings)
     with training_slot(settings.state_dir, devices, settings.runtime.slots_per_device) as device:
         yield device
 
@@ -59,7 +58,7 @@ def spare_device(settings: Settings) -> Iterator[str]:
     if _without_slots(settings):
         yield "cpu"
         return
-    devices = usable_devices(settings.training.device)
+    devices = _devices(settings)
     found = _take_slot(settings.state_dir, devices, settings.runtime.slots_per_device)
     if found is None:
         yield "cpu"
@@ -109,4 +108,11 @@ def _take_slot(
 def _without_slots(settings: Settings) -> bool:
     """Whether what is no training takes none: Ray gives out the GPUs, or there is none."""
     ray = settings.runtime.task_runner == "ray"
-    return ray or usable_devices(settings.training.device) == ("cpu",)
+    return ray or _devices(settings) == ("cpu",)
+
+
+def _devices(settings: Settings) -> tuple[str, ...]:
+    # Torch takes seconds to import, and an ingest that finds nothing new asks for no device.
+    from stillwatch.devices import usable_devices
+
+    return usable_devices(settings.training.device)

@@ -1,5 +1,7 @@
 """What may be asked of a retraining, and what runs without being asked for."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -56,3 +58,11 @@ def test_what_could_have_no_winner_is_refused() -> None:
     retrain = settings.retrain.model_copy(update={"allow_yardstick": True})
     allowed = settings.model_copy(update={"retrain": retrain})
     assert requested(allowed, yardsticks, None).settings.retrain.detectors == yardsticks
+
+
+@pytest.mark.parametrize("often", ["champions", "images"])
+def test_what_runs_every_few_minutes_does_not_import_torch(often: str) -> None:
+    code = f"import sys, flows.deployed.{often}; print('torch' in sys.modules)"
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
