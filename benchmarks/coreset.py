@@ -72,8 +72,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _features(teacher: Teacher, folder: Path, images: int, side: int) -> list[_Remembered]:
-    normals = [file for file in scan_category(folder).images if file.path.startswith("train/")]
-    files = [folder / file.path for file in normals[:images]]
+    files = [folder / file.path for file in scan_category(folder).train_normals[:images]]
     if len(files) < images:
         raise SystemExit(f"{folder}: has {len(files)} train normals, not {images}.")
     batches = []
