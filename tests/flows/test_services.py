@@ -21,6 +21,7 @@ from stillwatch.settings import DriftSettings, Settings, load_settings
 from tasks.score_log import open_score_log
 from tests.flows.conftest import Plant, make_workspace_plant, write_image
 from tests.flows.started_services import Api, client_of, processes_of, status, versions
+from tests.flows.waiting import until
 from tests.tasks.made_streams import drifting, inspected, make_champion, quiet
 
 pytestmark = [pytest.mark.servers, pytest.mark.xdist_group("services")]
@@ -109,7 +110,8 @@ def test_a_version_is_approved_and_withdrawn_by_forms(plant: Plant) -> None:
         "stillwatch-bolt", "1", "stillwatch.approval", "approved"
     )
     api.run("approvals")  # unless the one of that minute was first
-    assert "version 1 of stillwatch-bolt is the champion already." in api.warnings()
+    # A run sends its last lines after it has ended.
+    until(lambda: "version 1 of stillwatch-bolt is the champion already." in api.warnings())
     told = json.loads(plant.run("history", "bolt", "--json").stdout)
     assert [(one["kind"], one["to"]) for one in told] == [
         ("rollback", 1),
