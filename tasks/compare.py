@@ -24,7 +24,7 @@ from tasks.evidence import gallery_items
 from tasks.examine import ExaminedCategory
 from tasks.json_artifacts import JsonArtifact
 from tasks.learnt_from import read_learnt_from
-from tasks.registry import fetch_bundle
+from tasks.registry import CHALLENGER, CHAMPION, fetch_bundle
 from tasks.testset import image_files, read_test_set
 from tasks.tracking import BUNDLE, Tracking
 from tasks.training_slots import evaluation_device
@@ -47,12 +47,16 @@ class Compared:
 def compare_with_champion(
     tracking: Tracking,
     champion: ModelVersion,
+    challenger: ModelVersion,
     winner: DetectorResult,
     competing: Sequence[DetectorResult],
     category: ExaminedCategory,
     settings: Settings,
 ) -> Compared:
     """Inspect the test images with the champion and all that competed, and compare.
+
+    Champion and challenger are what the registry holds; the others that competed are not registered
+    and come from their runs.
 
     The figures compared are the winner's, the first seed of its detector. In the resamples the
     choice is repeated as it was made, among detectors by the mean over their seeds; so all seeds
@@ -65,15 +69,16 @@ def compare_with_champion(
     Args:
         tracking: the store and registry.
         champion: the version in production.
-        winner: of this retraining; it is what may be promoted.
+        challenger: the winner as it is registered; it is what may be promoted.
+        winner: of this retraining.
         competing: the detectors that it was chosen from with all their seeds, itself among them;
             the first seed of a detector comes before its others.
         category: on whose test images they are compared.
         settings: of the gate, the evaluation and the device.
 
     Raises:
-        PromotionError: the champion cannot inspect these images.
-        StillwatchError: a challenger cannot, or the store does not answer.
+        PromotionError: the champion or the challenger cannot inspect these images.
+        StillwatchError: one that competed cannot, or the store does not answer.
     """
     # Comparing is rare and torch takes seconds to import.
     from stillwatch.devices import choose_device
@@ -96,25 +101,30 @@ def compare_with_champion(
         return candidate, _inspection(bundle, shown, found, kept)
 
     with _laid_to(champion):
-        registered = fetch_bundle(tracking, f"models:/{champion.name}/{champion.version}")
-        of_champion = inspected(registered)
-    challengers: dict[str, Candidate] = {}
-    of_winner: list[Inspection] = []
+        of_champion = inspected(_registered(tracking, champion))
+    with _laid_to(challenger, CHALLENGER, otherwise="delete the version"):
+        of_challenger = inspected(_registered(tracking, challenger))
+    candidates: list[Candidate] = []
     for one in competing:
-        with tracking.artifact(one.run_id, BUNDLE) as folder:
-            challengers[one.run_id], inspection = inspected(read_bundle(folder))
-        # The maps of all the others would be in memory to no purpose.
         if one.run_id == winner.run_id:
-            of_winner.append(inspection)
+            candidates.append(of_challenger[0])
+            continue
+        with tracking.artifact(one.run_id, BUNDLE) as folder:
+            # The maps of all the others would be in memory to no purpose.
+            candidates.append(inspected(read_bundle(folder))[0])
     comparison = compare(
         of_champion[0],
-        list(challengers.values()),
+        candidates,
         select_by=settings.retrain.select_by,
         settings=settings.gate,
         dropped=dropped,
         winner=winner.detector,
     )
-    return Compared(comparison, of_champion[1], of_winner[0])
+    return Compared(comparison, of_champion[1], of_challenger[1])
+
+
+def _registered(tracking: Tracking, version: ModelVersion) -> Bundle:
+    return fetch_bundle(tracking, f"models:/{version.name}/{version.version}")
 
 
 def _inspection(
@@ -141,18 +151,20 @@ def _learnt_from(
 
 
 @contextmanager
-def _laid_to(champion: ModelVersion) -> Iterator[None]:
+def _laid_to(
+    version: ModelVersion, alias: str = CHAMPION, otherwise: str = "delete the alias champion"
+) -> Iterator[None]:
     try:
         yield
     except StillwatchError as error:
         if is_of_the_artefact(error):
             raise PromotionError(
-                f"the champion, version {champion.version}, cannot be inspected with: {error}"
+                f"the {alias}, version {version.version}, cannot be inspected with: {error}"
             ) from error
         raise TrackingError(
-            f"the champion, version {champion.version}, cannot be compared with now: {error} If "
-            "its files are gone for good, restore them from a backup, or delete the alias champion "
-            "in MLflow, and retrain."
+            f"the {alias}, version {version.version}, cannot be compared with now: {error} If "
+            f"its files are gone for good, restore them from a backup, or {otherwise} in MLflow, "
+            "and retrain."
         ) from error
 
 

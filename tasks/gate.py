@@ -94,7 +94,9 @@ def judge(
         tracking.client.set_registered_model_alias(name, CHALLENGER, str(number))
     judgement = NO_CHAMPION
     if champion is not None:
-        judgement = _against(tracking, versions[champion], winner, competing, category, settings)
+        judgement = _against(
+            tracking, versions[champion], versions[number], winner, competing, category, settings
+        )
         about = {"challenger": number, "run": winner.run_id, "data_version": winner.data_version}
         COMPARISON_RECORD.write(tracking, winner.run_id, judgement.record | about)
     withdrawn = champion is None and any(CHAMPION_SINCE in v.tags for v in versions.values())
@@ -126,6 +128,7 @@ def _unsound(tracking: Tracking, version: ModelVersion, settings: Settings) -> l
 def _against(
     tracking: Tracking,
     champion: ModelVersion,
+    challenger: ModelVersion,
     winner: DetectorResult,
     competing: Sequence[DetectorResult],
     category: ExaminedCategory,
@@ -133,7 +136,9 @@ def _against(
 ) -> Judgement:
     about = {"champion": int(champion.version), "champion_run": champion.run_id, "compared": now()}
     try:
-        found = compare_with_champion(tracking, champion, winner, competing, category, settings)
+        found = compare_with_champion(
+            tracking, champion, challenger, winner, competing, category, settings
+        )
     except PromotionError as error:
         record = about | {"sentence": str(error)}
         return Judgement(None, f"not compared: {error}", (), False, record)
