@@ -1,13 +1,16 @@
 """Putting the deployments of ``prefect.yaml`` on a Prefect server."""
 
+import logging
 import os
 import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
 
+import yaml
 from prefect import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.filters import WorkPoolFilter, WorkPoolFilterName
 from prefect.exceptions import ObjectAlreadyExists
 
 from flows.worker import PARAMS_VARIABLE, WORK_POOL
@@ -37,7 +40,9 @@ def prefect_file_for(params: Path) -> Path:
 
 
 def deploy(api_url: str, params: Path) -> None:
-    """Make the server's deployments and triggers equal to those in ``prefect.yaml``.
+    """Put the deployments and triggers of ``prefect.yaml`` on the server, in place of older ones.
+
+    Those that the file lacks stay, for they may be somebody else's; a warning names them.
 
     Args:
         api_url: of the Prefect server, on which the work pool is.
@@ -67,3 +72,19 @@ def deploy(api_url: str, params: Path) -> None:
     if done.returncode != 0:
         reason = (done.stdout + done.stderr).strip()[-2000:]
         raise ServerError(f"{file}: Prefect refused the deployments. Mend the file. {reason}")
+    for name in _others_than_in(file):
+        logging.getLogger(__name__).warning(
+            "The Prefect server has the deployment %s, which %s lacks. If nobody needs it, delete "
+            "it on its page.",
+            name,
+            file,
+        )
+
+
+def _others_than_in(file: Path) -> list[str]:
+    """The deployments of the work pool that the file does not name."""
+    named = {one["name"] for one in yaml.safe_load(file.read_text(encoding="utf-8"))["deployments"]}
+    pool = WorkPoolFilter(name=WorkPoolFilterName(any_=[WORK_POOL]))
+    with get_client(sync_client=True) as client:
+        found = {one.name for one in client.read_deployments(work_pool_filter=pool)}
+    return sorted(found - named)

@@ -13,10 +13,10 @@ def small_disk(folder: Path, *, size: str) -> Iterator[None]:
     """A file system of its own for ``folder``; skip where this user may not mount one.
 
     Args:
-        folder: made here.
+        folder: made here, if need be; what is in it is out of sight until the disk is gone.
         size: as ``mount`` takes it, for example ``200k``.
     """
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
     try:
         mounted = subprocess.run(mount, capture_output=True, check=False).returncode == 0

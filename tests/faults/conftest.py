@@ -8,6 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 from faults_page import render
+from made_prefect import new_prefect_database
 
 from tests.faults.moments import processes_of
 from tests.flows.conftest import Plant, make_plant
@@ -33,7 +34,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture
 def plant(tmp_path: Path) -> Plant:
     """A plant of its own for each case."""
-    return make_plant(tmp_path / "line")
+    plant = make_plant(tmp_path / "line")
+    new_prefect_database(plant.state)
+    return plant
 
 
 @pytest.fixture(autouse=True)

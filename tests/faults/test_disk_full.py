@@ -6,6 +6,7 @@ Each docstring says what is injected and what is expected; docs/reliability.md i
 from pathlib import Path
 
 import pytest
+from made_prefect import new_prefect_database
 from small_disk import small_disk
 
 from tests.faults.moments import Started
@@ -23,7 +24,8 @@ def test_disk_full(plant: Plant) -> None:
     once.
     """
     with small_disk(plant.state, size="300m"):
-        set_epochs(plant, 60)
+        new_prefect_database(plant.state)
+        set_epochs(plant, 40)
         started = Started(plant, *RETRAIN)
         started.wait_until(lambda: epochs_done(plant) > 3)
         ballast = plant.state / "ballast"

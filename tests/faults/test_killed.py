@@ -30,7 +30,7 @@ def test_killed_in_training(plant: Plant) -> None:
     The training's own process ends, too; the next run resumes from the checkpoint; one training,
     one version.
     """
-    set_epochs(plant, 60)
+    set_epochs(plant, 40)
     kill_when(Started(plant, *RETRAIN), lambda: epochs_done(plant) > 3)
     wait_until(lambda: not trainings_of(plant))
     assert green(plant).data.tags["stillwatch.resumed"] == "true"

@@ -32,7 +32,7 @@ def test_mlflow_server_gone_for_a_while(plant: Plant) -> None:
     The run says so, goes on and ends well; no loss is missing and none is there twice.
     """
     with killable_mlflow(plant) as server:
-        set_epochs(plant, 150, tracking={"uri": server.url})
+        set_epochs(plant, 50, tracking={"uri": server.url})
         started = Started(plant, *RETRAIN)
         started.wait_until(lambda: epochs_done(plant) > 3)
         server.kill()
@@ -45,7 +45,7 @@ def test_mlflow_server_gone_for_a_while(plant: Plant) -> None:
         assert started.exit_code() == 0, started.said
         run = green(plant)
         assert was_trained(run)
-        assert losses_of(plant, run) == list(range(150))
+        assert losses_of(plant, run) == list(range(50))
 
 
 def test_mlflow_server_stays_away(plant: Plant) -> None:
@@ -76,7 +76,7 @@ def test_prefect_server_gone(plant: Plant) -> None:
     The run fails with a sentence that names the server; what it trained or registered is kept, and
     the next run, with a new server, doubles nothing.
     """
-    set_epochs(plant, 60)
+    set_epochs(plant, 40)
     # By default Prefect's client tries each of its last requests for a minute.
     impatient = replace(plant, variables={"PREFECT_CLIENT_MAX_RETRIES": "2"})
     started = Started(impatient, *RETRAIN)

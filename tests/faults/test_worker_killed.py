@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from made_prefect import new_prefect_database
 
 from flows.service_register import read_services
 from tests.faults.moments import wait_until
@@ -29,6 +30,7 @@ pytestmark = [pytest.mark.servers, pytest.mark.timeout(1800)]
 def plant(tmp_path: Path) -> Iterator[Plant]:
     """A plant with everything up."""
     plant = make_workspace_plant(tmp_path / "line")
+    new_prefect_database(plant.state)
     started = plant.run("up")
     assert started.returncode == 0, started.stderr
     yield plant
@@ -41,7 +43,7 @@ def test_worker_killed_in_training(plant: Plant) -> None:
     After `stillwatch up` the run is found dead within minutes and started again by itself; it
     resumes from the checkpoint and registers one version.
     """
-    set_epochs(plant, 200)
+    set_epochs(plant, 50)
     goes_on_by_itself(plant, when=lambda: epochs_done(plant) > 3)
     (version,) = client_of(plant).search_model_versions(f"name = '{NAME}'")
     assert client_of(plant).get_run(version.run_id).data.tags["stillwatch.resumed"] == "true"

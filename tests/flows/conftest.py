@@ -12,15 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from made_prefect import new_prefect_database
 from PIL import Image
 
+from flows.deployments import PREFECT_FILE
 from flows.prefect_server import LocalPrefectServer
 from stillwatch.settings import ServicesSettings
 from tasks.dvc_repository import initialise_dvc
 from tasks.git_repository import run_git
 
 ROOT = Path(__file__).parents[2]
-EVERY_MINUTE = "* * * * *"
 SIDE = 64
 TINY = {
     "images": {"size": SIDE},
@@ -147,13 +148,21 @@ def make_workspace_plant(folder: Path) -> Plant:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DVC_SITE_CACHE_DIR", plant.environment()["DVC_SITE_CACHE_DIR"])
         initialise_dvc(folder)
-    # Several plants are up at a time: a process of each every minute is more than two cores give.
-    deployments = (ROOT / "prefect.yaml").read_text(encoding="utf-8")
-    assert deployments.count(EVERY_MINUTE) == 1
-    (folder / "prefect.yaml").write_text(deployments.replace(EVERY_MINUTE, "0 * * * *"))
+    write_unscheduled(folder / PREFECT_FILE)
     run_git(folder, "add", "--all")
     run_git(folder, "-c", "user.name=A", "-c", "user.email=a@b", "commit", "--quiet", "-mfirst")
     return plant
+
+
+def write_unscheduled(file: Path) -> None:
+    """Write the deployments without their schedules: nothing runs but what somebody starts.
+
+    Several plants are up at a time: a process of each every minute is more than two cores give.
+    """
+    content = yaml.safe_load((ROOT / PREFECT_FILE).read_text(encoding="utf-8"))
+    for deployment in content["deployments"]:
+        deployment.pop("schedules", None)
+    file.write_text(yaml.safe_dump(content), encoding="utf-8")
 
 
 @pytest.fixture(scope="session")
@@ -166,4 +175,6 @@ def prefect_url(plant: Plant) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def plant(tmp_path_factory: pytest.TempPathFactory) -> Plant:
     """Shared by the tests that only look at it or retrain what is already there."""
-    return make_plant(tmp_path_factory.mktemp("plant") / "line")
+    plant = make_plant(tmp_path_factory.mktemp("plant") / "line")
+    new_prefect_database(plant.state)
+    return plant

@@ -7,6 +7,7 @@ import pytest
 import yaml
 from made_champions import MadeCategory
 from made_detectors import small
+from made_prefect import new_prefect_database
 from made_stores import new_store
 
 from flows.deployed.champions import approvals
@@ -42,6 +43,7 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> Line:
     params = plant.folder / "params.yaml"
     params.write_text(yaml.safe_dump({"training": {"device": "cpu"}}))
     settings = load_settings(params)
+    new_prefect_database(settings.state_dir)
     tracking = new_store(settings)
     category = MadeCategory(plant.images / "plate", tracking, small(settings))
     assert [category.register(alpha=alpha) for alpha in (0.05, 0.2)] == [1, 2]

@@ -10,6 +10,7 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
+from made_prefect import new_prefect_database
 from prefect import flow, get_client
 from prefect.automations import Automation, AutomationCore
 from prefect.client.orchestration import SyncPrefectClient
@@ -33,7 +34,9 @@ BEAT = "prefect.flow-run.heartbeat"
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    return Settings(state_dir=tmp_path_factory.mktemp("state"))
+    settings = Settings(state_dir=tmp_path_factory.mktemp("state"))
+    new_prefect_database(settings.state_dir)
+    return settings
 
 
 @pytest.fixture(scope="module")

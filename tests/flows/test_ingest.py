@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 from made_champions import MadeCategory
 from made_detectors import photograph, small
+from made_prefect import new_prefect_database
 from made_stores import new_store
 from PIL import Image
 from prefect import flow
@@ -34,6 +35,7 @@ pytestmark = [pytest.mark.servers, pytest.mark.xdist_group("ingest")]
 def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
     """A plant with a Prefect server, whose inbox is read in this process."""
     plant = make_workspace_plant(tmp_path_factory.mktemp("ingest") / "line")
+    new_prefect_database(plant.state)
     plant.set_params(inbox={"settle_seconds": 0})
     with pytest.MonkeyPatch.context() as patch:
         for name in ("HOME", "GIT_CONFIG_NOSYSTEM", "DVC_SITE_CACHE_DIR"):

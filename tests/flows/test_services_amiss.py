@@ -5,9 +5,11 @@ from collections.abc import Iterator
 
 import psutil
 import pytest
+import yaml
 from prefect import get_client
 from prefect.client.schemas.filters import FlowFilter, FlowFilterName
 
+from flows.deployments import PREFECT_FILE
 from flows.prefect_server import LocalPrefectServer, prefect_api
 from flows.processes import answers
 from flows.service_register import read_services, write_services
@@ -44,7 +46,9 @@ def test_down_stops_what_a_killed_up_had_started(plant: Plant) -> None:
     assert processes_of(plant) == []
 
 
-def test_up_replaces_what_hangs_and_a_worker_of_another_server(plant: Plant) -> None:
+def test_up_replaces_what_hangs_and_a_worker_of_another_server_and_names_what_is_left_over(
+    plant: Plant,
+) -> None:
     assert plant.run("up").returncode == 0
     before = read_services(plant.state)
     assert before.mlflow is not None
@@ -52,8 +56,13 @@ def test_up_replaces_what_hangs_and_a_worker_of_another_server(plant: Plant) -> 
     for process in family(before.mlflow.process):
         process.suspend()
     write_services(plant.state, before.model_copy(update={"worker_api": "http://127.0.0.1:1/api"}))
+    file = plant.folder / PREFECT_FILE
+    content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    left_over = content["deployments"].pop()["name"]
+    file.write_text(yaml.safe_dump(content), encoding="utf-8")
     again = plant.run("up")
     assert again.returncode == 0, again.stderr
+    assert f"has the deployment {left_over}, which" in " ".join(again.stderr.split())
     after = read_services(plant.state)
     assert after.mlflow is not None
     assert after.worker is not None

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from made_prefect import new_prefect_database
 from made_stores import new_store
 from prefect import flow, get_client
 from prefect.client.schemas import State
@@ -112,6 +113,7 @@ def test_an_alarm_that_the_server_does_not_take_is_announced_by_the_next_watch(
     def watching() -> State[None]:
         return watch_champions(settings, read_scores)
 
+    new_prefect_database(settings.state_dir)
     with prefect_api(settings):
         with events_refused():
             failed: State[None] = watching(return_state=True)

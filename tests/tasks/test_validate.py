@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from made_judgements import DEFECT, GOOD, TRAIN, found_in, judge
 from made_manifests import SETTINGS, changed, make_category, read_manifest, with_rows
+from made_prefect import new_prefect_database
 from prefect import flow
 from prefect.artifacts import Artifact
 
@@ -312,6 +313,7 @@ def test_in_a_flow_it_leaves_a_table_and_a_page(tmp_path: Path) -> None:
             data_version="0123.dir",
         )
 
+    new_prefect_database(tmp_path / "state")
     with prefect_api(Settings(state_dir=tmp_path / "state")):
         report = one_category()
         table = Artifact.get("validation-metal-nut")
