@@ -31,9 +31,9 @@ test-ray: install
 test-fast: install
 	$(BIN)/pytest -n 2 --dist loadgroup -m "not servers and not processes"
 
-# Each fault three times, one after the other; writes what came of it.
+# Each fault three times, some at the same time; writes what came of it.
 reliability: install
-	$(BIN)/pytest tests/faults --repeats 3 --page docs/reliability.md
+	$(BIN)/pytest -n 3 --dist worksteal tests/faults --repeats 3 --page docs/reliability.md
 
 lint: install
 	$(BIN)/ruff check .

@@ -10,7 +10,7 @@ from stillwatch.detectors.autoencoder import (
     ConvolutionalAutoencoder,
     away_from_edges,
 )
-from stillwatch.detectors.maps import smoothed
+from stillwatch.detectors.maps import gaussian_smooth, smoothed
 from stillwatch.detectors.similarity import squared_error, structural_dissimilarity
 from stillwatch.detectors.style_distillation import StyleDistillation, StyleNetwork
 from stillwatch.detectors.toys import toy_normals, toy_teacher
@@ -43,6 +43,21 @@ def test_ssim_of_constant_images_by_hand() -> None:
 def test_ssim_of_an_inverted_texture_is_negative() -> None:
     noise = torch.rand(1, 3, 32, 32)
     assert structural_dissimilarity(noise, 1 - noise).mean() > 1.5
+
+
+def test_ssim_is_exact_where_images_are_bright_and_nearly_flat() -> None:
+    """Against double precision: an export that rounds otherwise must come to the same map."""
+
+    def mean(x: torch.Tensor) -> torch.Tensor:
+        return gaussian_smooth(x.flatten(0, 1), 1.5).view_as(x)
+
+    a, b = (0.95 + 0.002 * torch.rand(1, 3, 32, 32) for _ in range(2))
+    x, y = a.double(), b.double()
+    luminance = (2 * mean(x) * mean(y) + 1e-4) / (mean(x) ** 2 + mean(y) ** 2 + 1e-4)
+    covariance = mean(x * y) - mean(x) * mean(y)
+    variances = mean(x * x) - mean(x) ** 2 + mean(y * y) - mean(y) ** 2
+    expected = 1 - (luminance * (2 * covariance + 9e-4) / (variances + 9e-4)).mean(dim=1)
+    torch.testing.assert_close(structural_dissimilarity(a, b), expected.float(), rtol=0, atol=5e-6)
 
 
 @pytest.mark.parametrize("distance", ["l2", "ssim"])

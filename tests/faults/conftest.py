@@ -14,6 +14,7 @@ from tests.faults.moments import processes_of
 from tests.flows.conftest import Plant, make_plant
 
 _outcomes: dict[str, Counter[str]] = {}
+_STORY = "story"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -51,12 +52,18 @@ def nothing_left_running(tmp_path: Path) -> Iterator[None]:
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
     report = (yield).get_result()
-    if report.when == "call" or report.skipped:
-        story = (item.function.__doc__ or "").strip()
+    report.user_properties.append((_STORY, (item.function.__doc__ or "").strip()))
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Here the outcomes of all workers come together."""
+    story = dict(report.user_properties).get(_STORY)
+    injected = report.when == "call" or (report.when == "setup" and not report.passed)
+    if isinstance(story, str) and injected:
         _outcomes.setdefault(story, Counter())[report.outcome] += 1
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     page: Path | None = session.config.getoption("--page", None)
-    if page is not None:
+    if page is not None and not hasattr(session.config, "workerinput"):
         page.write_text(render(_outcomes), encoding="utf-8")

@@ -29,7 +29,7 @@ def render(outcomes: Mapping[str, Counter[str]]) -> str:
         "| injected | expected | happened |",
         "|---|---|---|",
     ]
-    for story, counts in outcomes.items():
+    for story, counts in sorted(outcomes.items()):
         injected, expected = (" ".join(part.split()) for part in story.split("\n\n"))
         lines.append(f"| {injected} | {expected} | {_happened(counts)} |")
     return "\n".join(lines) + "\n"

@@ -21,12 +21,16 @@ def structural_dissimilarity(a: Tensor, b: Tensor) -> Tensor:
     its Gaussian window (sigma 1.5 pixels) and constants. In [0, 2].
     """
     a, b = a.float(), b.float()
-    # A variance is a small difference of two means: half precision would leave nothing of it.
+    # A variance is a small difference of two means: half precision would leave nothing of it, and
+    # single precision little where both images are bright and flat, unless they are near zero.
+    level = a.mean(dim=(2, 3), keepdim=True)
+    a, b = a - level, b - level
     with torch.autocast(a.device.type, enabled=False):
         mean_a, mean_b = _local_mean(a), _local_mean(b)
         variance_a = _local_mean(a * a) - mean_a.square()
         variance_b = _local_mean(b * b) - mean_b.square()
         covariance = _local_mean(a * b) - mean_a * mean_b
+    mean_a, mean_b = mean_a + level, mean_b + level
     similarity = ((2 * mean_a * mean_b + _C1) * (2 * covariance + _C2)) / (
         (mean_a.square() + mean_b.square() + _C1) * (variance_a + variance_b + _C2)
     )
