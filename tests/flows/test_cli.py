@@ -95,26 +95,6 @@ def test_a_bundle_that_is_not_there(line: Plant) -> None:
     assert "nowhere/bundle.json" in sentence
 
 
-def test_an_exported_bundle_inspects_as_the_bundle_does(line: Plant) -> None:
-    make_detector_bundle(line.folder / "bundle")
-    images = ("images/bolt/test", "images/bolt/train/good/000.png")
-    for to in ("onnx", "openvino"):
-        done = line.run("export", "bundle", "--to", to, "--out", to, "--images", images[0])
-        assert done.returncode == 0, done.stderr
-        assert "on 8 images the scores differ by up to" in done.stdout
-    rows = {
-        folder: json.loads(line.run("inspect", folder, *images, "--json").stdout)
-        for folder in ("bundle", "onnx", "openvino")
-    }
-    for to in ("onnx", "openvino"):
-        for row, other in zip(rows["bundle"], rows[to], strict=True):
-            assert (other["path"], other["verdict"]) == (row["path"], row["verdict"])
-            assert other["score"] == pytest.approx(row["score"], rel=1e-4)
-    assert "new or empty" in refusal(
-        line, "export", "bundle", "--to", "onnx", "--out", "onnx", "--images", images[0]
-    )
-
-
 def run_on_edge_box(plant: Plant, *arguments: str) -> "subprocess.CompletedProcess[str]":
     code = without(NOT_ON_AN_EDGE_BOX, "from flows.cli import main; main()")
     return subprocess.run(
@@ -127,17 +107,22 @@ def run_on_edge_box(plant: Plant, *arguments: str) -> "subprocess.CompletedProce
     )
 
 
-def test_an_edge_box_inspects_beside_empty_settings(line: Plant) -> None:
+def test_an_edge_box_inspects_beside_empty_settings_as_the_bundle_does(line: Plant) -> None:
     make_detector_bundle(line.folder / "bundle")
-    done = line.run("export", "bundle", "--to", "onnx", "--out", "edge", "--images", "images/bolt")
+    images = ("images/bolt/test", "images/bolt/train/good/000.png")
+    export = ("export", "bundle", "--to", "onnx", "--out", "edge", "--images", images[0])
+    done = line.run(*export)
     assert done.returncode == 0, done.stderr
+    assert "on 8 images the scores differ by up to" in done.stdout
+    assert "new or empty" in refusal(line, *export)
+    rows = json.loads(line.run("inspect", "bundle", *images, "--json").stdout)
     (line.folder / "params.yaml").write_text("")
-    done = run_on_edge_box(line, "inspect", "edge", "images/bolt/test", "--out", "seen", "--json")
+    done = run_on_edge_box(line, "inspect", "edge", *images, "--out", "seen", "--json")
     assert done.returncode == 0, done.stderr
-    rows = json.loads(done.stdout)
-    assert len(rows) == 8
-    for row in rows:
-        with Image.open(line.folder / "seen" / row["overlay"]) as picture:
+    for row, other in zip(rows, json.loads(done.stdout), strict=True):
+        assert (other["path"], other["verdict"]) == (row["path"], row["verdict"])
+        assert other["score"] == pytest.approx(row["score"], rel=1e-4)
+        with Image.open(line.folder / "seen" / other["overlay"]) as picture:
             assert picture.size == (SIDE, SIDE)
 
 
