@@ -14,7 +14,8 @@ from playwright.sync_api import Page, expect, sync_playwright
 
 from tests.browser.mlflow_pages import MlflowPages
 from tests.browser.prefect_pages import PrefectPages
-from tests.browser.running_plant import ROOT, Running, running_plant
+from tests.browser.running_plant import Running, running_plant
+from tests.flows.conftest import ROOT
 from tests.flows.http_client import Reply
 from tests.flows.running_service import Service, serving
 from tests.flows.waiting import until
