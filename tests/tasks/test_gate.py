@@ -99,6 +99,12 @@ class Line:
         """In the registry; the run has a copy of its own."""
         return self.folder / str(version) / "artifacts" / BUNDLE / "weights.safetensors"
 
+    def alter(self, version: int) -> None:
+        """Exchange a byte of its weights in the registry."""
+        content = bytearray(self.weights(version).read_bytes())
+        content[-1] ^= 1
+        self.weights(version).write_bytes(content)
+
     def tags(self, version: int) -> dict[str, str]:
         found = self.tracking.client.get_model_version(NAME, str(version)).tags
         return {key.removeprefix("stillwatch."): value for key, value in found.items()}
@@ -297,14 +303,14 @@ def test_a_champion_that_cannot_be_read_for_a_moment_is_compared_with_the_next_t
     assert (line.tags(2)["answer"], aliases(line.tracking)["champion"]) == ("better", 2)
 
 
+def refused(*_: object, **__: object) -> None:
+    raise MlflowException("the database is locked")
+
+
 def test_a_promotion_that_the_store_refuses_is_made_up_for_by_the_next_retraining(
     line: Line, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     winner = line.result()
-
-    def refused(*_: object, **__: object) -> None:
-        raise MlflowException("the database is locked")
-
     with monkeypatch.context() as patch:
         patch.setattr(MlflowClient, "create_run", refused)
         with pytest.raises(TrackingError, match="the database is locked"):
@@ -312,6 +318,20 @@ def test_a_promotion_that_the_store_refuses_is_made_up_for_by_the_next_retrainin
     assert aliases(line.tracking)["champion"] is None
     line.ask(1, winner)
     assert aliases(line.tracking)["champion"] == 1
+
+
+def test_a_promotion_that_was_cut_off_is_not_made_up_for_with_what_was_altered_meanwhile(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    winner = line.result()
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "create_run", refused)
+        with pytest.raises(TrackingError, match="the database is locked"):
+            line.judged(winner)
+    line.alter(1)
+    line.ask(1, winner, just_checked=False)
+    assert aliases(line.tracking)["champion"] is None
+    assert "artefact is not what was registered" in line.tags(1)["not_promoted"]
 
 
 def test_what_was_altered_since_it_was_registered_does_not_become_champion_by_itself(
@@ -324,9 +344,7 @@ def test_what_was_altered_since_it_was_registered_does_not_become_champion_by_it
     line.set_gate(automatic=["not_worse"])
     champion = line.judged(method=BLIND)
     assert aliases(line.tracking)["champion"] == champion
-    content = bytearray(line.weights(second).read_bytes())
-    content[-1] ^= 1
-    line.weights(second).write_bytes(content)
+    line.alter(second)
     line.set_gate()
     line.ask(second, waiting, just_checked=False)
     assert aliases(line.tracking)["champion"] == champion
