@@ -1,17 +1,18 @@
 """How well the maps of multiresolution distillation localise: its forward map, and its gradients.
 
 Takes the detector that a cell of ``benchmarks.accuracy`` trained and computes every map of the same
-test images. Writes JSON and renders ``docs/localisation.md``.
+test images. Writes one JSON file per category and renders ``docs/localisation.md`` of all that lie
+in the folder.
 
     .venv/bin/python -m benchmarks.localisation --root mvtec --every 4 \
         --cell results/screw-multiresolution-efficientnet_lite0-256-0.json \
-        --out results/localisation.json
+        --out results/localisation
 """
 
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.bundle_images import read_pixels
-from benchmarks.cells import Cell, write_page
+from benchmarks.cells import Cell, read_cells, write_page
 from benchmarks.revision import commit, machine
 from benchmarks.tables import markdown, origin
 from stillwatch.bundle import BundleInfo, read_bundle
@@ -67,35 +68,52 @@ def main() -> None:
     category = scan_category(given.root / cell["category"])
     chosen = [*category.test_normals, *category.test_anomalies][:: given.every]
     images, masks = _read(category.folder, chosen, bundle.info)
-    rows = [measure(name, maps, images, masks) for name, maps in variants(detector).items()]
     result = {
         "commit": commit(),
         "machine": machine(torch.device("cpu")),
+        "detector": cell["detector"],
         "category": cell["category"],
         "settings": cell["settings"],
         "images": len(images),
         "every": given.every,
-        "rows": rows,
+        "rows": measured(detector, images, masks),
     }
-    write_json(given.out, result)
-    write_page(given.page, render(result))
+    write_json(given.out / f"{cell['category']}.json", result)
+    write_page(given.page, render(list(read_cells(given.out))))
 
 
-def variants(detector: Multiresolution) -> dict[str, Maps]:
-    """The maps that are compared, by name."""
+def measured(
+    detector: Multiresolution, images: Tensor, masks: NDArray[np.bool_]
+) -> list[dict[str, Any]]:
+    """The rows of the table: the forward map, then each gradient map, as it is and opened.
+
+    Args:
+        detector: trained.
+        images: float32 (N, 3, H, W) in [0, 1], with normals among them.
+        masks: (N, H, W), true where an image is defective.
+    """
     scores = detector.published_scores
     gradients: dict[str, Maps] = {
-        "gradient": lambda images: gradient_maps(scores, images),
-        "SmoothGrad": lambda images: smooth_gradient_maps(scores, images),
-        "guided": lambda images: guided_gradient_maps(scores, detector.cloner, images),
+        "gradient": lambda batch: gradient_maps(scores, batch),
+        "SmoothGrad": lambda batch: smooth_gradient_maps(scores, batch),
+        "guided": lambda batch: guided_gradient_maps(scores, detector.cloner, batch),
     }
-    return {"forward": detector.anomaly_map, **gradients} | {
-        f"{name}, opened": _then_opened(maps) for name, maps in gradients.items()
-    }
+    found, seconds = _timed(detector.anomaly_map, images)
+    rows = [row("forward", found, masks, seconds)]
+    for name, maps in gradients.items():
+        found, seconds = _timed(maps, images)
+        rows.append(row(name, found, masks, seconds))
+        wide, more = _timed(opened, found)
+        rows.append(row(f"{name}, opened", wide, masks, seconds + more))
+    return rows
 
 
-def _then_opened(maps: Maps) -> Maps:
-    return lambda images: opened(maps(images))
+def _timed(maps: Maps, given: Tensor) -> tuple[Tensor, float]:
+    """The maps, one image at a time, and the seconds that one took."""
+    started = time.perf_counter()
+    with torch.no_grad():
+        found = torch.cat([maps(one) for one in torch.split(given, 1)])
+    return found, (time.perf_counter() - started) / len(given)
 
 
 def _read(
@@ -111,19 +129,16 @@ def _read(
     return images_to_input(torch.from_numpy(pixels)), masks
 
 
-def measure(name: str, maps: Maps, images: Tensor, masks: NDArray[np.bool_]) -> dict[str, Any]:
+def row(name: str, maps: Tensor, masks: NDArray[np.bool_], seconds: float) -> dict[str, Any]:
     """A row of the table.
 
     Args:
-        name: of the map.
-        maps: float32 (B, 3, H, W) in [0, 1] to (B, H, W).
-        images: float32 (N, 3, H, W) in [0, 1], with normals among them.
+        name: of the kind of map.
+        maps: float32 (N, H, W).
         masks: (N, H, W), true where an image is defective.
+        seconds: that an image took.
     """
-    started = time.perf_counter()
-    with torch.no_grad():
-        found = np.concatenate([maps(image).numpy() for image in torch.split(images, 1)])
-    seconds = (time.perf_counter() - started) / len(images)
+    found = maps.numpy()
     defective = masks.any(axis=(1, 2))
     everywhere = exact_pixel_metrics(count_pixels(sort_pixels(found, masks)))
     there = exact_pixel_metrics(count_pixels(sort_pixels(found[defective], masks[defective])))
@@ -136,39 +151,47 @@ def measure(name: str, maps: Maps, images: Tensor, masks: NDArray[np.bool_]) -> 
     }
 
 
-def render(result: Cell) -> str:
+def render(results: Sequence[Cell]) -> str:
     """The page in Markdown."""
-    command = f"python -m benchmarks.localisation --root ROOT --cell CELL --every {result['every']}"
-    settings = result["settings"]
-    rows = [
-        [
-            row["map"],
-            *(f"{row[name]:.3f}" for name in _FIGURES),
-            f"{1000 * row['seconds_per_image']:.0f}",
-        ]
-        for row in result["rows"]
-    ]
     lines = [
         "# Maps of multiresolution distillation",
         "",
-        origin(f"{command} --out results/localisation.json", [result]),
         "ROOT is the folder that holds the category, CELL a file that `benchmarks.accuracy` wrote.",
         "",
-        f"{result['images']} test images of {result['category']}, teacher "
-        f"{settings['teacher']['name']} at {settings['images']['size']} pixels. The forward map is "
-        "what stillwatch uses and exports: the loss at each position. The others are the paper's: "
-        "the gradient of the loss with respect to the image, its mean over noisy copies "
-        "(SmoothGrad), guided backpropagation; *opened* by a morphological opening. The paper's "
-        "figures are of defective images only.",
+        "The forward map is what stillwatch uses and exports: the loss at each position. The "
+        "others are the paper's: the gradient of the loss with respect to the image, its mean over "
+        "noisy copies (SmoothGrad), guided backpropagation; *opened* by a morphological opening. "
+        "Each gradient map is brought to [0, 1] by itself, as the authors do, so that it says "
+        "where in an image a defect is and not in which images; the paper's figures are of "
+        "defective images only. The maps of a category come from one trained network. On the made "
+        "images of the tests each kind of map tells planted defects from the rest.",
+    ]
+    for result in results:
+        lines += ["", *_section(result)]
+    return "\n".join(lines) + "\n"
+
+
+def _section(result: Cell) -> list[str]:
+    settings = result["settings"]
+    command = f"python -m benchmarks.localisation --root ROOT --cell CELL --every {result['every']}"
+    rows = [
+        [
+            one["map"],
+            *(f"{one[name]:.3f}" for name in _FIGURES),
+            f"{1000 * one['seconds_per_image']:.0f}",
+        ]
+        for one in result["rows"]
+    ]
+    return [
+        f"## {result['category']}",
         "",
-        "All maps here come from one trained network. On the made images of the tests each kind of "
-        "map tells planted defects from the rest. The gradients are of the paper's image score, "
-        "whose AUROC [results.md](results.md) has. Why they say so little here is not known: the "
-        "paper's source, a VGG-16, and its length of training were not measured.",
+        origin(f"{command} --out results/localisation", [result]),
+        "",
+        f"{result['images']} test images, teacher {settings['teacher']['name']} at "
+        f"{settings['images']['size']} pixels.",
         "",
         *markdown(["map", *_FIGURES.values(), "ms/image"], rows),
     ]
-    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

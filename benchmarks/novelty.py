@@ -50,9 +50,15 @@ SIDES = range(32, 513, 32)
 """Of images that every teacher's levels divide evenly."""
 
 OWN_SETTINGS: Mapping[str, Mapping[str, Any]] = {
-    "uninformed_students": {"patch_sizes": (33,), "students": 5},
+    "uninformed_students": {
+        "patch_sizes": (33,),
+        "students": 5,
+        "epochs": 6,
+        "least_steps": 1,
+    },
 }
-"""Where a method's defaults are not for small images; the authors' in this protocol."""
+"""Where a method's defaults are not for small images: the authors' patch and number of students in
+this protocol, and few steps, since a patch, which is a whole image here, is soon learnt."""
 OWN_SIDES = {"uninformed_students": 33}
 """Where a method ties the image's side to something else: one patch is the whole image."""
 _SIDE_HELP = f"side that images are resized to, a multiple of 32; fixed for {', '.join(OWN_SIDES)}"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from stillwatch import training_data
 from stillwatch.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
-from stillwatch.detectors.base import Batch, Detector, Phase, Steps, warm_up_and_cosine
+from stillwatch.detectors.base import Batch, Detector, Phase, warm_up_and_cosine
 from stillwatch.detectors.toys import toy_normals, toy_teacher
 from stillwatch.devices import choose_device
 from stillwatch.errors import DeviceMemoryError, SettingsError, StorageError, TrainingError
@@ -126,10 +126,14 @@ def test_a_loss_is_told_how_far_the_phase_has_come() -> None:
     assert detector.progress == [0.125, 0.375, 1.0, 0.625, 0.875, 1.0]
 
 
-@pytest.mark.parametrize(("steps", "epochs"), [(1, 1), (2, 1), (3, 2), (4, 2)])
-def test_a_length_in_steps_is_rounded_up_to_whole_epochs(steps: int, epochs: int) -> None:
-    phase = replace(line(batch_size=2).phases()[0], epochs=Steps(steps))
-    assert phase.passes(3) == epochs
+@pytest.mark.parametrize(
+    ("epochs", "least_steps", "passes"), [(1, 1, 1), (1, 2, 1), (1, 3, 2), (1, 4, 2), (3, 4, 3)]
+)
+def test_least_steps_are_rounded_up_to_whole_epochs(
+    epochs: int, least_steps: int, passes: int
+) -> None:
+    phase = replace(line(batch_size=2).phases()[0], epochs=epochs, least_steps=least_steps)
+    assert phase.passes(3) == passes
 
 
 def test_report_of_an_epoch() -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from stillwatch.detectors import detector_classes
-from stillwatch.detectors.base import Detector, Steps
+from stillwatch.detectors.base import Detector
 from stillwatch.detectors.toys import toy_teacher
 from stillwatch.teachers import Teacher
 
@@ -19,24 +19,25 @@ class Recipe:
     rate: float
     decay: float
     batch: int
-    length: int | Steps
+    epochs: int
+    least_steps: int
     factors: tuple[float, ...] = (1, 1, 1, 1)
     """On the rate: at the beginning, in the middle, just before the last twentieth, at the end."""
 
 
-STUDENTS = Recipe(1e-4, 1e-5, 1, 100)
-PATCH_TEACHER = Recipe(2e-4, 1e-5, 64, Steps(50_000))
+STUDENTS = Recipe(1e-4, 1e-5, 1, 100, 1)
+PATCH_TEACHER = Recipe(2e-4, 1e-5, 64, 1, 50_000)
 RECIPES = {
     "efficient_ad": {
-        "patch teacher small": Recipe(1e-4, 1e-5, 16, Steps(60_000)),
-        "student and autoencoder": Recipe(1e-4, 1e-5, 1, Steps(70_000), factors=(1, 1, 1, 0.1)),
+        "patch teacher small": Recipe(1e-4, 1e-5, 16, 1, 60_000),
+        "student and autoencoder": Recipe(1e-4, 1e-5, 1, 1, 70_000, factors=(1, 1, 1, 0.1)),
     },
     "uninformed_students": {
         f"{kind} {size}": recipe
         for size in (17, 33, 65)
         for kind, recipe in (("patch teacher", PATCH_TEACHER), ("students", STUDENTS))
     },
-    "multiresolution": {"cloner": Recipe(1e-3, 0, 64, 601)},
+    "multiresolution": {"cloner": Recipe(1e-3, 0, 64, 601, 1)},
     "patchcore": {},
 }
 SETTINGS = {
@@ -72,6 +73,7 @@ def test_networks_are_trained_as_published(name: str) -> None:
             group["weight_decay"],
             phase.batch_size,
             phase.epochs,
+            phase.least_steps,
             tuple(phase.schedule(progress) for progress in (0.001, 0.5, 0.949, 0.951)),
         )
     assert found == RECIPES[name]

@@ -55,7 +55,7 @@ def wait_until(happens: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 600
     while not happens():
         assert time.monotonic() < deadline, "the moment never came"
-        time.sleep(0.002)
+        time.sleep(0.01)
 
 
 def kill_family(identity: ProcessIdentity) -> None:

@@ -11,6 +11,8 @@ import pytest
 from made_prefect import new_prefect_database
 
 from flows.service_register import read_services
+from tasks.git_repository import run_git
+from tasks.unfinished_registrations import PARITY
 from tests.faults.moments import wait_until
 from tests.faults.retrainings import (
     NAME,
@@ -19,8 +21,8 @@ from tests.faults.retrainings import (
     set_epochs,
     unfinished_versions,
 )
-from tests.flows.conftest import Plant, make_workspace_plant
-from tests.flows.started_services import Api, status
+from tests.flows.conftest import Plant, make_workspace_plant, write_image
+from tests.flows.started_services import Api, status, versions
 
 # Five minutes pass until Prefect takes a run for dead.
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(1800)]
@@ -44,7 +46,8 @@ def test_worker_killed_in_training(plant: Plant) -> None:
     resumes from the checkpoint and registers one version.
     """
     set_epochs(plant, 50)
-    goes_on_by_itself(plant, when=lambda: epochs_done(plant) > 3)
+    run_id = killed_in_retraining(plant, when=lambda: epochs_done(plant) > 3)
+    goes_on_by_itself(plant, run_id)
     (version,) = client_of(plant).search_model_versions(f"name = '{NAME}'")
     assert client_of(plant).get_run(version.run_id).data.tags["stillwatch.resumed"] == "true"
 
@@ -56,23 +59,55 @@ def test_worker_killed_in_registration(plant: Plant) -> None:
     After `stillwatch up` the run is found dead within minutes and started again by itself; the same
     training is registered once.
     """
-    goes_on_by_itself(plant, when=lambda: unfinished_versions(plant) == 1)
+    run_id = killed_in_retraining(plant, when=lambda: unfinished_versions(plant) == 1)
+    assert unfinished_versions(plant) == 1
+    assert not client_of(plant).get_registered_model(NAME).aliases
+    goes_on_by_itself(plant, run_id)
     (version,) = client_of(plant).search_model_versions(f"name = '{NAME}'")
+    assert PARITY in version.tags
     assert client_of(plant).get_registered_model(NAME).aliases == {"champion": version.version}
 
 
-def goes_on_by_itself(plant: Plant, *, when: Callable[[], bool]) -> None:
-    """Kill the worker during a retraining, be up again, and see the run end well."""
-    api = Api(plant)
-    started = api.start("retrain", categories=["bolt"], detectors=["stfpm"])
-    wait_until(when)
+def test_worker_killed_in_push(plant: Plant) -> None:
+    """SIGKILL of the worker of `stillwatch up` and all its processes in the middle of the push to
+    the DVC remote.
+
+    After `stillwatch up` the run is found dead within minutes and started again by itself; it
+    completes the remote, every image in it byte for byte; one commit, one tag, one version.
+    """
+    for number in range(600):
+        write_image(plant.folder / "data/nut/train/good" / f"{number:03}.png", 9000 + number)
+    images = {path.read_bytes() for path in (plant.folder / "data").rglob("*.png")}
+    remote = plant.state / "dvc-remote"
+
+    def pushed() -> list[Path]:
+        return [path for path in remote.rglob("*") if len(path.name) == len("f" * 30)]
+
+    run_id = killed_in_retraining(plant, when=lambda: len(pushed()) > 0)
+    assert len(pushed()) < len(images), "the push was over before the fault"
+    goes_on_by_itself(plant, run_id)
+    assert {path.read_bytes() for path in pushed()} == images
+    assert run_git(plant.folder, "tag", "--list", "data-*").split() == [b"data-1"]
+    assert not run_git(plant.folder, "status", "--porcelain")
+    assert versions(plant) == [1]
+
+
+def killed_in_retraining(plant: Plant, *, when: Callable[[], bool]) -> str:
+    """Press *Run*, kill the worker with all its processes, and return the id of the run."""
+    started = Api(plant).start("retrain", categories=["bolt"], detectors=["stfpm"])
     worker = read_services(plant.state).worker
     assert worker is not None
     parent = psutil.Process(worker.process.pid)
+    wait_until(when)
     for process in (parent, *parent.children(recursive=True)):
         process.kill()
     assert status(plant)["worker"]["state"] == "not answering"
+    return str(started["id"])
+
+
+def goes_on_by_itself(plant: Plant, run_id: str) -> None:
+    """Be up again, and see the run end well."""
     assert plant.run("up").returncode == 0
     # Between the automation that finds it dead and the one that starts it again it is CRASHED.
-    ended = api.wait_for(lambda run: run["id"] == started["id"] and run["state_type"] != "CRASHED")
+    ended = Api(plant).wait_for(lambda run: run["id"] == run_id and run["state_type"] != "CRASHED")
     assert (ended["state_type"], ended["run_count"]) == ("COMPLETED", 2), ended["state"]

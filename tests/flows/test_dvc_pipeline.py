@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from made_prefect import new_prefect_database
 
 from tasks.dvc_repository import initialise_dvc
 from tasks.git_repository import run_git
@@ -57,6 +58,7 @@ def test_repro_and_flow_give_the_same_metrics(laptop: Plant) -> None:
     assert "index.html" in dvc(laptop, "plots", "show", "-o", "plots")
 
     laptop.set_params(state_dir="fresh")
+    new_prefect_database(laptop.folder / "fresh")
     report = laptop.folder / "report.json"
     done = laptop.run("retrain", "--detector", "stfpm", "--report", str(report))
     assert done.returncode == 0, done.stdout + done.stderr

@@ -9,6 +9,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from made_prefect import new_prefect_database
 
 from flows.prefect_server import PREFERRED_PORT, LocalPrefectServer, prefect_api
 from flows.processes import answers
@@ -61,9 +62,11 @@ def test_several_processes_share_one_server_and_the_last_one_stops_it(tmp_path: 
 
 
 def test_a_dead_server_is_replaced(tmp_path: Path) -> None:
-    local = LocalPrefectServer(tmp_path, ServicesSettings())
+    new_prefect_database(tmp_path)
+    folder = tmp_path / "prefect"
+    local = LocalPrefectServer(folder, ServicesSettings())
     with local.joined():
-        server_of(tmp_path).stop()
+        server_of(folder).stop()
         with local.joined() as url:
             assert answers(f"{url}/health")
 
@@ -71,6 +74,7 @@ def test_a_dead_server_is_replaced(tmp_path: Path) -> None:
 def test_a_server_that_dies_on_the_way_is_one_sentence(tmp_path: Path) -> None:
     from prefect import get_client
 
+    new_prefect_database(tmp_path)
     folder = tmp_path / "prefect"
     with (
         pytest.raises(ServerError, match=f"Its log {folder / 'server.log'} may say why") as caught,
@@ -84,12 +88,13 @@ def test_a_server_that_dies_on_the_way_is_one_sentence(tmp_path: Path) -> None:
 
 
 def test_the_pages_show_their_own_server_also_on_another_port(tmp_path: Path) -> None:
+    new_prefect_database(tmp_path)
     with socket.socket() as taken:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         with contextlib.suppress(OSError):  # somebody else has it: just as well
             taken.bind(("127.0.0.1", PREFERRED_PORT))
             taken.listen()
-        with LocalPrefectServer(tmp_path, ServicesSettings()).joined() as url:
+        with LocalPrefectServer(tmp_path / "prefect", ServicesSettings()).joined() as url:
             assert url != f"http://127.0.0.1:{PREFERRED_PORT}/api"
             pages = url.removesuffix("/api")
             with urllib.request.urlopen(f"{pages}/ui-settings", timeout=60) as reply:  # noqa: S310
@@ -116,6 +121,7 @@ def test_the_pinned_versions_run_a_flow_and_schedule_a_cron_deployment(tmp_path:
     def nightly() -> int:
         return 7
 
+    new_prefect_database(tmp_path)
     with prefect_api(Settings(state_dir=tmp_path)):
         assert nightly() == 7
         deployment = nightly.to_deployment("nightly", cron="* * * * *")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from made_prefect import new_prefect_database
 from mlflow import MlflowClient
 from PIL import Image
 
@@ -215,7 +216,9 @@ def test_a_second_winner_waits_is_promoted_by_a_person_and_rolled_back(
 
 
 def test_the_process_runner_gives_the_same_figures(plant: Plant, first: dict[str, Any]) -> None:
-    plant.set_params(runtime={"task_runner": "process"}, state_dir=str(plant.folder / "other"))
+    other = plant.folder / "other"
+    new_prefect_database(other)
+    plant.set_params(runtime={"task_runner": "process"}, state_dir=str(other))
     arguments = ("--category", "bolt", "--detector", "reverse_distillation", "--json")
     try:
         done = plant.run("retrain", "--root", "images", *arguments)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import psutil
 import pytest
 import yaml
+from made_prefect import new_prefect_database
 from prefect import get_client
 from prefect.client.schemas.filters import FlowFilter, FlowFilterName
 
@@ -26,6 +27,7 @@ pytestmark = [pytest.mark.servers, pytest.mark.xdist_group("services_amiss")]
 def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
     """One plant for all, whatever the test before has left running."""
     plant = make_workspace_plant(tmp_path_factory.mktemp("services") / "line")
+    new_prefect_database(plant.state)
     plant.set_params(
         inbox={"settle_seconds": 0},
         training={"checkpoint_every": 1},

@@ -63,13 +63,6 @@ def schedule_of(optimizer: str) -> Callable[[float], float]:
 
 
 @dataclass(frozen=True)
-class Steps:
-    """A length in steps of the optimiser, whatever the number of images."""
-
-    count: int
-
-
-@dataclass(frozen=True)
 class Phase:
     """One stage of a training: what is trained, with which loss, optimiser and length."""
 
@@ -81,10 +74,12 @@ class Phase:
     It may draw from torch's global random generator, which is seeded anew in every epoch."""
     optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
     """All that it remembers between steps is tensors."""
-    epochs: int | Steps
-    """Passes over its images; a length in steps is rounded up to whole passes."""
+    epochs: int
+    """Passes over its images; more where those would have fewer steps than ``least_steps``."""
     batch_size: int
     """Upper limit; an epoch is divided into batches of equal size, to within one image."""
+    least_steps: int = 1
+    """Of the optimiser, rounded up to whole passes."""
     schedule: Callable[[float], float] = constant
     """Factor on the learning rate as a function of progress in (0, 1), applied every step."""
     averaging: float | None = None
@@ -109,9 +104,7 @@ class Phase:
 
     def passes(self, images: int) -> int:
         """Epochs over ``images`` images."""
-        if isinstance(self.epochs, int):
-            return self.epochs
-        return math.ceil(self.epochs.count / self.steps_per_epoch(images))
+        return max(self.epochs, math.ceil(self.least_steps / self.steps_per_epoch(images)))
 
 
 class Detector(nn.Module, ABC):

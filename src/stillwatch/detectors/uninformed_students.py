@@ -34,7 +34,7 @@ import torch
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
-from stillwatch.detectors.base import Batch, Detector, Phase, Steps, schedule_of
+from stillwatch.detectors.base import Batch, Detector, Phase, schedule_of
 from stillwatch.detectors.maps import resize_maps
 from stillwatch.detectors.parts import parts
 from stillwatch.detectors.patch_distillation import (
@@ -71,7 +71,10 @@ class UninformedStudentsSettings(Section):
     )
     students: int = Field(2, ge=2, description="per patch size")
     stride: Stride = Field(8, description="pixels between descriptors: 1, 2, 4, 8 or 16")
-    epochs: int = Field(6, ge=1, description="passes of the students over the normals")
+    epochs: int = Field(
+        1, ge=1, description="passes of the students over the normals, or more: see least_steps"
+    )
+    least_steps: int = Field(500, ge=1, description="of the students' optimizer")
     batch_size: int = Field(4, ge=1, description="images per step of the students, at most")
     window: int | None = Field(
         8, ge=1, description="side, in descriptors, of an image's random part; null: all of it"
@@ -117,6 +120,7 @@ class UninformedStudents(Detector):
         "patch_sizes": (33,),
         "students": 2,
         "epochs": 2,
+        "least_steps": 1,
         "batch_size": 4,
         "window": 5,
         "teacher_steps": 2,
@@ -127,6 +131,7 @@ class UninformedStudents(Detector):
         "students": 3,
         "stride": 1,
         "epochs": 100,
+        "least_steps": 1,
         "batch_size": 1,
         "window": None,
         "optimizer": "adam",
@@ -211,7 +216,8 @@ class UninformedStudents(Detector):
             module=teacher,
             loss=lambda batch: self._teacher_loss(teacher, batch),
             optimizer=self._optimizer(settings.teacher_learning_rate),
-            epochs=Steps(settings.teacher_steps),
+            epochs=1,
+            least_steps=settings.teacher_steps,
             batch_size=settings.teacher_batch_size,
             schedule=schedule_of(settings.optimizer),
             keeps_best_epoch=False,
@@ -228,6 +234,7 @@ class UninformedStudents(Detector):
             loss=lambda batch: self._students_loss(scale, batch.images),
             optimizer=self._optimizer(settings.learning_rate),
             epochs=settings.epochs,
+            least_steps=settings.least_steps,
             batch_size=settings.batch_size,
             schedule=schedule_of(settings.optimizer),
             prepare=lambda normals: scale.target.measure(
