@@ -17,14 +17,14 @@ from stillwatch.evaluation import InspectedTest, TestImages, inspect_test
 from stillwatch.inspection import Inspector
 from stillwatch.paired_bootstrap import Candidate, measured, unseen
 from stillwatch.settings import Settings
-from tasks.artefact_check import is_of_the_artefact
+from tasks.artefact_check import is_of_the_artefact, registered_bundle
 from tasks.detector_result import DetectorResult
 from tasks.disagreement import Inspection
 from tasks.evidence import gallery_items
 from tasks.examine import ExaminedCategory
 from tasks.json_artifacts import JsonArtifact
 from tasks.learnt_from import read_learnt_from
-from tasks.registry import CHALLENGER, CHAMPION, fetch_bundle
+from tasks.registry import CHALLENGER, CHAMPION
 from tasks.testset import image_files, read_test_set
 from tasks.tracking import BUNDLE, Tracking
 from tasks.training_slots import evaluation_device
@@ -101,9 +101,9 @@ def compare_with_champion(
         return candidate, _inspection(bundle, shown, found, kept)
 
     with _laid_to(champion):
-        of_champion = inspected(_registered(tracking, champion))
+        of_champion = inspected(registered_bundle(tracking, champion))
     with _laid_to(challenger, CHALLENGER, otherwise="delete the version"):
-        of_challenger = inspected(_registered(tracking, challenger))
+        of_challenger = inspected(registered_bundle(tracking, challenger))
     candidates: list[Candidate] = []
     for one in competing:
         if one.run_id == winner.run_id:
@@ -121,10 +121,6 @@ def compare_with_champion(
         winner=winner.detector,
     )
     return Compared(comparison, of_champion[1], of_challenger[1])
-
-
-def _registered(tracking: Tracking, version: ModelVersion) -> Bundle:
-    return fetch_bundle(tracking, f"models:/{version.name}/{version.version}")
 
 
 def _inspection(

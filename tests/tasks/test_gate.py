@@ -14,6 +14,7 @@ from made_stores import new_store
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
+from stillwatch.bundle import read_bundle
 from stillwatch.errors import TrackingError
 from stillwatch.settings import (
     FloorSettings,
@@ -29,7 +30,7 @@ from tasks.gate import judge
 from tasks.learnt_from import record_learnt_from
 from tasks.promotion_log import history
 from tasks.testset import read_test_set
-from tasks.tracking import BUNDLE, Tracking
+from tasks.tracking import BUNDLE, REVIEW_THRESHOLD, THRESHOLD, Tracking
 from tasks.train import train_detector
 
 QUICK = {"resamples": 200}
@@ -81,7 +82,13 @@ class Line:
         source = self.folder / str(self.count)
         with self.tracking.artifact(winner.run_id, BUNDLE) as bundle:
             shutil.copytree(bundle, source / "artifacts" / BUNDLE)
-        version = int(client.create_model_version(NAME, str(source), winner.run_id).version)
+        calibration = read_bundle(source / "artifacts" / BUNDLE).info.calibration
+        tags = {
+            THRESHOLD: repr(calibration.reject.value),
+            REVIEW_THRESHOLD: repr(calibration.review.value),
+        }
+        made = client.create_model_version(NAME, str(source), winner.run_id, tags=tags)
+        version = int(made.version)
         self.ask(version, winner, *seeds)
         return version
 
@@ -282,11 +289,17 @@ def test_where_no_test_image_is_left_there_is_not_enough_evidence(
 def test_a_champion_that_is_damaged_leaves_the_decision_to_a_person(line: Line) -> None:
     line.judged()
     weights = line.weights(1)
-    weights.write_bytes(weights.read_bytes()[:-1])
-    tags = line.tags(line.judged())
-    assert (tags["answer"], tags["approval"]) == ("", "pending")
-    assert tags["comparison"].startswith("not compared: the champion, version 1")
-    assert "truncated" in tags["comparison"]
+    sound = weights.read_bytes()
+    weights.write_bytes(sound[:-1])
+    truncated = line.tags(line.judged())
+    assert "truncated" in truncated["comparison"]
+    weights.write_bytes(sound)
+    line.tracking.client.set_model_version_tag(NAME, "1", THRESHOLD, "0.5")
+    other = line.tags(line.judged())
+    assert "its thresholds are" in other["comparison"]
+    for tags in (truncated, other):
+        assert (tags["answer"], tags["approval"]) == ("", "pending")
+        assert tags["comparison"].startswith("not compared: the champion, version 1")
 
 
 def test_a_champion_that_cannot_be_read_for_a_moment_is_compared_with_the_next_time(
