@@ -165,6 +165,10 @@ def render(results: Sequence[Cell]) -> str:
         "where in an image a defect is and not in which images; the paper's figures are of "
         "defective images only. The maps of a category come from one trained network. On the made "
         "images of the tests each kind of map tells planted defects from the rest.",
+        "",
+        "The gradients are of the paper's image score, whose AUROC [results.md](results.md) has: "
+        "they can show no more than that score knows. The paper's source, a VGG-16, and its length "
+        "of training were not measured.",
     ]
     for result in results:
         lines += ["", *_section(result)]
