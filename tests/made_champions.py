@@ -49,11 +49,7 @@ class MadeCategory:
         """Calibrate, evaluate and register one more version."""
         folder = Path(mkdtemp(prefix="stillwatch-tests-")) / "bundle"
         bundle = recalibrated(self.bundle, folder, alpha_reject=alpha, alpha_review=0.3)
-        calibration = bundle.info.calibration
-        tags = {
-            THRESHOLD: repr(calibration.reject.value),
-            REVIEW_THRESHOLD: repr(calibration.review.value),
-        }
+        tags = threshold_tags(bundle)
         run_id = self._evaluated_run(folder, tags)
         name = model_name(self.folder.name)
         model_id = log_detector_model(
@@ -84,3 +80,12 @@ class MadeCategory:
         test = read_test_set(self.examined[0], self.settings.evaluation)
         normal = [kind == NORMAL for kind in test.defect_types]
         return [png(test.images[i]) for i in sorted((normal.index(True), normal.index(False)))]
+
+
+def threshold_tags(bundle: Bundle) -> dict[str, str]:
+    """What a registered version says of its thresholds."""
+    calibration = bundle.info.calibration
+    return {
+        THRESHOLD: repr(calibration.reject.value),
+        REVIEW_THRESHOLD: repr(calibration.review.value),
+    }

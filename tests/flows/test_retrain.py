@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 from made_prefect import new_prefect_database
-from mlflow import MlflowClient
 from PIL import Image
 
 from flows.report import CategoryReport, DetectorReport, GroupReport, RetrainReport, SeedReport
 from tests.flows.conftest import Plant, write_category
+from tests.flows.started_services import client_of
 
 pytestmark = [pytest.mark.servers, pytest.mark.xdist_group("retrain")]
 
@@ -27,11 +27,6 @@ def first(plant: Plant, prefect_url: str) -> dict[str, Any]:
     broken = plant.images / "nut" / "train" / "good" / "003.png"
     broken.write_bytes(broken.read_bytes()[:200])
     return plant.retrain()
-
-
-def client_of(plant: Plant) -> MlflowClient:
-    uri = f"sqlite:///{plant.state / 'mlflow' / 'mlflow.db'}"
-    return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
 def trained_runs(plant: Plant) -> list[Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from made_champions import threshold_tags
 from made_detectors import examined, make_images, small, without_test_rows, write_untrained_bundle
 from made_registries import NAME, aliases
 from made_results import result
@@ -30,7 +31,7 @@ from tasks.gate import judge
 from tasks.learnt_from import record_learnt_from
 from tasks.promotion_log import history
 from tasks.testset import read_test_set
-from tasks.tracking import BUNDLE, REVIEW_THRESHOLD, THRESHOLD, Tracking
+from tasks.tracking import BUNDLE, THRESHOLD, Tracking
 from tasks.train import train_detector
 
 QUICK = {"resamples": 200}
@@ -82,11 +83,7 @@ class Line:
         source = self.folder / str(self.count)
         with self.tracking.artifact(winner.run_id, BUNDLE) as bundle:
             shutil.copytree(bundle, source / "artifacts" / BUNDLE)
-        calibration = read_bundle(source / "artifacts" / BUNDLE).info.calibration
-        tags = {
-            THRESHOLD: repr(calibration.reject.value),
-            REVIEW_THRESHOLD: repr(calibration.review.value),
-        }
+        tags = threshold_tags(read_bundle(source / "artifacts" / BUNDLE))
         made = client.create_model_version(NAME, str(source), winner.run_id, tags=tags)
         version = int(made.version)
         self.ask(version, winner, *seeds)
@@ -316,33 +313,34 @@ def test_a_champion_that_cannot_be_read_for_a_moment_is_compared_with_the_next_t
     assert (line.tags(2)["answer"], aliases(line.tracking)["champion"]) == ("better", 2)
 
 
-def refused(*_: object, **__: object) -> None:
-    raise MlflowException("the database is locked")
+@pytest.fixture
+def cut_off(line: Line, monkeypatch: pytest.MonkeyPatch) -> DetectorResult:
+    """The winner whose registered version, the first, the store did not let become champion."""
 
+    def refused(*_: object, **__: object) -> None:
+        raise MlflowException("the database is locked")
 
-def test_a_promotion_that_the_store_refuses_is_made_up_for_by_the_next_retraining(
-    line: Line, monkeypatch: pytest.MonkeyPatch
-) -> None:
     winner = line.result()
     with monkeypatch.context() as patch:
         patch.setattr(MlflowClient, "create_run", refused)
         with pytest.raises(TrackingError, match="the database is locked"):
             line.judged(winner)
+    return winner
+
+
+def test_a_promotion_that_the_store_refuses_is_made_up_for_by_the_next_retraining(
+    line: Line, cut_off: DetectorResult
+) -> None:
     assert aliases(line.tracking)["champion"] is None
-    line.ask(1, winner)
+    line.ask(1, cut_off)
     assert aliases(line.tracking)["champion"] == 1
 
 
 def test_a_promotion_that_was_cut_off_is_not_made_up_for_with_what_was_altered_meanwhile(
-    line: Line, monkeypatch: pytest.MonkeyPatch
+    line: Line, cut_off: DetectorResult
 ) -> None:
-    winner = line.result()
-    with monkeypatch.context() as patch:
-        patch.setattr(MlflowClient, "create_run", refused)
-        with pytest.raises(TrackingError, match="the database is locked"):
-            line.judged(winner)
     line.alter(1)
-    line.ask(1, winner, just_checked=False)
+    line.ask(1, cut_off, just_checked=False)
     assert aliases(line.tracking)["champion"] is None
     assert "artefact is not what was registered" in line.tags(1)["not_promoted"]
 
