@@ -3,7 +3,7 @@
 import base64
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,8 @@ from stillwatch.settings import Settings
 from tasks.parity import FreshProcess
 from tasks.registry import fetch_bundle, version_file
 from tasks.score_table import read_scores
-from tasks.tracking import REVIEW_THRESHOLD, THRESHOLD, Tracking
+from tasks.threshold_tags import threshold_tags
+from tasks.tracking import Tracking
 from tasks.training_slots import spare_device
 
 _EXAMPLE_FILE = "input_example.json"
@@ -127,10 +128,12 @@ def registered_bundle(
         TrackingError: the registry does not answer.
     """
     bundle = fetch_bundle(tracking, f"models:/{version.name}/{version.version}", into)
-    thresholds = _thresholds(bundle)
-    recorded = (version.tags.get(THRESHOLD), version.tags.get(REVIEW_THRESHOLD))
-    if tuple(map(repr, thresholds)) != recorded:
-        raise ArtefactError(f"its thresholds are {thresholds} and were {recorded}.")
+    thresholds = threshold_tags(*_thresholds(bundle))
+    recorded = {tag: version.tags.get(tag) for tag in thresholds}
+    if thresholds != recorded:
+        raise ArtefactError(
+            f"its thresholds are {_listed(thresholds)} and were {_listed(recorded)}."
+        )
     return bundle
 
 
@@ -170,6 +173,10 @@ def check_examples(bundle: Bundle, examples: Examples, scored: Scores) -> None:
     problem = difference(examples.evaluated, scored, thresholds, tolerance)
     if problem is not None:
         raise ArtefactError(f"reloaded it does not score as it was evaluated: {problem}.")
+
+
+def _listed(tags: Mapping[str, str | None]) -> str:
+    return " and ".join(str(value) for value in tags.values())
 
 
 def _thresholds(bundle: Bundle) -> tuple[float, float]:

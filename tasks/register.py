@@ -40,11 +40,10 @@ from tasks.retraining_run import MODEL_VERSION, REGISTERED, WINNER
 from tasks.score_table import SCORES_FILE, read_scores
 from tasks.spread import by_detector, spread_sentence
 from tasks.testset import image_files, png, read_test_set
+from tasks.threshold_tags import threshold_tags
 from tasks.tracking import (
     BUNDLE,
     FINGERPRINT,
-    REVIEW_THRESHOLD,
-    THRESHOLD,
     Tracking,
     open_tracking,
 )
@@ -143,8 +142,7 @@ def _registered_before(tracking: Tracking, name: str, winner: DetectorResult) ->
     """The version that is this very detector: same training, same thresholds."""
     identity = {
         FINGERPRINT: winner.fingerprint,
-        THRESHOLD: repr(winner.threshold),
-        REVIEW_THRESHOLD: repr(winner.review_threshold),
+        **threshold_tags(winner.threshold, winner.review_threshold),
     }
     for version in reversed(versions_of(tracking, name)):
         if PARITY in version.tags and identity.items() <= version.tags.items():

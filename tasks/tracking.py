@@ -35,8 +35,6 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 FINGERPRINT = "stillwatch.fingerprint"
 EVALUATION = "stillwatch.evaluation"
-THRESHOLD = "stillwatch.threshold"
-REVIEW_THRESHOLD = "stillwatch.review_threshold"
 METHOD, SEED = "stillwatch.method", "stillwatch.seed"
 """Which detector a run trains, and with which seed."""
 STAGE = "stillwatch.stage"

@@ -31,16 +31,15 @@ from tasks.mlflow_entries import DataSource, figures, flattened
 from tasks.progress import visible_progress
 from tasks.pull import category_here
 from tasks.retraining_run import REUSED, data_tags
+from tasks.threshold_tags import threshold_tags
 from tasks.tracking import (
     BUNDLE,
     EVALUATION,
     FINGERPRINT,
     METHOD,
     PARENT,
-    REVIEW_THRESHOLD,
     SEED,
     STAGE,
-    THRESHOLD,
     TRAINED,
     Tracking,
     open_tracking,
@@ -277,8 +276,7 @@ def _record(tracking: Tracking, run_id: str, plan: _Plan, bundle: Bundle, losses
         ),
         tags={
             STAGE: TRAINED,
-            THRESHOLD: repr(reject.value),
-            REVIEW_THRESHOLD: repr(review.value),
+            **threshold_tags(reject.value, review.value),
             "stillwatch.n": reject.n,
             "stillwatch.bound": f"{reject.bound:.6g}",
             "stillwatch.rate_95": f"{reject.rate_95:.6g}",

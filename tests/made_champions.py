@@ -17,7 +17,8 @@ from tasks.examine import ExaminedCategory
 from tasks.model_package import log_detector_model
 from tasks.registry import CHAMPION, model_name
 from tasks.testset import png, read_test_set
-from tasks.tracking import BUNDLE, REVIEW_THRESHOLD, STAGE, THRESHOLD, TRAINED, Tracking
+from tasks.threshold_tags import threshold_tags
+from tasks.tracking import BUNDLE, STAGE, TRAINED, Tracking
 from tasks.train import TrainedDetector
 from tasks.version import DataVersion
 
@@ -49,7 +50,8 @@ class MadeCategory:
         """Calibrate, evaluate and register one more version."""
         folder = Path(mkdtemp(prefix="stillwatch-tests-")) / "bundle"
         bundle = recalibrated(self.bundle, folder, alpha_reject=alpha, alpha_review=0.3)
-        tags = threshold_tags(bundle)
+        calibration = bundle.info.calibration
+        tags = threshold_tags(calibration.reject.value, calibration.review.value)
         run_id = self._evaluated_run(folder, tags)
         name = model_name(self.folder.name)
         model_id = log_detector_model(
@@ -80,12 +82,3 @@ class MadeCategory:
         test = read_test_set(self.examined[0], self.settings.evaluation)
         normal = [kind == NORMAL for kind in test.defect_types]
         return [png(test.images[i]) for i in sorted((normal.index(True), normal.index(False)))]
-
-
-def threshold_tags(bundle: Bundle) -> dict[str, str]:
-    """What a registered version says of its thresholds."""
-    calibration = bundle.info.calibration
-    return {
-        THRESHOLD: repr(calibration.reject.value),
-        REVIEW_THRESHOLD: repr(calibration.review.value),
-    }

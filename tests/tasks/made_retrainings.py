@@ -22,6 +22,7 @@ from tasks.retraining_run import (
     finish_retraining_run,
     start_retraining_run,
 )
+from tasks.threshold_tags import threshold_tags
 from tasks.tracking import BUNDLE, STAGE, TRAINED, Tracking
 from tasks.train import TrainedDetector
 from tasks.validation_report import CheckOutcome, ValidationReport
@@ -99,11 +100,12 @@ class RetrainedPlate:
         if not client.search_registered_models():
             client.create_registered_model(NAME)
         source = str(self._package(winner.run_id))
-        version = int(client.create_model_version(NAME, source, winner.run_id).version)
+        tags = threshold_tags(winner.threshold, winner.review_threshold)
+        version = int(client.create_model_version(NAME, source, winner.run_id, tags=tags).version)
         judged = (winner, [winner], self.category, self.settings)
         judge(self.tracking, version, *judged, just_checked=True)
-        tags = {WINNER: winner.detector, MODEL_VERSION: version, REGISTERED: "true"}
-        self.tracking.log(parent, tags=tags)
+        ends = {WINNER: winner.detector, MODEL_VERSION: version, REGISTERED: "true"}
+        self.tracking.log(parent, tags=ends)
         finish_retraining_run(self.settings, parent)
         return version
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_champions import threshold_tags
 from made_detectors import examined, make_images, small, without_test_rows, write_untrained_bundle
 from made_registries import NAME, aliases
 from made_results import result
@@ -31,7 +30,8 @@ from tasks.gate import judge
 from tasks.learnt_from import record_learnt_from
 from tasks.promotion_log import history
 from tasks.testset import read_test_set
-from tasks.tracking import BUNDLE, THRESHOLD, Tracking
+from tasks.threshold_tags import THRESHOLD, threshold_tags
+from tasks.tracking import BUNDLE, Tracking
 from tasks.train import train_detector
 
 QUICK = {"resamples": 200}
@@ -83,7 +83,8 @@ class Line:
         source = self.folder / str(self.count)
         with self.tracking.artifact(winner.run_id, BUNDLE) as bundle:
             shutil.copytree(bundle, source / "artifacts" / BUNDLE)
-        tags = threshold_tags(read_bundle(source / "artifacts" / BUNDLE))
+        calibration = read_bundle(source / "artifacts" / BUNDLE).info.calibration
+        tags = threshold_tags(calibration.reject.value, calibration.review.value)
         made = client.create_model_version(NAME, str(source), winner.run_id, tags=tags)
         version = int(made.version)
         self.ask(version, winner, *seeds)
