@@ -15,10 +15,11 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: install
 	$(BIN)/stillwatch demo
 
-# More workers than cores: what starts servers mostly waits. What needs PostgreSQL, which Debian's
+# More workers than cores: what starts servers mostly waits. In the order of collection, which has
+# what takes minutes first. What needs PostgreSQL, which Debian's
 # package of that name brings, is skipped where it is not.
 test: install
-	$(BIN)/pytest -n 4 --dist loadgroup -m "not browser and not ray"
+	$(BIN)/pytest -n 6 --dist loadgroup --no-loadscope-reorder -m "not browser and not ray"
 
 # A walk through the pages in Chromium, which Debian's package of that name brings.
 test-browser: install

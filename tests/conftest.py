@@ -14,6 +14,11 @@ hypothesis.settings.register_profile("stillwatch", deadline=None)  # no test is 
 hypothesis.settings.load_profile("stillwatch")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """First what takes minutes on one worker, so that the others do not wait for it at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def quiet_tools() -> None:
     telemetry.switch_off_telemetry()

@@ -24,7 +24,7 @@ from tests.flows.conftest import Plant, make_workspace_plant, write_image
 from tests.flows.started_services import Api, client_of, status
 
 # Five minutes pass until Prefect takes a run for dead.
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.servers, pytest.mark.long, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from flows.report import CategoryReport, DetectorReport, GroupReport, RetrainRep
 from tests.flows.conftest import Plant, write_category
 from tests.flows.started_services import client_of
 
-pytestmark = [pytest.mark.servers, pytest.mark.xdist_group("retrain")]
+pytestmark = [pytest.mark.servers, pytest.mark.long, pytest.mark.xdist_group("retrain")]
 
 ROOT = Path(__file__).parents[2]
 

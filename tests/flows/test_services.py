@@ -25,7 +25,7 @@ from tests.flows.started_services import Api, client_of, processes_of, status, v
 from tests.flows.waiting import until
 from tests.tasks.made_streams import drifting, inspected, make_champion, quiet
 
-pytestmark = [pytest.mark.servers, pytest.mark.xdist_group("services")]
+pytestmark = [pytest.mark.servers, pytest.mark.long, pytest.mark.xdist_group("services")]
 
 
 @pytest.fixture(scope="module")

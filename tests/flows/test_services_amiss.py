@@ -20,7 +20,7 @@ from tests.flows.conftest import Plant, make_workspace_plant
 from tests.flows.started_services import processes_of
 from tests.flows.waiting import until
 
-pytestmark = [pytest.mark.servers, pytest.mark.xdist_group("services_amiss")]
+pytestmark = [pytest.mark.servers, pytest.mark.long, pytest.mark.xdist_group("services_amiss")]
 
 
 @pytest.fixture(scope="module")
