@@ -11,6 +11,7 @@ in the folder.
 
 import argparse
 import json
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -125,7 +126,7 @@ def _read(
     masks = np.zeros((len(chosen), side, side), np.bool_)
     for mask, image in zip(masks, chosen, strict=True):
         if image.mask is not None:
-            mask[:] = resize_mask(read_mask(folder / image.mask), side)
+            mask[:] = resize_mask(read_mask(folder / image.mask, max_megapixels=math.inf), side)
     return images_to_input(torch.from_numpy(pixels)), masks
 
 

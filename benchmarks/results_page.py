@@ -105,8 +105,8 @@ def _about_training_seconds(cells: Sequence[Cell]) -> list[str]:
     if not unknown:
         return [f"{about}."]
     return [
-        f"{about} but these, which have them only where that training taught it, and do not say "
-        f"whether it did: {unknown}."
+        f"{about} but these, of some of whose trainings it is not recorded whether they taught it: "
+        f"{unknown}."
     ]
 
 

@@ -102,6 +102,7 @@ def _failure(name: str, data: DataVersion, settings: Settings) -> StillwatchErro
             page=page_path(settings.state_dir, name),
             checks=settings.checks,
             calibration=settings.calibration,
+            max_megapixels=settings.images.max_megapixels,
             data_version=data.name,
         )
         report.raise_if_failed()

@@ -22,7 +22,7 @@ from flows.mlflow_server import pages_address
 from flows.report import CategoryReport, RetrainReport
 from flows.runners import detector_runner, task_runner
 from flows.summary import category_report, failure_sentence, full_rows, seeds_sentence
-from stillwatch.detectors import detector_settings
+from stillwatch.detectors import detector_settings, parse_detector_settings
 from stillwatch.errors import SettingsError, StillwatchError, TrackingError, TrainingError
 from stillwatch.settings import Settings
 from tasks.choice import ensure_one_may_win
@@ -114,7 +114,10 @@ def requested(
     training = training.model_copy(update={"seed": seeds[0]})
     if detectors:
         retraining = retraining.model_copy(update={"detectors": tuple(detectors)})
-    for name in {*retraining.detectors, *settings.detectors}:
+    # A slip in the settings of one that does not compete now would stop a later retraining.
+    for name, own in settings.detectors.items():
+        parse_detector_settings(name, own)
+    for name in retraining.detectors:
         detector_settings(name, settings)
     ensure_one_may_win(retraining)
     changed = settings.model_copy(update={"training": training, "retrain": retraining})
@@ -220,6 +223,7 @@ class _Retraining:
             page=page_path(self.settings.state_dir, examined.version.name),
             checks=self.settings.checks,
             calibration=self.settings.calibration,
+            max_megapixels=self.settings.images.max_megapixels,
             data_version=self.data.name,
         )
 

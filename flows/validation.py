@@ -41,7 +41,11 @@ def validate_categories(
             examined.manifest, checks=settings.checks, calibration=settings.calibration
         )
         page = page_path(settings.state_dir, name)
-        thumbnails = Thumbnails(examined.folder, white_level=examined.manifest.white_level)
+        thumbnails = Thumbnails(
+            examined.folder,
+            white_level=examined.manifest.white_level,
+            max_megapixels=settings.images.max_megapixels,
+        )
         write_page(page, report, thumbnails, data_version=data.name)
         results.append(ValidatedCategory(report, page))
     return results

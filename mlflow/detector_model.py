@@ -15,7 +15,6 @@ from mlflow.store.artifact.models_artifact_repo import REGISTERED_MODEL_META_FIL
 
 from stillwatch.bundle import read_bundle
 from stillwatch.errors import ImageError
-from stillwatch.images.decode import decode_image, resize_image
 from stillwatch.inspection import Inspector
 from stillwatch.torch_scorer import load_scorer
 
@@ -29,11 +28,16 @@ class DetectorModel(PythonModel):
     """
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Read the bundle; ``model_config={"device": "cpu"}`` chooses another device than auto."""
+        """Read the bundle.
+
+        ``model_config={"device": "cpu"}`` chooses another device than auto, ``max_megapixels`` in
+        it another size from which images are refused than the plant had at the registration.
+        """
         folder = Path(context.artifacts["bundle"])
         bundle = read_bundle(folder)
-        device = (context.model_config or {}).get("device", "auto")
-        self.inspector = Inspector(bundle, load_scorer(bundle, device))
+        config = context.model_config
+        scorer = load_scorer(bundle, config["device"])
+        self.inspector = Inspector(bundle, scorer, max_megapixels=config["max_megapixels"])
         self.version = _version(folder.parents[1])
 
     def predict(
@@ -60,12 +64,10 @@ class DetectorModel(PythonModel):
         )
 
     def _decode(self, data: bytes, row: int) -> np.ndarray:
-        info = self.inspector.bundle.info
         try:
-            decoded = decode_image(data, name=f"image {row}", white_level=info.white_level)
+            return self.inspector.decode(data, name=f"image {row}").image
         except ImageError as error:
             raise MlflowException.invalid_parameter_value(str(error)) from error
-        return resize_image(decoded.pixels, info.image_size)
 
 
 def _version(package: Path) -> int | None:

@@ -1,14 +1,13 @@
 """What a file must be to come into the image set, whoever brings it."""
 
-import hashlib
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from stillwatch.errors import ImageError
 from stillwatch.images.decode import decode_image, decode_mask
 from stillwatch.images.layout import FEEDBACK, IMAGE_SUFFIXES, unsafe_name
+from stillwatch.images.md5 import file_md5
 from stillwatch.settings import Settings
 
 
@@ -112,12 +111,6 @@ def images_by_md5(category: Path) -> dict[str, str]:
     return {file_md5(file): file.relative_to(category).as_posix() for file in files}
 
 
-def file_md5(file: Path) -> str:
-    """Of a file's bytes, hexadecimal."""
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, partial(hashlib.md5, usedforsecurity=False)).hexdigest()
-
-
-def bytes_md5(data: bytes) -> str:
-    """Of these bytes, hexadecimal."""
-    return hashlib.md5(data, usedforsecurity=False).hexdigest()
+def distinct_name(file: Path, md5: str) -> str:
+    """What a file is called where its own name is taken by other bytes."""
+    return f"{file.stem}-{md5[:8]}{file.suffix}"

@@ -15,19 +15,22 @@ from stillwatch.files import move_whole
 from stillwatch.images.layout import (
     FEEDBACK,
     IMAGE_SUFFIXES,
+    MASK_ENDING,
     NORMAL_FOLDERS,
     check_category_name,
+    mask_names,
 )
+from stillwatch.images.md5 import bytes_md5
 from stillwatch.settings import Settings
 from tasks.admissible import (
     Refusal,
-    bytes_md5,
     check_image,
     check_mask,
+    distinct_name,
     images_by_md5,
     plain_bytes,
 )
-from tasks.inbox import MASK_ENDING, Arrival
+from tasks.inbox import Arrival
 from tasks.quarantine import refuse
 from tasks.unannounced import note
 from tasks.workspace import Say, Workspace, one_writer
@@ -198,7 +201,7 @@ class _Desk:
         self._check_mask_of(arrival, size)
         name = arrival.file.name
         if (self.folder / folder / name).exists():
-            name = _renamed(arrival.file, md5)
+            name = distinct_name(arrival.file, md5)
         self._move(arrival, f"{folder}/{name}")
         self.came[arrival.mask] = PurePosixPath(folder, name)
         self.known[md5] = f"{folder}/{name}"
@@ -255,7 +258,7 @@ class _Desk:
                 f"is a mask, and {first}{more} of {self.category} would have none: put it into the "
                 "inbox again together with theirs, named after the images"
             )
-        target = f"ground_truth/{arrival.label}/{image.stem}{MASK_ENDING}.png"
+        target = f"ground_truth/{arrival.label}/{mask_names(image.stem)[0]}"
         self._move(arrival, target)
         return target
 
@@ -296,7 +299,7 @@ class _Desk:
         found = [
             there
             for there, md5 in self._without_mask(mask.label).items()
-            if there.stem in (stem, _renamed(Path(stem), md5))
+            if there.stem in (stem, distinct_name(Path(stem), md5))
         ]
         return found[0] if len(found) == 1 else None
 
@@ -318,8 +321,7 @@ class _Desk:
 
     def _has_mask(self, image: PurePosixPath) -> bool:
         masks = self.folder / "ground_truth" / image.parent.name
-        names = (f"{image.stem}{MASK_ENDING}.png", f"{image.stem}.png")
-        return any((masks / name).exists() for name in names)
+        return any((masks / name).exists() for name in mask_names(image.stem))
 
     def _checked_bytes(self, arrival: Arrival) -> bytes:
         try:
@@ -355,10 +357,6 @@ def _sentence(error: Exception) -> str:
 
 def _printable(text: str) -> str:
     return text.encode(errors="backslashreplace").decode()
-
-
-def _renamed(file: Path, md5: str) -> str:
-    return f"{file.stem}-{md5[:8]}{file.suffix}"
 
 
 def _turn(arrival: Arrival) -> tuple[bool, bool, Arrival]:

@@ -94,7 +94,11 @@ def compare_with_champion(
 
     def inspected(bundle: Bundle) -> tuple[Candidate, Inspection]:
         with evaluation_device(settings) as device:
-            inspector = Inspector(bundle, load_scorer(bundle, device))
+            inspector = Inspector(
+                bundle,
+                load_scorer(bundle, device),
+                max_megapixels=settings.images.max_megapixels,
+            )
             shown = _as_trained(inspector, test, category)
             found = inspect_test(inspector, shown, settings.evaluation.size)
         candidate = measured(bundle.info.detector.name, found, test.masks, kept)

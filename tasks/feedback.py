@@ -11,21 +11,22 @@ from stillwatch.errors import ImageError, LayoutError
 from stillwatch.files import atomic_file
 from stillwatch.images.layout import (
     FEEDBACK,
+    MASK_ENDING,
     NORMAL_FOLDERS,
     category_folders,
     check_defect_type,
 )
+from stillwatch.images.md5 import bytes_md5, file_md5
 from stillwatch.sections import unknown_name
 from stillwatch.settings import Settings
 from tasks.admissible import (
     Refusal,
-    bytes_md5,
     check_image,
-    file_md5,
+    distinct_name,
     images_by_md5,
     plain_bytes,
 )
-from tasks.inbox import MASK_ENDING, still_files
+from tasks.inbox import still_files
 from tasks.score_log import GivenVerdict, LabelledImage, open_score_log
 from tasks.workspace import open_workspace
 
@@ -162,4 +163,4 @@ def _waiting(settings: Settings, category: str) -> Iterator[tuple[str, str]]:
 
 def _free_name(folder: Path, file: Path, md5: str) -> Path:
     target = folder / file.name
-    return target.with_name(f"{file.stem}-{md5[:8]}{file.suffix}") if target.exists() else target
+    return target.with_name(distinct_name(file, md5)) if target.exists() else target

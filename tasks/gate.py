@@ -103,6 +103,7 @@ def judge(
     reasons = [
         *_withheld(judgement, settings.gate, first=champion is None, withdrawn=withdrawn),
         *below_floors(winner, settings.retrain.floors),
+        *(_over_budget(winner, settings.gate) if champion is None else ()),
     ]
     if not reasons and not just_checked:
         reasons = _unsound(tracking, versions[number], settings)
@@ -169,6 +170,14 @@ def _withheld(
     elif not first and judgement.answer not in gate.automatic:
         reasons.append(f"the gate's answer is {judgement.answer}")
     return reasons
+
+
+def _over_budget(first: DetectorResult, gate: GateSettings) -> list[str]:
+    """Why the first winner of a category, which is compared with nothing, is too slow, if so."""
+    took, budget = first.ms_per_image, gate.latency_budget_ms
+    if budget is None or took <= budget:
+        return []
+    return [f"it took {took:.1f} ms per image, and gate.latency_budget_ms is {budget:g}"]
 
 
 def _write(

@@ -13,10 +13,13 @@ from pathlib import Path
 from typing import Literal
 
 from stillwatch.errors import StorageError
-from stillwatch.images.layout import FEEDBACK, NORMAL_FOLDERS
-
-MASK_ENDING = "_mask"
-_LEFT_BY_FILE_MANAGERS = {"thumbs.db", "desktop.ini"}
+from stillwatch.images.layout import (
+    FEEDBACK,
+    LEFT_BY_FILE_MANAGERS,
+    MASK_ENDING,
+    NORMAL_FOLDERS,
+    mask_names,
+)
 
 
 @dataclass(frozen=True, order=True)
@@ -49,7 +52,7 @@ class Arrival:
     @property
     def mask(self) -> Path:
         """Where the inbox has the mask of this image, if it has one."""
-        return self.file.with_name(f"{self.file.stem}{MASK_ENDING}.png")
+        return self.file.with_name(mask_names(self.file.stem)[0])
 
     @property
     def name(self) -> str:
@@ -133,5 +136,5 @@ def _visible(folder: Path) -> "list[os.DirEntry[str]]":
         return [
             entry
             for entry in entries
-            if not entry.name.startswith(".") and entry.name.lower() not in _LEFT_BY_FILE_MANAGERS
+            if not entry.name.startswith(".") and entry.name.lower() not in LEFT_BY_FILE_MANAGERS
         ]

@@ -56,6 +56,7 @@ def log_detector_model(
     bundle: Path,
     example: list[bytes],
     tags: Mapping[str, str],
+    max_megapixels: float,
 ) -> str:
     """Log a bundle as a model of the run and return the model's id.
 
@@ -69,6 +70,7 @@ def log_detector_model(
         bundle: the bundle's folder.
         example: image files that show what the model takes.
         tags: of the model.
+        max_megapixels: of larger images it refuses.
 
     Raises:
         TrackingError: the store does not answer or cannot be written.
@@ -91,7 +93,7 @@ def log_detector_model(
             signature=SIGNATURE,
             input_example=pd.DataFrame({"image": example}),
             pip_requirements=requirements(),
-            model_config={"device": "auto"},
+            model_config={"device": "auto", "max_megapixels": max_megapixels},
             mlflow_model=Model(
                 artifact_path=logged.artifact_location,
                 run_id=run_id,

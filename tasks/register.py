@@ -165,7 +165,13 @@ def _register(
         tags = _version_tags(tracking, winner, selected)
         with tracking.artifact(winner.run_id, BUNDLE) as bundle:
             model_id = log_detector_model(
-                tracking, winner.run_id, name=name, bundle=bundle, example=_example(test), tags=tags
+                tracking,
+                winner.run_id,
+                name=name,
+                bundle=bundle,
+                example=_example(test),
+                tags=tags,
+                max_megapixels=settings.images.max_megapixels,
             )
         version = _create_version(tracking, name, winner, model_id, tags)
         try:

@@ -53,7 +53,11 @@ def doubted_normals(
     model = f"models:/{model_name(category)}/{champion}"
     bundle = fetch_bundle(tracking, model)
     with spare_device(settings) as device:
-        inspector = Inspector(bundle, load_scorer(bundle, device))
+        inspector = Inspector(
+            bundle,
+            load_scorer(bundle, device),
+            max_megapixels=settings.images.max_megapixels,
+        )
         images = {path: inspector.inspect_file(folder / path).image for path in paths}
     rejected = {path: image for path, image in images.items() if image.verdict == "reject"}
     return [Doubt(path, model, image.p_value) for path, image in rejected.items()]

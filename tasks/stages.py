@@ -41,7 +41,11 @@ def validate_stage(settings: Settings, category: str) -> None:
         examined.manifest, checks=settings.checks, calibration=settings.calibration
     )
     folder = RESULTS / category
-    thumbnails = Thumbnails(examined.folder, white_level=examined.manifest.white_level)
+    thumbnails = Thumbnails(
+        examined.folder,
+        white_level=examined.manifest.white_level,
+        max_megapixels=settings.images.max_megapixels,
+    )
     write_page(folder / "validation.html", report, thumbnails, data_version=data.name)
     report.raise_if_failed()
     write_json(folder / "validation.json", asdict(report))

@@ -1,6 +1,7 @@
 """The images that a category's detectors are judged on, real or synthetic."""
 
 import io
+import math
 from pathlib import Path
 
 import numpy as np
@@ -111,7 +112,9 @@ def _masks(folder: Path, rows: list[ImageFacts], size: int) -> NDArray[np.bool_]
     masks = np.zeros((len(rows), size, size), dtype=np.bool_)
     for mask, row in zip(masks, rows, strict=True):
         if row.mask is not None:
-            mask[:] = resize_mask(read_mask(folder / row.mask), size)
+            # Too large a mask was refused before, by the plant's limit.
+            found = read_mask(folder / row.mask, max_megapixels=math.inf)
+            mask[:] = resize_mask(found, size)
         elif row.defect_type != NORMAL:
             return None
     return masks

@@ -16,9 +16,10 @@ LONGEST_SIDE = 128
 class Thumbnails:
     """Thumbnails of one category's images and masks."""
 
-    def __init__(self, folder: Path, *, white_level: int) -> None:
+    def __init__(self, folder: Path, *, white_level: int, max_megapixels: float) -> None:
         self.folder = folder
         self.white_level = white_level
+        self.max_megapixels = max_megapixels
 
     def data_uri(self, path: str) -> str | None:
         """A JPEG of at most 128 pixels a side; None for a file that cannot be shown.
@@ -29,9 +30,15 @@ class Thumbnails:
         try:
             data = (self.folder / path).read_bytes()
             if path.startswith("ground_truth/"):
-                pixels = decode_mask(data, name=path).astype(np.uint8) * 255
+                mask = decode_mask(data, name=path, max_megapixels=self.max_megapixels)
+                pixels = mask.astype(np.uint8) * 255
             else:
-                pixels = decode_image(data, name=path, white_level=self.white_level).pixels
+                pixels = decode_image(
+                    data,
+                    name=path,
+                    white_level=self.white_level,
+                    max_megapixels=self.max_megapixels,
+                ).pixels
         except (ImageError, OSError):
             return None
         thumbnail = Image.fromarray(pixels)

@@ -23,6 +23,7 @@ def validate(
     page: Path,
     checks: CheckSettings,
     calibration: CalibrationSettings,
+    max_megapixels: float,
     data_version: str,
 ) -> ValidationReport:
     """Validate a category inside a flow: the report, the page and two Prefect artifacts.
@@ -35,13 +36,14 @@ def validate(
         page: the HTML file to write.
         checks: limits of the checks.
         calibration: false-alarm rates that calibration must be large enough for.
+        max_megapixels: of larger images there is no thumbnail.
         data_version: what the page calls the data.
 
     Raises:
         StorageError: ``page`` cannot be written.
     """
     report = validate_manifest(manifest, checks=checks, calibration=calibration)
-    thumbnails = Thumbnails(folder, white_level=manifest.white_level)
+    thumbnails = Thumbnails(folder, white_level=manifest.white_level, max_megapixels=max_megapixels)
     write_page(page, report, thumbnails, data_version=data_version)
     key = artifact_key(manifest.category)
     create_table_artifact(table=table_rows(report), key=key, description=report.verdict())

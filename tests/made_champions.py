@@ -55,7 +55,13 @@ class MadeCategory:
         run_id = self._evaluated_run(folder, tags)
         name = model_name(self.folder.name)
         model_id = log_detector_model(
-            self.tracking, run_id, name=name, bundle=folder, example=self._example(), tags=tags
+            self.tracking,
+            run_id,
+            name=name,
+            bundle=folder,
+            example=self._example(),
+            tags=tags,
+            max_megapixels=self.settings.images.max_megapixels,
         )
         if not self.client.search_registered_models(f"name = '{name}'"):
             self.client.create_registered_model(name)

@@ -31,7 +31,6 @@ class LineSettings(Section):
     epochs: int = 4
     batch_size: int = 4
     learning_rate: float = 0.1
-    averaging: float | None = None
     keeps_best_epoch: bool = True
 
 
@@ -60,7 +59,6 @@ class Line(Detector):
                 self._optimizer,
                 self.settings.epochs,
                 self.settings.batch_size,
-                averaging=self.settings.averaging,
                 keeps_best_epoch=self.settings.keeps_best_epoch,
             )
         ]
@@ -163,19 +161,6 @@ def test_a_phase_may_keep_its_last_epoch() -> None:
     summary = run(last, flat(204, 204, 204, 204), flat(51))
     assert summary.kept_epochs == {"level": 7}
     assert last.level.value.item() == pytest.approx(0.8 * (1 - 0.8**8), rel=1e-4)
-
-
-def test_averaged_weights_are_judged_and_kept() -> None:
-    detector = line(epochs=4, averaging=0.5, keeps_best_epoch=False)
-    summary = run(detector, flat(204, 204, 204, 204), flat(204))
-    value = average = 0.0
-    for step in range(4):
-        value += 0.2 * (0.8 - value)
-        decay = min(0.5, (1 + step) / (10 + step))
-        average = decay * average + (1 - decay) * value
-    assert detector.level.value.item() == pytest.approx(average, rel=1e-5)
-    expected = pytest.approx((0.8 - average) ** 2, rel=1e-4)
-    assert summary.epochs[-1].validation_loss == expected
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import typer
 from flows.cli import (
     data,
     demo,
+    detectors,
     doctor,
     export,
     inspect,
@@ -40,7 +41,7 @@ app = typer.Typer(
 )
 app.add_typer(data.app, name="data")
 for module in (
-    *(demo, retrain, validate, report, inspect, label, serve, export, models),
+    *(demo, retrain, validate, report, inspect, label, serve, export, models, detectors),
     *(promotion, watch, doctor, services),
 ):
     module.add_to(app)

@@ -41,7 +41,8 @@ def export(
         typer.Option(
             "--int8",
             help="Compute convolutions with 8-bit integers (onnx only): other thresholds, set on "
-            "the calibration images, and accuracy measured on the test images.",
+            "the calibration images, and accuracy measured on the test images; the image set is "
+            "versioned first.",
         ),
     ] = False,
     root: Annotated[

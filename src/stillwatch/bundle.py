@@ -2,7 +2,6 @@
 
 ``weights.safetensors`` holds every tensor, the teacher's included; ``bundle.json`` holds everything
 else. An exported bundle holds a graph in place of the weights, and needs no torch. No pickle.
-Pictures may lie beside them; nothing reads those.
 """
 
 import hashlib

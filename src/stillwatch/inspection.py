@@ -4,7 +4,6 @@ Calibration, evaluation, the command line, the served model and the exported mod
 here. What computes the maps is a ``Scorer``, so that nothing here needs torch.
 """
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from stillwatch.calibration import Verdict, p_values, verdict
 from stillwatch.errors import DetectorError, ImageError
 from stillwatch.images.decode import decode_image, read_bytes, resize_image
 from stillwatch.images.layout import IMAGE_SUFFIXES
+from stillwatch.images.md5 import bytes_md5
 
 
 class Scorer(Protocol):
@@ -115,7 +115,7 @@ class Inspector:
             data, name=name, white_level=info.white_level, max_megapixels=self.max_megapixels
         )
         return DecodedFile(
-            md5=hashlib.md5(data, usedforsecurity=False).hexdigest(),
+            md5=bytes_md5(data),
             pixels=decoded.pixels,
             image=resize_image(decoded.pixels, info.image_size),
         )

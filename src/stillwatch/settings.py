@@ -158,7 +158,7 @@ class RetrainSettings(Section):
     detectors: tuple[str, ...] = Field(("stfpm", "reverse_distillation"), min_length=1)
     select_by: SelectBy = "image_auroc"
     allow_yardstick: bool = Field(
-        False, description="a method that distils nothing (patchcore) may win, too"
+        False, description="what distils nothing (patchcore, autoencoder) may win, too"
     )
     floors: FloorSettings = FloorSettings()
 
@@ -183,8 +183,9 @@ class GateSettings(Section):
     latency_budget_ms: float | None = Field(
         None,
         gt=0,
-        description="per image, on the machine that compares: above it a person decides, surely "
-        "above it the challenger is refused; null: none",
+        description="per image, on the machine that compares, of the first one on that which "
+        "evaluated it: above it a person decides, surely above it a challenger is refused; "
+        "null: none",
     )
     promotion: Literal["automatic", "approval"] = Field(
         "automatic",

@@ -19,7 +19,6 @@ from torch import Tensor
 
 from stillwatch.checkpoints import Checkpoint, grouped, load_checkpoint, save_checkpoint
 from stillwatch.detectors.base import Batch, Detector, Phase
-from stillwatch.devices import choose_device as choose_device
 from stillwatch.devices import full_precision, mixed_precision
 from stillwatch.errors import DeviceMemoryError, TrainingError
 from stillwatch.settings import TrainingSettings
@@ -231,7 +230,6 @@ class _Training:
             state.optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             state.optimizer.step()
-            state.update_average(step)
             total += loss.detach() * len(batch)
         return float(total) / len(images)
 
@@ -239,13 +237,12 @@ class _Training:
     def _validate(self, state: PhaseState, epoch: int, images: ImagePool) -> float:
         phase = state.phase
         total = torch.zeros((), device=self.device)
-        with state.averaged_weights():
-            phase.module.eval()
-            for batch in images.batches(phase.batch_size):
-                with mixed_precision(self.device):
-                    total += phase.loss(batch) * len(batch)
-            loss = float(total) / len(images)
-            state.keep_if_better(loss, epoch)
+        phase.module.eval()
+        for batch in images.batches(phase.batch_size):
+            with mixed_precision(self.device):
+                total += phase.loss(batch) * len(batch)
+        loss = float(total) / len(images)
+        state.keep_if_better(loss, epoch)
         return loss
 
     def _require_finite(self, phase: Phase, epoch: int, *losses: float) -> None:

@@ -1,8 +1,6 @@
 """What changes while a phase is trained, and how a checkpoint holds it."""
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -15,12 +13,10 @@ from stillwatch.detectors.base import Phase
 
 @dataclass
 class PhaseState:
-    """A phase's optimiser, the moving average of its weights, and the weights that it keeps."""
+    """A phase's optimiser, and the weights that it keeps."""
 
     phase: Phase
     optimizer: torch.optim.Optimizer
-    average: dict[str, Tensor]
-    """Empty without averaging."""
     kept: dict[str, Tensor] = field(default_factory=dict)
     """Weights of the epoch that is kept as things stand."""
     kept_loss: float = math.inf
@@ -33,46 +29,23 @@ class PhaseState:
         optimizer = phase.optimizer(p for p in phase.module.parameters() if p.requires_grad)
         for group in optimizer.param_groups:
             group["initial_lr"] = group["lr"]
-        averaged = phase.averaging is not None
-        return cls(phase, optimizer, _copy(phase.module.state_dict()) if averaged else {})
+        return cls(phase, optimizer)
 
     def set_learning_rate(self, progress: float) -> None:
         """Apply the phase's schedule at ``progress`` in (0, 1)."""
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * self.phase.schedule(progress)
 
-    def update_average(self, step: int) -> None:
-        """Move the average towards the weights, faster in the first steps, when it is random."""
-        if not self.average:
-            return
-        decay = min(self.phase.averaging or 0.0, (1 + step) / (10 + step))
-        for name, value in self.phase.module.state_dict().items():
-            if value.is_floating_point():
-                self.average[name].lerp_(value, 1 - decay)
-            else:
-                self.average[name].copy_(value)
-
-    @contextmanager
-    def averaged_weights(self) -> Iterator[None]:
-        """Let the module have the averaged weights, if there are any, for a while."""
-        if not self.average:
-            yield
-            return
-        own = _copy(self.phase.module.state_dict())
-        self.phase.module.load_state_dict(self.average)
-        yield
-        self.phase.module.load_state_dict(own)
-
     def keep_if_better(self, loss: float, epoch: int) -> None:
         """Keep the module's present weights, unless the epoch kept so far had a lower loss."""
         if loss < self.kept_loss or not self.phase.keeps_best_epoch:
-            self.kept = _copy(self.phase.module.state_dict())
+            weights = self.phase.module.state_dict()
+            self.kept = {name: value.detach().clone() for name, value in weights.items()}
             self.kept_loss, self.kept_epoch = loss, epoch
 
     def tensors(self) -> dict[str, Tensor]:
         """For a checkpoint; the module's own weights are not among them."""
-        optimizer = optimizer_tensors(self.optimizer)
-        return grouped(optimizer=optimizer, average=self.average, kept=self.kept)
+        return grouped(optimizer=optimizer_tensors(self.optimizer), kept=self.kept)
 
     def values(self) -> dict[str, Any]:
         """For a checkpoint, as JSON."""
@@ -85,13 +58,7 @@ class PhaseState:
     def restore(self, saved: Checkpoint) -> None:
         """Put back what ``tensors`` and ``values`` gave."""
         restore_optimizer(self.optimizer, saved.group("optimizer"))
-        for name, value in saved.group("average").items():
-            self.average[name].copy_(value)
         self.kept = saved.group("kept")
         self.kept_loss = saved.state["kept_loss"]
         self.kept_epoch = saved.state["kept_epoch"]
         self.epochs_done = saved.state["epochs_done"]
-
-
-def _copy(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value.detach().clone() for name, value in tensors.items()}

@@ -142,7 +142,7 @@ def test_a_patch_teacher_that_was_taken_over_counts_as_training() -> None:
     unrecorded = cell("efficient_ad", 2, 0.8, taken_over={"patch teacher tiny": None})
     for without in (unrecorded, cell("efficient_ad", 2, 0.8)):
         page = render([own, without])
-        assert "do not say whether it did: efficient_ad on plate." in page
+        assert "not recorded whether they taught it: efficient_ad on plate." in page
     assert "patch teacher" not in render([cell("stfpm", 0, 0.8)])
 
 

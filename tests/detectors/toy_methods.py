@@ -49,7 +49,7 @@ class PixelMean(Detector):
 
 
 class TwoStage(Detector):
-    """Two phases, the second on top of the first; augmentation, dropout, averaging."""
+    """Two phases, the second on top of the first; augmentation, dropout."""
 
     name = "two_stage"
     version = 1
@@ -66,7 +66,7 @@ class TwoStage(Detector):
     def phases(self) -> list[Phase]:
         return [
             Phase("rebuild", nn.ModuleList([self.first, self.second]), self._rebuild, sgd, 5, 4),
-            Phase("error", self.error, self._error, sgd, 4, 4, averaging=0.9),
+            Phase("error", self.error, self._error, sgd, 4, 4),
         ]
 
     def _rebuild(self, batch: Batch) -> Tensor:

@@ -11,6 +11,7 @@ from made_bundles import make_bundle, make_detector_bundle
 from made_stores import new_store
 from PIL import Image
 
+from stillwatch.detectors import parse_detector_settings
 from stillwatch.settings import Settings
 from tasks.champion_alias import changing_champion, move_champion
 from tests.flows.conftest import SIDE, Plant, make_plant, make_workspace_plant, write_image
@@ -44,6 +45,7 @@ def test_help_names_every_command_with_an_example(line: Plant) -> None:
         "serve",
         "export",
         "models",
+        "detectors",
         "promote",
         "rollback",
         "history",
@@ -58,6 +60,21 @@ def test_help_names_every_command_with_an_example(line: Plant) -> None:
         if command != "data":
             assert "Example" in line.run(command, "--help").stdout
     assert "Exit codes" in done.stdout
+
+
+def test_a_detectors_settings_are_shown_as_params_yaml_may_change_them(line: Plant) -> None:
+    line.set_params(detectors={"stfpm": {"epochs": 7}})
+    assert "params.yaml sets epochs: 7; the rest" in line.run("detectors", "stfpm").stdout
+    rows = {
+        row["setting"]: row for row in json.loads(line.run("detectors", "stfpm", "--json").stdout)
+    }
+    shown = {
+        profile: {key: row[profile] for key, row in rows.items()} for profile in ("laptop", "paper")
+    }
+    for profile, values in shown.items():
+        assert parse_detector_settings("stfpm", {}, profile).model_dump(mode="json") == values
+    assert all(row["meaning"] for row in rows.values())
+    assert "did you mean 'stfpm'" in refusal(line, "detectors", "stfm")
 
 
 def test_wrong_usage_has_its_own_exit_code(line: Plant) -> None:

@@ -60,6 +60,21 @@ def test_what_could_have_no_winner_is_refused() -> None:
     assert requested(allowed, yardsticks, None).settings.retrain.detectors == yardsticks
 
 
+def test_settings_of_a_detector_that_does_not_compete_have_to_be_right_too() -> None:
+    images = {"size": 200}  # reverse distillation cannot take it
+    others = {"images": images, "detectors": {"reverse_distillation": {"epochs": 5}}}
+    asked = requested(Settings.model_validate(others), ["stfpm"], None)
+    assert asked.settings.retrain.detectors == ("stfpm",)
+    with pytest.raises(SettingsError, match="needs a multiple of 32"):
+        requested(Settings.model_validate({"images": images}), ["reverse_distillation"], None)
+    with pytest.raises(SettingsError, match="did you mean 'epochs'"):
+        requested(
+            Settings.model_validate({"detectors": {"stfpm": {"epoch": 5}}}),
+            ["patchcore", "reverse_distillation"],
+            None,
+        )
+
+
 @pytest.mark.parametrize("often", ["champions", "images"])
 def test_what_runs_every_few_minutes_does_not_import_torch(often: str) -> None:
     code = f"import sys, flows.deployed.{often}; print('torch' in sys.modules)"

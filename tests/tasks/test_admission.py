@@ -11,8 +11,8 @@ from small_disk import small_disk
 
 from stillwatch.errors import StorageError
 from stillwatch.images.layout import scan_category
+from stillwatch.images.md5 import file_md5
 from stillwatch.settings import CheckSettings, InboxSettings, Settings
-from tasks.admissible import file_md5
 from tasks.admission import Admission, admit_arrivals
 from tasks.inbox import still_files
 from tasks.quarantine import quarantine

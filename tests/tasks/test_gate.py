@@ -149,6 +149,17 @@ def test_where_a_person_has_to_agree_the_first_one_waits_too(line: Line) -> None
     assert "gate.promotion" in line.tags(first)["not_promoted"]
 
 
+def test_a_first_one_that_is_too_slow_waits(line: Line) -> None:
+    line.set_gate(latency_budget_ms=20.0)
+    slow = line.judged(ms_per_image=20.5)
+    assert aliases(line.tracking)["champion"] is None
+    assert line.tags(slow)["not_promoted"] == (
+        "it took 20.5 ms per image, and gate.latency_budget_ms is 20"
+    )
+    fit = line.judged(ms_per_image=20.0)
+    assert aliases(line.tracking)["champion"] == fit
+
+
 def test_a_champion_that_a_person_withdrew_is_not_replaced_unasked(line: Line) -> None:
     line.judged()
     line.tracking.client.delete_registered_model_alias(NAME, "champion")

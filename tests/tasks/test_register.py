@@ -7,6 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+import yaml
 from made_detectors import examined, make_images, small, write_untrained_bundle
 from made_registries import NAME, aliases
 from made_results import result
@@ -37,6 +38,7 @@ from tasks.registry import (
     versions_of,
 )
 from tasks.rollback import rollback
+from tasks.threshold_tags import threshold_tags
 from tasks.tracking import BUNDLE, STAGE, TRAINED, Tracking
 from tasks.train import TrainedDetector
 from tasks.training_slots import training_slot
@@ -109,7 +111,9 @@ def test_a_model_that_cannot_be_scored_with_is_one_sentence_with_its_remedy(
 
 @pytest.fixture
 def here(settings: Settings) -> Settings:
-    return small(settings)
+    made = small(settings)
+    images = made.images.model_copy(update={"max_megapixels": 90.0})
+    return made.model_copy(update={"images": images})
 
 
 @pytest.fixture
@@ -134,17 +138,10 @@ def evaluated(
     tags = {"stillwatch.fingerprint": fingerprint, "stillwatch.method": "stfpm"}
     run_id = tracking.start_run("plate", "stfpm", tags)
     write_untrained_bundle(folder / run_id, category, fingerprint, settings)
-    reject = read_bundle(folder / run_id).info.calibration.reject
-    review = read_bundle(folder / run_id).info.calibration.review
+    calibration = read_bundle(folder / run_id).info.calibration
+    thresholds = threshold_tags(calibration.reject.value, calibration.review.value)
     tracking.log_folder(run_id, folder / run_id, BUNDLE)
-    tracking.log(
-        run_id,
-        tags={
-            STAGE: TRAINED,
-            "stillwatch.threshold": repr(reject.value),
-            "stillwatch.review_threshold": repr(review.value),
-        },
-    )
+    tracking.log(run_id, tags={STAGE: TRAINED, **thresholds})
     trained = TrainedDetector("plate", Entrant("stfpm", 0), fingerprint, run_id, reused=False)
     return evaluate_detector(trained, category, data=data, settings=settings)
 
@@ -191,6 +188,8 @@ def test_the_winner_is_registered_once_and_answers_like_the_evaluated_one(
     example = json.loads((package / "input_example.json").read_text(encoding="utf-8"))
     assert len(example["data"]) == 2
     assert not list(package.rglob("*.pkl"))
+    flavour = yaml.safe_load((package / "MLmodel").read_text(encoding="utf-8"))["flavors"]
+    assert flavour["python_function"]["config"] == {"device": "auto", "max_megapixels": 90.0}
 
     (row,) = registered_versions(tracking)
     assert (row.name, row.version, row.aliases, row.synthetic) == (NAME, 1, ("champion",), False)

@@ -310,6 +310,7 @@ def test_in_a_flow_it_leaves_a_table_and_a_page(tmp_path: Path) -> None:
             page=page,
             checks=SETTINGS.checks,
             calibration=SETTINGS.calibration,
+            max_megapixels=SETTINGS.images.max_megapixels,
             data_version="0123.dir",
         )
 

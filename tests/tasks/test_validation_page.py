@@ -53,7 +53,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def page_of(report: ValidationReport, folder: Path, tmp_path: Path) -> Page:
     path = tmp_path / "board.html"
-    thumbnails = Thumbnails(folder, white_level=255)
+    thumbnails = Thumbnails(folder, white_level=255, max_megapixels=1.0)
     write_page(path, report, thumbnails, data_version="0123abcd.dir")
     text = path.read_text(encoding="utf-8")
     page = Page(text)
@@ -100,7 +100,7 @@ def test_thumbnails_are_small_pictures_of_the_right_file(folder: Path, tmp_path:
     mask = np.zeros((64, 64), np.uint8)
     mask[:, 32:] = 1
     save(tmp_path / "ground_truth/mask.png", mask)
-    thumbnails = Thumbnails(tmp_path, white_level=255)
+    thumbnails = Thumbnails(tmp_path, white_level=255, max_megapixels=1.0)
 
     def shown(path: str) -> Image.Image:
         uri = thumbnails.data_uri(path)
@@ -111,6 +111,8 @@ def test_thumbnails_are_small_pictures_of_the_right_file(folder: Path, tmp_path:
     values = np.asarray(shown("ground_truth/mask.png"))
     assert values[:, :24].max() < 20
     assert values[:, 40:].min() > 235
+    small = Thumbnails(tmp_path, white_level=255, max_megapixels=0.001)
+    assert [small.data_uri(path) for path in ("wide.png", "ground_truth/mask.png")] == [None, None]
 
 
 def test_files_that_cannot_be_shown_get_no_picture(folder: Path, tmp_path: Path) -> None:
@@ -159,7 +161,7 @@ def test_a_broken_check_is_not_blamed_on_the_images(folder: Path, tmp_path: Path
 def test_the_page_is_written_whole_or_not_at_all(folder: Path, tmp_path: Path) -> None:
     blocked = tmp_path / "a file"
     blocked.touch()
-    thumbnails = Thumbnails(folder, white_level=255)
+    thumbnails = Thumbnails(folder, white_level=255, max_megapixels=1.0)
     with pytest.raises(StorageError, match="cannot be written"):
         write_page(blocked / "board.html", report_of(), thumbnails, data_version="1")
     assert list(tmp_path.iterdir()) == [blocked]
@@ -175,7 +177,10 @@ def test_markdown_names_the_page_and_keeps_markup_out_of_tables(
     )
     page = tmp_path / "board.html"
     text = markdown_page(
-        report, Thumbnails(folder, white_level=255), page=page, data_version="0123.dir"
+        report,
+        Thumbnails(folder, white_level=255, max_megapixels=1.0),
+        page=page,
+        data_version="0123.dir",
     )
     assert "# board must not be trained on: 2 critical failures, 1 broken check" in text
     assert f"`{page}`" in text

@@ -82,8 +82,6 @@ class Phase:
     """Of the optimiser, rounded up to whole passes."""
     schedule: Callable[[float], float] = constant
     """Factor on the learning rate as a function of progress in (0, 1), applied every step."""
-    averaging: float | None = None
-    """Decay of an exponential moving average of the weights, which then is what is kept."""
     keeps_best_epoch: bool = True
     """Keep the epoch with the lowest validation loss; otherwise the last one."""
     prepare: Callable[[Iterable[Batch]], None] | None = None

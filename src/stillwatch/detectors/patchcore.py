@@ -88,7 +88,7 @@ class PatchCore(Detector):
         """Distance to the nearest patch in memory, at input size, smoothed.
 
         Args:
-            images: float32 (B, 3, H, W) in [0, 1]; sides are multiples of 16.
+            images: float32 (B, 3, H, W) in [0, 1].
 
         Returns:
             float32 (B, H, W), at least 0.

@@ -119,13 +119,13 @@ def decode_mask(data: bytes, *, name: str, max_megapixels: float = 100.0) -> NDA
     return largest > 0
 
 
-def read_mask(path: Path) -> NDArray[np.bool_]:
+def read_mask(path: Path, *, max_megapixels: float = 100.0) -> NDArray[np.bool_]:
     """Read a ground-truth mask as bool (H, W); see ``decode_mask``.
 
     Raises:
         ImageError: the file cannot be read or decoded.
     """
-    return decode_mask(read_bytes(path), name=str(path))
+    return decode_mask(read_bytes(path), name=str(path), max_megapixels=max_megapixels)
 
 
 def resize_mask(mask: NDArray[np.bool_], size: int) -> NDArray[np.bool_]:

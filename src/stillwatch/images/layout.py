@@ -29,7 +29,9 @@ from stillwatch.errors import LayoutError
 NORMAL_FOLDERS = ("good", "ok")
 FEEDBACK = "feedback"
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
-_LEFT_BY_FILE_MANAGERS = {"thumbs.db", "desktop.ini"}
+LEFT_BY_FILE_MANAGERS = {"thumbs.db", "desktop.ini"}
+"""In lower case; what is neither image nor mistake."""
+MASK_ENDING = "_mask"
 _CATEGORY_NAME = re.compile(r"[a-z0-9_-]+")
 _REFUSED_ELSEWHERE = frozenset('\\:*?"<>|')
 
@@ -241,9 +243,13 @@ def _feedback_images(folder: Path, root: Path) -> Iterator[ImageFile]:
                 yield ImageFile(path, "feedback", entry.name, None)
 
 
+def mask_names(stem: str) -> tuple[str, str]:
+    """What the mask of an image with this stem may be called, the usual name first."""
+    return f"{stem}{MASK_ENDING}.png", f"{stem}.png"
+
+
 def _mask_of(stem: str, masks: set[str]) -> str | None:
-    names = (f"{stem}_mask.png", f"{stem}.png")
-    return next((name for name in names if name in masks), None)
+    return next((name for name in mask_names(stem) if name in masks), None)
 
 
 def _files(folder: Path, root: Path) -> list[str]:
@@ -257,7 +263,7 @@ def _files(folder: Path, root: Path) -> list[str]:
             )
         if not entry.is_file():
             raise LayoutError(f"{folder / entry.name}: not a regular file; remove it.")
-        if entry.name.lower() not in _LEFT_BY_FILE_MANAGERS:
+        if entry.name.lower() not in LEFT_BY_FILE_MANAGERS:
             names.append(entry.name)
     return names
 

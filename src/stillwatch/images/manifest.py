@@ -1,6 +1,5 @@
 """The manifest: one row of facts per image, from one read and one decode of each file."""
 
-import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +22,7 @@ from stillwatch.images.decode import (
     white_level_of,
 )
 from stillwatch.images.layout import Category, ImageFile
+from stillwatch.images.md5 import bytes_md5
 from stillwatch.images.split import group_of
 from stillwatch.settings import ImageSettings
 
@@ -193,7 +193,7 @@ class _Reader:
             part=self.parts.get(image.path, without_part),
             defect_type=image.defect_type,
             bytes=len(data or b""),
-            md5="" if data is None else _md5(data),
+            md5="" if data is None else bytes_md5(data),
             expected_md5=self.expected_md5.get(image.path),
             width=decoded.width if decoded else None,
             height=decoded.height if decoded else None,
@@ -235,7 +235,7 @@ class _Reader:
             return _MaskFacts(error=str(error))
         height, width = mask.shape
         error_text = None
-        if _md5(data) != self.expected_md5.get(path, _md5(data)):
+        if bytes_md5(data) != self.expected_md5.get(path, bytes_md5(data)):
             error_text = f"{name}: differs from the file that the data version lists; restore it."
         return _MaskFacts(width, height, int(np.count_nonzero(mask)), error_text)
 
@@ -267,7 +267,3 @@ def _appearance(pixels: NDArray[np.uint8]) -> _Appearance:
         sharpness=sharpness(grey),
         hash=perceptual_hash(grey),
     )
-
-
-def _md5(data: bytes) -> str:
-    return hashlib.md5(data, usedforsecurity=False).hexdigest()
