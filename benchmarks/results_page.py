@@ -88,8 +88,9 @@ def _about_published_scores(cells: Sequence[Cell]) -> list[str]:
         return []
     return [
         f"A paper's score below 0.5 does not tell defective images from good ones: {below}. The "
-        "other columns are of the same trained network and the same images. The paper's score was "
-        "not measured in the same light, and why it says nothing there is not known.",
+        "other columns are of the same trained network and the same images. Multiresolution's is a "
+        "loss over the whole image, of which a defect may be a small part: its module docstring "
+        "has a test of that.",
         "",
     ]
 

@@ -1,6 +1,7 @@
 """What settings and descriptions are made of: typed sections in which a wrong key is named."""
 
 import difflib
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, model_validator
@@ -36,7 +37,7 @@ def parse_section(section: type[S], values: Any, *, where: str) -> S:
     try:
         return section.model_validate(values)
     except PydanticError as error:
-        problems = "; ".join(_describe(item) for item in error.errors(include_url=False))
+        problems = "; ".join(map(_describe, _causes(error.errors(include_url=False))))
         raise SettingsError(f"{where}: {problems}.") from error
 
 
@@ -45,6 +46,19 @@ def unknown_name(kind: str, name: str, known: list[str]) -> str:
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(sorted(known))}"
     return f"unknown {kind} '{name}' ({hint})"
+
+
+def _causes(items: Sequence[Any]) -> list[Any]:
+    """Without what is only said because something inside of it is wrong, too."""
+    places = [item["loc"] for item in items]
+    return [
+        item
+        for item in items
+        if not any(
+            len(place) > len(item["loc"]) and place[: len(item["loc"])] == item["loc"]
+            for place in places
+        )
+    ]
 
 
 def _describe(item: Any) -> str:

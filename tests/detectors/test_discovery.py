@@ -1,6 +1,7 @@
 """Methods are found by themselves, and asked for by name."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -68,9 +69,25 @@ def test_profile_sets_what_is_left_open(
     assert detector_settings("stfpm", settings).model_dump()["epochs"] == epochs
 
 
-def test_setting_out_of_range_is_refused() -> None:
-    with pytest.raises(SettingsError, match="batch_size"):
-        build_detector("stfpm", toy_teacher(), {"batch_size": 0})
+@pytest.mark.parametrize(
+    ("name", "setting", "value", "said"),
+    [
+        ("autoencoder", "distance", "l1", "Input should be 'l2' or 'ssim'"),
+        ("efficient_ad", "window", 30, "Input should be greater than or equal to 33"),
+        ("multiresolution", "cloner", "small", "Input should be 'compact' or 'equal'"),
+        ("patchcore", "coreset", 1.5, "Input should be less than or equal to 1"),
+        ("reverse_distillation", "easy_share", 1, "Input should be less than 1"),
+        ("stfpm", "batch_size", 0, "Input should be greater than or equal to 1"),
+        ("style_distillation", "outlier_weight", -1, "Input should be greater than or equal to 0"),
+        ("uninformed_students", "patch_sizes", [20], "Input should be 17, 33 or 65"),
+    ],
+)
+def test_setting_out_of_range_is_refused_in_one_sentence(
+    name: str, setting: str, value: Any, said: str
+) -> None:
+    place = rf"detectors\.{name}: {setting}(\.0)?: "
+    with pytest.raises(SettingsError, match=rf"^{place}{said}\.$"):
+        build_detector(name, toy_teacher(), {setting: value})
 
 
 @pytest.mark.parametrize(

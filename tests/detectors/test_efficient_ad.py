@@ -43,6 +43,17 @@ def test_description_networks_are_the_papers(size: Size, outputs: int, millions:
     assert shape == (1, outputs, 64, 64)
 
 
+@pytest.mark.parametrize(("size", "millions"), [("small", 8.06), ("medium", 20.7)])
+def test_teacher_student_and_autoencoder_have_the_papers_size(size: Size, millions: float) -> None:
+    networks = (
+        description_network(size, 384),
+        description_network(size, 2 * 384),
+        GlobalAutoencoder(384),
+    )
+    count = sum(p.numel() for network in networks for p in network.parameters())
+    assert count / 1e6 == pytest.approx(millions, rel=0.005)
+
+
 @pytest.mark.parametrize("size", ["small", "medium"])
 def test_receptive_field_is_33_by_its_gradient(size: Size) -> None:
     torch.manual_seed(0)
@@ -85,6 +96,20 @@ def test_quantile_normalisation() -> None:
     maps = torch.tensor([2.0, 4.0, 6.0])
     found = quantile_normalised(maps, torch.tensor(2.0), torch.tensor(4.0))
     torch.testing.assert_close(found, torch.tensor([0.0, 0.1, 0.2]))
+
+
+def test_map_by_hand() -> None:
+    """(1 - 0.5)^2 = 0.25 and (0 - 0.2)^2 = 0.04, whose quantiles are 0.05, 0.15 and 0, 0.08."""
+    detector = EfficientAD.build(toy_teacher(), {})
+    taught = torch.ones(1, detector.target.mean.numel(), 8, 8)
+    detector.patch_teacher = FixedNetwork(taught)
+    student = torch.cat([0.5 * taught, 0.2 * taught], dim=1)
+    detector.trained["student"] = FixedNetwork(student)
+    detector.trained["autoencoder"] = FixedNetwork(0 * taught)
+    detector.quantiles.copy_(torch.tensor([[0.05, 0.15], [0.0, 0.08]]))
+    maps = detector.anomaly_map(torch.zeros(1, 3, 32, 32))
+    expected = (0.1 * 0.2 / 0.1 + 0.1 * 0.04 / 0.08) / 2
+    torch.testing.assert_close(maps, torch.full((1, 32, 32), expected))
 
 
 def test_channels_are_averaged_when_there_are_too_many() -> None:

@@ -1,10 +1,13 @@
 """Multiresolution distillation against its formulas, and its cloner against the authors' layers."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from fixed_network import FixedNetwork
 from torch import nn
+from torch.nn import functional as F  # noqa: N812
 
 from stillwatch.detectors.input_gradients import (
     gradient_maps,
@@ -68,6 +71,21 @@ def test_both_losses_begin_with_the_same_weight(detector: Multiresolution) -> No
     assert float(loss) == pytest.approx(2 * float(value), rel=1e-4)
 
 
+def test_balance_loss_and_the_papers_score_by_hand(detector: Multiresolution) -> None:
+    """(3, 4) against (4, 3) on three levels: L_val = 3 · 1, L_dir = 3 (1 - 24 / 25) = 0.12."""
+    taught, cloned = (torch.tensor(x).view(1, 2, 1, 1) for x in ([3.0, 4.0], [4.0, 3.0]))
+    levels = [(taught.expand(1, 2, n, n), cloned.expand(1, 2, n, n)) for n in (8, 4, 2)]
+    detector.teacher = FixedNetwork([a for a, _ in levels])
+    detector.cloner = FixedNetwork([b for _, b in levels])
+    images = torch.zeros(1, 3, 32, 32)
+    batch = SimpleNamespace(features=[a for a, _ in levels], images=images)
+    detector.prepare([batch])
+    assert float(detector.balance) == pytest.approx(3 / 0.12, rel=1e-4)
+    assert float(detector.phases()[0].loss(batch)) == pytest.approx(6, rel=1e-4)
+    detector.balance = torch.tensor(2.0)
+    assert detector.published_scores(images).tolist() == pytest.approx([3 + 2 * 0.12], rel=1e-4)
+
+
 def test_the_papers_score_is_the_images_loss(
     detector: Multiresolution, images: torch.Tensor
 ) -> None:
@@ -117,9 +135,10 @@ def test_critical_points_of_a_vgg_are_its_pools(vgg: Teacher) -> None:
             x = module(x)
             if isinstance(module, nn.MaxPool2d):
                 pools.append(x)
+        pools.append(F.max_pool2d(x, 2))
         pairs = detector._compared(vgg(images), images)
-    assert len(pools) == 4, "timm cuts what follows the deepest level, the last pool with it"
-    for (taught, _), pool in zip(pairs, pools[1:], strict=False):
+    assert len(pools) == 5, "timm cuts the last pool, which follows the deepest level"
+    for (taught, _), pool in zip(pairs, pools[1:], strict=True):
         torch.testing.assert_close(taught, pool)
 
 
@@ -160,6 +179,21 @@ def test_guided_gradients_stop_where_they_are_negative() -> None:
 
     guided = guided_gradient_maps(scores, network, images)
     assert guided[0, :, 15].mean() < 0.5 * gradient_maps(scores, images)[0, :, 15].mean()
+
+
+def test_guided_gradients_by_hand() -> None:
+    """The score rises with the left half and falls with the right, by 3 per channel everywhere."""
+    network = nn.Sequential(nn.Conv2d(3, 1, 1, bias=False), nn.ReLU())
+    with torch.no_grad():
+        network[0].weight.fill_(1.0)
+
+    def scores(x: torch.Tensor) -> torch.Tensor:
+        left, right = network(x).split(16, dim=3)
+        return (left.square().sum() - right.square().sum())[None]
+
+    (guided,) = guided_gradient_maps(scores, network, torch.full((1, 3, 32, 32), 0.5))
+    torch.testing.assert_close(guided[:, :12], torch.ones(32, 12))
+    torch.testing.assert_close(guided[:, 20:], torch.zeros(32, 12))
 
 
 @pytest.mark.parametrize("name", [VGG, "efficientnet_lite0", "resnet18"])

@@ -1,7 +1,11 @@
 """Patch networks: the paper's layers, and dense evaluation against one patch at a time."""
 
+from typing import Any
+
 import pytest
 import torch
+from torch.nn import functional as F  # noqa: N812
+from torch.overrides import TorchFunctionMode
 
 from stillwatch.detectors.patch_networks import PatchNetwork, PatchSize, Stride, random_windows
 
@@ -20,6 +24,29 @@ def test_layers_are_the_papers(patch_size: PatchSize, parameters: int) -> None:
     made = network(patch_size)
     assert sum(p.numel() for p in made.parameters()) == parameters
     assert made(torch.rand(2, 3, patch_size, patch_size)).shape == (2, 128, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("patch_size", "sides"),
+    [(17, [12, 8, 4, 1]), (33, [29, 10, 4, 1]), (65, [61, 26, 9, 1, 1])],
+)
+def test_convolutions_leave_the_papers_sizes(patch_size: PatchSize, sides: list[int]) -> None:
+    """Between them pools: 29 to 14, 10 to 5; 61 to 30, 26 to 13, 9 to 4."""
+    made, seen = network(patch_size), []
+    convolve = F.conv2d
+
+    class Recording(TorchFunctionMode):
+        def __torch_function__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            result = func(*args, **(kwargs or {}))
+            if func is convolve:
+                seen.append(result.shape[2:])
+            return result
+
+    with Recording():
+        made(torch.rand(1, 3, patch_size, patch_size))
+    assert seen == [(side, side) for side in sides]
 
 
 @pytest.mark.parametrize(("patch_size", "field"), [(17, 17), (33, 32), (65, 60)])

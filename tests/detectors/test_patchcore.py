@@ -50,6 +50,17 @@ def test_map_is_the_smoothed_distance_to_the_nearest(detector: PatchCore, images
     np.testing.assert_allclose(detector.anomaly_map(images), expected, rtol=1e-4)
 
 
+def test_map_by_hand() -> None:
+    """A patch (3, 4) is 5 from (0, 0) and 1 from (3, 3), both remembered."""
+    detector = PatchCore.build(toy_teacher(), {})
+    fine, coarse = torch.full((1, 1, 16, 16), 3.0), torch.full((1, 1, 8, 8), 4.0)
+    detector.teacher = FixedNetwork([fine, fine, coarse])
+    detector.memory = torch.tensor([[0.0, 0.0], [3.0, 3.0]])
+    (found,) = detector.anomaly_map(torch.zeros(1, 3, 128, 128))
+    # Near the sides the neighbourhoods are padded.
+    torch.testing.assert_close(found[48:80, 48:80], torch.ones(32, 32))
+
+
 def test_the_papers_score_weighs_the_largest_distance(detector: PatchCore, images: Tensor) -> None:
     memory = detector.memory.double().numpy()
     oracle = NearestNeighbors(n_neighbors=9).fit(memory)

@@ -1,5 +1,7 @@
 """Reverse distillation against its formulas, and its layers against the authors' description."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -28,6 +30,16 @@ def features(channels: tuple[int, ...], side: int = 64, images: int = 1) -> list
 def convolutions(stage: nn.Module) -> int:
     kinds = (nn.Conv2d, nn.ConvTranspose2d)
     return sum(isinstance(module, kinds) for module in stage.modules())
+
+
+def shapes_of(network: nn.Module, *names: str) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """What goes into and comes out of these parts, filled in when the network is asked."""
+    seen: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
+    for name in names:
+        network.get_submodule(name).register_forward_hook(
+            lambda _, given, made: seen.append((tuple(given[0].shape[1:]), tuple(made.shape[1:])))
+        )
+    return seen
 
 
 def test_less_is_learnt_from_what_is_easy_within_a_quarter_of_the_training() -> None:
@@ -107,6 +119,38 @@ def test_relative_map_by_hand() -> None:
     torch.testing.assert_close(corners, torch.tensor([0.9 + 5.0, 0.9 + 0.2]), rtol=1e-4, atol=0)
 
 
+def test_released_map_and_losses_by_hand() -> None:
+    """1 - cos is 0.04, 1 and 0.04 on three levels, everywhere; whole maps have the same cosines."""
+    like, other = (torch.tensor(x).view(1, 2, 1, 1) for x in ([4.0, 3.0], [-4.0, 3.0]))
+    taught = torch.tensor([3.0, 4.0]).view(1, 2, 1, 1)
+    rebuilt = [one.repeat(1, 1, n, n) for one, n in ((like, 4), (other, 2), (like, 1))]
+    features = [taught.expand_as(level) for level in rebuilt]
+    for loss in ("flattened", "per_position"):
+        own = {"loss": loss, "relative": False, "easy_share": 0.0, "disturbance": False}
+        detector = ReverseDistillation.build(toy_teacher(), own)
+        detector.teacher, detector.student = FixedNetwork(features), FixedNetwork(rebuilt)
+        batch = SimpleNamespace(features=features, progress=1.0)
+        assert detector._loss(batch).item() == pytest.approx(1.08)
+        maps = detector.anomaly_map(torch.zeros(1, 3, 16, 16))
+        torch.testing.assert_close(maps, torch.full((1, 16, 16), 1.08))
+
+
+def test_medians_and_rises_of_normals_by_hand() -> None:
+    """The first level is 1 in a quarter and 0.04 elsewhere, which is its median.
+
+    Relative to the root of that, 0.2, it is 5 and 0.2, and 0.25 · 5 + 0.75 · 0.2 = 1.4 on average.
+    """
+    like, other = (torch.tensor(x).view(1, 2, 1, 1) for x in ([4.0, 3.0], [-4.0, 3.0]))
+    taught = torch.tensor([3.0, 4.0]).view(1, 2, 1, 1)
+    rebuilt = [one.repeat(1, 1, n, n) for one, n in ((like, 16), (other, 8), (like, 4))]
+    rebuilt[0][..., :8, :8] = other
+    detector = ReverseDistillation.build(toy_teacher(), {})
+    detector.student = FixedNetwork(rebuilt)
+    detector.finalize([SimpleNamespace(features=[taught.expand_as(level) for level in rebuilt])])
+    torch.testing.assert_close(detector.largest_medians, torch.tensor([0.04, 1.0, 0.04]))
+    assert detector.rises[0].item() == pytest.approx(5 - 1.4, rel=1e-4)
+
+
 def test_an_image_is_forgiven_no_more_than_the_worst_validation_normal() -> None:
     detector = ReverseDistillation.build(toy_teacher(), {})
     normals = ImagePool(toy_normals(3), detector.teacher, torch.device("cpu"))
@@ -177,6 +221,20 @@ def test_layers_for_wide_resnet_50_are_the_authors() -> None:
     assert up.body[1].weight.shape == (512, 512, 2, 2)
     assert isinstance(up.body[1], nn.ConvTranspose2d)
     assert up.shortcut[0].weight.shape == (2048, 1024, 2, 2)
+
+
+def test_sizes_for_wide_resnet_50_at_256_pixels_are_the_authors() -> None:
+    with torch.device("meta"):
+        student = EmbeddingAndDecoder((256, 512, 1024), wide=True).eval()
+        given = [torch.rand(1, c, n, n) for c, n in ((256, 64), (512, 32), (1024, 16))]
+        seen = shapes_of(student, "embed", "decode_deep", "decode_middle", "decode_shallow")
+        student(given)
+    assert seen == [
+        ((3072, 16, 16), (2048, 8, 8)),
+        ((2048, 8, 8), (1024, 16, 16)),
+        ((1024, 16, 16), (512, 32, 32)),
+        ((512, 32, 32), (256, 64, 64)),
+    ]
 
 
 def test_layers_for_resnet_18_are_the_authors() -> None:

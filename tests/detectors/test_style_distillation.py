@@ -1,7 +1,10 @@
 """The autoencoder and the style network that imitates it, against their formulas."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
+from fixed_network import FixedNetwork
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
@@ -40,6 +43,24 @@ def test_ssim_of_constant_images_by_hand() -> None:
     assert structural_dissimilarity(a, b).mean().item() == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("of_a", "of_b", "expected"),
+    [
+        # Variances 0.01 twice, covariance -0.01: (-0.02 + 9e-4) / (0.02 + 9e-4) = -0.0191 / 0.0209
+        (0.1, -0.1, 1 + 0.0191 / 0.0209),
+        # Variances 0.01 and 0.04, covariance 0.02: (0.04 + 9e-4) / (0.05 + 9e-4)
+        (0.1, 0.2, 1 - 0.0409 / 0.0509),
+    ],
+)
+def test_ssim_of_checkerboards_by_hand(of_a: float, of_b: float, expected: float) -> None:
+    """Around 0.5 both, so that the luminance term is 1; the window is wide beside a square."""
+    row = torch.arange(32) % 2
+    board = 2.0 * ((row[:, None] + row) % 2) - 1
+    a, b = ((0.5 + size * board).expand(1, 3, 32, 32) for size in (of_a, of_b))
+    inside = structural_dissimilarity(a, b)[0, 10:22, 10:22]
+    torch.testing.assert_close(inside, torch.full((12, 12), expected), rtol=1e-3, atol=0)
+
+
 def test_ssim_of_an_inverted_texture_is_negative() -> None:
     noise = torch.rand(1, 3, 32, 32)
     assert structural_dissimilarity(noise, 1 - noise).mean() > 1.5
@@ -69,6 +90,22 @@ def test_autoencoder_scores_with_what_it_is_trained_with(
     with torch.no_grad():
         errors = formula(images, detector.autoencoder(images))
         torch.testing.assert_close(detector.anomaly_map(images), smoothed(errors))
+
+
+@pytest.mark.parametrize(
+    ("distance", "expected"),
+    [("l2", 0.4**2), ("ssim", 1 - (2 * 0.2 * 0.6 + 1e-4) / (0.04 + 0.36 + 1e-4))],
+)
+def test_autoencoders_loss_and_map_by_hand(distance: str, expected: float) -> None:
+    """Images that are 0.2 everywhere, rebuilt as 0.6 everywhere."""
+    detector = Autoencoder.build(toy_teacher(), {"distance": distance})
+    images = torch.full((2, 3, 16, 16), 0.2)
+    detector.autoencoder = FixedNetwork(torch.full((2, 3, 16, 16), 0.6))
+    (phase,) = detector.phases()
+    assert phase.loss(SimpleNamespace(images=images)).item() == pytest.approx(expected, rel=1e-4)
+    detector.autoencoder = FixedNetwork(torch.full((1, 3, 16, 16), 0.6))
+    maps = detector.anomaly_map(images)
+    torch.testing.assert_close(maps, torch.full((2, 16, 16), expected), rtol=1e-3, atol=0)
 
 
 @pytest.mark.parametrize("network", [ConvolutionalAutoencoder, StyleNetwork])
@@ -111,6 +148,16 @@ def test_style_loss_is_imitation_and_half_the_outliers_loss() -> None:
         detector.style.change.bias.fill_(0.1)
         shifted = squared_error(batch.images + 0.1, detector.autoencoder(batch.images)).mean()
         torch.testing.assert_close(style.loss(batch), shifted + 0.5 * 0.1**2)
+
+
+def test_style_loss_and_map_by_hand() -> None:
+    """The style network says 0.5, the autoencoder 0.2, the images are 0.4, turned or not."""
+    detector = StyleDistillation.build(toy_teacher(), {})
+    images, style, rebuilt = (torch.full((2, 3, 16, 16), value) for value in (0.4, 0.5, 0.2))
+    detector.style, detector.autoencoder = FixedNetwork(style), FixedNetwork(rebuilt)
+    loss = detector.phases()[1].loss(SimpleNamespace(images=images))
+    assert loss.item() == pytest.approx(0.3**2 + 0.5 * 0.1**2)
+    torch.testing.assert_close(detector.anomaly_map(images), torch.full((2, 16, 16), 0.09))
 
 
 def test_outliers_are_the_batch_turned_by_a_quarter_a_half_and_three_quarters() -> None:

@@ -9,7 +9,8 @@ at each pixel,
     L = mean d(x, A(x)),    score = d(x, A(x)), smoothed
 
 Our own: whole images in place of crops of 128×128, and a code that keeps its place in the image (a
-sixty-fourth of the pixels, 32 channels) in place of one vector, so that any size will do.
+sixty-fourth of the pixels, 32 channels) in place of one vector, so that any size will do; and the
+rate of Adam warms up and decays, without weight decay.
 
 What it reaches here, beside the other methods: docs/results.md.
 """

@@ -2,7 +2,9 @@
 
 Salehi and others, CVPR 2021, arXiv 2011.11108, section 3.2. They need a backward pass and are
 scaled by each image's own extremes, so that no threshold holds across images: they are for
-comparison with the forward map, never for a verdict.
+comparison with the forward map, never for a verdict. Ours: the Gaussian is in proportion to the
+image, 4 pixels at 256 and so 2 at the paper's 128, where the authors have 4; and guided gradients
+are cut at their 99th percentile like the others.
 """
 
 from collections.abc import Callable, Iterator

@@ -19,7 +19,8 @@ MVTec AD, mean of the 15 categories, as the paper reports it: AUPRO 0.866 / 0.90
 patches of 17 / 33 / 65 pixels, 0.914 for all three. The paper has no image score; here it is the
 maximum, as everywhere. Our own by default, for two CPU cores: one patch size, every eighth pixel,
 two students instead of three, trained on random windows instead of whole images, Muon instead of
-Adam, and hundreds of steps where the paper takes tens of thousands. The students kept are those of
+Adam, and hundreds of steps where the paper takes tens of thousands. In either profile the teacher
+sees at most 1000 photographs, where the paper has ImageNet. The students kept are those of
 the epoch with the lowest loss on held-out normals; the networks see images in [0, 1], the paper
 leaves open which.
 
@@ -70,7 +71,10 @@ class UninformedStudentsSettings(Section):
         (65,), min_length=1, description="17, 33, 65: each has its teacher and its students"
     )
     students: int = Field(2, ge=2, description="per patch size")
-    stride: Stride = Field(8, description="pixels between descriptors: 1, 2, 4, 8 or 16")
+    stride: Stride = Field(
+        8,
+        description="pixels between descriptors (1, 2, 4, 8, 16), whose number falls as its square",
+    )
     epochs: int = Field(
         1, ge=1, description="passes of the students over the normals, or more: see least_steps"
     )
