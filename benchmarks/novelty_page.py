@@ -3,7 +3,7 @@
 import statistics
 from collections.abc import Collection, Sequence
 
-from benchmarks.cells import Cell, needed_teacher
+from benchmarks.cells import Cell, labelled_settings, needed_teacher
 from benchmarks.published_figures import PUBLISHED_ONE_CLASS
 from benchmarks.tables import markdown, mean_and_spread, origin
 
@@ -60,6 +60,7 @@ def _table(cells: Sequence[Cell]) -> list[str]:
             [
                 detector,
                 ", ".join(sorted({_teacher_and_size(run) for run in runs})),
+                " or ".join(sorted({_settings(run) for run in runs})),
                 str(len({run["seed"] for run in runs})),
                 *(_of_class(runs, number) for number in classes),
                 _mean_of_classes(runs, classes, "image_auroc"),
@@ -67,7 +68,7 @@ def _table(cells: Sequence[Cell]) -> list[str]:
                 format(statistics.mean(run["train_seconds"] for run in runs), ".1f"),
             ]
         )
-    head = ["detector", "teacher, size", "seeds", *map(str, classes)]
+    head = ["detector", "teacher, size", "profile", "seeds", *map(str, classes)]
     return markdown([*head, "mean", "paper's score, mean", "training s"], rows)
 
 
@@ -75,6 +76,10 @@ def _teacher_and_size(run: Cell) -> str:
     settings = run["settings"]
     teacher = needed_teacher(run["detector"], settings["teacher"], settings["detector"])
     return f"{teacher}, {settings['side']}"
+
+
+def _settings(run: Cell) -> str:
+    return labelled_settings(run["detector"], "laptop", run["settings"]["detector"])
 
 
 def _of_class(runs: Sequence[Cell], number: int) -> str:

@@ -46,7 +46,9 @@ def test_a_class_of_digits_is_told_from_the_rest_and_is_not_run_again(tmp_path: 
     assert cell["image_auroc"] > 0.9
     assert cell["published_score_auroc"] > 0.9
     assert cell["train_normals"] == 82
-    assert "| patchcore | efficientnet_lite0, 32 | 1 |" in (tmp_path / "page.md").read_text()
+    assert (
+        "| patchcore | efficientnet_lite0, 32 | laptop | 1 |" in (tmp_path / "page.md").read_text()
+    )
 
     file = tmp_path / "digits-3-patchcore-0.json"
     file.write_text(json.dumps(cell | {"image_auroc": 0.5}))
@@ -139,8 +141,10 @@ def test_a_row_has_a_mean_for_each_class_and_for_all() -> None:
     page = render([cell(*where, auroc) for where, auroc in aurocs.items()], "the command")
     assert "`the command`, commit 0123456789, a machine." in page
     assert "80 to 81 images are trained on" in page
-    assert "| detector | teacher, size | seeds | 0 | 1 | mean |" in page
-    row = "| multiresolution | net, 64 | 2 | 0.850 | 0.950 | 0.900 ± 0.050 | 0.900 ± 0.000 | 10.5 |"
+    assert "| detector | teacher, size | profile | seeds | 0 | 1 | mean |" in page
+    row = (
+        "| multiresolution | net, 64 | laptop | 2 | 0.850 | 0.950 | 0.900 ± 0.050 | 0.900 ± 0.000 |"
+    )
     assert row in page
     assert "| multiresolution | 0.9871 (recalled) |" in page
     assert "uninformed_students" not in page
@@ -149,7 +153,13 @@ def test_a_row_has_a_mean_for_each_class_and_for_all() -> None:
 def test_a_mean_over_other_classes_is_not_given() -> None:
     stfpm = cell(0, 0, 0.7, detector="stfpm", published_score_auroc=None)
     page = render([cell(0, 0, 0.8), cell(1, 0, 0.9), stfpm], "the command")
-    assert "| stfpm | net, 64 | 1 | 0.700 | – | – | – | 10.0 |" in page
+    assert "| stfpm | net, 64 | laptop | 1 | 0.700 | – | – | – | 10.0 |" in page
+
+
+def test_settings_of_its_own_stand_in_a_methods_row() -> None:
+    own = {"teacher": "net", "side": 64, "detector": {"neighbours": 5}}
+    page = render([cell(0, 0, 0.8, detector="patchcore", settings=own)], "the command")
+    assert "| patchcore | net, 64 | laptop, neighbours=5 | 1 |" in page
 
 
 def test_each_data_set_has_a_table_of_its_own() -> None:

@@ -73,7 +73,7 @@ def test_profile_sets_what_is_left_open(
     ("name", "setting", "value", "said"),
     [
         ("autoencoder", "distance", "l1", "Input should be 'l2' or 'ssim'"),
-        ("efficient_ad", "window", 30, "Input should be greater than or equal to 33"),
+        ("efficient_ad", "window", 28, "Input should be greater than or equal to 33"),
         ("multiresolution", "cloner", "small", "Input should be 'compact' or 'equal'"),
         ("patchcore", "coreset", 1.5, "Input should be less than or equal to 1"),
         ("reverse_distillation", "easy_share", 1, "Input should be less than 1"),
