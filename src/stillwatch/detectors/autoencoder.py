@@ -12,7 +12,12 @@ Our own: whole images in place of crops of 128×128, and a code that keeps its p
 sixty-fourth of the pixels, 32 channels) in place of one vector, so that any size will do; and the
 rate of Adam warms up and decays, without weight decay.
 
-What it reaches here, beside the other methods: docs/results.md.
+Measured (docs/results.md): profile ``laptop``, 256 pixels, means over the seeds.
+
+                image AUROC   AUPRO
+    cloth       0.866         0.841
+    plate       0.568         0.137
+    screw       0.604         0.865
 """
 
 from collections.abc import Callable, Mapping

@@ -31,7 +31,12 @@ Near its sides a window has padding where the image has pixels, for teacher and 
 Leaving these descriptors out of the losses was tried and gave less (image AUROC on screw 0.546, not
 0.590).
 
-What it reaches here, beside the other methods: docs/results.md.
+Measured (docs/results.md): profile ``laptop``, 500 photographs, 256 pixels, means over the seeds.
+
+                image AUROC   AUPRO
+    cloth       0.962         0.938
+    plate       0.908         0.935
+    screw       0.629         0.803
 """
 
 import json

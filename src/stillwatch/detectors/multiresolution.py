@@ -25,7 +25,12 @@ over the whole image, of which a defect is a small part: with one trained cloner
 AUROC is 0.451 (L_val alone 0.501, L_dir alone 0.382), that of the map's mean over the image 0.400,
 and that of the same map's maximum 0.763.
 
-What it reaches here, beside the other methods: docs/results.md.
+Measured (docs/results.md): profile ``laptop``, 256 pixels, means over the seeds.
+
+                image AUROC   AUPRO
+    cloth       0.836         0.834
+    plate       0.809         0.968
+    screw       0.755         0.920
 """
 
 from collections.abc import Iterable, Mapping, Sequence

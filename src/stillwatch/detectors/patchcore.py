@@ -20,7 +20,12 @@ images are not cropped, and neighbourhoods are averaged per channel (as anomalib
 authors' code pools flattened neighbourhoods to 1024 values whatever the teacher; and the Gaussian
 is 4 pixels wide at 256, in proportion at other sizes.
 
-What it reaches here, beside the other methods: docs/results.md.
+Measured (docs/results.md): profile ``laptop``, 256 pixels, means over the seeds.
+
+                image AUROC   AUPRO
+    cloth       0.905         0.763
+    plate       0.931         0.934
+    screw       0.904         0.896
 """
 
 import math

@@ -28,7 +28,12 @@ then added in units of their rise on those normals, that is by how much the maxi
 smoothed map exceeds its mean there, so that the noisiest does not drown the others. The weights
 kept are those of the epoch with the lowest loss on held-out normals, the authors' of the last.
 
-What it reaches here, beside the other methods: docs/results.md.
+Measured (docs/results.md): profile ``laptop``, 256 pixels, means over the seeds.
+
+                image AUROC   AUPRO
+    cloth       0.880         0.830
+    plate       0.964         0.925
+    screw       0.946         0.932
 """
 
 from collections.abc import Iterable

@@ -16,7 +16,12 @@ The loss, its weight 0.5 and the rotations are theirs; both architectures, the d
 error for SDN and score), the smoothing, optimiser and lengths are ours. No published figure is
 claimed to be reproduced. The profile ``paper`` is no more than longer: its lengths are ours.
 
-What it reaches here, beside the other methods: docs/results.md.
+Measured (docs/results.md): profile ``laptop``, 256 pixels, means over the seeds.
+
+                image AUROC   AUPRO
+    cloth       0.906         0.847
+    plate       0.405         0.473
+    screw       0.885         0.878
 """
 
 from collections.abc import Mapping

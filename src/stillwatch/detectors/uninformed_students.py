@@ -24,7 +24,12 @@ sees at most 1000 photographs, where the paper has ImageNet. The students kept a
 the epoch with the lowest loss on held-out normals; the networks see images in [0, 1], the paper
 leaves open which.
 
-What it reaches here, beside the other methods: docs/results.md.
+Measured (docs/results.md): profile ``laptop``, 500 photographs, 256 pixels, means over the seeds.
+
+                image AUROC   AUPRO
+    cloth       0.589         0.550
+    plate       0.818         0.858
+    screw       0.717         0.866
 """
 
 import json
