@@ -7,6 +7,8 @@ called ``<category>_smoothed``; ``benchmarks.accuracy`` takes it like any other 
 
 import argparse
 import shutil
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image, ImageFilter
@@ -31,7 +33,7 @@ def smooth_category(source: Path, target: Path, sigma: float) -> None:
                 image.filter(ImageFilter.GaussianBlur(sigma)).save(file)
 
 
-def main() -> None:
+def main(arguments: Sequence[str]) -> None:
     """Read the command line and make the copy."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -40,11 +42,11 @@ def main() -> None:
     parser.add_argument("--category", required=True)
     parser.add_argument("--sigma", type=float, required=True, help="in pixels of the image files")
     parser.add_argument("--out", type=Path, required=True, help="image set that gets the copy")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     name = f"{given.category}_smoothed"
     smooth_category(given.root / given.category, given.out / name, given.sigma)
     print(f"{given.out / name}: smoothed by {given.sigma:g} pixels")
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -116,7 +116,8 @@ def requested(
         retraining = retraining.model_copy(update={"detectors": tuple(detectors)})
     # A slip in the settings of one that does not compete now would stop a later retraining.
     for name, own in settings.detectors.items():
-        parse_detector_settings(name, own)
+        if name not in retraining.detectors:
+            parse_detector_settings(name, own)
     for name in retraining.detectors:
         detector_settings(name, settings)
     ensure_one_may_win(retraining)

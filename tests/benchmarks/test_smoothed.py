@@ -1,27 +1,24 @@
 """A copy of a category without its grain."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks import smoothed
+from benchmarks.smoothed import main
 
 
-def test_images_lose_their_grain_and_masks_stay_as_they_are(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_images_lose_their_grain_and_masks_stay_as_they_are(tmp_path: Path) -> None:
     grain = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)
     paths = ("train/good/0.png", "test/dent/0.png", "ground_truth/dent/0_mask.png")
     for path in paths:
         file = tmp_path / "root" / "plate" / path
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(grain).save(file)
-    given = ["smoothed", "--root", str(tmp_path / "root"), "--category", "plate", "--sigma", "2"]
-    monkeypatch.setattr(sys, "argv", [*given, "--out", str(tmp_path / "out")])
-    smoothed.main()
+    what = ["--root", str(tmp_path / "root"), "--category", "plate", "--sigma", "2"]
+    given = [*what, "--out", str(tmp_path / "out")]
+    main(given)
     copy = tmp_path / "out" / "plate_smoothed"
     image, test, mask = (np.asarray(Image.open(copy / path)) for path in paths)
     np.testing.assert_array_equal(mask, grain)
@@ -29,4 +26,4 @@ def test_images_lose_their_grain_and_masks_stay_as_they_are(
     assert image.std() < grain.std() / 4
     assert image.mean() == pytest.approx(grain.mean(), abs=2)
     with pytest.raises(FileExistsError):
-        smoothed.main()
+        main(given)

@@ -7,7 +7,6 @@ import pytest
 import torch
 from fixed_network import FixedNetwork
 from torch import nn
-from torch.nn import functional as F  # noqa: N812
 
 from stillwatch.detectors.input_gradients import (
     gradient_maps,
@@ -135,7 +134,7 @@ def test_critical_points_of_a_vgg_are_its_pools(vgg: Teacher) -> None:
             x = module(x)
             if isinstance(module, nn.MaxPool2d):
                 pools.append(x)
-        pools.append(F.max_pool2d(x, 2))
+        pools.append(torch.max_pool2d(x, 2))
         pairs = detector._compared(vgg(images), images)
     assert len(pools) == 5, "timm cuts the last pool, which follows the deepest level"
     for (taught, _), pool in zip(pairs, pools[1:], strict=True):

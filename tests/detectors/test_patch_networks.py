@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch.nn import functional as F  # noqa: N812
 from torch.overrides import TorchFunctionMode
 
 from stillwatch.detectors.patch_networks import PatchNetwork, PatchSize, Stride, random_windows
@@ -33,14 +32,13 @@ def test_layers_are_the_papers(patch_size: PatchSize, parameters: int) -> None:
 def test_convolutions_leave_the_papers_sizes(patch_size: PatchSize, sides: list[int]) -> None:
     """Between them pools: 29 to 14, 10 to 5; 61 to 30, 26 to 13, 9 to 4."""
     made, seen = network(patch_size), []
-    convolve = F.conv2d
 
     class Recording(TorchFunctionMode):
         def __torch_function__(
             self, func: Any, types: Any, args: Any = (), kwargs: Any = None
         ) -> Any:
             result = func(*args, **(kwargs or {}))
-            if func is convolve:
+            if func is torch.conv2d:
                 seen.append(result.shape[2:])
             return result
 
