@@ -43,9 +43,14 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--sigma", type=float, required=True, help="in pixels of the image files")
     parser.add_argument("--out", type=Path, required=True, help="image set that gets the copy")
     given = parser.parse_args(arguments)
-    name = f"{given.category}_smoothed"
-    smooth_category(given.root / given.category, given.out / name, given.sigma)
-    print(f"{given.out / name}: smoothed by {given.sigma:g} pixels")
+    source = given.root / given.category
+    target = given.out / f"{given.category}_smoothed"
+    if not source.is_dir():
+        parser.error(f"{source}: no such folder. Correct --root or --category.")
+    if target.exists():
+        parser.error(f"{target} is there already. Remove it, or name another --out.")
+    smooth_category(source, target, given.sigma)
+    print(f"{target}: smoothed by {given.sigma:g} pixels")
 
 
 if __name__ == "__main__":

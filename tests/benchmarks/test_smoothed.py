@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.smoothed import main
+from benchmarks.smoothed import main, smooth_category
 
 
 def test_images_lose_their_grain_and_masks_stay_as_they_are(tmp_path: Path) -> None:
@@ -26,4 +26,17 @@ def test_images_lose_their_grain_and_masks_stay_as_they_are(tmp_path: Path) -> N
     assert image.std() < grain.std() / 4
     assert image.mean() == pytest.approx(grain.mean(), abs=2)
     with pytest.raises(FileExistsError):
-        main(given)
+        smooth_category(tmp_path / "root" / "plate", copy, 2.0)
+
+
+@pytest.mark.parametrize("category", ["plate", "plat"])
+def test_what_is_there_already_or_nowhere_ends_it_with_a_sentence(
+    category: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "plate").mkdir()
+    (tmp_path / "plate_smoothed").mkdir()
+    what = ["--root", str(tmp_path), "--category", category, "--sigma", "2"]
+    with pytest.raises(SystemExit):
+        main([*what, "--out", str(tmp_path)])
+    said = {"plate": "plate_smoothed is there already", "plat": "plat: no such folder"}
+    assert said[category] in capsys.readouterr().err
