@@ -18,30 +18,30 @@ from typing import Any
 
 import numpy as np
 import yaml
-
 from benchmarks.bundle_images import read_pixels
 from benchmarks.cells import changed_settings, complete, needed_teacher, read_cells, write_page
 from benchmarks.light import against_calibration_auroc, same_light_auroc
 from benchmarks.published_scores import published_score_auroc
 from benchmarks.results_page import render
 from benchmarks.revision import commit, machine
-from flows.prefect_server import prefect_api
-from flows.retrain import run_retraining
+
 from stillwatch.bundle import Bundle, TrainingInfo, read_bundle
 from stillwatch.detectors import detector_class, detector_classes, detector_settings
 from stillwatch.devices import choose_device, choose_profile
 from stillwatch.errors import StillwatchError
-from stillwatch.evaluation import NORMAL
+from stillwatch.evaluation.evaluation import NORMAL
+from stillwatch.flows.retrain import run_retraining
+from stillwatch.flows.servers.prefect_server import prefect_api
 from stillwatch.images.layout import scan_category
 from stillwatch.images.photographs import photographs_digest
-from stillwatch.inspection import score_images
+from stillwatch.inference.inspector import score_images
+from stillwatch.inference.torch_scorer import load_scorer
 from stillwatch.settings import Settings, load_settings
-from stillwatch.teachers import NO_TEACHER
-from stillwatch.torch_scorer import load_scorer
-from tasks.admissible import file_md5
-from tasks.image_import import visible_files
-from tasks.tracking import BUNDLE, open_tracking
-from tasks.version import category_digest
+from stillwatch.tasks.data.importing import visible_files
+from stillwatch.tasks.data.version import category_digest
+from stillwatch.tasks.inbox.rules import file_md5
+from stillwatch.tasks.tracking.client import BUNDLE, open_tracking
+from stillwatch.teachers.networks import NO_TEACHER
 
 PAGE = Path("docs/results.md")
 

@@ -13,7 +13,7 @@ from stillwatch.detectors import (
 )
 from stillwatch.files import write_json
 from stillwatch.settings import Profile
-from stillwatch.teachers import NO_TEACHER
+from stillwatch.teachers.networks import NO_TEACHER
 
 Cell = Mapping[str, Any]
 

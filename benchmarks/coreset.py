@@ -16,16 +16,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
-
 from benchmarks.revision import commit, machine
 from benchmarks.tables import markdown
+from torch import Tensor
+
 from stillwatch.detectors import build_detector
 from stillwatch.files import write_json
 from stillwatch.images.decode import read_image
 from stillwatch.images.layout import scan_category
 from stillwatch.settings import TeacherSettings
-from stillwatch.teachers import Teacher, images_to_input, load_teacher
+from stillwatch.teachers.networks import Teacher, images_to_input, load_teacher
 
 _BATCH = 16
 

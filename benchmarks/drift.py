@@ -17,15 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-
 from benchmarks.cells import complete, read_cells
 from benchmarks.drift_scores import score_streams
 from benchmarks.tables import markdown, origin
+from numpy.typing import NDArray
+
 from stillwatch.calibration import clopper_pearson
 from stillwatch.drift import StreamTests, run_stream_tests
 from stillwatch.files import write_json
-from stillwatch.images.sample import SUBJECTS
+from stillwatch.sample.image_set import SUBJECTS
 from stillwatch.settings import DriftSettings
 
 BEGINNINGS = (1, 1_000, 10_000)

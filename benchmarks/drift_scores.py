@@ -6,19 +6,19 @@ from itertools import count, islice
 from typing import Any
 
 import numpy as np
+from benchmarks.revision import commit, machine
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from benchmarks.revision import commit, machine
 from stillwatch.detectors import build_detector, detector_class, parse_detector_settings
 from stillwatch.devices import choose_device
 from stillwatch.images.decode import resize_image
-from stillwatch.images.sample import ANOMALIES_PER_TYPE, SUBJECTS, draw_image
-from stillwatch.inspection import Scorer, score_images
+from stillwatch.inference.inspector import Scorer, score_images
+from stillwatch.inference.torch_scorer import TorchScorer
+from stillwatch.sample.image_set import ANOMALIES_PER_TYPE, SUBJECTS, draw_image
 from stillwatch.settings import TeacherSettings, TrainingSettings
-from stillwatch.teachers import load_teacher
-from stillwatch.torch_scorer import TorchScorer
-from stillwatch.training import train
+from stillwatch.teachers.networks import load_teacher
+from stillwatch.training.loop import train
 
 Pixels = NDArray[np.uint8]
 

@@ -23,21 +23,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-
 from benchmarks.bundle_images import read_pixels
 from benchmarks.cells import complete, read_cells, write_page
 from benchmarks.inference_page import render
 from benchmarks.revision import commit, machine
-from flows.export import export_quantized_model
+from numpy.typing import NDArray
+
 from stillwatch.bundle import Bundle, read_bundle
-from stillwatch.export import export_bundle
+from stillwatch.export.export import export_bundle
+from stillwatch.export.quantized_export import Quantization
+from stillwatch.flows.export import export_quantized_model
 from stillwatch.images.layout import scan_category
-from stillwatch.inspection import Scorer
-from stillwatch.quantized_export import Quantization
-from stillwatch.scorers import open_scorer
+from stillwatch.inference.inspector import Scorer
+from stillwatch.inference.scorers import open_scorer
 from stillwatch.settings import GateSettings, Settings, VetoMargins, load_settings
-from tasks.tracking import BUNDLE, open_tracking
+from stillwatch.tasks.tracking.client import BUNDLE, open_tracking
 
 PAGE = Path("docs/inference.md")
 PACKAGES = {"PyTorch": "torch", "ONNX Runtime": "onnxruntime", "OpenVINO": "openvino"}

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
-from stillwatch.inspection import Scorer, score_images
+from stillwatch.inference.inspector import Scorer, score_images
 
 _WHITE = 255
 

@@ -19,29 +19,29 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
-
 from benchmarks.bundle_images import read_pixels
 from benchmarks.cells import Cell, read_cells, write_page
-from benchmarks.revision import commit, machine
-from benchmarks.tables import markdown, origin
-from stillwatch.bundle import BundleInfo, read_bundle
-from stillwatch.detectors.input_gradients import (
+from benchmarks.input_gradients import (
     gradient_maps,
     guided_gradient_maps,
     opened,
     smooth_gradient_maps,
 )
+from benchmarks.revision import commit, machine
+from benchmarks.tables import markdown, origin
+from numpy.typing import NDArray
+from torch import Tensor
+
+from stillwatch.bundle import BundleInfo, read_bundle
 from stillwatch.detectors.multiresolution import Multiresolution
+from stillwatch.evaluation.pixel_metrics import count_pixels, exact_pixel_metrics, sort_pixels
 from stillwatch.files import write_json
 from stillwatch.images.decode import read_mask, resize_mask
 from stillwatch.images.layout import ImageFile, scan_category
-from stillwatch.region_overlap import count_pixels, exact_pixel_metrics, sort_pixels
+from stillwatch.inference.torch_scorer import load_scorer
 from stillwatch.settings import load_settings
-from stillwatch.teachers import images_to_input
-from stillwatch.torch_scorer import load_scorer
-from tasks.tracking import BUNDLE, open_tracking
+from stillwatch.tasks.tracking.client import BUNDLE, open_tracking
+from stillwatch.teachers.networks import images_to_input
 
 PAGE = Path("docs/localisation.md")
 Maps = Callable[[Tensor], Tensor]

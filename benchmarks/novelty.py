@@ -20,8 +20,6 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from sklearn.metrics import roc_auc_score
-
 from benchmarks.cells import Cell, complete, read_cells, write_page
 from benchmarks.novelty_data import (
     CLASSES,
@@ -34,14 +32,16 @@ from benchmarks.novelty_data import (
 from benchmarks.novelty_page import render
 from benchmarks.published_scores import published_score_auroc
 from benchmarks.revision import commit, machine
+from sklearn.metrics import roc_auc_score
+
 from stillwatch.detectors import build_detector, detector_classes, parse_detector_settings
 from stillwatch.devices import choose_device
 from stillwatch.errors import StillwatchError
-from stillwatch.inspection import score_images
+from stillwatch.inference.inspector import score_images
+from stillwatch.inference.torch_scorer import TorchScorer
 from stillwatch.settings import TeacherSettings, TrainingSettings
-from stillwatch.teachers import load_teacher
-from stillwatch.torch_scorer import TorchScorer
-from stillwatch.training import train
+from stillwatch.teachers.networks import load_teacher
+from stillwatch.training.loop import train
 
 PAGE = Path("docs/novelty.md")
 FEWEST_NORMALS = 2

@@ -21,13 +21,13 @@ import time
 from pathlib import Path
 
 import yaml
-
 from benchmarks.revision import commit
-from flows.prefect_server import prefect_api
-from flows.retrain import run_retraining
+
+from stillwatch.flows.retrain import run_retraining
+from stillwatch.flows.servers.prefect_server import prefect_api
 from stillwatch.images.layout import scan_category
 from stillwatch.images.manifest import build_manifest
-from stillwatch.images.sample import make_sample_set
+from stillwatch.sample.image_set import make_sample_set
 from stillwatch.settings import Settings, load_settings
 
 NORMALS, TEST = 80, 52

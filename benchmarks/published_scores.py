@@ -6,8 +6,8 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from stillwatch.devices import full_precision
-from stillwatch.teachers import images_to_input
-from stillwatch.torch_scorer import TorchScorer
+from stillwatch.inference.torch_scorer import TorchScorer
+from stillwatch.teachers.networks import images_to_input
 
 _BATCH = 16
 

@@ -21,19 +21,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
 from benchmarks.revision import commit, machine
 from benchmarks.scaling_dvc import dvc_costs
 from benchmarks.scaling_night import night
 from benchmarks.scaling_tools import mlflow_cost, prefect_cost
 from benchmarks.scaling_unchanged import unchanged_costs
 from benchmarks.tables import markdown, origin
-from flows.mlflow_server import start_mlflow_server
-from flows.prefect_server import prefect_api
-from stillwatch.files import write_json
-from stillwatch.settings import ServicesSettings, Settings, TrackingSettings
-from tasks.tracking import mlflow_folder, open_tracking, tracking_uri
 from tests.flows.real_stores import USER, postgres, postgres_programs
+
+from stillwatch.files import write_json
+from stillwatch.flows.servers.mlflow_server import start_mlflow_server
+from stillwatch.flows.servers.prefect_server import prefect_api
+from stillwatch.settings import ServicesSettings, Settings, TrackingSettings
+from stillwatch.tasks.tracking.client import mlflow_folder, open_tracking, tracking_uri
 
 _PASSWORD = "on-loopback-for-a-benchmark"  # noqa: S105
 

@@ -10,10 +10,10 @@ import numpy as np
 from PIL import Image
 
 from stillwatch.settings import ImageSettings, Settings
-from tasks.examine import examine_category
-from tasks.pull import category_here
-from tasks.version import DataVersion, version_image_set
-from tasks.workspace import Workspace, managed_workspace
+from stillwatch.tasks.data.examine import examine_category
+from stillwatch.tasks.data.pull import category_here
+from stillwatch.tasks.data.version import DataVersion, version_image_set
+from stillwatch.tasks.data.workspace import Workspace, managed_workspace
 
 IMAGES, SIDE = 20, 64
 T = TypeVar("T")

@@ -10,10 +10,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from stillwatch.settings import Settings
-from tasks.epoch_log import EpochLog
-from tasks.identity import find_finished_run
-from tasks.mlflow_entries import DataSource, figures
-from tasks.tracking import (
+from stillwatch.tasks.tracking.client import (
     BUNDLE,
     EVALUATED,
     FINGERPRINT,
@@ -21,6 +18,9 @@ from tasks.tracking import (
     Tracking,
     open_tracking,
 )
+from stillwatch.tasks.tracking.entries import DataSource, figures
+from stillwatch.tasks.training.fingerprint import find_finished_run
+from stillwatch.tasks.training.losses import EpochLog
 
 EPOCHS, PARAMS, FIGURES = 20, 30, 40
 """About as many as a training of stfpm and its evaluation log."""

@@ -4,11 +4,11 @@ import time
 from pathlib import Path
 
 import yaml
-
 from benchmarks.scaling_dvc import SIDE, write_images
-from flows.prefect_server import prefect_api
-from flows.retrain import run_retraining
+
 from stillwatch.errors import TrainingError
+from stillwatch.flows.retrain import run_retraining
+from stillwatch.flows.servers.prefect_server import prefect_api
 from stillwatch.settings import load_settings
 
 _TEST_NORMALS = 4

@@ -21,14 +21,14 @@ from typing import Any
 import psutil
 import torch
 import yaml
+from benchmarks.revision import commit, machine
+from benchmarks.tables import markdown, origin
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from benchmarks.revision import commit, machine
-from benchmarks.tables import markdown, origin
-from flows.prefect_server import LocalPrefectServer
 from stillwatch.files import write_json
-from stillwatch.images.sample import make_sample_set
+from stillwatch.flows.servers.prefect_server import LocalPrefectServer
+from stillwatch.sample.image_set import make_sample_set
 from stillwatch.settings import ServicesSettings
 
 _QUICK = {"detectors": {"stfpm": {"epochs": 1}}, "retrain": {"detectors": ["stfpm"]}}

@@ -32,12 +32,17 @@ import numpy as np
 import psutil
 import torch
 import yaml
-
 from benchmarks.revision import commit, machine
-from stillwatch.inspection import find_images
+
+from stillwatch.inference.inspector import find_images
 from stillwatch.settings import Settings, load_settings
-from tasks.registry import CHAMPION, fetch_bundle, model_name, version_with_alias
-from tasks.tracking import Tracking, open_tracking
+from stillwatch.tasks.registry.versions import (
+    CHAMPION,
+    fetch_bundle,
+    model_name,
+    version_with_alias,
+)
+from stillwatch.tasks.tracking.client import Tracking, open_tracking
 
 CLIENTS = (1, 4, 16)
 SWAP_CLIENTS = 4
@@ -114,7 +119,7 @@ def served(settings: Settings, tracking: Tracking, category: str) -> Iterator[Se
         params.write_text(yaml.safe_dump(service_settings(settings, tracking)), encoding="utf-8")
         process = subprocess.Popen(
             [
-                *(sys.executable, "-c", "from flows.cli import main; main()"),
+                *(sys.executable, "-c", "from stillwatch.flows.cli import main; main()"),
                 *("--params", str(params), "serve", "--category", category, "--port", "0"),
             ],
             stdout=subprocess.PIPE,

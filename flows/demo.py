@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from stillwatch.images.sample import make_sample_set
+from stillwatch.sample.image_set import make_sample_set
 from stillwatch.settings import Settings
-from tasks.version import matches_tracked
-from tasks.workspace import open_workspace
+from stillwatch.tasks.data.version import matches_tracked
+from stillwatch.tasks.data.workspace import open_workspace
 
 
 def place_sample_set(settings: Settings, say: Callable[[str], None]) -> Path | None:

@@ -72,7 +72,7 @@ def _devices() -> Iterator[Finding]:
 
 
 def _teacher(settings: Settings) -> Finding:
-    from stillwatch.teacher_weights import find_weights
+    from stillwatch.teachers.weights import find_weights
 
     weights = find_weights(settings.teacher)
     return Finding("teacher weights", "ok", f"{weights.name}: {weights.path}")
@@ -105,7 +105,7 @@ def _image_set(settings: Settings) -> Finding:
 def _mlflow(settings: Settings) -> Finding:
     if settings.tracking.uri is None:
         return Finding("MLflow", "ok", f"SQLite store in {settings.state_dir}")
-    from tasks.tracking import open_tracking
+    from stillwatch.tasks.tracking.client import open_tracking
 
     open_tracking(settings)
     return Finding("MLflow", "ok", f"{settings.tracking.uri} answers")
@@ -114,7 +114,7 @@ def _mlflow(settings: Settings) -> Finding:
 def _prefect(state_dir: Path) -> Finding:
     from prefect.settings import PREFECT_API_URL
 
-    from flows.processes import answers
+    from stillwatch.flows.servers.processes import answers
 
     url = PREFECT_API_URL.value()
     if not url:

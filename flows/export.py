@@ -6,19 +6,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flows.image_sets import chosen_categories, version_images
-from flows.inspection import open_model
 from stillwatch.bundle import BundleInfo, GraphFormat
 from stillwatch.errors import ExportError
+from stillwatch.flows.image_sets import chosen_categories, version_images
+from stillwatch.flows.inspection import open_model
 from stillwatch.images.decode import read_image
 from stillwatch.images.split import PARTS
-from stillwatch.inspection import find_images
-from stillwatch.parity import Parity
+from stillwatch.inference.inspector import find_images
+from stillwatch.inference.parity import Parity
 from stillwatch.settings import Settings
 
 if TYPE_CHECKING:  # it imports torch, which takes seconds
-    from stillwatch.quantized_export import Quantization
-    from tasks.examine import ExaminedCategory
+    from stillwatch.export.quantized_export import Quantization
+    from stillwatch.tasks.data.examine import ExaminedCategory
 
 
 def export_model(
@@ -39,7 +39,7 @@ def export_model(
         ImageError: an image cannot be read.
         StillwatchError: as ``open_model``.
     """
-    from stillwatch.export import export_bundle
+    from stillwatch.export.export import export_bundle
 
     model = open_model(source, settings)
     info = model.bundle.info
@@ -81,8 +81,8 @@ def export_quantized_model(
             bundle was trained on.
         StillwatchError: as ``open_model`` and ``version_images``.
     """
-    from stillwatch.quantized_export import NormalImages, export_quantized
-    from tasks.testset import read_part, read_test_set
+    from stillwatch.export.quantized_export import NormalImages, export_quantized
+    from stillwatch.tasks.evaluation.test_set import read_part, read_test_set
 
     bundle = open_model(source, settings).bundle
     category = _own_images(bundle.info, root, settings, say)
@@ -101,7 +101,7 @@ def _own_images(
     info: BundleInfo, root: Path | None, settings: Settings, say: Callable[[str], None]
 ) -> "ExaminedCategory":
     """The very images that a bundle was trained and calibrated on, of its size."""
-    from tasks.examine import examine_category
+    from stillwatch.tasks.data.examine import examine_category
 
     images = {"size": info.image_size, "white_level": info.white_level}
     own = settings.model_copy(update={"images": settings.images.model_copy(update=images)})

@@ -6,9 +6,14 @@ from pathlib import Path
 
 from stillwatch.errors import LayoutError
 from stillwatch.settings import Settings
-from tasks.image_import import import_image_set
-from tasks.version import DataVersion, version_image_set
-from tasks.workspace import Workspace, find_workspace, managed_workspace, open_workspace
+from stillwatch.tasks.data.importing import import_image_set
+from stillwatch.tasks.data.version import DataVersion, version_image_set
+from stillwatch.tasks.data.workspace import (
+    Workspace,
+    find_workspace,
+    managed_workspace,
+    open_workspace,
+)
 
 
 @dataclass(frozen=True)

@@ -7,18 +7,18 @@ from prefect.artifacts import create_table_artifact
 from prefect.client.schemas import State
 from prefect.states import Completed, Failed
 
-from flows.events import deliver
 from stillwatch.errors import LayoutError, StillwatchError, StorageError
+from stillwatch.flows.events import deliver
 from stillwatch.settings import Settings
-from tasks.admission import Admission, admit
-from tasks.examine import examine
-from tasks.inbox import still_files
-from tasks.locks import exclusive
-from tasks.second_look import Doubt, doubted_normals
-from tasks.unannounced import forget, unannounced
-from tasks.validate import page_path, validate
-from tasks.version import DataVersion, version
-from tasks.workspace import open_workspace
+from stillwatch.tasks.data.examine import examine
+from stillwatch.tasks.data.version import DataVersion, version
+from stillwatch.tasks.data.workspace import open_workspace
+from stillwatch.tasks.inbox.admission import Admission, admit
+from stillwatch.tasks.inbox.announcements import forget, unannounced
+from stillwatch.tasks.inbox.arrivals import still_files
+from stillwatch.tasks.inbox.champion_check import Doubt, doubted_normals
+from stillwatch.tasks.locks import exclusive
+from stillwatch.tasks.validation.task import page_path, validate
 
 VERSIONED = "stillwatch.images.versioned"
 """The event that categories have new images, versioned and sound; its payload names them."""

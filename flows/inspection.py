@@ -13,15 +13,15 @@ from PIL import Image
 from stillwatch.bundle import Bundle, read_bundle
 from stillwatch.errors import StillwatchError
 from stillwatch.files import atomic_file, ensure_writable, write_json
-from stillwatch.inspection import (
+from stillwatch.inference.inspector import (
     InspectedImage,
     Inspector,
     resize_map,
     resize_mask_keeping_rejection,
 )
-from stillwatch.overlays import overlay
+from stillwatch.inference.overlays import overlay
+from stillwatch.inference.score_log import appearance, logged, open_score_log
 from stillwatch.settings import Settings
-from tasks.score_log import appearance, logged, open_score_log
 
 REGISTRY_SCHEME = "models:/"
 
@@ -66,8 +66,8 @@ def open_model(source: str, settings: Settings) -> OpenedModel:
         bundle = read_bundle(Path(source))
         graph = bundle.info.graph
         return OpenedModel(bundle, None if graph is None else graph.model_version)
-    from tasks.registry import fetch_bundle, resolve_version
-    from tasks.tracking import open_tracking
+    from stillwatch.tasks.registry.versions import fetch_bundle, resolve_version
+    from stillwatch.tasks.tracking.client import open_tracking
 
     tracking = open_tracking(settings)
     name, version = resolve_version(tracking, source)
@@ -89,9 +89,9 @@ def inspect_files(
 
     Raises:
         StorageError: ``out`` or the score log cannot be written to.
-        StillwatchError: as ``stillwatch.scorers.open_scorer``.
+        StillwatchError: as ``stillwatch.inference.scorers.open_scorer``.
     """
-    from stillwatch.scorers import open_scorer
+    from stillwatch.inference.scorers import open_scorer
 
     if out is not None:
         ensure_writable(out)

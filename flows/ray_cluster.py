@@ -13,7 +13,7 @@ from prefect.task_runners import TaskRunner
 
 from stillwatch.errors import ServerError, SettingsError
 from stillwatch.settings import Settings
-from tasks.telemetry import SWITCHES
+from stillwatch.tasks.telemetry import SWITCHES
 
 _PROBE_SECONDS = 5.0
 _RAY_PRECISION = 10_000

@@ -7,11 +7,11 @@ from typing import Any
 from prefect import flow, runtime, tags
 from prefect.client.schemas import State
 
-from flows.crash_recovery import TAG
-from flows.prefect_server import prefect_api
-from flows.report import RetrainReport
-from flows.retraining import requested, retrain_categories
 from stillwatch.errors import ServerError
+from stillwatch.flows.retraining import requested, retrain_categories
+from stillwatch.flows.run_report import RetrainReport
+from stillwatch.flows.servers.automations import TAG
+from stillwatch.flows.servers.prefect_server import prefect_api
 from stillwatch.settings import Settings, load_settings
 
 

@@ -17,26 +17,26 @@ from prefect.futures import PrefectFuture, wait
 from prefect.states import Completed, Failed
 from prefect.task_runners import TaskRunner
 
-from flows.image_sets import chosen_categories, place_of
-from flows.mlflow_server import pages_address
-from flows.report import CategoryReport, RetrainReport
-from flows.runners import detector_runner, task_runner
-from flows.summary import category_report, failure_sentence, full_rows, seeds_sentence
 from stillwatch.detectors import detector_settings, parse_detector_settings
 from stillwatch.errors import SettingsError, StillwatchError, TrackingError, TrainingError
+from stillwatch.flows.image_sets import chosen_categories, place_of
+from stillwatch.flows.run_report import CategoryReport, RetrainReport
+from stillwatch.flows.runners import detector_runner, task_runner
+from stillwatch.flows.servers.mlflow_server import pages_address
+from stillwatch.flows.summary import category_report, failure_sentence, full_rows, seeds_sentence
 from stillwatch.settings import Settings
-from tasks.choice import ensure_one_may_win
-from tasks.detector_result import DetectorResult
-from tasks.entrants import Entrant, entrants
-from tasks.evaluate import evaluate_task
-from tasks.examine import ExaminedCategory, examine
-from tasks.register import Registration, register_task
-from tasks.report import attach_report
-from tasks.retraining_run import finish_retraining_run, start_retraining_run
-from tasks.train import TrainedDetector, train_task
-from tasks.validate import page_path, validate
-from tasks.validation_report import ValidationReport
-from tasks.version import DataVersion, version
+from stillwatch.tasks.data.examine import ExaminedCategory, examine
+from stillwatch.tasks.data.version import DataVersion, version
+from stillwatch.tasks.evaluation.result import DetectorResult
+from stillwatch.tasks.evaluation.task import evaluate_task
+from stillwatch.tasks.evaluation.winner import ensure_one_may_win
+from stillwatch.tasks.registry.register import Registration, register_task
+from stillwatch.tasks.reports.task import attach_report
+from stillwatch.tasks.tracking.retraining_run import finish_retraining_run, start_retraining_run
+from stillwatch.tasks.training.candidates import Entrant, entrants
+from stillwatch.tasks.training.task import TrainedDetector, train_task
+from stillwatch.tasks.validation.report import ValidationReport
+from stillwatch.tasks.validation.task import page_path, validate
 
 
 @dataclass(frozen=True)

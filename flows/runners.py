@@ -5,8 +5,8 @@ from typing import Any
 
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 
-from flows.ray_cluster import ray_cluster
 from stillwatch.devices import usable_devices
+from stillwatch.flows.ray_cluster import ray_cluster
 from stillwatch.settings import Settings
 
 _OVERLAP = 1

@@ -10,7 +10,7 @@ from prefect.logging import get_run_logger
 from pydantic import TypeAdapter, ValidationError
 
 from stillwatch.files import storage_errors, write_json
-from tasks.process_identity import ProcessIdentity
+from stillwatch.tasks.liveness import ProcessIdentity
 
 _Claims = TypeAdapter(dict[str, ProcessIdentity])
 

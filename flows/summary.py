@@ -2,13 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 
-from flows.report import CategoryReport, DetectorReport, Interval, RetrainReport, SeedReport
-from tasks.detector_result import DetectorResult
-from tasks.entrants import Entrant
-from tasks.evaluate import FROM_NORMALS_ONLY
-from tasks.evaluation_note import threshold_sentences
-from tasks.register import Registration
-from tasks.spread import spreads
+from stillwatch.flows.run_report import (
+    CategoryReport,
+    DetectorReport,
+    Interval,
+    RetrainReport,
+    SeedReport,
+)
+from stillwatch.tasks.evaluation.notes import threshold_sentences
+from stillwatch.tasks.evaluation.result import DetectorResult
+from stillwatch.tasks.evaluation.seeds import spreads
+from stillwatch.tasks.evaluation.task import FROM_NORMALS_ONLY
+from stillwatch.tasks.registry.register import Registration
+from stillwatch.tasks.training.candidates import Entrant
 
 FIGURES = (*("image_auroc", "image_ap", "pixel_auroc", "aupro", "false_alarm_rate", "recall"),)
 

@@ -4,13 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows.image_sets import chosen_categories, version_images
+from stillwatch.flows.image_sets import chosen_categories, version_images
 from stillwatch.settings import Settings
-from tasks.examine import examine_category
-from tasks.thumbnails import Thumbnails
-from tasks.validate import page_path, validate_manifest
-from tasks.validation_page import write_page
-from tasks.validation_report import ValidationReport
+from stillwatch.tasks.data.examine import examine_category
+from stillwatch.tasks.thumbnails import Thumbnails
+from stillwatch.tasks.validation.page import write_page
+from stillwatch.tasks.validation.report import ValidationReport
+from stillwatch.tasks.validation.task import page_path, validate_manifest
 
 
 @dataclass(frozen=True)

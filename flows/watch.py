@@ -11,21 +11,21 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.client.schemas import State
 from prefect.states import Completed, Failed
 
-from flows.events import deliver
 from stillwatch.errors import StillwatchError, TrackingError
+from stillwatch.flows.events import deliver
+from stillwatch.inference.score_log import open_score_log
 from stillwatch.sections import unknown_name
 from stillwatch.settings import DriftSettings, Settings
-from tasks.drift_watch import (
+from stillwatch.tasks.drift import (
     WatchedStream,
     is_announced,
     remember_announced,
     watch,
     watch_stream,
 )
-from tasks.locks import exclusive
-from tasks.registry import champions, model_name
-from tasks.score_log import open_score_log
-from tasks.tracking import Tracking, open_tracking
+from stillwatch.tasks.locks import exclusive
+from stillwatch.tasks.registry.versions import champions, model_name
+from stillwatch.tasks.tracking.client import Tracking, open_tracking
 
 DETECTED = "stillwatch.drift.detected"
 """The event that a champion's stream has drifted; its payload names the category and the artifact

@@ -15,8 +15,8 @@ from mlflow.store.artifact.models_artifact_repo import REGISTERED_MODEL_META_FIL
 
 from stillwatch.bundle import read_bundle
 from stillwatch.errors import ImageError
-from stillwatch.inspection import Inspector
-from stillwatch.torch_scorer import load_scorer
+from stillwatch.inference.inspector import Inspector
+from stillwatch.inference.torch_scorer import load_scorer
 
 
 class DetectorModel(PythonModel):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import psutil
 
-from tasks.process_identity import ProcessIdentity
+from stillwatch.tasks.liveness import ProcessIdentity
 
 HOST, PROCESS = "stillwatch.host", "stillwatch.process"
 

@@ -1,6 +1,7 @@
 """The stages of ``dvc.yaml``: the flow's own task functions for a laptop without any server.
 
-Usage: ``python -m tasks.stages STAGE CATEGORY [DETECTOR]``; DVC runs it in the workspace.
+Usage: ``python -m stillwatch.tasks.stages STAGE CATEGORY [DETECTOR]``, in the workspace, as DVC
+runs it.
 """
 
 import csv
@@ -12,20 +13,20 @@ from pathlib import Path
 
 from stillwatch.bundle import read_bundle
 from stillwatch.errors import StillwatchError, WorkspaceError
+from stillwatch.evaluation.metrics import roc_curve
 from stillwatch.files import atomic_file, write_json
-from stillwatch.metrics import roc_curve
 from stillwatch.settings import Settings, load_settings
-from tasks.entrants import Entrant
-from tasks.evaluate import evaluate_detector, feedback_metrics
-from tasks.examine import ExaminedCategory, examine_category
-from tasks.score_table import read_scores
-from tasks.thumbnails import Thumbnails
-from tasks.tracking import BUNDLE, open_tracking
-from tasks.train import train_detector
-from tasks.validate import validate_manifest
-from tasks.validation_page import write_page
-from tasks.version import DataVersion, matches_tracked, version_image_set
-from tasks.workspace import open_workspace
+from stillwatch.tasks.data.examine import ExaminedCategory, examine_category
+from stillwatch.tasks.data.version import DataVersion, matches_tracked, version_image_set
+from stillwatch.tasks.data.workspace import open_workspace
+from stillwatch.tasks.evaluation.scores import read_scores
+from stillwatch.tasks.evaluation.task import evaluate_detector, feedback_metrics
+from stillwatch.tasks.thumbnails import Thumbnails
+from stillwatch.tasks.tracking.client import BUNDLE, open_tracking
+from stillwatch.tasks.training.candidates import Entrant
+from stillwatch.tasks.training.task import train_detector
+from stillwatch.tasks.validation.page import write_page
+from stillwatch.tasks.validation.task import validate_manifest
 
 RESULTS = Path("results")
 

@@ -7,8 +7,8 @@ for an alarm, not an alarm.
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tasks.learnt_from import LearntAppearance
-from tasks.manifest_statistics import (
+from stillwatch.tasks.training.training_images import LearntAppearance
+from stillwatch.tasks.validation.statistics import (
     EXPOSURE_FLOOR,
     FEWEST_FOR_STATISTICS,
     SHARPNESS_FLOOR,

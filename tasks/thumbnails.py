@@ -8,7 +8,7 @@ from PIL import Image
 
 from stillwatch.errors import ImageError
 from stillwatch.images.decode import decode_image, decode_mask
-from tasks.pages import data_uri
+from stillwatch.tasks.html import data_uri
 
 LONGEST_SIDE = 128
 

@@ -8,7 +8,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import hypothesis
 import pytest
 
-from tasks import telemetry
+from stillwatch.tasks import telemetry
 
 hypothesis.settings.register_profile("stillwatch", deadline=None)  # no test is timed
 hypothesis.settings.load_profile("stillwatch")

@@ -15,7 +15,7 @@ from stillwatch.bundle import (
     write_bundle,
 )
 from stillwatch.calibration import calibrate
-from stillwatch.evaluation import TestImages
+from stillwatch.evaluation.evaluation import TestImages
 
 SIZE = 16
 
@@ -61,10 +61,10 @@ def make_detector_bundle(folder: Path, size: int = 64) -> Bundle:
     import torch  # what else is here does not need it
 
     from stillwatch.detectors.patchcore import PatchCore
-    from stillwatch.inspection import score_images
+    from stillwatch.inference.inspector import score_images
+    from stillwatch.inference.torch_scorer import TorchScorer
     from stillwatch.settings import TeacherSettings
-    from stillwatch.teachers import load_teacher
-    from stillwatch.torch_scorer import TorchScorer
+    from stillwatch.teachers.networks import load_teacher
 
     teacher = load_teacher(TeacherSettings())
     detector = PatchCore.build(teacher, {})

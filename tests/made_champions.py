@@ -9,18 +9,18 @@ from made_detectors import examined, make_images, write_untrained_bundle
 from mlflow import MlflowClient
 
 from stillwatch.bundle import Bundle, read_bundle, recalibrated
-from stillwatch.evaluation import NORMAL
+from stillwatch.evaluation.evaluation import NORMAL
 from stillwatch.settings import Settings
-from tasks.entrants import Entrant
-from tasks.evaluate import evaluate_detector
-from tasks.examine import ExaminedCategory
-from tasks.model_package import log_detector_model
-from tasks.registry import CHAMPION, model_name
-from tasks.testset import png, read_test_set
-from tasks.threshold_tags import threshold_tags
-from tasks.tracking import BUNDLE, STAGE, TRAINED, Tracking
-from tasks.train import TrainedDetector
-from tasks.version import DataVersion
+from stillwatch.tasks.data.examine import ExaminedCategory
+from stillwatch.tasks.data.version import DataVersion
+from stillwatch.tasks.evaluation.task import evaluate_detector
+from stillwatch.tasks.evaluation.test_set import png, read_test_set
+from stillwatch.tasks.registry.model_package import log_detector_model
+from stillwatch.tasks.registry.versions import CHAMPION, model_name
+from stillwatch.tasks.tracking.client import BUNDLE, STAGE, TRAINED, Tracking
+from stillwatch.tasks.tracking.tags import threshold_tags
+from stillwatch.tasks.training.candidates import Entrant
+from stillwatch.tasks.training.task import TrainedDetector
 
 
 @dataclass(frozen=True)

@@ -24,12 +24,12 @@ from stillwatch.detectors import build_detector
 from stillwatch.images.layout import scan_category
 from stillwatch.images.split import assign, split_digest
 from stillwatch.images.store import ImageStore
-from stillwatch.inspection import score_images
+from stillwatch.inference.inspector import score_images
+from stillwatch.inference.torch_scorer import TorchScorer
 from stillwatch.settings import EvaluationSettings, FloorSettings, ImageSettings, Settings
-from stillwatch.teachers import load_teacher
-from stillwatch.torch_scorer import TorchScorer
-from tasks.examine import ExaminedCategory, examine_category
-from tasks.version import CategoryVersion, DataVersion
+from stillwatch.tasks.data.examine import ExaminedCategory, examine_category
+from stillwatch.tasks.data.version import CategoryVersion, DataVersion
+from stillwatch.teachers.networks import load_teacher
 
 # On images this small more threads only wait for one another; child processes inherit the variable.
 os.environ["OMP_NUM_THREADS"] = "1"

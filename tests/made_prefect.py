@@ -9,7 +9,7 @@ from tempfile import gettempdir
 
 from filelock import FileLock
 
-from flows.prefect_server import LocalPrefectServer
+from stillwatch.flows.servers.prefect_server import LocalPrefectServer
 from stillwatch.settings import ServicesSettings
 
 DATABASE = Path("prefect", "prefect.db")

@@ -6,7 +6,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 
 from stillwatch.settings import Settings
-from tasks.tracking import Tracking, mlflow_folder, open_tracking
+from stillwatch.tasks.tracking.client import Tracking, mlflow_folder, open_tracking
 
 
 @cache

@@ -20,7 +20,7 @@ from mlflow.server.security_utils import is_allowed_host_header
 from prefect.settings.models.server.events import ServerEventsSettings
 from typer.main import get_command
 
-from flows.cli import app
+from stillwatch.flows.cli import app
 from stillwatch.settings import load_settings
 
 ROOT = Path(__file__).parents[1]

@@ -6,26 +6,14 @@ from typing import Annotated
 
 import typer
 
-from flows.cli import (
-    data,
-    demo,
-    detectors,
-    doctor,
-    export,
-    inspect,
-    label,
-    models,
-    promotion,
-    report,
-    retrain,
-    serve,
-    services,
-    validate,
-    watch,
-)
-from flows.cli.console import fail
-from flows.cli.options import CommandContext
 from stillwatch.errors import StillwatchError
+from stillwatch.flows.cli.console import fail
+from stillwatch.flows.cli.decide import models, promotion, report
+from stillwatch.flows.cli.inspection import export, inspect, label
+from stillwatch.flows.cli.learn import data, detectors, retrain, validate
+from stillwatch.flows.cli.options import CommandContext
+from stillwatch.flows.cli.run import serve, services, watch
+from stillwatch.flows.cli.start import demo, doctor
 
 app = typer.Typer(
     name="stillwatch",
@@ -67,7 +55,7 @@ def main() -> None:
         sys.exit(1)
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
-        if package in ("", "stillwatch", "tasks", "flows"):
+        if package in ("", "stillwatch"):
             raise  # a mistake of ours
         fail(
             f"this needs the package '{package}', which is not installed. The extra 'edge' "

@@ -11,11 +11,11 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 from rich.text import Text
 
-from flows.cli.console import console, fail, say
-from flows.report import RetrainReport
-from flows.summary import seeds_sentence, short_rows
+from stillwatch.flows.cli.console import console, fail, say
+from stillwatch.flows.run_report import RetrainReport
+from stillwatch.flows.summary import seeds_sentence, short_rows
 from stillwatch.settings import Settings
-from tasks.progress import TrainingProgress, running_trainings
+from stillwatch.tasks.training.progress import TrainingProgress, running_trainings
 
 _POLL_SECONDS = 0.5
 

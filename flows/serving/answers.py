@@ -4,11 +4,11 @@ import base64
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from flows.inspection import overlay_png
-from flows.serving.served_model import ServedModel, Upload
 from stillwatch.calibration import Verdict
-from stillwatch.inspection import InspectedImage, resize_mask_keeping_rejection
-from stillwatch.run_lengths import run_lengths
+from stillwatch.flows.inspection import overlay_png
+from stillwatch.flows.serving.run_lengths import run_lengths
+from stillwatch.flows.serving.served_model import ServedModel, Upload
+from stillwatch.inference.inspector import InspectedImage, resize_mask_keeping_rejection
 
 
 class Limits(BaseModel):

@@ -14,10 +14,6 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import ClientDisconnect
 
-from flows.serving.answers import Answer
-from flows.serving.champions import Champions
-from flows.serving.metrics import INSPECT_PATH, CountRequests, Metrics
-from flows.serving.service import InspectionService
 from stillwatch import __version__
 from stillwatch.errors import (
     ImageError,
@@ -25,6 +21,10 @@ from stillwatch.errors import (
     StillwatchError,
     UnknownFormatError,
 )
+from stillwatch.flows.serving.answers import Answer
+from stillwatch.flows.serving.champions import Champions
+from stillwatch.flows.serving.metrics import INSPECT_PATH, CountRequests, Metrics
+from stillwatch.flows.serving.service import InspectionService
 from stillwatch.settings import ServingSettings
 
 _STATUS: dict[type[StillwatchError], HTTPStatus] = {

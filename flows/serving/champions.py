@@ -7,12 +7,12 @@ from collections.abc import Collection
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
-from flows.serving.served_model import ServedModel, load_model
 from stillwatch.errors import StillwatchError
+from stillwatch.flows.serving.served_model import ServedModel, load_model
+from stillwatch.inference.score_log import ScoreLog
 from stillwatch.settings import Settings
-from tasks.registry import champions, registered_version
-from tasks.score_log import ScoreLog
-from tasks.tracking import Tracking
+from stillwatch.tasks.registry.versions import champions, registered_version
+from stillwatch.tasks.tracking.client import Tracking
 
 _AGAIN_SECONDS = 60.0
 """Until a version that could not be loaded is tried once more."""

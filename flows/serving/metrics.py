@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from flows.serving.answers import Answer
-from flows.serving.champions import CategoryState
+from stillwatch.flows.serving.answers import Answer
+from stillwatch.flows.serving.champions import CategoryState
 
 INSPECT_PATH = "/inspect/"
 

@@ -10,15 +10,20 @@ import numpy as np
 from mlflow.entities.model_registry import ModelVersion
 from numpy.typing import NDArray
 
-from flows.serving.batching import Batcher
-from stillwatch.inspection import InspectedImage, Inspector
-from stillwatch.parity import Scores
+from stillwatch.flows.serving.batching import Batcher
+from stillwatch.inference.inspector import InspectedImage, Inspector
+from stillwatch.inference.parity import Scores
+from stillwatch.inference.score_log import Appearance, ScoreLog, appearance, logged
+from stillwatch.inference.torch_scorer import load_scorer
 from stillwatch.settings import Settings
-from stillwatch.torch_scorer import load_scorer
-from tasks.artefact_check import Examples, check_examples, read_examples, registered_bundle
-from tasks.registry import category_of
-from tasks.score_log import Appearance, ScoreLog, appearance, logged
-from tasks.tracking import Tracking
+from stillwatch.tasks.registry.artefact_check import (
+    Examples,
+    check_examples,
+    read_examples,
+    registered_bundle,
+)
+from stillwatch.tasks.registry.versions import category_of
+from stillwatch.tasks.tracking.client import Tracking
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,14 @@ from contextlib import contextmanager
 import uvicorn
 from fastapi import FastAPI
 
-from flows.exposure import at_loopback
-from flows.serving.app import make_app
-from flows.serving.champions import Champions
 from stillwatch.errors import ServerError, SettingsError
+from stillwatch.flows.servers.network import at_loopback
+from stillwatch.flows.serving.app import make_app
+from stillwatch.flows.serving.champions import Champions
+from stillwatch.inference.score_log import open_score_log
 from stillwatch.settings import Settings
-from tasks.registry import ensure_registered
-from tasks.score_log import open_score_log
-from tasks.tracking import open_tracking
+from stillwatch.tasks.registry.versions import ensure_registered
+from stillwatch.tasks.tracking.client import open_tracking
 
 KEY_VARIABLE = "STILLWATCH_SERVE_KEY"
 _SHORTEST_KEY = 16
@@ -110,7 +110,7 @@ def _url(listener: socket.socket) -> str:
 
 def _run(app: FastAPI, listener: socket.socket) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("flows.serving").setLevel(logging.INFO)
+    logging.getLogger("stillwatch.flows.serving").setLevel(logging.INFO)
     config = uvicorn.Config(
         app,
         log_config=None,

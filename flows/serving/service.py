@@ -10,11 +10,11 @@ from typing import TypeVar
 
 from fastapi import HTTPException, Request
 
-from flows.serving.answers import Answer, answer
-from flows.serving.champions import Champions
-from flows.serving.metrics import Metrics
-from flows.serving.served_model import ServedModel
-from flows.serving.uploads import read_image_file
+from stillwatch.flows.serving.answers import Answer, answer
+from stillwatch.flows.serving.champions import Champions
+from stillwatch.flows.serving.metrics import Metrics
+from stillwatch.flows.serving.served_model import ServedModel
+from stillwatch.flows.serving.uploads import read_image_file
 from stillwatch.sections import unknown_name
 from stillwatch.settings import ServingSettings
 

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from benchmarks.accuracy import cell_name, digest_of_images, relevant_settings
 from benchmarks.cells import is_there, read_cells
 from benchmarks.published_figures import PUBLISHED
 from benchmarks.results_page import render
 from benchmarks.revision import commit
+
 from stillwatch import detectors
 from stillwatch.detectors import detector_classes
 from stillwatch.settings import Settings

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from benchmarks.drift import main
 
 SETTINGS = {"category": "plate", "detector": "stfpm", "side": 64, "unchanged": 1430, "changed": 150}

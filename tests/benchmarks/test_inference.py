@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from made_bundles import half_white, make_detector_bundle, noise
-
 from benchmarks.inference import exported
 from benchmarks.inference_page import render
-from stillwatch.quantized_export import NormalImages, Quantization, export_quantized
+from made_bundles import half_white, make_detector_bundle, noise
+
+from stillwatch.export.quantized_export import NormalImages, Quantization, export_quantized
 from stillwatch.settings import EvaluationSettings
 
 

@@ -2,9 +2,8 @@
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
-
 from benchmarks.light import against_calibration_auroc, in_light, same_light_auroc
+from numpy.typing import NDArray
 
 NORMALS = np.full((3, 4, 4, 3), 120, np.uint8)
 TEST = np.stack([np.full((4, 4, 3), 60, np.uint8), np.full((4, 4, 3), 120, np.uint8)])

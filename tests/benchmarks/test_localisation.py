@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
-
 from benchmarks.localisation import measured, render, row
-from stillwatch.detectors.checks import Trial
+
 from stillwatch.detectors.multiresolution import Multiresolution
-from stillwatch.detectors.toys import DEFECT, SIDE, planted_defects, toy_normals
-from stillwatch.teachers import images_to_input
+from stillwatch.teachers.networks import images_to_input
+from stillwatch.testing.battery import Trial
+from stillwatch.testing.toys import DEFECT, SIDE, planted_defects, toy_normals
 
 
 def test_every_map_of_a_trained_detector_finds_planted_defects() -> None:

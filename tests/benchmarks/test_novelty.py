@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
-
 from benchmarks.novelty import OWN_SETTINGS, OWN_SIDES, main
 from benchmarks.novelty_data import CLASSES, one_class, read_dataset
 from benchmarks.novelty_page import render
+from numpy.typing import NDArray
+
 from stillwatch.detectors import detector_classes, parse_detector_settings
 from stillwatch.errors import LayoutError
 

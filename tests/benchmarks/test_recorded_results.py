@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from benchmarks.cells import read_cells
 from benchmarks.results_page import render
+
 from stillwatch.detectors import detector_class, detector_classes
 
 ROOT = Path(__file__).parents[2]

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from made_stores import new_store
-
 from benchmarks.scaling_dvc import dvc_costs
 from benchmarks.scaling_tools import EPOCHS, FIGURES, PARAMS, train_nothing
+from made_stores import new_store
+
 from stillwatch.settings import Settings
-from tasks.tracking import BUNDLE
+from stillwatch.tasks.tracking.client import BUNDLE
 
 
 def test_a_training_that_trains_nothing_leaves_what_a_training_leaves(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import psutil
 import pytest
-
 from benchmarks.serving import Load, Service, figures, under_load
 
 SLOW_FAILURE = 0.3

@@ -4,9 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
-
 from benchmarks.smoothed import main, smooth_category
+from PIL import Image
 
 
 def test_images_lose_their_grain_and_masks_stay_as_they_are(tmp_path: Path) -> None:

@@ -8,11 +8,11 @@ from pathlib import Path
 from made_champions import MadeCategory
 from made_detectors import small
 from made_stores import new_store
-
-from flows.mlflow_server import pages_address
-from flows.prefect_server import LocalPrefectServer
-from stillwatch.settings import Settings
 from tests.flows.conftest import Plant, make_workspace_plant
+
+from stillwatch.flows.servers.mlflow_server import pages_address
+from stillwatch.flows.servers.prefect_server import LocalPrefectServer
+from stillwatch.settings import Settings
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
-
 from tests.browser.mlflow_pages import MlflowPages
 from tests.browser.prefect_pages import PrefectPages
 from tests.browser.running_plant import Running, running_plant

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from stillwatch.detectors import detector_classes
-from stillwatch.detectors.checks import CHECKS, Trial
+from stillwatch.testing.battery import CHECKS, Trial
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 

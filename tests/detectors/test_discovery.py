@@ -15,10 +15,10 @@ from stillwatch.detectors import (
     parse_detector_settings,
 )
 from stillwatch.detectors.stfpm import STFPM
-from stillwatch.detectors.toys import toy_normals, toy_teacher
 from stillwatch.errors import DetectorError, SettingsError
 from stillwatch.settings import ImageSettings, Settings
-from stillwatch.training_data import ImagePool
+from stillwatch.testing.toys import toy_normals, toy_teacher
+from stillwatch.training.data import ImagePool
 
 ONE_MORE = """
 from stillwatch.detectors.stfpm import STFPM

@@ -8,7 +8,13 @@ import torch
 from fixed_network import FixedNetwork
 from torch import nn
 
-from stillwatch.detectors.description_networks import GlobalAutoencoder, Size, description_network
+from stillwatch.detectors.blocks.description_networks import (
+    GlobalAutoencoder,
+    Size,
+    description_network,
+)
+from stillwatch.detectors.blocks.maps import joined_neighbourhoods
+from stillwatch.detectors.blocks.standardisation import Standardisation
 from stillwatch.detectors.efficient_ad import (
     HARD_SHARE,
     EfficientAD,
@@ -20,12 +26,10 @@ from stillwatch.detectors.efficient_ad import (
     quantile_normalised,
     random_window,
 )
-from stillwatch.detectors.maps import joined_neighbourhoods
-from stillwatch.detectors.standardisation import Standardisation
-from stillwatch.detectors.toys import toy_normals, toy_teacher
 from stillwatch.errors import DetectorError
-from stillwatch.teachers import images_to_input
-from stillwatch.training_data import ImagePool, TrainingImages
+from stillwatch.teachers.networks import images_to_input
+from stillwatch.testing.toys import toy_normals, toy_teacher
+from stillwatch.training.data import ImagePool, TrainingImages
 
 CPU = torch.device("cpu")
 

@@ -5,20 +5,20 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from fixed_network import FixedNetwork
-from torch import nn
-
-from stillwatch.detectors.input_gradients import (
+from benchmarks.input_gradients import (
     gradient_maps,
     guided_gradient_maps,
     opened,
     smooth_gradient_maps,
 )
+from fixed_network import FixedNetwork
+from torch import nn
+
 from stillwatch.detectors.multiresolution import Multiresolution, direction_loss, value_loss
-from stillwatch.detectors.toys import toy_normals, toy_teacher
 from stillwatch.errors import DetectorError
-from stillwatch.teachers import Teacher, empty_teacher, images_to_input
-from stillwatch.training_data import ImagePool
+from stillwatch.teachers.networks import Teacher, empty_teacher, images_to_input
+from stillwatch.testing.toys import toy_normals, toy_teacher
+from stillwatch.training.data import ImagePool
 
 VGG = "vgg16.tv_in1k"
 

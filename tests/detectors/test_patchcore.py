@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from stillwatch.detectors.patchcore import PatchCore
-from stillwatch.detectors.toys import toy_normals, toy_teacher
-from stillwatch.teachers import images_to_input
-from stillwatch.training_data import ImagePool
+from stillwatch.teachers.networks import images_to_input
+from stillwatch.testing.toys import toy_normals, toy_teacher
+from stillwatch.training.data import ImagePool
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ from torch import nn
 
 from stillwatch.detectors import detector_classes
 from stillwatch.detectors.base import Detector
-from stillwatch.detectors.toys import toy_teacher
-from stillwatch.teachers import Teacher
+from stillwatch.teachers.networks import Teacher
+from stillwatch.testing.toys import toy_teacher
 
 
 @dataclass(frozen=True)

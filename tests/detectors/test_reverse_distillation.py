@@ -15,9 +15,9 @@ from stillwatch.detectors.reverse_distillation import (
     ReverseDistillation,
     mined_share,
 )
-from stillwatch.detectors.toys import toy_normals, toy_teacher
-from stillwatch.teachers import images_to_input
-from stillwatch.training_data import ImagePool
+from stillwatch.teachers.networks import images_to_input
+from stillwatch.testing.toys import toy_normals, toy_teacher
+from stillwatch.training.data import ImagePool
 
 
 def features(channels: tuple[int, ...], side: int = 64, images: int = 1) -> list[torch.Tensor]:

@@ -9,9 +9,9 @@ from fixed_network import FixedNetwork
 from torch.nn import functional as F  # noqa: N812
 
 from stillwatch.detectors.stfpm import STFPM
-from stillwatch.detectors.toys import toy_normals, toy_teacher
-from stillwatch.teachers import images_to_input
-from stillwatch.training_data import ImagePool
+from stillwatch.teachers.networks import images_to_input
+from stillwatch.testing.toys import toy_normals, toy_teacher
+from stillwatch.training.data import ImagePool
 
 
 def squared_distances(detector: STFPM, images: torch.Tensor) -> list[np.ndarray]:

@@ -13,12 +13,12 @@ from stillwatch.detectors.autoencoder import (
     ConvolutionalAutoencoder,
     away_from_edges,
 )
-from stillwatch.detectors.maps import gaussian_smooth, smoothed
-from stillwatch.detectors.similarity import squared_error, structural_dissimilarity
+from stillwatch.detectors.blocks.maps import gaussian_smooth, smoothed
+from stillwatch.detectors.blocks.similarity import squared_error, structural_dissimilarity
 from stillwatch.detectors.style_distillation import StyleDistillation, StyleNetwork
-from stillwatch.detectors.toys import toy_normals, toy_teacher
-from stillwatch.teachers import images_to_input
-from stillwatch.training_data import ImagePool
+from stillwatch.teachers.networks import images_to_input
+from stillwatch.testing.toys import toy_normals, toy_teacher
+from stillwatch.training.data import ImagePool
 
 
 @pytest.fixture(scope="module")

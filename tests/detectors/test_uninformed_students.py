@@ -8,24 +8,24 @@ import torch
 from fixed_network import FixedNetwork
 from torch import nn
 
-from stillwatch.detectors.patch_distillation import (
+from stillwatch.detectors.blocks.patch_distillation import (
     PatchTeacher,
     compactness_loss,
     knowledge_loss,
     metric_loss,
     patches_and_shifted,
 )
-from stillwatch.detectors.patch_networks import PatchNetwork, PatchSize
-from stillwatch.detectors.standardisation import Standardisation
-from stillwatch.detectors.toys import toy_normals, toy_teacher
+from stillwatch.detectors.blocks.patch_networks import PatchNetwork, PatchSize
+from stillwatch.detectors.blocks.standardisation import Standardisation
 from stillwatch.detectors.uninformed_students import (
     UninformedStudents,
     error_and_variance,
     students_loss,
 )
 from stillwatch.errors import DetectorError, SettingsError
-from stillwatch.teachers import Teacher, images_to_input
-from stillwatch.training_data import ImagePool
+from stillwatch.teachers.networks import Teacher, images_to_input
+from stillwatch.testing.toys import toy_normals, toy_teacher
+from stillwatch.training.data import ImagePool
 
 
 def test_knowledge_loss() -> None:

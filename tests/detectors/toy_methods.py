@@ -10,7 +10,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from stillwatch.detectors.base import Batch, Detector, Phase
 from stillwatch.sections import Section
-from stillwatch.teachers import Teacher
+from stillwatch.teachers.networks import Teacher
 
 
 class NoSettings(Section):

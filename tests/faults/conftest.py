@@ -9,7 +9,6 @@ import psutil
 import pytest
 from faults_page import render
 from made_prefect import new_prefect_database
-
 from tests.faults.moments import processes_of
 from tests.flows.conftest import Plant, make_plant
 

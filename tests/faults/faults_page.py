@@ -20,10 +20,10 @@ def render(outcomes: Mapping[str, Counter[str]]) -> str:
         f"`make reliability`, commit {commit()[:10]}, {platform.system()} {platform.machine()}. "
         "Each repeat has a plant of its own: real git, DVC, Prefect and MLflow, tiny images. "
         "`make test` tries each once, and beside them: a training whose result cannot be stored "
-        "(`tests/tasks/test_train.py`), a promotion that is cut off "
-        "(`tests/tasks/test_champion_alias.py`) or whose MLflow server dies "
+        "(`tests/tasks/training/test_train.py`), a promotion that is cut off "
+        "(`tests/tasks/promotion/test_alias.py`) or whose MLflow server dies "
         "(`tests/flows/test_promotion_by_server.py`), a registration that is cut off "
-        "(`tests/tasks/test_unfinished_registrations.py`), an ingest that fails or is killed after "
+        "(`tests/tasks/registry/test_cleanup.py`), an ingest that fails or is killed after "
         "it has admitted images (`tests/flows/test_ingest.py`).",
         "",
         "| injected | expected | happened |",

@@ -5,9 +5,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from flows.processes import start_server
 from tests.faults.moments import kill_family
 from tests.flows.conftest import Plant
+
+from stillwatch.flows.servers.processes import start_server
 
 
 class KillableMlflow:

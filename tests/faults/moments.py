@@ -7,9 +7,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import psutil
-
-from tasks.process_identity import ProcessIdentity
 from tests.flows.conftest import Plant
+
+from stillwatch.tasks.liveness import ProcessIdentity
 
 
 class Started:
@@ -71,7 +71,7 @@ def kill_family(identity: ProcessIdentity) -> None:
 
 def trainings_of(plant: Plant) -> list[psutil.Process]:
     """The processes that train for this plant."""
-    return processes_of(plant.folder, "stillwatch.training_process")
+    return processes_of(plant.folder, "stillwatch.training.child")
 
 
 def processes_of(folder: Path, module: str | None = None) -> list[psutil.Process]:

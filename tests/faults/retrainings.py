@@ -5,12 +5,12 @@ from contextlib import closing
 from typing import Any
 
 from mlflow.entities import Run
-
-from tasks.progress import running_trainings
-from tasks.tracking import FINGERPRINT
-from tasks.unfinished_registrations import PARITY
 from tests.flows.conftest import Plant
 from tests.flows.started_services import client_of
+
+from stillwatch.tasks.registry.cleanup import PARITY
+from stillwatch.tasks.tracking.client import FINGERPRINT
+from stillwatch.tasks.training.progress import running_trainings
 
 NAME = "stillwatch-bolt"
 RETRAIN = ("retrain", "--root", "images", "--category", "bolt", "--detector", "stfpm")

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from made_prefect import new_prefect_database
 from small_disk import small_disk
-
 from tests.faults.moments import Started
 from tests.faults.retrainings import RETRAIN, epochs_done, green, set_epochs
 from tests.flows.conftest import Plant

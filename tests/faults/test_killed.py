@@ -4,7 +4,6 @@ Each docstring says what is injected and what is expected; docs/reliability.md i
 """
 
 import pytest
-
 from tests.faults.moments import Started, trainings_of, wait_until
 from tests.faults.retrainings import RETRAIN, epochs_done, green, set_epochs
 from tests.flows.conftest import Plant

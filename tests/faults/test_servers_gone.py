@@ -9,8 +9,6 @@ from dataclasses import replace
 
 import psutil
 import pytest
-
-from tasks.process_identity import ProcessIdentity
 from tests.faults.killable_mlflow import killable_mlflow
 from tests.faults.moments import Started, kill_family, trainings_of
 from tests.faults.retrainings import (
@@ -22,6 +20,8 @@ from tests.faults.retrainings import (
     was_trained,
 )
 from tests.flows.conftest import Plant
+
+from stillwatch.tasks.liveness import ProcessIdentity
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(1800)]
 

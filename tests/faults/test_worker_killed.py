@@ -9,9 +9,6 @@ from pathlib import Path
 import psutil
 import pytest
 from made_prefect import new_prefect_database
-
-from flows.service_register import read_services
-from tasks.git_repository import run_git
 from tests.faults.moments import wait_until
 from tests.faults.retrainings import (
     NAME,
@@ -22,6 +19,9 @@ from tests.faults.retrainings import (
 )
 from tests.flows.conftest import Plant, make_workspace_plant, write_image
 from tests.flows.started_services import Api, client_of, status
+
+from stillwatch.flows.servers.service_register import read_services
+from stillwatch.tasks.data.git import run_git
 
 # Five minutes pass until Prefect takes a run for dead.
 pytestmark = [pytest.mark.servers, pytest.mark.long, pytest.mark.timeout(1800)]

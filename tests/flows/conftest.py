@@ -15,11 +15,11 @@ import yaml
 from made_prefect import new_prefect_database
 from PIL import Image
 
-from flows.deployments import PREFECT_FILE
-from flows.prefect_server import LocalPrefectServer
+from stillwatch.flows.servers.deployments import PREFECT_FILE
+from stillwatch.flows.servers.prefect_server import LocalPrefectServer
 from stillwatch.settings import ServicesSettings
-from tasks.dvc_repository import initialise_dvc
-from tasks.git_repository import run_git
+from stillwatch.tasks.data.dvc_repository import initialise_dvc
+from stillwatch.tasks.data.git import run_git
 
 ROOT = Path(__file__).parents[2]
 SIDE = 64
@@ -53,7 +53,7 @@ class Plant:
         return self.folder / ".stillwatch"
 
     def command(self, *arguments: str) -> list[str]:
-        start = "from flows.cli import main; main()"
+        start = "from stillwatch.flows.cli import main; main()"
         return [sys.executable, "-W", "ignore", "-c", start, *arguments]
 
     def environment(self) -> dict[str, str]:

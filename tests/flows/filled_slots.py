@@ -13,9 +13,9 @@ from pathlib import Path
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from flows.runners import detector_runner, task_runner
+from stillwatch.flows.runners import detector_runner, task_runner
 from stillwatch.settings import Settings, load_settings
-from tasks.training_slots import training_device
+from stillwatch.tasks.training.slots import training_device
 
 PATIENCE_SECONDS = 60.0
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from flows.runners import detector_runner, task_runner
+from stillwatch.flows.runners import detector_runner, task_runner
 from stillwatch.settings import Settings, load_settings
-from tasks.training_slots import training_device
+from stillwatch.tasks.training.slots import training_device
 
 SECONDS = 1.0
 Span = tuple[int, float, float]

@@ -12,10 +12,10 @@ from typing import Any
 
 import psutil
 from mlflow import MlflowClient
-
-from flows.prefect_server import LocalPrefectServer
-from stillwatch.settings import ServicesSettings
 from tests.flows.conftest import Plant
+
+from stillwatch.flows.servers.prefect_server import LocalPrefectServer
+from stillwatch.settings import ServicesSettings
 
 
 def status(plant: Plant) -> dict[str, dict[str, Any]]:

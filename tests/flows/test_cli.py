@@ -10,12 +10,12 @@ from absent_packages import NOT_ON_AN_EDGE_BOX, without
 from made_bundles import make_bundle, make_detector_bundle
 from made_stores import new_store
 from PIL import Image
+from tests.flows.conftest import SIDE, Plant, make_plant, make_workspace_plant, write_image
+from tests.tasks.made_registries import NAME, made_record, new_version, pending_version
 
 from stillwatch.detectors import parse_detector_settings
 from stillwatch.settings import Settings
-from tasks.champion_alias import changing_champion, move_champion
-from tests.flows.conftest import SIDE, Plant, make_plant, make_workspace_plant, write_image
-from tests.tasks.made_registries import NAME, made_record, new_version, pending_version
+from stillwatch.tasks.promotion.alias import changing_champion, move_champion
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def test_a_bundle_that_is_not_there(line: Plant) -> None:
 
 
 def run_on_edge_box(plant: Plant, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    code = without(NOT_ON_AN_EDGE_BOX, "from flows.cli import main; main()")
+    code = without(NOT_ON_AN_EDGE_BOX, "from stillwatch.flows.cli import main; main()")
     return subprocess.run(
         [sys.executable, "-c", code, *arguments],
         cwd=plant.folder,

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 from made_prefect import new_prefect_database
-
-from tasks.dvc_repository import initialise_dvc
-from tasks.git_repository import run_git
 from tests.flows.conftest import Plant, make_plant
+
+from stillwatch.tasks.data.dvc_repository import initialise_dvc
+from stillwatch.tasks.data.git import run_git
 
 pytestmark = [pytest.mark.servers, pytest.mark.xdist_group("dvc_pipeline")]
 
@@ -71,7 +71,7 @@ def test_repro_and_flow_give_the_same_metrics(laptop: Plant) -> None:
 
 def test_a_stage_refuses_images_that_are_not_on_record(laptop: Plant) -> None:
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "tasks.stages", "validate", "bolt"],
+        [sys.executable, "-W", "ignore", "-m", "stillwatch.tasks.stages", "validate", "bolt"],
         cwd=laptop.folder,
         env=laptop.environment(),
         capture_output=True,

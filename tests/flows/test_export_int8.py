@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 from made_bundles import make_detector_bundle
+from tests.flows.conftest import Plant, make_plant, write_image
 
-from flows.export import export_quantized_model
-from flows.image_sets import version_images
 from stillwatch.bundle import read_bundle, read_weights, write_bundle
 from stillwatch.calibration import calibrate
 from stillwatch.errors import ExportError
+from stillwatch.flows.export import export_quantized_model
+from stillwatch.flows.image_sets import version_images
 from stillwatch.settings import load_settings
-from tests.flows.conftest import Plant, make_plant, write_image
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flows.deployed.retraining import retrain
-from flows.deployments import prefect_file_for
-from flows.retraining import requested
 from stillwatch.errors import SettingsError
+from stillwatch.flows.deployed_retraining import retrain
+from stillwatch.flows.retraining import requested
+from stillwatch.flows.servers.deployments import prefect_file_for
 from stillwatch.settings import Settings
 
 
@@ -75,9 +75,9 @@ def test_settings_of_a_detector_that_does_not_compete_have_to_be_right_too() -> 
         )
 
 
-@pytest.mark.parametrize("often", ["champions", "images"])
+@pytest.mark.parametrize("often", ["promote", "deployed_images"])
 def test_what_runs_every_few_minutes_does_not_import_torch(often: str) -> None:
-    code = f"import sys, flows.deployed.{often}; print('torch' in sys.modules)"
+    code = f"import sys, stillwatch.flows.{often}; print('torch' in sys.modules)"
     command = [sys.executable, "-W", "ignore", "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"

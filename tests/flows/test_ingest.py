@@ -14,19 +14,19 @@ from made_stores import new_store
 from PIL import Image
 from prefect import flow
 from prefect.client.schemas import State
-
-from flows.ingest import VERSIONED, ingest_images
-from flows.prefect_server import prefect_api
-from flows.worker import PARAMS_VARIABLE
-from stillwatch.bundle import INFO_FILE
-from stillwatch.settings import load_settings
-from tasks.registry import version_file
-from tasks.tracking import BUNDLE
-from tasks.unannounced import unannounced
 from tests.flows.conftest import Plant, make_workspace_plant, write_image
 from tests.flows.refusing_gateway import events_refused
 from tests.flows.started_services import Api
 from tests.flows.waiting import until
+
+from stillwatch.bundle import INFO_FILE
+from stillwatch.flows.ingest import VERSIONED, ingest_images
+from stillwatch.flows.servers.prefect_server import prefect_api
+from stillwatch.flows.servers.worker import PARAMS_VARIABLE
+from stillwatch.settings import load_settings
+from stillwatch.tasks.inbox.announcements import unannounced
+from stillwatch.tasks.registry.versions import version_file
+from stillwatch.tasks.tracking.client import BUNDLE
 
 pytestmark = [pytest.mark.servers, pytest.mark.xdist_group("ingest")]
 
@@ -94,7 +94,7 @@ def test_after_a_kill_the_next_ingest_announces(plant: Plant, api: Api) -> None:
             "-W",
             "ignore",
             "-c",
-            "from flows.deployed.images import ingest; ingest()",
+            "from stillwatch.flows.deployed_images import ingest; ingest()",
         ],
         cwd=plant.folder,
         env=plant.environment()

@@ -17,12 +17,12 @@ import boto3
 import psutil
 import pytest
 import yaml
-
-from flows.processes import answers
-from flows.service_register import StartedServices, read_services
-from tasks.git_repository import run_git
 from tests.flows.conftest import Plant, make_workspace_plant
 from tests.flows.real_stores import USER, postgres, postgres_programs, s3_server
+
+from stillwatch.flows.servers.processes import answers
+from stillwatch.flows.servers.service_register import StartedServices, read_services
+from stillwatch.tasks.data.git import run_git
 
 pytestmark = [
     pytest.mark.servers,
@@ -181,7 +181,7 @@ import os
 from pathlib import Path
 from stillwatch.errors import TrackingError
 from stillwatch.settings import Settings, TrackingSettings
-from tasks.tracking import open_tracking
+from stillwatch.tasks.tracking.client import open_tracking
 server = TrackingSettings(uri="{urls["MLflow"]}")
 settings = Settings(state_dir=Path("state"), tracking=server)
 password = os.environ.pop("MLFLOW_TRACKING_PASSWORD")

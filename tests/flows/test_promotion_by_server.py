@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 from made_stores import new_store
 from mlflow import MlflowClient
-
-from flows.mlflow_server import start_mlflow_server
-from flows.processes import StartedServer
-from stillwatch.errors import TrackingError
-from stillwatch.settings import Settings, TrackingSettings
-from tasks.champion_alias import changing_champion, move_champion
-from tasks.promotion_log import history, open_intents
-from tasks.tracking import Tracking, artifact_uri, open_tracking, tracking_uri
 from tests.tasks.made_registries import NAME, aliases, made_record, new_version, pending_version
+
+from stillwatch.errors import TrackingError
+from stillwatch.flows.servers.mlflow_server import start_mlflow_server
+from stillwatch.flows.servers.processes import StartedServer
+from stillwatch.settings import Settings, TrackingSettings
+from stillwatch.tasks.promotion.alias import changing_champion, move_champion
+from stillwatch.tasks.promotion.history import history, open_intents
+from stillwatch.tasks.tracking.client import Tracking, artifact_uri, open_tracking, tracking_uri
 
 pytestmark = [pytest.mark.servers, pytest.mark.xdist_group("promotion_by_server")]
 

@@ -10,10 +10,16 @@ from typing import Any
 import pytest
 from made_prefect import new_prefect_database
 from PIL import Image
-
-from flows.report import CategoryReport, DetectorReport, GroupReport, RetrainReport, SeedReport
 from tests.flows.conftest import Plant, write_category
 from tests.flows.started_services import client_of
+
+from stillwatch.flows.run_report import (
+    CategoryReport,
+    DetectorReport,
+    GroupReport,
+    RetrainReport,
+    SeedReport,
+)
 
 pytestmark = [pytest.mark.servers, pytest.mark.long, pytest.mark.xdist_group("retrain")]
 

@@ -11,18 +11,18 @@ from prefect import flow, get_client
 from prefect.client.schemas import State
 from prefect.events.filters import EventFilter, EventNameFilter
 from prefect.events.schemas.events import Event
-
-from flows.prefect_server import prefect_api
-from flows.watch import DETECTED, watch_champions, watched_streams
-from stillwatch.errors import TrackingError
-from stillwatch.settings import Settings
-from tasks.drift_watch import is_announced
-from tasks.score_log import LoggedImage, open_score_log
-from tasks.tracking import Tracking
 from tests.flows.conftest import make_plant
 from tests.flows.refusing_gateway import events_refused
 from tests.flows.waiting import until
 from tests.tasks.made_streams import drifting, inspected, make_champion, quiet
+
+from stillwatch.errors import TrackingError
+from stillwatch.flows.servers.prefect_server import prefect_api
+from stillwatch.flows.watch import DETECTED, watch_champions, watched_streams
+from stillwatch.inference.score_log import LoggedImage, open_score_log
+from stillwatch.settings import Settings
+from stillwatch.tasks.drift import is_announced
+from stillwatch.tasks.tracking.client import Tracking
 
 STREAMS = {"plate": drifting(301), "side_cover": quiet(400)}
 

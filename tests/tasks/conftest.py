@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from stillwatch.settings import Settings, WorkspaceSettings
-from tasks.dvc_repository import initialise_dvc
-from tasks.git_repository import run_git
-from tasks.workspace import Workspace, open_workspace
+from stillwatch.tasks.data.dvc_repository import initialise_dvc
+from stillwatch.tasks.data.git import run_git
+from stillwatch.tasks.data.workspace import Workspace, open_workspace
 
 MakeCategory = Callable[..., None]
 

@@ -7,8 +7,8 @@ from made_manifests import SETTINGS, read_manifest
 
 from stillwatch.images.manifest import Manifest
 from stillwatch.settings import CheckSettings
-from tasks.validate import validate_manifest
-from tasks.validation_report import ValidationReport
+from stillwatch.tasks.validation.report import ValidationReport
+from stillwatch.tasks.validation.task import validate_manifest
 
 TRAIN, GOOD, DEFECT = "train/good/003.png", "test/good/001.png", "test/scratch/001.png"
 """Images of the category that ``make_category`` writes."""

@@ -4,10 +4,18 @@ from contextlib import suppress
 
 from mlflow.exceptions import MlflowException
 
-from tasks.approval import ANSWER, APPROVAL, COMPARED_WITH, COMPARISON, GATE, PENDING, REFUSED
-from tasks.promotion_log import PromotionRecord
-from tasks.registry import version_with_alias
-from tasks.tracking import Tracking
+from stillwatch.tasks.promotion.history import PromotionRecord
+from stillwatch.tasks.registry.approval import (
+    ANSWER,
+    APPROVAL,
+    COMPARED_WITH,
+    COMPARISON,
+    GATE,
+    PENDING,
+    REFUSED,
+)
+from stillwatch.tasks.registry.versions import version_with_alias
+from stillwatch.tasks.tracking.client import Tracking
 
 NAME = "stillwatch-plate"
 

@@ -1,6 +1,6 @@
 """Evaluated detectors by their figures alone."""
 
-from tasks.detector_result import DetectorResult
+from stillwatch.tasks.evaluation.result import DetectorResult
 
 
 def result(detector: str = "stfpm", **changes: object) -> DetectorResult:

@@ -9,12 +9,13 @@ from made_registries import NAME
 from made_stores import new_store
 
 from stillwatch.settings import GateSettings, Settings, WorkspaceSettings
-from tasks.detector_result import DetectorResult
-from tasks.entrants import Entrant
-from tasks.evaluate import evaluate_detector
-from tasks.examine import ExaminedCategory
-from tasks.gate import judge
-from tasks.retraining_run import (
+from stillwatch.tasks.data.examine import ExaminedCategory
+from stillwatch.tasks.data.version import DataVersion
+from stillwatch.tasks.evaluation.result import DetectorResult
+from stillwatch.tasks.evaluation.task import evaluate_detector
+from stillwatch.tasks.promotion.gate import judge
+from stillwatch.tasks.tracking.client import BUNDLE, STAGE, TRAINED, Tracking
+from stillwatch.tasks.tracking.retraining_run import (
     MODEL_VERSION,
     REGISTERED,
     REUSED,
@@ -22,11 +23,10 @@ from tasks.retraining_run import (
     finish_retraining_run,
     start_retraining_run,
 )
-from tasks.threshold_tags import threshold_tags
-from tasks.tracking import BUNDLE, STAGE, TRAINED, Tracking
-from tasks.train import TrainedDetector
-from tasks.validation_report import CheckOutcome, ValidationReport
-from tasks.version import DataVersion
+from stillwatch.tasks.tracking.tags import threshold_tags
+from stillwatch.tasks.training.candidates import Entrant
+from stillwatch.tasks.training.task import TrainedDetector
+from stillwatch.tasks.validation.report import CheckOutcome, ValidationReport
 
 SEES, BLIND = "patchcore", "stfpm"
 """Methods that do and do not see scratches, both untrained."""

@@ -9,9 +9,9 @@ from mlflow.exceptions import MlflowException
 from numpy.typing import NDArray
 
 from stillwatch.bundle import write_bundle
-from tasks.learnt_from import LEARNT_FROM
-from tasks.registry import CHAMPION, model_name
-from tasks.tracking import BUNDLE, Tracking
+from stillwatch.tasks.registry.versions import CHAMPION, model_name
+from stillwatch.tasks.tracking.client import BUNDLE, Tracking
+from stillwatch.tasks.training.training_images import LEARNT_FROM
 
 LEARNT = {
     "train": [],

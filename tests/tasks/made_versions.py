@@ -7,9 +7,9 @@ from dvc.repo import Repo
 
 from stillwatch.errors import WorkspaceError
 from stillwatch.settings import SplitSettings
-from tasks.git_repository import FALLBACK_IDENTITY, run_git
-from tasks.version import DataVersion, matches_tracked, version_image_set
-from tasks.workspace import Workspace
+from stillwatch.tasks.data.git import FALLBACK_IDENTITY, run_git
+from stillwatch.tasks.data.version import DataVersion, matches_tracked, version_image_set
+from stillwatch.tasks.data.workspace import Workspace
 
 ALPHA = 0.2
 """Four calibration images."""

@@ -9,10 +9,10 @@ from made_streams import drifting, inspected, make_champion, quiet
 from stillwatch.bundle import INFO_FILE
 from stillwatch.errors import BundleError, TrackingError
 from stillwatch.settings import Settings
-from tasks.drift_watch import WatchedStream, is_announced, remember_announced, watch_stream
-from tasks.learnt_from import LEARNT_FROM
-from tasks.registry import champions
-from tasks.tracking import BUNDLE, Tracking, open_tracking
+from stillwatch.tasks.drift import WatchedStream, is_announced, remember_announced, watch_stream
+from stillwatch.tasks.registry.versions import champions
+from stillwatch.tasks.tracking.client import BUNDLE, Tracking, open_tracking
+from stillwatch.tasks.training.training_images import LEARNT_FROM
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from tasks.learnt_from import LearntAppearance
-from tasks.stream_appearance import LAST, unusual_looks
+from stillwatch.tasks.stream_appearance import LAST, unusual_looks
+from stillwatch.tasks.training.training_images import LearntAppearance
 
 LEARNT = LearntAppearance(tuple(np.linspace(110, 130, 30)), tuple(np.linspace(90, 110, 30)))
 

@@ -4,10 +4,10 @@ import sys
 
 import pytest
 
-from tasks import telemetry
+from stillwatch.tasks import telemetry
 
 ASK_THE_LIBRARIES = """
-import tasks
+import stillwatch.tasks
 from dvc.analytics import is_enabled
 from mlflow.telemetry.utils import is_telemetry_disabled
 from prefect._internal.analytics.enabled import is_telemetry_enabled

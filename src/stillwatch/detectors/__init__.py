@@ -12,7 +12,7 @@ from stillwatch.devices import choose_profile
 from stillwatch.errors import DetectorError, SettingsError
 from stillwatch.sections import Section, parse_section, unknown_name
 from stillwatch.settings import Profile, Settings
-from stillwatch.teachers import Teacher
+from stillwatch.teachers.networks import Teacher
 
 
 @cache

@@ -29,11 +29,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from stillwatch.detectors.base import Batch, Detector, Phase, warm_up_and_cosine
-from stillwatch.detectors.maps import smoothed
-from stillwatch.detectors.parts import parts
-from stillwatch.detectors.similarity import squared_error, structural_dissimilarity
+from stillwatch.detectors.blocks.maps import smoothed
+from stillwatch.detectors.blocks.parts import parts
+from stillwatch.detectors.blocks.similarity import squared_error, structural_dissimilarity
 from stillwatch.sections import Section
-from stillwatch.teachers import Teacher
+from stillwatch.teachers.networks import Teacher
 
 Distance = Literal["l2", "ssim"]
 DISTANCES: dict[Distance, Callable[[Tensor, Tensor], Tensor]] = {

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from stillwatch.sections import Section, parse_section
-from stillwatch.teachers import STRIDES, Teacher
+from stillwatch.teachers.networks import STRIDES, Teacher
 
 
 class Batch(Protocol):

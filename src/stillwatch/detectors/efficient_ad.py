@@ -57,7 +57,7 @@ from stillwatch.detectors.base import (
     schedule_of,
     warm_up_and_cosine,
 )
-from stillwatch.detectors.description_networks import (
+from stillwatch.detectors.blocks.description_networks import (
     RECEPTIVE_FIELD,
     STRIDE,
     GlobalAutoencoder,
@@ -65,13 +65,13 @@ from stillwatch.detectors.description_networks import (
     description_network,
     luminance,
 )
-from stillwatch.detectors.maps import joined_neighbourhoods, resize_maps
-from stillwatch.detectors.parts import parts
-from stillwatch.detectors.patch_networks import require_sides
-from stillwatch.detectors.standardisation import Standardisation
-from stillwatch.optimizers import muon_or_adam
+from stillwatch.detectors.blocks.maps import joined_neighbourhoods, resize_maps
+from stillwatch.detectors.blocks.optimizers import muon_or_adam
+from stillwatch.detectors.blocks.parts import parts
+from stillwatch.detectors.blocks.patch_networks import require_sides
+from stillwatch.detectors.blocks.standardisation import Standardisation
 from stillwatch.sections import Section
-from stillwatch.teachers import Teacher
+from stillwatch.teachers.networks import Teacher
 
 _MOST_CHANNELS = 384
 HARD_SHARE = 0.001

@@ -18,7 +18,7 @@ the code leaves MVTec AD as it is; and the verdict needs a map that is one forwa
 position instead of each image, summed over the points and smoothed by a Gaussian in proportion to
 the image. What is kept is the epoch with the lowest loss on held-out normals. The paper's own image
 score, L of the image, is ``published_scores``; its maps from gradients are in
-``stillwatch.detectors.input_gradients``.
+``benchmarks.input_gradients``.
 
 On MVTec AD *screw* that score does not tell defective images from good ones, because it is taken
 over the whole image, of which a defect is a small part: with one trained cloner (seed 2) its image
@@ -42,10 +42,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from stillwatch.detectors.base import Batch, Detector, Phase, schedule_of
-from stillwatch.detectors.maps import cosine_distance, resize_maps, smoothed
-from stillwatch.optimizers import muon_or_adam
+from stillwatch.detectors.blocks.maps import cosine_distance, resize_maps, smoothed
+from stillwatch.detectors.blocks.optimizers import muon_or_adam
 from stillwatch.sections import Section
-from stillwatch.teachers import STRIDES, Teacher
+from stillwatch.teachers.networks import STRIDES, Teacher
 
 _NARROW = 16
 """Width of all layers of a compact cloner but those that are compared."""

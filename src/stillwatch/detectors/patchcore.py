@@ -37,15 +37,15 @@ from pydantic import Field
 from torch import Tensor
 
 from stillwatch.detectors.base import Batch, Detector, Phase
-from stillwatch.detectors.coreset import greedy_coreset
-from stillwatch.detectors.maps import (
+from stillwatch.detectors.blocks.coreset import greedy_coreset
+from stillwatch.detectors.blocks.maps import (
     joined_neighbourhoods,
     resize_maps,
     smoothed,
 )
-from stillwatch.detectors.parts import parts
+from stillwatch.detectors.blocks.parts import parts
 from stillwatch.sections import Section
-from stillwatch.teachers import Teacher
+from stillwatch.teachers.networks import Teacher
 
 _LEVELS = slice(1, 3)
 _PROJECTED = 128

@@ -45,8 +45,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from stillwatch.detectors.base import Batch, Detector, Phase, schedule_of
-from stillwatch.detectors.disturbance import disturbed
-from stillwatch.detectors.maps import (
+from stillwatch.detectors.blocks.disturbance import disturbed
+from stillwatch.detectors.blocks.maps import (
     cosine_distance,
     flattened_cosine_loss,
     position_cosine_loss,
@@ -54,9 +54,9 @@ from stillwatch.detectors.maps import (
     smoothed,
     with_mined_gradient,
 )
-from stillwatch.optimizers import muon_or_adam
+from stillwatch.detectors.blocks.optimizers import muon_or_adam
 from stillwatch.sections import Section
-from stillwatch.teachers import STRIDES, Teacher
+from stillwatch.teachers.networks import STRIDES, Teacher
 
 _MINING_RISE = 0.25
 """Share of the training over which the share of easy positions rises from 0."""

@@ -37,10 +37,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from stillwatch.detectors.base import Batch, Detector, Phase, schedule_of
-from stillwatch.detectors.maps import normalised_distance, resize_maps
-from stillwatch.optimizers import Muon
+from stillwatch.detectors.blocks.maps import normalised_distance, resize_maps
+from stillwatch.detectors.blocks.optimizers import Muon
 from stillwatch.sections import Section
-from stillwatch.teachers import Teacher
+from stillwatch.teachers.networks import Teacher
 
 
 class STFPMSettings(Section):

@@ -39,10 +39,10 @@ from stillwatch.detectors.autoencoder import (
     away_from_edges,
 )
 from stillwatch.detectors.base import Batch, Detector, Phase, warm_up_and_cosine
-from stillwatch.detectors.maps import smoothed
-from stillwatch.detectors.similarity import squared_error
+from stillwatch.detectors.blocks.maps import smoothed
+from stillwatch.detectors.blocks.similarity import squared_error
 from stillwatch.sections import Section
-from stillwatch.teachers import Teacher
+from stillwatch.teachers.networks import Teacher
 
 _WIDTHS = (24, 48, 160)
 

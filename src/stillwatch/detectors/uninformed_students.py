@@ -11,7 +11,7 @@ the training normals, and S_i the descriptors of M students,
     map = (e - mean e) / std e + (v - mean v) / std v, averaged over the patch sizes
 
 The means and deviations of e and v are those on the validation normals. The teacher of each patch
-size is taught as ``stillwatch.detectors.patch_distillation`` says, on the photographs of
+size is taught as ``stillwatch.detectors.blocks.patch_distillation`` says, on the photographs of
 ``training.photographs`` and then kept for all categories; without them, on the category's own
 normals, where it sees less of the world and is taught anew for every category.
 
@@ -41,9 +41,10 @@ from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
 from stillwatch.detectors.base import Batch, Detector, Phase, schedule_of
-from stillwatch.detectors.maps import resize_maps
-from stillwatch.detectors.parts import parts
-from stillwatch.detectors.patch_distillation import (
+from stillwatch.detectors.blocks.maps import resize_maps
+from stillwatch.detectors.blocks.optimizers import muon_or_adam
+from stillwatch.detectors.blocks.parts import parts
+from stillwatch.detectors.blocks.patch_distillation import (
     PatchTeacher,
     compactness_loss,
     knowledge_loss,
@@ -52,7 +53,7 @@ from stillwatch.detectors.patch_distillation import (
     pretrained_descriptors,
     pretrained_input,
 )
-from stillwatch.detectors.patch_networks import (
+from stillwatch.detectors.blocks.patch_networks import (
     DESCRIPTOR,
     PatchNetwork,
     PatchSize,
@@ -60,10 +61,9 @@ from stillwatch.detectors.patch_networks import (
     random_windows,
     require_sides,
 )
-from stillwatch.detectors.standardisation import Standardisation
-from stillwatch.optimizers import muon_or_adam
+from stillwatch.detectors.blocks.standardisation import Standardisation
 from stillwatch.sections import Section
-from stillwatch.teachers import Teacher
+from stillwatch.teachers.networks import Teacher
 
 _WEIGHT_DECAY = 1e-5
 """The authors', of Adam."""

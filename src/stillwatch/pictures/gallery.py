@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from stillwatch.calibration import Threshold, Verdict
-from stillwatch.inspection import resize_map
-from stillwatch.overlays import (
+from stillwatch.inference.inspector import resize_map
+from stillwatch.inference.overlays import (
     TRUTH_COLOUR,
     draw_contour,
     heat_colours,

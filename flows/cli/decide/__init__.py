@@ -1,0 +1,1 @@
+"""Commands about registered versions: list, promote, roll back, report."""

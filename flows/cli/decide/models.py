@@ -1,0 +1,42 @@
+"""``stillwatch models``: what is registered."""
+
+import typer
+from rich import box
+from rich.table import Table
+
+from stillwatch.flows.cli.console import console, figure, print_json, say
+from stillwatch.flows.cli.options import AsJson, CommandContext
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(epilog="Example: `stillwatch models --json`")(models)
+
+
+def models(context: typer.Context, as_json: AsJson = False) -> None:
+    """List the registered versions of every category, newest first."""
+    from stillwatch.tasks.registry.versions import registered_versions
+    from stillwatch.tasks.tracking.client import open_tracking
+
+    given: CommandContext = context.obj
+    versions = registered_versions(open_tracking(given.settings))
+    if as_json:
+        print_json([version.as_dict() for version in versions])
+        return
+    if not versions:
+        say("nothing is registered yet; `stillwatch retrain` registers the winner per category")
+        return
+    # Two words take two lines, so that it fits 80 columns.
+    headings = ("model", "ver-\nsion", "alias", "detector", "image\nAUROC", "data", "registered")
+    table = Table(*headings, box=box.SIMPLE_HEAD, padding=0)
+    for version in versions:
+        table.add_row(
+            version.name,
+            str(version.version),
+            "\n".join([*version.aliases, *(["pending"] if version.pending else [])]) or "–",
+            version.detector,
+            figure(version.image_auroc) + (" synthetic" if version.synthetic else ""),
+            version.data_version[:8],
+            version.created[:10],
+        )
+    console.print(table)

@@ -1,0 +1,38 @@
+"""``stillwatch report``: a retraining as a page for people."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stillwatch.flows.cli.console import say
+from stillwatch.flows.cli.options import CommandContext
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(epilog="Example: `stillwatch report plate --out plate.html`")(report)
+
+
+def report(
+    context: typer.Context,
+    category: Annotated[str, typer.Argument(help="The product line.")],
+    out: Annotated[Path, typer.Option(help="The HTML file to write.")],
+    version: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            show_default="whatever the newest retraining ended with",
+            help="The retraining that ended with this version.",
+        ),
+    ] = None,
+) -> None:
+    """Write the report of a retraining as one HTML file that needs no server and no network.
+
+    It is made anew, from what MLflow holds now.
+    """
+    from stillwatch.tasks.reports.task import write_report
+
+    given: CommandContext = context.obj
+    write_report(category, out, version=version, settings=given.settings)
+    say(f"report: {out}")

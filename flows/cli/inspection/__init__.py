@@ -1,0 +1,1 @@
+"""Commands that inspect images, correct verdicts and export detectors."""

@@ -1,0 +1,53 @@
+"""``stillwatch label``: what a person says of images that were inspected."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stillwatch.flows.cli.console import print_json, say
+from stillwatch.flows.cli.options import AsJson, CommandContext
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(epilog="Example: `stillwatch label screw 0137.png 0152.png --as good`")(label)
+
+
+def label(
+    context: typer.Context,
+    category: Annotated[str, typer.Argument(help="The product line.")],
+    files: Annotated[list[Path], typer.Argument(help="Image files; they stay where they are.")],
+    as_: Annotated[str, typer.Option("--as", help="What they show: good, or the kind of defect.")],
+    by: Annotated[
+        str | None, typer.Option(help="Who says so.", show_default="the user of this process")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Correct the verdicts of inspected images: copy them into the inbox, marked as feedback.
+
+    Good ones are only trained on; defective ones are judged apart from the test. All are taken, or
+    none.
+    """
+    from stillwatch.tasks.inbox.labels import count_labels, label_images
+    from stillwatch.tasks.os_user import os_user
+
+    given: CommandContext = context.obj
+    done = label_images(files, category, as_, who=by or os_user(), settings=given.settings)
+    counts = count_labels(given.settings, category)
+    if as_json:
+        print_json(
+            {
+                "labelled": [
+                    asdict(one) | {"file": str(one.file), "waits_as": str(one.waits_as)}
+                    for one in done
+                ],
+                "counts": [asdict(one) for one in counts],
+            }
+        )
+        return
+    for one in done:
+        say(f"{one.file}: waits as {one.waits_as}; {one.remark}")
+    for count in counts:
+        say(f"so far in {category}: {count.images} × {count.given}, labelled {count.label}")

@@ -1,0 +1,1 @@
+"""Commands that version and validate image sets and train on them."""

@@ -1,0 +1,75 @@
+"""``stillwatch data``: the versioned image set."""
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from stillwatch.flows.cli.console import console, print_json, say
+from stillwatch.flows.cli.options import AsJson, Categories, CommandContext, Root
+
+app = typer.Typer(no_args_is_help=True, help="Version the image set, list and restore versions.")
+
+
+@app.command(epilog="Example: `stillwatch data add --root /images/line3`")
+def add(
+    context: typer.Context,
+    root: Root = None,
+    category: Categories = None,
+    as_json: AsJson = False,
+) -> None:
+    """Version new and changed images: DVC add, split, commit, tag, push."""
+    from stillwatch.flows.image_sets import version_images
+
+    given: CommandContext = context.obj
+    version = version_images(given.settings, root=root, categories=category, say=say)
+    if as_json:
+        print_json(
+            {
+                "data_version": version.dir_hash,
+                "commit": version.commit,
+                "tag": version.tag,
+                "changed": version.changed,
+                "categories": {name: one.digest for name, one in version.categories.items()},
+            }
+        )
+        return
+    state = "new version" if version.changed else "unchanged"
+    say(f"{state}: {version.dir_hash} at commit {version.commit[:10]} ({version.message})")
+
+
+@app.command("list", epilog="Example: `stillwatch data list --json`")
+def list_(context: typer.Context, root: Root = None, as_json: AsJson = False) -> None:
+    """List the versions of the image set, newest first."""
+    from stillwatch.flows.image_sets import place_of
+    from stillwatch.tasks.data.history import list_versions
+
+    given: CommandContext = context.obj
+    versions = list_versions(place_of(given.settings, root).workspace)
+    if as_json:
+        print_json([asdict(version) for version in versions])
+        return
+    table = Table("tag", "date", "commit", "DVC hash", "files", "what changed")
+    for one in versions:
+        table.add_row(
+            *(one.tag or "–", one.date, one.commit[:10], one.dir_hash[:12]),
+            *(str(one.file_count), one.message),
+        )
+    console.print(table)
+
+
+@app.command(epilog="Example: `stillwatch data checkout data-2`")
+def checkout(
+    context: typer.Context,
+    version: Annotated[str, typer.Argument(help="Tag or commit from `stillwatch data list`.")],
+    root: Root = None,
+) -> None:
+    """Restore an older version of the images and of their split."""
+    from stillwatch.flows.image_sets import place_of
+    from stillwatch.tasks.data.checkout import checkout_version
+
+    given: CommandContext = context.obj
+    workspace = place_of(given.settings, root).workspace
+    checkout_version(workspace, version)
+    say(f"{workspace.data} now holds {version}")

@@ -1,0 +1,67 @@
+"""``stillwatch detectors``: the methods, and what can be set about each."""
+
+import inspect
+from typing import Annotated, Any
+
+import typer
+from rich import box
+from rich.table import Table
+
+from stillwatch.flows.cli.console import console, print_json, say
+from stillwatch.flows.cli.options import AsJson, CommandContext
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(epilog="Example: `stillwatch detectors stfpm`")(detectors)
+
+
+def detectors(
+    context: typer.Context,
+    name: Annotated[str | None, typer.Argument(help="Show the settings of this one.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the detectors, or the settings of one: its values in both profiles, and what they do."""
+    given: CommandContext = context.obj
+    found = _methods() if name is None else _settings_of(name)
+    if as_json:
+        print_json(found)
+        return
+    table = Table(*found[0], box=box.SIMPLE_HEAD, padding=0)
+    for row in found:
+        table.add_row(*map(_shown, row.values()))
+    console.print(table, markup=False)
+    if name is not None:
+        own = given.settings.detectors.get(name, {})
+        said = ", ".join(f"{key}: {_shown(value)}" for key, value in own.items()) or "nothing"
+        say(f"{given.params} sets {said}; the rest is from the profile (training.profile).")
+
+
+def _methods() -> list[dict[str, Any]]:
+    from stillwatch.detectors import detector_classes
+
+    return [
+        {"name": name, "method": inspect.getdoc(method), "distils": method.distils}
+        for name, method in detector_classes().items()
+    ]
+
+
+def _settings_of(name: str) -> list[dict[str, Any]]:
+    from stillwatch.detectors import detector_class, parse_detector_settings
+
+    laptop, paper = (
+        parse_detector_settings(name, {}, profile).model_dump(mode="json")
+        for profile in ("laptop", "paper")
+    )
+    fields = detector_class(name).Settings.model_fields
+    return [
+        {"setting": key, "laptop": laptop[key], "paper": paper[key], "meaning": field.description}
+        for key, field in fields.items()
+    ]
+
+
+def _shown(value: Any) -> str:
+    """As in ``params.yaml``."""
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)

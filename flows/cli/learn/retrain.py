@@ -1,0 +1,73 @@
+"""``stillwatch retrain``: the main job."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stillwatch.flows.cli.console import console, print_json, say
+from stillwatch.flows.cli.options import AsJson, Categories, CommandContext, Root
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(
+        epilog="Example: `stillwatch retrain --root /images/mvtec --category screw --report r.json`"
+    )(retrain)
+
+
+def retrain(
+    context: typer.Context,
+    root: Root = None,
+    category: Categories = None,
+    detector: Annotated[
+        list[str] | None,
+        typer.Option(help="Repeat for several.", show_default="retrain.detectors"),
+    ] = None,
+    seed: Annotated[
+        list[int] | None,
+        typer.Option(
+            min=0,
+            help="Repeat for several: the mean over them decides, the model is of the first.",
+            show_default="training.seed",
+        ),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Train even what MLflow holds already.")
+    ] = False,
+    report: Annotated[
+        Path | None, typer.Option(help="Write the outcome as JSON; docs/report.md has the schema.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Version, check, train, calibrate, evaluate, and register the winner of each category.
+
+    Exit code 1 when a category failed; the others are still done.
+    """
+    from stillwatch.files import ensure_writable
+    from stillwatch.flows.cli.outcome import print_outcome, watched_trainings
+    from stillwatch.flows.retrain import run_retraining
+
+    given: CommandContext = context.obj
+    if report is not None:
+        ensure_writable(report.absolute().parent)
+    with watched_trainings(given.settings, console, disabled=as_json):
+        outcome = run_retraining(
+            given.settings,
+            params=given.params,
+            root=root,
+            categories=category,
+            detectors=detector,
+            seeds=seed,
+            force=force,
+        )
+    if report is not None:
+        outcome.write(report)
+    if as_json:
+        print_json(outcome.model_dump(mode="json"))
+    else:
+        print_outcome(outcome)
+        if report is not None:
+            say(f"report: {report}")
+    if outcome.failed:
+        raise typer.Exit(1)

@@ -1,0 +1,1 @@
+"""Commands that run a plant: servers, serving and drift."""

@@ -1,0 +1,43 @@
+"""``stillwatch serve``: verdicts over HTTP."""
+
+from typing import Annotated
+
+import typer
+
+from stillwatch.flows.cli.console import say
+from stillwatch.flows.cli.options import Categories, CommandContext
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(
+        epilog=(
+            "Example: `stillwatch serve`, then `curl -H 'Content-Type: image/png' --data-binary "
+            "@part.png http://127.0.0.1:8400/inspect/plate`"
+        )
+    )(serve)
+
+
+def serve(
+    context: typer.Context,
+    category: Categories = None,
+    host: Annotated[
+        str, typer.Option(help="Beyond this machine only with STILLWATCH_SERVE_KEY set.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8400,
+) -> None:
+    """Inspect images that are sent over HTTP with each category's champion.
+
+    A new champion takes over without a restart. Ends on SIGTERM or Ctrl-C, when what is in work is
+    answered.
+    """
+    from stillwatch.flows.serving.server import serve as run
+
+    given: CommandContext = context.obj
+    run(
+        given.settings,
+        categories=category or None,
+        host=host,
+        port=port,
+        announce=lambda url: say(f"listening on {url}, described at {url}/openapi.json"),
+    )

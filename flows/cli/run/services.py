@@ -1,0 +1,88 @@
+"""``stillwatch up``, ``status`` and ``down``: what runs by itself on this machine."""
+
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from stillwatch.flows.cli.console import console, print_json, say
+from stillwatch.flows.cli.options import AsJson, CommandContext
+
+if TYPE_CHECKING:
+    from stillwatch.flows.servers.up import Services
+
+SIGNS = {"running": "green", "not answering": "red", "not running": "yellow"}
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command(epilog="Example: `stillwatch up`, then open the printed addresses")(up)
+    app.command(epilog="Example: `stillwatch status --json`")(status)
+    app.command(epilog="Example: `stillwatch down`")(down)
+
+
+def up(
+    context: typer.Context,
+    foreground: Annotated[
+        bool,
+        typer.Option("--foreground", help="Stay until stopped or one of them ends."),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Start what is not running yet, MLflow, Prefect and a worker, and deploy `prefect.yaml`.
+
+    All of it is on loopback, unless `services.host` says otherwise, and goes on after this command,
+    until `stillwatch down`.
+    """
+    from stillwatch.flows.servers.up import Services
+
+    given: CommandContext = context.obj
+    services = Services(given.settings, given.params)
+    if foreground:
+        services.run(lambda: _show(services, as_json=as_json))
+        return
+    began = time.monotonic()
+    services.up()
+    _show(services, as_json=as_json)
+    if not as_json:
+        say(f"ready after {time.monotonic() - began:.0f} s; 'stillwatch down' stops it")
+
+
+def status(context: typer.Context, as_json: AsJson = False) -> None:
+    """Say which services run and where; change nothing.
+
+    Exit code 1 when one of them does not.
+    """
+    from stillwatch.flows.servers.up import Services
+
+    given: CommandContext = context.obj
+    if not _show(Services(given.settings, given.params), as_json=as_json):
+        raise typer.Exit(1)
+
+
+def down(context: typer.Context) -> None:
+    """Stop what `stillwatch up` has started; what is being trained goes on at the next retraining.
+
+    Nothing that is stored is touched.
+    """
+    from stillwatch.flows.servers.up import Services
+
+    given: CommandContext = context.obj
+    Services(given.settings, given.params).down()
+    say("stopped")
+
+
+def _show(services: "Services", *, as_json: bool) -> bool:
+    """Print the status; whether everything runs."""
+    found = services.status()
+    if as_json:
+        print_json([asdict(service) for service in found])
+    else:
+        table = Table("service", "state", "address", "log")
+        for service in found:
+            state = f"[{SIGNS[service.state]}]{service.state}[/]"
+            table.add_row(service.name, state, service.url or "", service.log or "")
+        console.print(table)
+    return all(service.state == "running" for service in found)

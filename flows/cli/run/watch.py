@@ -1,0 +1,42 @@
+"""``stillwatch watch``: is what the champions inspect still what they were calibrated on?"""
+
+from typing import Annotated
+
+import typer
+
+from stillwatch.flows.cli.console import fail, print_json, say
+from stillwatch.flows.cli.options import AsJson, CommandContext
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(epilog="Example: `stillwatch watch screw --json`")(watch)
+
+
+def watch(
+    context: typer.Context,
+    category: Annotated[
+        str | None, typer.Argument(help="The product line.", show_default="all with a champion")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Test the champions' scores for drift; tell nobody else.
+
+    Exit code 1 when a stream has drifted.
+    """
+    from stillwatch.flows.watch import score_reader, watched_streams
+
+    given: CommandContext = context.obj
+    with score_reader(given.settings) as read_scores:
+        streams = watched_streams(given.settings, category, read_scores)
+    if as_json:
+        print_json([stream.as_dict() for stream in streams])
+    elif not streams:
+        say("there is no champion to watch yet; `stillwatch models` shows what is registered")
+    else:
+        for stream in streams:
+            (fail if stream.alarm else say)(stream.sentence)
+            for look in stream.looks:
+                say(f"  {look}")
+    if any(stream.alarm for stream in streams):
+        raise typer.Exit(1)

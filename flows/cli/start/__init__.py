@@ -1,0 +1,1 @@
+"""Commands for the first hour: the demo, and the check of an installation."""

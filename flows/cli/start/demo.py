@@ -1,0 +1,42 @@
+"""``stillwatch sample`` and ``stillwatch demo``: the built-in sample set and the main job on it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stillwatch.flows.cli.console import console, say
+from stillwatch.flows.cli.options import CommandContext
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command(epilog="Example: `stillwatch sample /tmp/sample`")(sample)
+    app.command(epilog="Example: `stillwatch demo`, or `make demo` on a fresh clone")(demo)
+
+
+def sample(
+    root: Annotated[Path, typer.Argument(help="Folder for the categories plate and cloth.")],
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Make the built-in sample set: two categories in MVTec layout, the same pixels everywhere."""
+    from stillwatch.sample.image_set import make_sample_set
+
+    make_sample_set(root, seed=seed)
+    say(f"{root} holds the categories plate and cloth")
+
+
+def demo(context: typer.Context) -> None:
+    """Run the main job on the built-in sample set; the checkout is never committed to."""
+    from stillwatch.flows.cli.outcome import print_outcome, watched_trainings
+    from stillwatch.flows.demo import place_sample_set
+    from stillwatch.flows.retrain import run_retraining
+
+    given: CommandContext = context.obj
+    root = place_sample_set(given.settings, say)
+    with watched_trainings(given.settings, console, disabled=False):
+        outcome = run_retraining(given.settings, params=given.params, root=root)
+    print_outcome(outcome)
+    say("open the pages with: .venv/bin/stillwatch up")
+    if outcome.failed:
+        raise typer.Exit(1)

@@ -1,0 +1,57 @@
+"""The deployments ``promote``, ``rollback`` and ``approvals``."""
+
+from prefect import flow
+from prefect.client.schemas import State
+from prefect.states import Completed
+
+from stillwatch.errors import PromotionError
+from stillwatch.flows.run_settings import deployed_settings
+from stillwatch.tasks.promotion.promote import approve_tagged
+from stillwatch.tasks.promotion.promote import promote as promote_version
+from stillwatch.tasks.promotion.rollback import rollback as roll_back
+
+
+@flow(name="promote", flow_run_name="promote {category}")
+def promote(category: str, approver: str, reason: str, version: int | None = None) -> State[None]:
+    """Make a version that waits for approval the champion of its category.
+
+    Args:
+        category: The product line.
+        approver: Your name, for the history; nobody checks it.
+        reason: Why, for the history.
+        version: Which one; None for the challenger.
+    """
+    record = promote_version(
+        category, version=version, reason=reason, settings=deployed_settings(), who=_named(approver)
+    )
+    return Completed(message=f"version {record.to_version} is the champion of {category}")
+
+
+@flow(name="rollback", flow_run_name="rollback {category}")
+def rollback(category: str, approver: str, reason: str, to: int | None = None) -> State[None]:
+    """Make an earlier champion the champion again.
+
+    Args:
+        category: The product line.
+        approver: Your name, for the history; nobody checks it.
+        reason: Why, for the history.
+        to: An earlier champion's version; None for the one before.
+    """
+    record = roll_back(
+        category, to=to, reason=reason, settings=deployed_settings(), who=_named(approver)
+    )
+    return Completed(message=f"version {record.to_version} is the champion of {category} again")
+
+
+@flow(name="approvals", flow_run_name="approvals")
+def approvals() -> State[None]:
+    """Promote the versions that somebody has tagged stillwatch.approval=approved in MLflow."""
+    records = approve_tagged(deployed_settings())
+    promoted = ", ".join(f"{one.category} version {one.to_version}" for one in records)
+    return Completed(message=f"promoted: {promoted or 'none'}")
+
+
+def _named(approver: str) -> str:
+    if not approver.strip():
+        raise PromotionError("approver is empty. Fill in your name: the history keeps it.")
+    return f"{approver.strip()} (Prefect form, not authenticated)"

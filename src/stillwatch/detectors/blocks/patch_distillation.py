@@ -1,0 +1,126 @@
+"""How a network that describes patches is taught without labels, once for all categories.
+
+Bergmann, Fauser, Sattlegger, Steger, "Uninformed Students", CVPR 2020, arXiv 1911.02357, section
+3.1. With T the patch network, D a linear layer, P a pretrained network, p a patch, p+ the same one
+a little shifted and noisy, p- another image's, and c the correlation of descriptor dimensions over
+a batch,
+
+    L = w_k L_k + w_m L_m + w_c L_c
+    L_k = |D(T(p)) - P(p)|^2
+    L_m = max(0, 1 + |T(p) - T(p+)|^2 - min(|T(p) - T(p-)|^2, |T(p+) - T(p-)|^2))
+    L_c = sum over i != j of c_ij^2
+
+The paper prints neither the margin nor the sign of a correlation in L_c: 1 and the square are our
+own. So are the pretrained descriptor of another teacher than ResNet-18 (its level of stride 32,
+averaged over a patch) and the size at which it sees patches, 64 pixels.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from stillwatch.detectors.blocks.patch_networks import DESCRIPTOR, PatchNetwork, PatchSize
+
+MARGIN = 1.0
+"""Of the triplet loss."""
+_NOISE = 0.1
+_GREY_SHARE = 0.1
+_ZOOM = (4.0, 16.0)
+"""Sides of a photograph that a patch is cut from, in patches."""
+_PRETRAINED_SIDE = 64
+
+
+class PatchTeacher(nn.Module):
+    """A patch network and the layer that decodes its descriptors while it is taught.
+
+    Its first weights depend on the patch size alone.
+
+    Args:
+        patch_size: in pixels.
+        decoded: values of the pretrained descriptor; 0 where there is none.
+    """
+
+    def __init__(self, patch_size: PatchSize, decoded: int) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(patch_size)
+            self.network = PatchNetwork(patch_size)
+            self.decoder = nn.Linear(DESCRIPTOR, decoded) if decoded else nn.Identity()
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """Descriptors (B, 128) of patches (B, 3, p, p)."""
+        return self.network.forward(patches).flatten(1)
+
+
+def knowledge_loss(decoded: Tensor, pretrained: Tensor) -> Tensor:
+    """L_k: (B, C) twice -> scalar, the batch mean of squared distances."""
+    return (decoded - pretrained).square().sum(dim=1).mean()
+
+
+def metric_loss(anchors: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+    """L_m: (B, C) thrice -> scalar, the batch mean."""
+    near = (anchors - positives).square().sum(dim=1)
+    far = torch.minimum(
+        (anchors - negatives).square().sum(dim=1), (positives - negatives).square().sum(dim=1)
+    )
+    return (MARGIN + near - far).clamp_min(0).mean()
+
+
+def compactness_loss(descriptors: Tensor) -> Tensor:
+    """L_c: (B, C) -> scalar."""
+    centred = descriptors - descriptors.mean(dim=0)
+    directions = F.normalize(centred, dim=0)
+    correlations = directions.T @ directions
+    return correlations.square().sum() - correlations.diagonal().square().sum()
+
+
+def pretrained_descriptors(deepest: Tensor) -> Tensor:
+    """P: a teacher's deepest level (B, C, h, w), averaged over the patch: (B, C)."""
+    return deepest.mean(dim=(2, 3))
+
+
+def pretrained_input(patches: Tensor) -> Tensor:
+    """Patches (B, 3, p, p) in the size at which the pretrained network sees them."""
+    return F.interpolate(patches, (_PRETRAINED_SIDE,) * 2, mode="bilinear", align_corners=False)
+
+
+def patches_and_shifted(images: Tensor, patch_size: int) -> tuple[Tensor, Tensor]:
+    """A random patch of each image, and the same one shifted and noisy.
+
+    An image is zoomed to 4 to 16 times the patch before it is cut, and loses its colours in one of
+    ten cases; the shift is at most a quarter of the patch.
+
+    Args:
+        images: float (B, 3, H, W) in [0, 1].
+        patch_size: in pixels.
+
+    Returns:
+        float (B, 3, p, p) twice.
+    """
+    reach = (patch_size - 1) // 4
+    around = torch.stack([_zoomed(image, patch_size + 2 * reach, patch_size) for image in images])
+    grey = torch.rand(len(images), 1, 1, 1, device=images.device) < _GREY_SHARE
+    around = torch.where(grey, around.mean(dim=1, keepdim=True), around)
+    middle = around[:, :, reach : reach + patch_size, reach : reach + patch_size]
+    rows, columns = torch.randint(2 * reach + 1, (2, len(images))).tolist()
+    shifted = torch.stack(
+        [
+            part[:, row : row + patch_size, column : column + patch_size]
+            for part, row, column in zip(around, rows, columns, strict=True)
+        ]
+    )
+    return middle, shifted + _NOISE * torch.randn_like(shifted)
+
+
+def _zoomed(image: Tensor, side: int, patch_size: int) -> Tensor:
+    """A random square of an image, ``side`` pixels of its zoomed self."""
+    shortest = min(image.shape[1:])
+    low, high = _ZOOM
+    zoomed = patch_size * (low + (high - low) * float(torch.rand(())))
+    cut = min(shortest, max(2, round(side * shortest / zoomed)))
+    row = int(torch.randint(image.shape[1] - cut + 1, ()))
+    column = int(torch.randint(image.shape[2] - cut + 1, ()))
+    square = image[None, :, row : row + cut, column : column + cut]
+    return F.interpolate(
+        square, (side, side), mode="bilinear", align_corners=False, antialias=True
+    )[0]

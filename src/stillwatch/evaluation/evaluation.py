@@ -1,0 +1,287 @@
+"""Test images in, every figure that a person or a gate asks for out.
+
+All images go through inspection, so that the figures are those of the verdicts that a plant would
+see. A figure that is undefined for a test set (no anomalies, no normals, no masks) is absent.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from time import perf_counter
+from typing import ClassVar, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stillwatch.bundle import BundleInfo
+from stillwatch.calibration import Verdict, clopper_pearson
+from stillwatch.errors import LayoutError
+from stillwatch.evaluation import bootstrap, metrics
+from stillwatch.evaluation import pixel_metrics as region_overlap
+from stillwatch.evaluation.bootstrap import Interval
+from stillwatch.evaluation.metrics import Curve, Floats
+from stillwatch.inference.inspector import InspectedImage, Inspector, bilinear
+from stillwatch.settings import EvaluationSettings
+
+NORMAL = "good"
+
+
+@dataclass(frozen=True)
+class TestImages:
+    """What a detector is judged on."""
+
+    __test__: ClassVar[bool] = False  # pytest collects classes by this name
+
+    paths: tuple[str, ...]
+    images: NDArray[np.uint8]
+    """(N, S, S, 3)."""
+    defect_types: tuple[str, ...]
+    """(N,), ``good`` for normals."""
+    masks: NDArray[np.bool_] | None
+    """(N, E, E) at the evaluation size E, all false for normals; None: image metrics only."""
+    synthetic: bool = False
+    """The anomalies are made, not photographed."""
+    made_from: dict[str, str] = field(default_factory=dict)
+    """Path of a made anomaly -> of the normal that it equals outside its mask."""
+    groups: dict[str, str] = field(default_factory=dict)
+    """Path -> group; empty without a group pattern."""
+
+
+class ImageRow(TypedDict):
+    """One line of the per-image table."""
+
+    path: str
+    defect_type: str
+    label: int
+    score: float
+    p_value: float
+    verdict: Verdict
+
+
+class FalseAlarms(TypedDict, total=False):
+    """Share of normals that are rejected; a rate without normals is absent."""
+
+    in_sample: float
+    """Of the training normals: what a threshold set on them would promise."""
+    held_out: float
+    """Of the validation normals."""
+    test: float
+    test_ci: Interval
+    """Clopper-Pearson, 95 %."""
+
+
+@dataclass(frozen=True)
+class GroupFalseAlarms:
+    """False alarms on the test normals of one group."""
+
+    normals: int
+    false_alarms: int
+    rate: float
+    interval: Interval
+    """Clopper-Pearson, 95 %."""
+
+
+@dataclass(frozen=True)
+class InspectedTest:
+    """What one detector made of the test images, before any figure."""
+
+    rows: list[ImageRow]
+    maps: NDArray[np.float32]
+    """(N, E, E) at the evaluation size."""
+    batch_ms: tuple[float, ...]
+    """Milliseconds per image of each batch; the first, which warms up, is there only if alone."""
+
+    @property
+    def ms_per_image(self) -> float:
+        """Median over batches."""
+        return median(self.batch_ms)
+
+
+@dataclass(frozen=True)
+class Evaluation(InspectedTest):
+    """All figures of one detector on one test set."""
+
+    metrics: dict[str, float]
+    """image_auroc, image_ap, f1 (at the reject threshold), f1_oracle (best, knows the labels),
+    recall (anomalies rejected), false_alarm_rate (normals rejected), review_rate (normals with the
+    verdict review), and with masks pixel_auroc, pixel_ap, aupro."""
+    intervals: dict[str, Interval]
+    """95 %: Clopper-Pearson for the three rates, bootstrap over images for the others."""
+    recall_by_defect: dict[str, float]
+    false_alarms: FalseAlarms
+    by_group: dict[str, GroupFalseAlarms]
+    curves: dict[str, Curve]
+    """``roc`` (image) and, with masks, ``pro`` and ``pixel_roc``, over the false-positive rate."""
+    synthetic: bool
+    evaluation_size: int
+
+
+@dataclass(frozen=True)
+class _Figures:
+    metrics: dict[str, float] = field(default_factory=dict)
+    intervals: dict[str, Interval] = field(default_factory=dict)
+    curves: dict[str, Curve] = field(default_factory=dict)
+
+
+def evaluate(
+    inspector: Inspector, test: TestImages, *, settings: EvaluationSettings, seed: int = 0
+) -> Evaluation:
+    """Inspect all test images and compute all figures.
+
+    Args:
+        inspector: the bundle under test.
+        test: at least one image.
+        settings: evaluation size E and number of resamples.
+        seed: of the bootstrap.
+
+    Raises:
+        LayoutError: there is no test image.
+        DetectorError: the detector's maps are unusable.
+    """
+    if not test.paths:
+        raise LayoutError(
+            f"category {inspector.bundle.info.category}: no test image. Put good ones into "
+            f"test/{NORMAL}."
+        )
+    inspected = inspect_test(inspector, test, settings.size)
+    rows, maps = inspected.rows, inspected.maps
+    weights = bootstrap.resample_weights(test.defect_types, settings.bootstrap_resamples, seed)
+    parts = [_ranking(rows, weights), _rates(rows)]
+    if test.masks is not None and test.masks.any():
+        parts.append(_pixels(maps, test.masks, weights))
+    return Evaluation(
+        metrics={name: value for part in parts for name, value in part.metrics.items()},
+        intervals={name: value for part in parts for name, value in part.intervals.items()},
+        recall_by_defect=_recall_by_defect(rows),
+        false_alarms=_false_alarms(inspector.bundle.info, rows),
+        by_group=_by_group(rows, test.groups),
+        curves={name: value for part in parts for name, value in part.curves.items()},
+        synthetic=test.synthetic,
+        evaluation_size=settings.size,
+        **vars(inspected),
+    )
+
+
+def inspect_test(inspector: Inspector, test: TestImages, size: int) -> InspectedTest:
+    """Inspect all test images: the part of an evaluation that needs the detector.
+
+    Args:
+        inspector: the bundle under test.
+        test: at least one image.
+        size: side E that the maps are brought to.
+
+    Raises:
+        DetectorError: the images are not of the bundle's size, or the maps are unusable.
+    """
+    inspected: list[InspectedImage] = []
+    milliseconds: list[float] = []
+    for start in range(0, len(test.images), inspector.batch_size):
+        batch = test.images[start : start + inspector.batch_size]
+        began = perf_counter()
+        inspected.extend(inspector.inspect(batch))
+        milliseconds.append(1000 * (perf_counter() - began) / len(batch))
+    return InspectedTest(
+        rows=_table(test, inspected),
+        maps=np.stack([bilinear(image.anomaly_map, size, size) for image in inspected]),
+        batch_ms=tuple(milliseconds[1:] or milliseconds),
+    )
+
+
+def _table(test: TestImages, inspected: Sequence[InspectedImage]) -> list[ImageRow]:
+    return [
+        ImageRow(
+            path=path,
+            defect_type=defect_type,
+            label=int(defect_type != NORMAL),
+            score=image.score,
+            p_value=image.p_value,
+            verdict=image.verdict,
+        )
+        for path, defect_type, image in zip(test.paths, test.defect_types, inspected, strict=True)
+    ]
+
+
+def _ranking(rows: Sequence[ImageRow], weights: Floats) -> _Figures:
+    labels = np.array([row["label"] for row in rows], dtype=bool)
+    if labels.all() or not labels.any():
+        return _Figures()
+    scores = np.array([row["score"] for row in rows])
+    rejected = np.array([row["verdict"] == "reject" for row in rows])
+    hits, false_alarms = int((labels & rejected).sum()), int((~labels & rejected).sum())
+    return _Figures(
+        metrics={
+            "image_auroc": metrics.image_auroc(labels, scores),
+            "image_ap": metrics.image_average_precision(labels, scores),
+            "f1": float(metrics.f1(hits, false_alarms, labels.sum())),
+            "f1_oracle": metrics.oracle_f1(labels, scores),
+        },
+        intervals=bootstrap.image_intervals(labels, scores, rejected, weights),
+        curves={"roc": metrics.roc_curve(labels, scores)},
+    )
+
+
+def _rates(rows: Sequence[ImageRow]) -> _Figures:
+    figures = _Figures()
+    anomalies = [row["verdict"] for row in rows if row["label"]]
+    normals = [row["verdict"] for row in rows if not row["label"]]
+    rates: list[tuple[str, list[Verdict], Verdict]] = [
+        ("recall", anomalies, "reject"),
+        ("false_alarm_rate", normals, "reject"),
+        ("review_rate", normals, "review"),
+    ]
+    for name, verdicts, counted in rates:
+        if verdicts:
+            count = verdicts.count(counted)
+            figures.metrics[name] = count / len(verdicts)
+            figures.intervals[name] = clopper_pearson(count, len(verdicts))
+    return figures
+
+
+def _pixels(maps: NDArray[np.float32], masks: NDArray[np.bool_], weights: Floats) -> _Figures:
+    pixels = region_overlap.sort_pixels(maps, masks)
+    counts = region_overlap.count_pixels(pixels)
+    grid = region_overlap.threshold_grid(counts)
+    on_grid = region_overlap.count_on_grid(pixels, counts.ranks[grid])
+    return _Figures(
+        metrics=region_overlap.exact_pixel_metrics(counts),
+        intervals=bootstrap.pixel_intervals(on_grid, weights),
+        curves=region_overlap.pixel_curves(counts, grid),
+    )
+
+
+def _recall_by_defect(rows: Sequence[ImageRow]) -> dict[str, float]:
+    verdicts: dict[str, list[Verdict]] = {}
+    for row in rows:
+        if row["label"]:
+            verdicts.setdefault(row["defect_type"], []).append(row["verdict"])
+    return {name: seen.count("reject") / len(seen) for name, seen in sorted(verdicts.items())}
+
+
+def _false_alarms(info: BundleInfo, rows: Sequence[ImageRow]) -> FalseAlarms:
+    threshold = info.calibration.reject.value
+    rates = FalseAlarms()
+    if train := info.normal_scores.train:
+        rates["in_sample"] = sum(score > threshold for score in train) / len(train)
+    if held_out := info.normal_scores.validation:
+        rates["held_out"] = sum(score > threshold for score in held_out) / len(held_out)
+    test = [row["verdict"] for row in rows if not row["label"]]
+    if test:
+        rates["test"] = test.count("reject") / len(test)
+        rates["test_ci"] = clopper_pearson(test.count("reject"), len(test))
+    return rates
+
+
+def _by_group(rows: Sequence[ImageRow], groups: dict[str, str]) -> dict[str, GroupFalseAlarms]:
+    verdicts: dict[str, list[Verdict]] = {}
+    for row in rows:
+        if not row["label"] and row["path"] in groups:
+            verdicts.setdefault(groups[row["path"]], []).append(row["verdict"])
+    return {
+        group: GroupFalseAlarms(
+            normals=len(seen),
+            false_alarms=seen.count("reject"),
+            rate=seen.count("reject") / len(seen),
+            interval=clopper_pearson(seen.count("reject"), len(seen)),
+        )
+        for group, seen in sorted(verdicts.items())
+    }

@@ -1,0 +1,98 @@
+"""A bundle as an exported bundle, which inspects where there is no torch.
+
+It is written only if it gives what the detector gives, on real images. ``parity.json`` beside the
+graph says how near it comes.
+"""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stillwatch.bundle import GRAPH_FILES, Bundle, GraphFormat, read_bundle, write_graph_info
+from stillwatch.detectors.base import Detector
+from stillwatch.errors import ExportError
+from stillwatch.export.graphs import onnx_to_openvino, write_onnx
+from stillwatch.files import atomic_folder, write_json
+from stillwatch.inference.inspector import Inspector
+from stillwatch.inference.parity import Parity, compare
+from stillwatch.inference.scorers import open_scorer
+from stillwatch.inference.torch_scorer import load_scorer
+
+PARITY_FILE = "parity.json"
+
+
+def export_bundle(
+    bundle: Bundle,
+    folder: Path,
+    graph_format: GraphFormat,
+    images: NDArray[np.uint8],
+    *,
+    model_version: int | None = None,
+) -> Parity:
+    """Write an exported bundle: the graph, ``bundle.json`` with the thresholds, ``parity.json``.
+
+    Args:
+        bundle: with weights.
+        folder: new or empty.
+        graph_format: ``onnx`` or ``openvino``.
+        images: uint8 (N, S, S, 3), at least one, on which graph and detector are compared on the
+            CPU.
+        model_version: of the registry, where the bundle is from there; the score log names it.
+
+    Raises:
+        ExportError: the detector cannot be exported, its graph does not give what it gives, or
+            ``folder`` holds something. Nothing is left behind.
+        StorageError: ``folder`` cannot be written.
+        StillwatchError: the bundle cannot be loaded.
+    """
+    require_new(folder)
+    if bundle.info.graph is not None:
+        raise ExportError(
+            f"{bundle.folder}: is an exported bundle already ({bundle.info.graph.format}). Name "
+            "the bundle that it was made from."
+        )
+    if len(images) == 0:
+        raise ExportError("there is no image to compare the graph with the detector on. Name some.")
+    scorer = load_scorer(bundle, "cpu")
+    with atomic_folder(folder) as temporary:
+        _write_graph(scorer.detector, bundle.info.image_size, temporary, graph_format)
+        write_graph_info(temporary, bundle.info, graph_format, model_version=model_version)
+        exported = read_bundle(temporary)
+        parity = compare(
+            Inspector(bundle, scorer).inspect(images),
+            Inspector(exported, open_scorer(exported)).inspect(images),
+            bundle.info.calibration,
+        )
+        if parity.problem is not None:
+            raise ExportError(
+                f"{bundle.folder}: the graph in {graph_format} is not the detector "
+                f"({parity.problem}), so nothing was exported. Inspect with PyTorch, or try "
+                "another format."
+            )
+        write_json(temporary / PARITY_FILE, asdict(parity))
+    return parity
+
+
+def _write_graph(
+    detector: Detector, image_size: int, folder: Path, graph_format: GraphFormat
+) -> None:
+    model = folder / GRAPH_FILES[graph_format][0]
+    if graph_format == "onnx":
+        write_onnx(detector, image_size, model)
+        return
+    traced = folder / "traced.onnx"
+    write_onnx(detector, image_size, traced)
+    onnx_to_openvino(traced, model)
+    traced.unlink()
+
+
+def require_new(folder: Path) -> None:
+    """Refuse a folder that holds something: an exported bundle replaces it as a whole.
+
+    Raises:
+        ExportError: it is no folder, or not empty.
+    """
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise ExportError(f"{folder}: is there already. Name a folder that is new or empty.")

@@ -1,0 +1,62 @@
+"""A trained detector as the scorer that ``stillwatch.inference.inspector`` asks for."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from stillwatch.bundle import Bundle, read_weights
+from stillwatch.detectors import build_detector, detector_class
+from stillwatch.detectors.base import Detector
+from stillwatch.devices import choose_device, full_precision
+from stillwatch.errors import BundleError
+from stillwatch.teachers.networks import empty_teacher, images_to_input
+
+
+class TorchScorer:
+    """Raw anomaly maps of a detector, in float32 on any device: neither autocast nor TF32."""
+
+    def __init__(self, detector: Detector, device: torch.device) -> None:
+        self.device = device
+        self.detector = detector.to(device).to(memory_format=torch.channels_last).eval()
+
+    def __call__(self, images: NDArray[np.uint8], /) -> NDArray[np.float32]:
+        """Map uint8 images (B, S, S, 3) to anomaly maps float32 (B, S, S)."""
+        pixels = torch.tensor(np.asarray(images)).to(self.device)
+        with torch.inference_mode(), full_precision(self.device):
+            maps = self.detector.anomaly_map(images_to_input(pixels))
+        return np.asarray(maps.cpu().numpy(), dtype=np.float32)
+
+
+def load_scorer(bundle: Bundle, device: str = "auto") -> TorchScorer:
+    """The scorer of a bundle.
+
+    Args:
+        bundle: as ``read_bundle`` gives it.
+        device: ``auto``, ``cpu`` or ``cuda[:i]``.
+
+    Raises:
+        BundleError: it was made by another version of the method, or its weights do not fit it.
+        DetectorError: no such method here.
+        SettingsError: no such device here, or settings that the method does not know.
+        TeacherError: no such teacher here.
+    """
+    info = bundle.info
+    method = detector_class(info.detector.name)
+    if method.version != info.detector.version:
+        raise BundleError(
+            f"{bundle.folder}: made by version {info.detector.version} of detector "
+            f"'{info.detector.name}', and this stillwatch has version {method.version}, which "
+            f"scores differently. Train it again, or use stillwatch {info.stillwatch_version}."
+        )
+    strides = method.teacher_strides(info.teacher.name, info.detector.settings)
+    teacher = empty_teacher(info.teacher.name, info.teacher.digest, strides)
+    detector = build_detector(info.detector.name, teacher, info.detector.settings)
+    weights = {name: torch.from_numpy(value) for name, value in read_weights(bundle).items()}
+    try:
+        detector.load_state_dict(weights)
+    except RuntimeError as error:
+        raise BundleError(
+            f"{bundle.folder}: its weights are not those of detector '{info.detector.name}' with "
+            f"teacher '{info.teacher.name}' ({error}). Train it again."
+        ) from error
+    return TorchScorer(detector, choose_device(device))

@@ -1,0 +1,64 @@
+"""Images and a teacher so small that a method learns from them in seconds."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from stillwatch.teachers.networks import Teacher
+
+SIDE = 64
+"""Of the toy images, in pixels."""
+DEFECT = slice(24, 40)
+"""Rows and columns of the planted defects."""
+
+
+def toy_normals(count: int, first: int = 0) -> NDArray[np.uint8]:
+    """Soft stripes of random phase, numbers ``first`` and up: uint8 (count, SIDE, SIDE, 3)."""
+    return np.stack([_stripes(number) for number in range(first, first + count)])
+
+
+def planted_defects(count: int) -> NDArray[np.uint8]:
+    """Normals of their own with a square of noise in the middle."""
+    images = toy_normals(count, first=1000)
+    noise = np.random.default_rng(0).integers(0, 256, images.shape, dtype=np.uint8)
+    images[:, DEFECT, DEFECT] = noise[:, DEFECT, DEFECT]
+    return images
+
+
+def toy_teacher() -> Teacher:
+    """A small network with fixed random weights, at strides 4, 8 and 16."""
+    channels = (12, 20, 28)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(123_456)  # no student's
+        return Teacher("toy", "0" * 64, _ToyNetwork, channels, (0.5,) * 3, (0.25,) * 3)
+
+
+class _ToyNetwork(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(inputs, outputs, 2 * stride - 1, stride, stride - 1, bias=False),
+                nn.BatchNorm2d(outputs),
+                nn.ReLU(),
+                nn.Conv2d(outputs, outputs, 3, padding=1),
+            )
+            for inputs, outputs, stride in ((3, 12, 4), (12, 20, 2), (20, 28, 2))
+        )
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        features = []
+        for stage in self.stages:
+            images = stage(images)
+            features.append(images)
+        return features
+
+
+def _stripes(number: int) -> NDArray[np.uint8]:
+    random = np.random.default_rng(number)
+    rows, columns = np.mgrid[:SIDE, :SIDE]
+    phase = random.uniform(0, 2 * np.pi)
+    waves = 128 + 50 * np.sin((rows + 0.3 * columns) / 3 + phase)
+    colours = waves[..., None] + np.array([0, 10, -15]) + random.normal(0, 2, (SIDE, SIDE, 3))
+    return np.asarray(colours.clip(0, 255), dtype=np.uint8)

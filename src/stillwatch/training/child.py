@@ -1,0 +1,202 @@
+"""The child that ``training_job`` starts: trains, calibrates, writes the bundle, reports.
+
+    python -m stillwatch.training.child
+
+reads a ``TrainingJob`` as one line of JSON from stdin and prints events as lines of JSON. It exits
+when stdin closes.
+"""
+
+import json
+import os
+import resource
+import shutil
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from stillwatch.bundle import (
+    BundleInfo,
+    DetectorInfo,
+    EpochLosses,
+    NormalScores,
+    TeacherInfo,
+    TrainingInfo,
+    write_bundle,
+)
+from stillwatch.calibration import calibrate
+from stillwatch.detectors import build_detector, detector_class
+from stillwatch.detectors.base import Detector
+from stillwatch.devices import choose_device
+from stillwatch.errors import DeviceMemoryError, StillwatchError
+from stillwatch.images.photographs import read_photographs
+from stillwatch.images.store import ImageStore
+from stillwatch.inference.inspector import score_images
+from stillwatch.inference.torch_scorer import TorchScorer
+from stillwatch.teachers.networks import load_teacher
+from stillwatch.training.data import PHOTOGRAPH_ENLARGEMENT
+from stillwatch.training.job import TrainingJob, TrainingOutcome
+from stillwatch.training.loop import TrainingSummary, train
+
+Emit = Callable[[str, dict[str, Any]], None]
+
+
+def main() -> int:
+    """Read the job, do it, report; 0 when the bundle is written."""
+    emit = _event_writer()
+    job = TrainingJob.model_validate_json(sys.stdin.readline())
+    threading.Thread(target=_exit_with_parent, name="parent-watch", daemon=True).start()
+    try:
+        outcome = run(job, emit)
+    except StillwatchError as error:
+        failed: dict[str, Any] = {"message": f"{job.category}: {error}", "memory": False}
+        if isinstance(error, DeviceMemoryError):
+            failed |= {"memory": True, "batch_setting": error.batch_setting}
+        emit("failed", failed)
+        return 1
+    emit("finished", asdict(outcome))
+    return 0
+
+
+def run(job: TrainingJob, emit: Emit) -> TrainingOutcome:
+    """Do the whole job; afterwards the bundle is complete and the checkpoint is gone.
+
+    Raises:
+        StillwatchError: whatever kept it from a bundle.
+    """
+    device = choose_device(job.training.device)
+    store = ImageStore.open(job.store)
+    strides = detector_class(job.detector).teacher_strides(job.teacher.name, job.detector_settings)
+    teacher = load_teacher(job.teacher, strides)
+    detector = build_detector(job.detector, teacher, job.detector_settings, seed=job.training.seed)
+    summary = train(
+        detector,
+        train_images=_images(store, job, "train"),
+        validation_images=_images(store, job, "validation"),
+        settings=job.training,
+        device=device,
+        checkpoint=job.checkpoint,
+        on_epoch=lambda report: emit("epoch", asdict(report)),
+        photographs=_photographs(job, detector),
+        shared=job.shared,
+    )
+    try:
+        info = _describe(job, detector, device, summary, store)
+    except torch.OutOfMemoryError as error:
+        raise DeviceMemoryError(
+            f"{device} has not enough memory to score images with detector '{detector.name}'. "
+            "Lower images.size, or set training.device to cpu."
+        ) from error
+    tensors = {name: value.cpu().numpy() for name, value in detector.state_dict().items()}
+    write_bundle(job.bundle, info, tensors)
+    shutil.rmtree(job.checkpoint, ignore_errors=True)
+    return TrainingOutcome(
+        seconds=summary.seconds,
+        resumed=summary.resumed,
+        peak_memory_bytes=_peak_memory(device),
+        device=_device_name(device),
+    )
+
+
+def _describe(
+    job: TrainingJob,
+    detector: Detector,
+    device: torch.device,
+    summary: TrainingSummary,
+    store: ImageStore,
+) -> BundleInfo:
+    scorer = TorchScorer(detector, device)
+
+    def scores(part: str) -> NDArray[np.float32]:
+        return score_images(scorer, _images(store, job, part))
+
+    calibration = calibrate(
+        scores("calibration"),
+        alpha_reject=job.calibration.alpha_reject,
+        alpha_review=job.calibration.alpha_review,
+    )
+    groups = Counter(job.groups[path] for path in job.parts["calibration"] if path in job.groups)
+    return BundleInfo(
+        category=job.category,
+        detector=DetectorInfo(
+            name=detector.name,
+            version=detector.version,
+            settings=detector.settings.model_dump(mode="json"),
+        ),
+        teacher=TeacherInfo(name=detector.teacher.name, digest=detector.teacher.digest),
+        image_size=job.image_size,
+        white_level=job.white_level,
+        calibration=calibration,
+        normal_scores=NormalScores(
+            train=tuple(scores("train").tolist()), validation=tuple(scores("validation").tolist())
+        ),
+        fingerprint=job.fingerprint,
+        provenance=job.provenance,
+        training=TrainingInfo(
+            seed=job.training.seed,
+            seconds=summary.seconds,
+            device=_device_name(device),
+            resumed=summary.resumed,
+            kept_epochs=summary.kept_epochs,
+            taken_over=summary.taken_over,
+            losses=tuple(
+                EpochLosses(
+                    phase=report.phase,
+                    epoch=report.epoch,
+                    train_loss=report.train_loss,
+                    validation_loss=report.validation_loss,
+                )
+                for report in summary.epochs
+            ),
+        ),
+        groups=dict(groups),
+    )
+
+
+def _images(store: ImageStore, job: TrainingJob, part: str) -> NDArray[np.uint8]:
+    return store.images[store.rows(job.parts[part])]
+
+
+def _photographs(job: TrainingJob, detector: Detector) -> NDArray[np.uint8] | None:
+    folder = job.training.photographs
+    if folder is None or not detector.uses_photographs:
+        return None
+    return read_photographs(folder, PHOTOGRAPH_ENLARGEMENT * job.image_size)
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def _peak_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # KiB on Linux
+
+
+def _event_writer() -> Emit:
+    """Writes events to what stdout is now; whatever else is printed goes to stderr from here on."""
+    stream = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+
+    def emit(event: str, fields: dict[str, Any]) -> None:
+        stream.write(json.dumps({"event": event, **fields}) + "\n")
+        stream.flush()
+
+    return emit
+
+
+def _exit_with_parent() -> None:
+    while sys.stdin.read(1):
+        pass
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

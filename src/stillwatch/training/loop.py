@@ -1,0 +1,313 @@
+"""The one training loop: every method's phases, seeded, resumable, watched on validation normals.
+
+Every epoch starts from a seed made of the setting, the phase and the epoch, and no random state is
+carried from one epoch to the next: a training resumed from a checkpoint therefore takes the steps
+that it would have taken anyway.
+"""
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from stillwatch.detectors.base import Batch, Detector, Phase
+from stillwatch.devices import full_precision, mixed_precision
+from stillwatch.errors import DeviceMemoryError, TrainingError
+from stillwatch.settings import TrainingSettings
+from stillwatch.training.checkpoints import Checkpoint, grouped, load_checkpoint, save_checkpoint
+from stillwatch.training.data import ImagePool, TrainingImages
+from stillwatch.training.job import EpochReport as EpochReport
+from stillwatch.training.shared_phases import load_shared, save_shared, shared_folder
+from stillwatch.training.state import PhaseState
+
+_STATISTICS_BATCH = 16
+
+
+@dataclass(frozen=True)
+class TrainingSummary:
+    """How a whole training went."""
+
+    seconds: float
+    """Without the phases that were taken over."""
+    kept_epochs: dict[str, int]
+    """Phase -> the epoch whose weights were kept."""
+    taken_over: dict[str, float]
+    """Phase that another training has trained -> its seconds there, where they are known."""
+    resumed: bool
+    epochs: tuple[EpochReport, ...]
+
+
+def train(
+    detector: Detector,
+    *,
+    train_images: NDArray[np.uint8],
+    validation_images: NDArray[np.uint8],
+    settings: TrainingSettings,
+    device: torch.device,
+    checkpoint: Path | None,
+    on_epoch: Callable[[EpochReport], None],
+    photographs: NDArray[np.uint8] | None = None,
+    shared: Path | None = None,
+) -> TrainingSummary:
+    """Train ``detector`` in place; it is left on ``device``, in eval mode, ready to score.
+
+    Args:
+        detector: as ``build_detector`` made it.
+        train_images: uint8 (N, S, S, 3), the only images that weights are fitted to.
+        validation_images: uint8 (M, S, S, 3), normals that choose the epoch and set statistics.
+        settings: seed and checkpoint interval.
+        device: where to train.
+        checkpoint: folder to resume from and to write to; None: no checkpoints.
+        on_epoch: called after every epoch that this call trains.
+        photographs: uint8 (P, 2S, 2S, 3), at least 3, for phases and losses that ask for them.
+        shared: folder of the phases that other trainings have trained, too; None: none are kept.
+
+    Raises:
+        TrainingError: no images, or a loss that is not finite.
+        DeviceMemoryError: a batch does not fit into the device's memory.
+        StorageError: the checkpoint cannot be written.
+    """
+    for part, images in (("train", train_images), ("validation", validation_images)):
+        if len(images) == 0:
+            raise TrainingError(f"there are no {part} normals. Add good images to train/good.")
+    detector.to(device).to(memory_format=torch.channels_last).eval()
+    training = _Training(
+        detector=detector,
+        images=TrainingImages(
+            train_images, validation_images, photographs, detector.teacher, device
+        ),
+        settings=settings,
+        device=device,
+        checkpoint=checkpoint,
+        shared=shared,
+        identity=_identity(
+            detector,
+            settings,
+            *(part for part in (train_images, validation_images, photographs) if part is not None),
+        ),
+        on_epoch=on_epoch,
+    )
+    try:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            return training.run()
+    except torch.OutOfMemoryError as error:
+        setting = training.batch_setting
+        lower = f"detectors.{detector.name}.{setting} or images.size" if setting else "images.size"
+        raise DeviceMemoryError(
+            f"{device} has not enough memory for detector '{detector.name}'. Lower {lower}, or set "
+            "training.device to cpu.",
+            setting,
+        ) from error
+
+
+@dataclass
+class _Training:
+    detector: Detector
+    images: TrainingImages
+    settings: TrainingSettings
+    device: torch.device
+    checkpoint: Path | None
+    shared: Path | None
+    identity: str
+    on_epoch: Callable[[EpochReport], None]
+    reports: list[EpochReport] = field(default_factory=list)
+    kept_epochs: dict[str, int] = field(default_factory=dict)
+    taken_over: dict[str, float] = field(default_factory=dict)
+    batch_setting: str | None = None
+    """Which of the detector's settings limits the batches of what runs."""
+    started: float = field(default_factory=time.monotonic)
+
+    def run(self) -> TrainingSummary:
+        saved = load_checkpoint(self.checkpoint, self.identity) if self.checkpoint else None
+        train, validation = self.images.normals
+        if saved is None:
+            self._measure("prepare", self.detector.prepare, train)
+        else:
+            self._take_up(saved)
+        phases = self.detector.phases()
+        reached = 0 if saved is None else saved.state["phase"]
+        for index in range(reached, len(phases)):
+            state = PhaseState.start(phases[index])
+            if saved is not None and index == reached:
+                state.restore(saved)
+            if self.shared is not None and state.phase.shared_as is not None:
+                self._run_shared_phase(state, index, phases, self.shared)
+            else:
+                self._run_phase(state, index, phases)
+        self.detector.eval()
+        self.batch_setting = None
+        self._measure("finalize", self.detector.finalize, validation)
+        return TrainingSummary(
+            self._seconds(),
+            self.kept_epochs,
+            self.taken_over,
+            saved is not None,
+            tuple(self.reports),
+        )
+
+    def _measure(
+        self, moment: str, see: Callable[[Iterable[Batch]], None], images: ImagePool
+    ) -> None:
+        _seed(f"{self.settings.seed}/{moment}")
+        with torch.no_grad(), full_precision(self.device):
+            see(images.batches(_STATISTICS_BATCH))
+
+    def _run_phase(self, state: PhaseState, index: int, phases: list[Phase]) -> None:
+        phase = state.phase
+        self.batch_setting = f"{phase.settings_prefix}batch_size"
+        train, watched = self._pools(phase)
+        epochs = phase.passes(len(train))
+        if phase.prepare is not None and state.epochs_done == 0:
+            self._measure(f"{index}/prepare", phase.prepare, train)
+        began, done_before = time.monotonic(), state.epochs_done
+        for epoch in range(state.epochs_done, epochs):
+            self._seed_phase(phase, index, f"{epoch}")
+            train_loss = self._train_epoch(state, epoch, epochs, train)
+            self._seed_phase(phase, index, "validation")
+            validation_loss = self._validate(state, epoch, watched)
+            self._require_finite(phase, epoch, train_loss, validation_loss)
+            state.epochs_done = epoch + 1
+            epochs_left = sum(map(self._passes, phases[index:])) - state.epochs_done
+            seconds_per_epoch = (time.monotonic() - began) / (state.epochs_done - done_before)
+            report = EpochReport(
+                phase=phase.name,
+                epoch=epoch,
+                epochs=epochs,
+                train_loss=train_loss,
+                validation_loss=validation_loss,
+                seconds=self._seconds(),
+                seconds_left=epochs_left * seconds_per_epoch,
+            )
+            self.reports.append(report)
+            if state.epochs_done % self.settings.checkpoint_every == 0 or epoch + 1 == epochs:
+                self._save(state, index)
+            self.on_epoch(report)
+        phase.module.load_state_dict(state.kept)
+        phase.module.eval()
+        self.kept_epochs[phase.name] = state.kept_epoch
+
+    def _run_shared_phase(
+        self, state: PhaseState, index: int, phases: list[Phase], shared: Path
+    ) -> None:
+        """Take over what another training has made of the phase, else run and keep it."""
+        phase = state.phase
+        images = self.images.photograph_pixels if phase.on_photographs else self.images.pixels
+        folder = shared_folder(shared, phase, self.detector.teacher, images)
+        found = load_shared(folder, phase)
+        if found is None:
+            self._run_phase(state, index, phases)
+            save_shared(folder, state.kept, state.kept_epoch, self._seconds_of(phase))
+        else:
+            phase.module.eval()
+            self.kept_epochs[phase.name] = found.epoch
+            if found.seconds is not None:
+                self.taken_over[phase.name] = found.seconds
+
+    def _pools(self, phase: Phase) -> tuple[ImagePool, ImagePool]:
+        return self.images.photographs if phase.on_photographs else self.images.normals
+
+    def _passes(self, phase: Phase) -> int:
+        return phase.passes(len(self._pools(phase)[0]))
+
+    def _train_epoch(self, state: PhaseState, epoch: int, epochs: int, images: ImagePool) -> float:
+        phase = state.phase
+        phase.module.train()
+        total = torch.zeros((), device=self.device)
+        steps = phase.steps_per_epoch(len(images))
+        batches = images.batches(phase.batch_size, torch.randperm(len(images)))
+        for step, batch in enumerate(batches, start=epoch * steps):
+            progress = (step + 0.5) / (epochs * steps)
+            state.set_learning_rate(progress)
+            with mixed_precision(self.device):
+                loss = phase.loss(replace(batch, progress=progress))
+            state.optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            state.optimizer.step()
+            total += loss.detach() * len(batch)
+        return float(total) / len(images)
+
+    @torch.no_grad()
+    def _validate(self, state: PhaseState, epoch: int, images: ImagePool) -> float:
+        phase = state.phase
+        total = torch.zeros((), device=self.device)
+        phase.module.eval()
+        for batch in images.batches(phase.batch_size):
+            with mixed_precision(self.device):
+                total += phase.loss(batch) * len(batch)
+        loss = float(total) / len(images)
+        state.keep_if_better(loss, epoch)
+        return loss
+
+    def _require_finite(self, phase: Phase, epoch: int, *losses: float) -> None:
+        if not all(math.isfinite(loss) for loss in losses):
+            raise TrainingError(
+                f"detector '{self.detector.name}', phase '{phase.name}', epoch {epoch}: the "
+                f"training loss is {losses[0]} and the validation loss {losses[1]}. Lower "
+                f"detectors.{self.detector.name}.{phase.settings_prefix}learning_rate."
+            )
+
+    def _save(self, state: PhaseState, index: int) -> None:
+        if self.checkpoint is None:
+            return
+        values = {
+            "identity": self.identity,
+            "phase": index,
+            "kept_epochs": self.kept_epochs,
+            "taken_over": self.taken_over,
+            "seconds": self._seconds(),
+            "reports": [asdict(report) for report in self.reports],
+        }
+        tensors = grouped(detector=_without_teacher(self.detector))
+        checkpoint = Checkpoint(values | state.values(), tensors | state.tensors())
+        save_checkpoint(self.checkpoint, checkpoint)
+
+    def _take_up(self, saved: Checkpoint) -> None:
+        own = self.detector.state_dict()
+        self.detector.load_state_dict(own | saved.group("detector"))
+        self.reports = [EpochReport(**report) for report in saved.state["reports"]]
+        self.kept_epochs = saved.state["kept_epochs"]
+        self.taken_over = saved.state.get("taken_over", {})
+        self.started -= saved.state["seconds"]
+
+    def _seed_phase(self, phase: Phase, index: int, moment: str) -> None:
+        if phase.shared_as is None:
+            _seed(f"{self.settings.seed}/{index}/{moment}")
+        else:
+            _seed(f"shared/{phase.name}/{moment}")
+
+    def _seconds_of(self, phase: Phase) -> float:
+        """Of the phase that has just ended, those before a resume included."""
+        before = [report.seconds for report in self.reports if report.phase != phase.name]
+        return self._seconds() - max(before, default=0.0)
+
+    def _seconds(self) -> float:
+        return time.monotonic() - self.started
+
+
+def _seed(name: str) -> None:
+    digest = hashlib.sha256(name.encode()).digest()
+    torch.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
+def _without_teacher(detector: Detector) -> dict[str, Tensor]:
+    state = detector.state_dict()
+    return {name: value for name, value in state.items() if not name.startswith("teacher.")}
+
+
+def _identity(detector: Detector, settings: TrainingSettings, *images: NDArray[np.uint8]) -> str:
+    """What must be the same for a checkpoint to be of this training."""
+    digest = hashlib.sha256(
+        f"{detector.name}/{detector.version}/{detector.settings.model_dump_json()}/"
+        f"{detector.teacher.digest}/{settings.seed}".encode()
+    )
+    for part in images:
+        digest.update(str(part.shape).encode())
+        digest.update(np.ascontiguousarray(part).data)
+    return digest.hexdigest()

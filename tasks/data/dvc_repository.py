@@ -1,0 +1,384 @@
+"""What stillwatch asks of DVC, in one process and quietly: hash, add, push, fetch, check out.
+
+``dvc.repo.Repo`` is DVC's own Python interface, but it is documented only by its source; every use
+of it is in this file.
+"""
+
+import errno
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import yaml
+from dvc.config import Config
+from dvc.lock import LockError
+from dvc.repo import Repo
+from dvc_data.hashfile.build import build
+from dvc_data.hashfile.db import HashFileDB
+from dvc_data.hashfile.hash_info import HashInfo
+from dvc_data.hashfile.transfer import transfer
+from dvc_data.hashfile.tree import Tree
+
+from stillwatch.errors import StorageError, WorkspaceError
+from stillwatch.files import storage_errors
+from stillwatch.tasks.data.dvc_logging import failures
+
+LOCAL_REMOTE = "stillwatch-local"
+_CONFIG = {"core": {"autostage": False}}
+_PATIENCE_SECONDS = 600.0
+
+
+@dataclass(frozen=True)
+class FileList:
+    """One state of an image set's folder: DVC's hash of it (``<md5>.dir``) and path -> md5."""
+
+    dir_hash: str
+    files: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """What a ``.dvc`` file says of the folder that it tracks."""
+
+    dir_hash: str
+    file_count: int
+
+
+@dataclass(frozen=True)
+class DvcRemote:
+    """A DVC remote as another machine can be told of it."""
+
+    name: str
+    settings: Mapping[str, str]
+    """Its address and what else the repository's shared configuration says; no password, which
+    belongs into each machine's own configuration or environment."""
+
+
+class DvcRepository:
+    """An open DVC repository and the one folder in it that holds the image set."""
+
+    def __init__(
+        self,
+        repo: Repo,
+        folder: Path,
+        remote: str | None,
+        local_remote: Path,
+        say: Callable[[str], None],
+    ) -> None:
+        self._repo = repo
+        self._folder = folder
+        self._remote = remote
+        self._local_remote = local_remote
+        self._say = say
+
+    def scan(self) -> FileList:
+        """Hash the folder as it is now; unchanged files are known by size, time and inode."""
+        with self._errors():
+            _, tree = self._build(dry_run=True)
+        return _file_list(tree)
+
+    def store(self, expected: FileList) -> None:
+        """Put the folder's files into DVC's cache, where the ``.dvc`` file can refer to them."""
+        if self._repo.cache.local.exists(expected.dir_hash):
+            return
+        with self._errors():
+            staging, tree = self._build(dry_run=False)
+            _ensure_unchanged(self._folder, _file_list(tree), expected)
+            done = transfer(
+                staging, self._repo.cache.local, {tree.hash_info}, hardlink=False, shallow=False
+            )
+            _ensure_transferred(done.failed, f"{self._folder}: copying it to DVC's cache")
+
+    def track(self, expected: FileList) -> None:
+        """Write the ``.dvc`` file, if it does not yet say what ``expected`` says.
+
+        The files in the folder are left alone (no relinking), so hard links stay what they are.
+        """
+        file = self._folder.with_name(f"{self._folder.name}.dvc")
+        before = file.read_bytes() if file.exists() else None
+        if before is not None and parse_tracked(before) == _tracked(expected):
+            return
+        with self._errors():
+            self._when_unlocked(lambda: self._repo.add(str(self._folder), relink=False))
+        try:
+            written = parse_tracked(file.read_bytes())
+            if written is None or written.dir_hash != expected.dir_hash:
+                raise WorkspaceError(_CHANGED_MEANWHILE.format(folder=self._folder))
+        except WorkspaceError:
+            file.unlink() if before is None else file.write_bytes(before)
+            raise
+
+    def push(self, file_list: FileList) -> None:
+        """Copy to the remote what it does not have of ``file_list``.
+
+        DVC writes a folder's list last, so a remote that has the list has all its files.
+        """
+        remote = self._remote_name()
+        with self._errors(f"remote '{remote}'"):
+            if self._repo.cloud.get_remote_odb(remote, "push").exists(file_list.dir_hash):
+                return
+            done = self._repo.cloud.push(_objects(file_list), remote=remote)
+            _ensure_transferred(
+                done.failed, f"{self._folder}: pushing to the DVC remote '{remote}'"
+            )
+
+    def fetch(self, dir_hash: str) -> FileList:
+        """Bring a state of the folder into DVC's cache, from the remote where it is not there.
+
+        Raises:
+            WorkspaceError: neither the cache nor the remote has all of it.
+        """
+        file_list = self.file_list(dir_hash)
+        if file_list is None:
+            raise WorkspaceError(
+                f"{self._folder}: the file list {dir_hash} is neither in DVC's cache nor on the "
+                f"remote '{self._remote_name()}'. It was never pushed, or was cleaned away."
+            )
+        self._bring(set(file_list.files.values()))
+        return file_list
+
+    def deliver(self, files: Mapping[str, str], folder: Path) -> None:
+        """Put files, path -> md5, into a folder; the remote is asked for what the cache lacks.
+
+        They are hard links to the cache, which is on the same disk: nobody may write to them.
+
+        Raises:
+            WorkspaceError: neither the cache nor the remote has all of them.
+        """
+        self._bring(set(files.values()))
+        for path, md5 in files.items():
+            place = folder / path
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.hardlink_to(self._repo.cache.local.oid_to_path(md5))
+
+    def remote(self) -> DvcRemote:
+        """The remote that new images are pushed to."""
+        name = self._remote_name()
+        with self._errors():
+            shared = self._repo.config.load_one("repo")["remote"].get(name, {})
+            url = str(self._repo.config["remote"][name]["url"])
+        return DvcRemote(name, {"url": url} | shared)
+
+    def file_list(self, dir_hash: str) -> FileList | None:
+        """Look up an earlier state's file list in the cache, then on the remote."""
+        cache, wanted = self._repo.cache.local, HashInfo("md5", dir_hash)
+        if not cache.exists(dir_hash):
+            remote = self._remote_name()
+            with self._errors(f"remote '{remote}'"):
+                self._repo.cloud.pull({wanted}, remote=remote)
+        with self._errors():
+            return _file_list(Tree.load(cache, wanted)) if cache.exists(dir_hash) else None
+
+    def check_out(self) -> None:
+        """Make the folder what its ``.dvc`` file says; everything must be in the cache."""
+        with self._errors():
+            target = f"{self._folder}.dvc"
+            self._when_unlocked(lambda: self._repo.checkout(targets=[target], force=True))
+
+    def _build(self, *, dry_run: bool) -> tuple[HashFileDB, Tree]:
+        repo = self._repo
+        staging, _, tree = build(
+            repo.cache.local,
+            str(self._folder),
+            repo.fs,
+            "md5",
+            ignore=repo.dvcignore,
+            dry_run=dry_run,
+        )
+        return staging, cast(Tree, tree)
+
+    def _when_unlocked(self, operation: Callable[[], object]) -> None:
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        waiting = False
+        while True:
+            try:
+                operation()
+                return
+            except LockError as error:  # after DVC has tried for three seconds itself
+                if time.monotonic() > deadline:
+                    raise WorkspaceError(
+                        f"{self._repo.root_dir}: a dvc command has held DVC's lock for ten "
+                        "minutes. Wait for it or end it, then run stillwatch again."
+                    ) from error
+                if not waiting:
+                    root = self._repo.root_dir
+                    self._say(f"waiting for a dvc command that is at work in {root} ...")
+                waiting = True
+
+    def _bring(self, wanted: set[str]) -> None:
+        absent = self._absent(wanted)
+        if not absent:
+            return
+        remote = self._remote_name()
+        with self._errors(f"remote '{remote}'"):
+            self._repo.cloud.pull({HashInfo("md5", md5) for md5 in absent}, remote=remote)
+        absent = self._absent(wanted)
+        if absent:
+            raise WorkspaceError(
+                f"{self._folder}: {len(absent)} of {len(wanted)} files of that version are "
+                f"neither in DVC's cache nor on the remote '{remote}'. Nothing was changed."
+            )
+
+    def _absent(self, wanted: set[str]) -> set[str]:
+        return wanted - set(self._repo.cache.local.oids_exist(list(wanted)))
+
+    def _remote_name(self) -> str:
+        config = self._repo.config
+        name: str | None = self._remote or config["core"].get("remote")
+        if name is None:
+            # By name and not as the default, so that a default set later by a person is obeyed.
+            if config["remote"].get(LOCAL_REMOTE, {}).get("url") != str(self._local_remote):
+                remote = {LOCAL_REMOTE: {"url": str(self._local_remote)}}
+                with Config(self._repo.dvc_dir).edit("local") as local:
+                    local["remote"].update(remote)
+                config.merge({"remote": remote})
+            return LOCAL_REMOTE
+        if name not in config["remote"]:
+            known = ", ".join(sorted(config["remote"])) or "none"
+            raise WorkspaceError(
+                f"{self._repo.root_dir}: DVC remote '{name}' does not exist (known: {known}). Add "
+                f"it with 'dvc remote add {name} URL', or change the setting workspace.remote."
+            )
+        return name
+
+    @contextmanager
+    def _errors(self, where: str | None = None) -> Iterator[None]:
+        place = f"{self._repo.root_dir}: DVC, {where}" if where else f"{self._folder}: DVC"
+        failures.latest = None
+        try:
+            yield
+        except (WorkspaceError, StorageError):
+            raise
+        except Exception as error:  # DVC and its remotes' clients share no base class
+            _raise_full_disk(error, place)
+            reason = re.sub(r"\x1b\[\d+m", "", f"{type(error).__name__}: {error}").rstrip(".")
+            raise WorkspaceError(
+                f"{place} failed ({reason}). Nothing was committed; mend "
+                "that and run stillwatch again, it continues where it stopped."
+            ) from error
+
+
+def ensure_dvc(root: Path) -> None:
+    """Check that ``root`` is the top folder of a DVC repository, whatever lies above it.
+
+    Raises:
+        WorkspaceError: it is not.
+    """
+    if not (root / ".dvc").is_dir():
+        raise WorkspaceError(
+            f"{root}: not a DVC repository. Run 'dvc init' there and commit the result, or set "
+            "workspace.path to a git + DVC repository."
+        )
+
+
+@contextmanager
+def open_dvc(
+    root: Path, folder: Path, *, remote: str | None, local_remote: Path, say: Callable[[str], None]
+) -> Iterator[DvcRepository]:
+    """Open the DVC repository at ``root``.
+
+    Args:
+        root: the repository's top folder.
+        folder: the folder in it that holds the image set.
+        remote: name of the DVC remote, or None for the repository's default.
+        local_remote: folder that serves as remote where there is no default either.
+        say: told when a dvc command has to be waited for.
+
+    Raises:
+        WorkspaceError: not a DVC repository.
+    """
+    ensure_dvc(root)
+    with _opened(root, _CONFIG) as repo:
+        yield DvcRepository(repo, folder, remote, local_remote, say)
+
+
+@contextmanager
+def open_pulled(root: Path, remote: DvcRemote) -> Iterator[DvcRepository]:
+    """Open the DVC repository at ``root``, in which files of another machine's remote are kept.
+
+    Raises:
+        WorkspaceError: not a DVC repository.
+    """
+    ensure_dvc(root)
+    config = _CONFIG | {"remote": {remote.name: dict(remote.settings)}}
+    with _opened(root, config) as repo:
+        yield DvcRepository(repo, root, remote.name, root, lambda _: None)
+
+
+@contextmanager
+def _opened(root: Path, config: Mapping[str, object]) -> Iterator[Repo]:
+    try:
+        repo = Repo(str(root), config=config)
+    except Exception as error:  # DVC's and git's bindings share no base class
+        raise WorkspaceError(f"{root}: DVC cannot open it ({error}). Mend that first.") from error
+    try:
+        yield repo
+    finally:
+        repo.close()
+
+
+def initialise_dvc(root: Path, *, in_git: bool = True) -> None:
+    """Make ``root``, a git work tree, a DVC repository: cache type copy, no telemetry."""
+    repo = Repo.init(str(root), no_scm=not in_git)
+    try:
+        with repo.config.edit("repo") as config:
+            config["core"].update({"analytics": False, "check_update": False})
+            config["cache"] = {"type": "copy"}
+    finally:
+        repo.close()
+
+
+def parse_tracked(text: bytes) -> Tracked | None:
+    """Read a ``.dvc`` file that tracks one folder; None if it is anything else."""
+    try:
+        (out,) = yaml.safe_load(text)["outs"]
+        return Tracked(str(out["md5"]), int(out["nfiles"]))
+    except (yaml.YAMLError, KeyError, TypeError, ValueError):
+        return None
+
+
+_CHANGED_MEANWHILE = (
+    "{folder}: changed while it was being versioned. Let the copying finish, then run stillwatch "
+    "again."
+)
+
+
+def _ensure_unchanged(folder: Path, now: FileList, expected: FileList) -> None:
+    if now.dir_hash != expected.dir_hash:
+        raise WorkspaceError(_CHANGED_MEANWHILE.format(folder=folder))
+
+
+def _ensure_transferred(failed: set[HashInfo], doing: str) -> None:
+    if not failed:
+        return
+    reason = failures.latest
+    if reason is not None:
+        _raise_full_disk(reason, doing)
+    raise WorkspaceError(
+        f"{doing} failed for {len(failed)} files ({reason or 'DVC gives no reason'}). Nothing was "
+        "committed; mend that and run stillwatch again, it continues where it stopped."
+    )
+
+
+def _raise_full_disk(error: BaseException, place: str) -> None:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        with storage_errors(Path(place)):
+            raise error
+
+
+def _objects(file_list: FileList) -> set[HashInfo]:
+    hashes = {file_list.dir_hash, *file_list.files.values()}
+    return {HashInfo("md5", value) for value in hashes}
+
+
+def _file_list(tree: Tree) -> FileList:
+    files = {"/".join(key): str(info.value) for key, _, info in tree}
+    return FileList(str(tree.hash_info.value), dict(sorted(files.items())))
+
+
+def _tracked(file_list: FileList) -> Tracked:
+    return Tracked(file_list.dir_hash, len(file_list.files))

@@ -1,0 +1,109 @@
+"""One category's images, each file read once: the manifest of facts and the store of pixels."""
+
+import shutil
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from stillwatch.errors import LayoutError
+from stillwatch.images.layout import Category, scan_category
+from stillwatch.images.manifest import Manifest, build_manifest
+from stillwatch.images.split import part_of
+from stillwatch.images.store import StoreWriter, mark_used, store_folder
+from stillwatch.settings import Settings
+from stillwatch.tasks.data.version import CategoryVersion
+from stillwatch.tasks.validation.report import printable
+
+OWN_WHITE_LEVEL = 0
+"""Stands for the category's own bit depth in a store's name."""
+
+
+@dataclass(frozen=True)
+class ExaminedCategory:
+    """A category whose files have been read."""
+
+    version: CategoryVersion
+    folder: Path
+    """The category's folder in the workspace."""
+    manifest: Manifest
+    store: Path
+    """Where its decoded images are, if every file was sound."""
+
+
+def examine_category(
+    version: CategoryVersion, *, root: Path, settings: Settings
+) -> ExaminedCategory:
+    """Read every file of a category once; decode what the store does not hold yet.
+
+    Files that came after the version was made are passed by: they belong to the next one. A store
+    is kept only if every image could be decoded and has the bytes that DVC recorded.
+
+    Args:
+        version: of the category.
+        root: the image set's folder.
+        settings: image size, white level, split and state folder.
+
+    Raises:
+        LayoutError: the folder is no longer a category, or a file of the version is gone.
+        StorageError: the store cannot be written or the disk is full.
+    """
+    category = _as_versioned(scan_category(root / version.name), version)
+    normals = {image.path: version.files[image.path] for image in category.train_normals}
+    store = store_of(version, settings)
+    writer = (
+        nullcontext()
+        if store.exists()
+        else StoreWriter(store, [image.path for image in category.images], settings.images.size)
+    )
+    with writer as filling:
+        manifest = build_manifest(
+            category,
+            images=settings.images,
+            expected_md5=version.files,
+            parts=part_of(normals, version.assignment),
+            group_pattern=settings.split.group_pattern,
+            on_pixels=None if filling is None else filling.add,
+        )
+    if any(row.md5 != row.expected_md5 for row in manifest.rows):
+        # These pixels are not what the digest in the store's name stands for.
+        shutil.rmtree(store, ignore_errors=True)
+    if store.exists():
+        mark_used(store)
+    return ExaminedCategory(version, root / version.name, manifest, store)
+
+
+def _as_versioned(category: Category, version: CategoryVersion) -> Category:
+    # An ingest may add files at any time: nothing is locked while they are read.
+    gone = [path for path in version.files if not (category.folder / path).exists()]
+    if gone:
+        others = f" ({len(gone) - 1} others neither)" if gone[1:] else ""
+        raise LayoutError(
+            f"{printable(str(category.folder / gone[0]))}: is in the data version and no longer "
+            f"there{others}. Restore it (stillwatch data checkout TAG), or run again if it was "
+            "meant to go: the image set is then versioned without it."
+        )
+    images = (
+        replace(image, mask=image.mask if image.mask in version.files else None)
+        for image in category.images
+        if image.path in version.files
+    )
+    return replace(category, images=tuple(images))
+
+
+def store_of(version: CategoryVersion, settings: Settings) -> Path:
+    """Where a machine keeps the decoded images of a category."""
+    return store_folder(
+        settings.state_dir / "store",
+        category=version.name,
+        digest=version.digest,
+        size=settings.images.size,
+        white_level=settings.images.white_level or OWN_WHITE_LEVEL,
+    )
+
+
+examine = task(name="examine", task_run_name="examine {version.name}", cache_policy=NO_CACHE)(
+    examine_category
+)

@@ -1,0 +1,326 @@
+"""Versioning an image set: DVC keeps the images, git the two small files that describe them."""
+
+import hashlib
+import logging
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+
+from stillwatch.errors import LayoutError, SplitError, WorkspaceError
+from stillwatch.images.layout import category_folders, scan_category
+from stillwatch.images.split import (
+    Assignment,
+    assign,
+    read_split_file,
+    split_digest,
+    write_split_file,
+)
+from stillwatch.settings import SplitSettings
+from stillwatch.tasks.data.dvc_repository import DvcRemote, DvcRepository, FileList, parse_tracked
+from stillwatch.tasks.data.git import blob_id, commit_only, create_numbered_tag, ensure_committable
+from stillwatch.tasks.data.history import (
+    TAG_PREFIX,
+    RecordedVersion,
+    list_versions,
+    split_at,
+    version_at,
+)
+from stillwatch.tasks.data.importing import import_image_set
+from stillwatch.tasks.data.version_message import version_message
+from stillwatch.tasks.data.workspace import Say, Workspace, writing
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class CategoryVersion:
+    """One category of a version; two versions with equal digests have equal files."""
+
+    name: str
+    digest: str
+    """As ``category_digest`` makes it of ``files``."""
+    files: dict[str, str]
+    """POSIX path in the category's folder -> md5, as DVC has it."""
+    assignment: dict[str, str]
+    """md5 -> part, of the normals to learn from that this version has."""
+    split_digest: str
+
+
+@dataclass(frozen=True)
+class DataVersion:
+    """A committed state of the image set."""
+
+    dir_hash: str
+    """DVC's, ``<md5>.dir``: the identity of the whole image set."""
+    commit: str
+    tag: str | None
+    root: Path
+    """The image set's folder."""
+    categories: dict[str, CategoryVersion]
+    message: str
+    """The commit's subject, which counts what was changed."""
+    changed: bool
+    """Whether this call made the commit."""
+    host: str
+    """The machine that ``root`` is on."""
+    remote: DvcRemote | None
+    """Where other machines pull the files from; None if they were not pushed."""
+
+    @property
+    def name(self) -> str:
+        """What a person calls it: the tag, else the beginning of the commit."""
+        return self.tag or self.commit[:10]
+
+
+@task(name="version", task_run_name="version", cache_policy=NO_CACHE)
+def version(
+    workspace: Workspace,
+    *,
+    split: SplitSettings,
+    smallest_alpha: float,
+    root: Path | None = None,
+    categories: list[str] | None = None,
+) -> DataVersion:
+    """Import ``root``, if given, into the workspace, then version the workspace's image set."""
+    say = get_run_logger().warning
+    if root is not None:
+        import_image_set(root, workspace, categories, say=say)
+    return version_image_set(workspace, split=split, smallest_alpha=smallest_alpha, say=say)
+
+
+def version_image_set(
+    workspace: Workspace,
+    *,
+    split: SplitSettings,
+    smallest_alpha: float,
+    push: bool = True,
+    say: Say = logger.warning,
+) -> DataVersion:
+    """Put the image set as it is now on record: DVC cache, remote, split file, commit, tag.
+
+    An image set that is on record already gives the same version again and changes nothing; so
+    does one that ``checkout_version`` has restored. The order is cache, remote, files, commit:
+    what is committed can be restored, and a run that fails anywhere is completed by the next one.
+
+    Args:
+        workspace: the git + DVC repository.
+        split: shares of validation and calibration; only images that are new are assigned.
+        smallest_alpha: smallest false-alarm rate that thresholds are calibrated for, in (0, 1).
+        push: copy new images to the DVC remote.
+        say: told when another process has to be waited for.
+
+    Raises:
+        LayoutError: no category, or a category's name is not allowed. (Whatever else is wrong
+            with a category is left to its own scan; nothing of it is assigned.)
+        SplitError: the split file is damaged, or moves an image that git has assigned.
+        StorageError: a disk is full or a folder cannot be written to.
+        WorkspaceError: git or DVC cannot do it; the message says why.
+    """
+    with writing(workspace, say) as dvc:
+        found = _look(workspace, dvc, split, smallest_alpha)
+        if found.recorded is None:
+            ensure_committable(workspace.root)
+        dvc.store(found.now)
+        remote = None
+        if push:
+            dvc.push(found.now)
+            remote = dvc.remote()
+        dvc.track(found.now)
+        if read_split_file(workspace.split_file) != found.assignments:
+            write_split_file(workspace.split_file, found.assignments)
+        message, commit, tag = (
+            (found.recorded.message, found.recorded.commit, found.recorded.tag)
+            if found.recorded
+            else _commit(workspace, _message(dvc, found))
+        )
+    return DataVersion(
+        dir_hash=found.now.dir_hash,
+        commit=commit,
+        tag=tag,
+        root=workspace.data,
+        categories={
+            name: _category_version(name, files, found.normals[name], found.assignments)
+            for name, files in found.files.items()
+        },
+        message=message,
+        changed=found.recorded is None,
+        host=socket.gethostname(),
+        remote=remote,
+    )
+
+
+def matches_tracked(
+    workspace: Workspace,
+    *,
+    split: SplitSettings,
+    smallest_alpha: float,
+    say: Say = logger.warning,
+) -> bool:
+    """Whether ``version_image_set`` would find nothing to commit; arguments and errors are its."""
+    with writing(workspace, say) as dvc:
+        return _look(workspace, dvc, split, smallest_alpha).recorded is not None
+
+
+@dataclass(frozen=True)
+class _Found:
+    """The image set as it is on disk, and what is on record of it."""
+
+    now: FileList
+    files: dict[str, dict[str, str]]
+    """Category -> path -> md5."""
+    normals: dict[str, dict[str, str]]
+    """Category -> path of a train normal -> md5."""
+    head: RecordedVersion | None
+    recorded: RecordedVersion | None
+    """The version that this is, None if it is a new one."""
+    assignments: dict[str, Assignment]
+    """What the split file has to say."""
+
+
+def _look(
+    workspace: Workspace, dvc: DvcRepository, split: SplitSettings, smallest_alpha: float
+) -> _Found:
+    folders = category_folders(_existing_folder(workspace))
+    now = dvc.scan()
+    files = {name: _files_of(name, now) for name in folders}
+    normals = {name: _train_normals(folder, files[name]) for name, folder in folders.items()}
+    head = version_at(workspace, "HEAD")
+    assigner = _Assigner(normals, split, smallest_alpha)
+    recorded, assignments = _settle(workspace, now, head, assigner)
+    return _Found(now, files, normals, head, recorded, assignments)
+
+
+@dataclass(frozen=True)
+class _Assigner:
+    normals: Mapping[str, Mapping[str, str]]
+    split: SplitSettings
+    smallest_alpha: float
+
+    def complete(self, base: Mapping[str, Assignment]) -> dict[str, Assignment]:
+        """``base`` with every train normal assigned."""
+        result = dict(base)
+        for name, normals in self.normals.items():
+            if normals:
+                result[name] = assign(
+                    base.get(name, {}),
+                    normals,
+                    settings=self.split,
+                    smallest_alpha=self.smallest_alpha,
+                )
+        return result
+
+
+def _settle(
+    workspace: Workspace, now: FileList, head: RecordedVersion | None, assigner: _Assigner
+) -> tuple[RecordedVersion | None, dict[str, Assignment]]:
+    """The version that is on disk, None if it is a new one, and the assignments it has."""
+    on_disk = read_split_file(workspace.split_file)
+    tracked = workspace.dvc_file.exists() and parse_tracked(workspace.dvc_file.read_bytes())
+    if tracked and tracked.dir_hash == now.dir_hash and assigner.complete(on_disk) == on_disk:
+        name = workspace.split_file.name
+        split_id = blob_id(workspace.root, name) if workspace.split_file.exists() else None
+        for known in [*([head] if head else []), *list_versions(workspace)]:
+            if (known.dir_hash, known.split_id) == (now.dir_hash, split_id):
+                return known, on_disk
+    committed = split_at(workspace, head) if head else {}
+    assignments = assigner.complete(_merged(workspace, committed, on_disk))
+    if head and head.dir_hash == now.dir_hash and committed == assignments:
+        return head, assignments
+    return None, assignments
+
+
+def _merged(
+    workspace: Workspace,
+    committed: Mapping[str, Assignment],
+    on_disk: Mapping[str, Assignment],
+) -> dict[str, Assignment]:
+    for name, assignment in on_disk.items():
+        before = committed.get(name, {})
+        for md5, part in assignment.items():
+            if before.get(md5, part) != part:
+                raise SplitError(
+                    f"{workspace.split_file}: moves an image of {name} (md5 {md5}) from "
+                    f"{before[md5]} to {part}. An assignment never changes, or calibration would "
+                    f"be void: run 'git checkout HEAD -- {workspace.split_file.name}'."
+                )
+    names = {*committed, *on_disk}
+    return {name: {**committed.get(name, {}), **on_disk.get(name, {})} for name in names}
+
+
+def _existing_folder(workspace: Workspace) -> Path:
+    if not workspace.data.is_dir():
+        hint = "'stillwatch data checkout HEAD' restores the latest version"
+        raise WorkspaceError(
+            f"{workspace.data}: there is no image set. Put one there (<category>/train/good/...), "
+            f"name one with --root, or if it was versioned before: {hint}."
+        )
+    return workspace.data
+
+
+def _files_of(name: str, now: FileList) -> dict[str, str]:
+    prefix = f"{name}/"
+    return {
+        path.removeprefix(prefix): md5 for path, md5 in now.files.items() if path.startswith(prefix)
+    }
+
+
+def _train_normals(folder: Path, files: Mapping[str, str]) -> dict[str, str]:
+    try:
+        images = scan_category(folder).train_normals
+    except LayoutError:
+        return {}
+    return {image.path: files[image.path] for image in images if image.path in files}
+
+
+def category_digest(files: Mapping[str, str]) -> str:
+    """What names a category's files, POSIX path in its folder -> md5, as one.
+
+    Returns:
+        The first 32 hexadecimal digits of the SHA-256 over the sorted (path, md5) list.
+    """
+    listed = "".join(f"{path}\0{md5}\n" for path, md5 in sorted(files.items()))
+    return hashlib.sha256(listed.encode(errors="surrogateescape")).hexdigest()[:32]
+
+
+def _category_version(
+    name: str,
+    files: dict[str, str],
+    normals: Mapping[str, str],
+    assignments: Mapping[str, Assignment],
+) -> CategoryVersion:
+    assigned = assignments.get(name, {})
+    present = {md5: assigned[md5] for md5 in sorted(set(normals.values())) if md5 in assigned}
+    return CategoryVersion(
+        name=name,
+        digest=category_digest(files),
+        files=files,
+        assignment=present,
+        split_digest=split_digest(present),
+    )
+
+
+def _commit(workspace: Workspace, message: str) -> tuple[str, str, str]:
+    files = [workspace.dvc_file.name, workspace.split_file.name]
+    if not workspace.split_file.exists():
+        files.pop()
+    commit = commit_only(workspace.root, files, message)
+    return (
+        message.splitlines()[0],
+        commit,
+        create_numbered_tag(workspace.root, TAG_PREFIX, commit, message),
+    )
+
+
+def _message(dvc: DvcRepository, found: _Found) -> str:
+    before: Mapping[str, str] | None = {}
+    if found.head is not None:
+        try:
+            latest = dvc.file_list(found.head.dir_hash)
+        except WorkspaceError:  # the remote; a message is not worth failing for
+            latest = None
+        before = latest.files if latest else None
+    return version_message(before, found.now.files, dir_hash=found.now.dir_hash)

@@ -1,0 +1,169 @@
+"""Workspaces: the git + DVC repositories that image sets live in, one writer at a time."""
+
+import hashlib
+import logging
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from stillwatch.errors import WorkspaceError
+from stillwatch.files import atomic_folder, storage_errors
+from stillwatch.settings import Settings
+from stillwatch.tasks.data.dvc_repository import DvcRepository, ensure_dvc, initialise_dvc, open_dvc
+from stillwatch.tasks.data.git import commit_only, ensure_work_tree, exclude, run_git
+
+logger = logging.getLogger(__name__)
+
+Say = Callable[[str], None]
+"""Takes one sentence for the user, e.g. a logger's or a console's method."""
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A git + DVC repository and where in it the image set is."""
+
+    root: Path
+    """The repository's top folder, absolute."""
+    image_set: str
+    """Name of the folder in ``root`` that DVC tracks."""
+    remote: str | None
+    """Name of the DVC remote; None: the repository's default, else ``local_remote``."""
+    local_remote: Path
+    """Folder that serves as DVC remote where the repository has no default one."""
+
+    @property
+    def data(self) -> Path:
+        """The image set's folder."""
+        return self.root / self.image_set
+
+    @property
+    def dvc_file(self) -> Path:
+        """What DVC knows of the image set; committed to git."""
+        return self.root / f"{self.image_set}.dvc"
+
+    @property
+    def split_file(self) -> Path:
+        """Who is in train, validation and calibration; committed to git."""
+        return self.root / f"{self.image_set}.split.json"
+
+
+def open_workspace(settings: Settings) -> Workspace:
+    """The workspace that the settings name.
+
+    Raises:
+        WorkspaceError: git is missing, the folder is no git + DVC repository, or
+            ``workspace.image_set`` is not the name of a folder directly in it.
+    """
+    chosen = settings.workspace
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", chosen.image_set):
+        raise WorkspaceError(
+            f"workspace.image_set: {chosen.image_set!r} must be the name of a folder directly in "
+            "the workspace, without slashes."
+        )
+    root = chosen.path.resolve()
+    ensure_work_tree(root)
+    ensure_dvc(root)
+    return Workspace(root, chosen.image_set, chosen.remote, _local_remote(settings.state_dir))
+
+
+def find_workspace(root: Path, settings: Settings) -> Workspace | None:
+    """The workspace whose image set ``root`` is, or None if ``root`` lies outside any.
+
+    Raises:
+        WorkspaceError: as ``open_workspace``.
+    """
+    root = root.resolve()
+    chosen = settings.workspace
+    if root == chosen.path.resolve() / chosen.image_set:
+        return open_workspace(settings)
+    if not (root.parent / ".dvc").is_dir() or not root.with_name(f"{root.name}.dvc").is_file():
+        return None
+    # A remote's name in the settings belongs to the workspace in the settings, not to this one.
+    here = chosen.model_copy(update={"path": root.parent, "image_set": root.name, "remote": None})
+    return open_workspace(settings.model_copy(update={"workspace": here}))
+
+
+def managed_workspace(state_dir: Path, root: Path) -> Workspace:
+    """The workspace under ``state_dir`` that holds imports of ``root``; made if need be.
+
+    Its folder is ``workspaces/<name>-<first 8 hex digits of the SHA-256 of root's path>``.
+
+    Raises:
+        WorkspaceError: git is missing, or the folder is there but is no workspace.
+        StorageError: it cannot be written.
+    """
+    source = root.resolve()
+    name = re.sub(r"[^a-z0-9_-]+", "-", source.name.lower()).strip("-") or "root"
+    digest = hashlib.sha256(str(source).encode()).hexdigest()[:8]
+    folder = state_dir.resolve() / "workspaces" / f"{name}-{digest}"
+    workspace = Workspace(folder, "data", None, _local_remote(state_dir))
+    with storage_errors(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.parent / f".{folder.name}.lock"):
+        if not folder.exists():
+            _create(workspace, source)
+    if not (folder / ".dvc").is_dir():
+        raise WorkspaceError(
+            f"{folder}: is there, but is not the workspace that stillwatch made for {source}. Move "
+            "it away; stillwatch makes a new one."
+        )
+    ensure_work_tree(folder)
+    return workspace
+
+
+@contextmanager
+def one_writer(workspace: Workspace, say: Say = logger.warning) -> Iterator[None]:
+    """Hold the workspace's lock; where another stillwatch has it, say so and wait."""
+    file = workspace.root / ".dvc" / "tmp" / "stillwatch.lock"
+    with storage_errors(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(file)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        say(f"waiting for another stillwatch that is versioning {workspace.root} ...")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def writing(workspace: Workspace, say: Say = logger.warning) -> Iterator[DvcRepository]:
+    """Hold the workspace's lock with its DVC repository open.
+
+    Raises:
+        WorkspaceError: the repository cannot be opened.
+    """
+    ensure_work_tree(workspace.root)
+    with (
+        one_writer(workspace, say),
+        open_dvc(
+            workspace.root,
+            workspace.data,
+            remote=workspace.remote,
+            local_remote=workspace.local_remote,
+            say=say,
+        ) as dvc,
+    ):
+        # Before DVC adds it to .gitignore itself, which would be one more file to commit.
+        exclude(workspace.root, workspace.image_set)
+        yield dvc
+
+
+def _local_remote(state_dir: Path) -> Path:
+    return state_dir.resolve() / "dvc-remote"
+
+
+def _create(workspace: Workspace, source: Path) -> None:
+    with atomic_folder(workspace.root) as folder:
+        run_git(folder, "init", "--quiet", "--initial-branch=main")
+        initialise_dvc(folder)
+        (folder / ".gitignore").write_text(f"/{workspace.image_set}\n", encoding="utf-8")
+        files = (".dvc/.gitignore", ".dvc/config", ".dvcignore", ".gitignore")
+        commit_only(folder, files, f"workspace for {source}\n\nMade by stillwatch.")

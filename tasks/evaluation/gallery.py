@@ -1,0 +1,125 @@
+"""The test images that a report shows: small pictures in the run, with what was said about each."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from pydantic import BaseModel, ConfigDict
+
+from stillwatch import pictures
+from stillwatch.calibration import Verdict
+from stillwatch.errors import TrackingError
+from stillwatch.files import storage_errors, write_json
+from stillwatch.tasks.html import data_uri
+from stillwatch.tasks.tracking.client import Tracking
+
+GALLERY = "gallery"
+"""Where a run keeps them among its artifacts."""
+MOST = 24
+_INDEX = "gallery.json"
+
+Mistake = Literal["missed", "false_alarm"]
+
+
+class ShownImage(BaseModel):
+    """One test image; its pictures are files beside the index."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    """Path in the category."""
+    defect_type: str
+    mistake: Mistake | None
+    """``missed``: an anomaly that passes; ``false_alarm``: a normal that is rejected."""
+    score: float
+    p_value: float
+    verdict: Verdict
+    image: str
+    truth: str | None
+    """The image with its ground truth outlined; None where there is none."""
+    overlay: str
+
+
+def write_shown_images(
+    folder: Path, items: Sequence[pictures.GalleryItem], *, reject: float
+) -> None:
+    """Write the pictures of at most 24 test images, mistakes first, and their index.
+
+    Args:
+        folder: is made.
+        items: all test images, at least one.
+        reject: the threshold above which an image is rejected.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    limits = pictures.map_limits([item.anomaly_map for item in items], reject)
+    with storage_errors(folder):
+        folder.mkdir(parents=True)
+        shown = [
+            _write(folder, number, item, limits)
+            for number, item in enumerate(pictures.choose_items(items, MOST, reject))
+        ]
+    write_json(folder / _INDEX, [one.model_dump(mode="json") for one in shown])
+
+
+def read_shown_images(tracking: Tracking, run_id: str) -> tuple[ShownImage, ...]:
+    """The images of a run, with ``data:`` addresses in place of the files; none were kept: empty.
+
+    Raises:
+        TrackingError: the index or a picture is damaged, or the store does not answer.
+    """
+    if GALLERY not in tracking.artifact_names(run_id):
+        return ()
+    with tracking.artifact(run_id, GALLERY) as folder:
+        try:
+            index = json.loads((folder / _INDEX).read_bytes())
+            return tuple(_embedded(folder, ShownImage.model_validate(one)) for one in index)
+        except (OSError, ValueError) as error:
+            raise TrackingError(
+                f"{GALLERY} of run {run_id} at {tracking.uri} is damaged ({error}). Delete the "
+                "folder in the run's artifacts: the report then goes without pictures."
+            ) from error
+
+
+def _embedded(folder: Path, shown: ShownImage) -> ShownImage:
+    def address(name: str) -> str:
+        # Whoever may write to the store shall not have other files of this machine shown.
+        return data_uri((folder / Path(name).name).read_bytes(), "image/jpeg")
+
+    return shown.model_copy(
+        update={
+            "image": address(shown.image),
+            "truth": None if shown.truth is None else address(shown.truth),
+            "overlay": address(shown.overlay),
+        }
+    )
+
+
+def _write(
+    folder: Path, number: int, item: pictures.GalleryItem, limits: tuple[float, float]
+) -> ShownImage:
+    tiles = pictures.draw_tiles(item, limits)
+    return ShownImage(
+        name=item.name,
+        defect_type=item.defect_type,
+        mistake="missed" if item.false_pass else "false_alarm" if item.false_reject else None,
+        score=item.score,
+        p_value=item.p_value,
+        verdict=item.verdict,
+        image=_save(tiles.image, folder / f"{number:02}-image.jpg"),
+        truth=None
+        if tiles.truth is None
+        else _save(tiles.truth, folder / f"{number:02}-truth.jpg"),
+        overlay=_save(tiles.overlay, folder / f"{number:02}-overlay.jpg"),
+    )
+
+
+def _save(pixels: NDArray[np.uint8], path: Path) -> str:
+    # Full colour resolution: outlines are one or two pixels wide.
+    Image.fromarray(pixels).save(path, quality=85, subsampling=0)
+    return path.name

@@ -1,0 +1,94 @@
+"""What an evaluation means, in sentences: on the run's page, in the report, on the terminal."""
+
+from collections.abc import Iterable
+
+from stillwatch.calibration import Calibration
+from stillwatch.tasks.evaluation.result import DetectorResult, FeedbackResult, GroupResult
+
+
+def evaluation_note(result: DetectorResult) -> str:
+    """The description of a run, as Markdown."""
+    lines = [
+        f"**{result.detector}** on **{result.category}**, pixel figures at "
+        f"{result.evaluation_size}×{result.evaluation_size}.",
+        *threshold_sentences(result),
+    ]
+    if result.synthetic:
+        lines.append(
+            "**synthetic**: the category has no defect image, so the anomalies are made. These "
+            "figures say that the detector works, not how well it will do on real defects."
+        )
+    if result.test_normals_from != "test":
+        lines.append("There is no test/good: the validation normals stand in for it.")
+    if result.feedback is not None:
+        lines.append(feedback_sentence(result.feedback))
+    return "\n\n".join(lines)
+
+
+def feedback_sentence(feedback: FeedbackResult) -> str:
+    """What became of the corrected anomalies."""
+    verdicts = [one.verdict for one in feedback.images]
+    return (
+        f"Anomalies whose verdict a person corrected: {verdicts.count('reject')} of "
+        f"{len(verdicts)} rejected, {verdicts.count('review')} set aside for review, "
+        f"{verdicts.count('pass')} passed unseen. They were chosen by their scores: no other "
+        "figure and no comparison has them in it."
+    )
+
+
+def threshold_sentences(result: DetectorResult) -> list[str]:
+    """What the threshold promises, on which condition, and what was seen of it."""
+    sentences = [
+        f"Rejects above {result.threshold:.6g}: of new good images at most {result.bound:.1%} on "
+        f"average over calibration sets, {result.rate_95:.1%} with 95 % confidence for this one "
+        f"({result.n_calibration} calibration normals, alpha {result.alpha:g}), if they are "
+        "exchangeable with the calibration normals.",
+        f"Rejected of the normals: {_rates(result)}.",
+    ]
+    if result.calibration_groups:
+        sentences.append(
+            f"The calibration normals are of {_counted(result.calibration_groups, 'group')}: "
+            "images of a group resemble each other, so the bound rests on fewer independent "
+            "images than it counts."
+        )
+    if result.false_alarms_by_group:
+        groups = result.false_alarms_by_group.items()
+        sentences.append(f"Rejected per group of test normals: {_per_group(groups)}.")
+    return sentences
+
+
+def promises(calibration: Calibration) -> list[str]:
+    """What both thresholds promise about good parts, without a technical term."""
+    reject, review = calibration.reject, calibration.review
+    return [
+        f"Of 100 new good parts about {_of_100(reject.bound)} will be rejected, on average. With "
+        f"these {reject.n} calibration images we can promise, with 95 % confidence, at most "
+        f"{_of_100(reject.rate_95)}; more calibration images bring the promise nearer to the "
+        "average.",
+        f"About {_of_100(review.bound)} of 100 will not pass: the rejected ones, and those that "
+        "are set aside for a person to review. Here we can promise at most "
+        f"{_of_100(review.rate_95)}.",
+        "Both hold for good parts like the calibration images: the same product, light and "
+        "camera. Nothing is promised about defective parts.",
+    ]
+
+
+def _of_100(share: float) -> str:
+    return f"{100 * share:.1f}".removesuffix(".0")
+
+
+def _rates(result: DetectorResult) -> str:
+    names = {"in_sample": "train", "held_out": "validation", "test": "test"}
+    return ", ".join(
+        f"{result.false_alarms[key]:.1%} of {name}"
+        for key, name in names.items()
+        if key in result.false_alarms
+    )
+
+
+def _per_group(groups: Iterable[tuple[str, GroupResult]]) -> str:
+    return ", ".join(f"{name} {one.false_alarms} of {one.normals}" for name, one in groups)
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

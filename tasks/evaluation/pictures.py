@@ -1,0 +1,97 @@
+"""The pictures of one evaluation that a person wants to look at."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stillwatch import pictures
+from stillwatch.bundle import BundleInfo
+from stillwatch.evaluation.evaluation import Evaluation, InspectedTest, TestImages
+
+
+def write_pictures(
+    folder: Path,
+    info: BundleInfo,
+    items: Sequence[pictures.GalleryItem],
+    evaluation: Evaluation,
+) -> None:
+    """Write the gallery, the score histogram, the curves that there are and the loss curve as PNG.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    subject = f"{info.category} · {info.detector.name}"
+    rows = evaluation.rows
+    reject, review = info.calibration.reject, info.calibration.review
+    figures = {
+        "gallery": pictures.gallery(
+            items,
+            reject=reject,
+            title=f"{subject} · test images",
+            synthetic=evaluation.synthetic,
+        ),
+        "score_histogram": pictures.score_histogram(
+            [row["score"] for row in rows if not row["label"]],
+            [row["score"] for row in rows if row["label"]],
+            info.calibration.scores,
+            reject=reject,
+            review=review,
+            title=f"{subject} · image scores",
+            synthetic=evaluation.synthetic,
+        ),
+    }
+    if "roc" in evaluation.curves:
+        figures["roc_curve"] = pictures.roc_curve(
+            *evaluation.curves["roc"],
+            evaluation.metrics["image_auroc"],
+            evaluation.intervals.get("image_auroc"),
+            title=f"{subject} · ROC",
+            synthetic=evaluation.synthetic,
+        )
+    if "pro" in evaluation.curves:
+        figures["pro_curve"] = pictures.pro_curve(
+            *evaluation.curves["pro"],
+            evaluation.metrics["aupro"],
+            evaluation.intervals.get("aupro"),
+            title=f"{subject} · per-region overlap",
+            synthetic=evaluation.synthetic,
+        )
+    if info.training.losses:
+        figures["loss_curve"] = pictures.loss_curve(
+            info.training.losses, info.training.kept_epochs, title=f"{subject} · loss"
+        )
+    for name, figure in figures.items():
+        pictures.save_figure(figure, folder / f"{name}.png")
+
+
+def gallery_items(
+    info: BundleInfo, test: TestImages, inspected: InspectedTest
+) -> list[pictures.GalleryItem]:
+    """The test images as the gallery takes them."""
+    threshold = info.calibration.reject.value
+    return [
+        pictures.GalleryItem(
+            name=row["path"],
+            defect_type=row["defect_type"],
+            pixels=test.images[number],
+            truth=None if test.masks is None else test.masks[number],
+            anomaly_map=inspected.maps[number],
+            mask=_mask(inspected.maps[number], threshold, rejected=row["verdict"] == "reject"),
+            score=row["score"],
+            p_value=row["p_value"],
+            verdict=row["verdict"],
+        )
+        for number, row in enumerate(inspected.rows)
+    ]
+
+
+def _mask(
+    anomaly_map: NDArray[np.float32], threshold: float, *, rejected: bool
+) -> NDArray[np.bool_]:
+    """The map above the threshold; a smaller map may have lost the one pixel that rejected."""
+    mask = anomaly_map > np.float32(threshold)
+    if rejected and not mask.any():
+        mask.flat[anomaly_map.argmax()] = True
+    return mask

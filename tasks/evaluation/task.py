@@ -1,0 +1,254 @@
+"""Evaluation of one trained detector, or reading back what MLflow already holds."""
+
+import re
+import tempfile
+from pathlib import Path
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from stillwatch.bundle import BundleInfo, read_bundle
+from stillwatch.calibration import clopper_pearson
+from stillwatch.errors import TrackingError
+from stillwatch.evaluation.evaluation import (
+    NORMAL,
+    Evaluation,
+    TestImages,
+    evaluate,
+    inspect_test,
+)
+from stillwatch.files import write_json
+from stillwatch.inference.inspector import Inspector
+from stillwatch.settings import Settings
+from stillwatch.tasks.data.examine import ExaminedCategory
+from stillwatch.tasks.data.pull import category_here
+from stillwatch.tasks.data.version import DataVersion
+from stillwatch.tasks.evaluation.gallery import GALLERY, write_shown_images
+from stillwatch.tasks.evaluation.notes import evaluation_note
+from stillwatch.tasks.evaluation.pictures import gallery_items, write_pictures
+from stillwatch.tasks.evaluation.result import (
+    CorrectedAnomaly,
+    DetectorResult,
+    FeedbackResult,
+    GroupResult,
+)
+from stillwatch.tasks.evaluation.scores import write_scores
+from stillwatch.tasks.evaluation.test_set import read_corrected_anomalies, read_test_set
+from stillwatch.tasks.locks import exclusive
+from stillwatch.tasks.tracking.client import BUNDLE, EVALUATED, STAGE, Tracking, open_tracking
+from stillwatch.tasks.tracking.entries import figures, milliseconds
+from stillwatch.tasks.training.slots import evaluation_device
+from stillwatch.tasks.training.task import TrainedDetector
+
+RESULT_FILE = "evaluation.json"
+FROM_NORMALS_ONLY = frozenset({"false_alarm_rate", "review_rate"})
+"""Figures that no anomaly, real or synthetic, takes part in."""
+
+
+def evaluate_detector(
+    trained: TrainedDetector, category: ExaminedCategory, *, data: DataVersion, settings: Settings
+) -> DetectorResult:
+    """Judge a detector on the test images and put the evidence into its run, once.
+
+    Args:
+        trained: names the run that holds the bundle.
+        category: the one that it was trained on.
+        data: the data version that ``category`` belongs to.
+        settings: all of them.
+
+    Raises:
+        StillwatchError: a damaged bundle, no usable test image, or a store that does not answer.
+    """
+    tracking = open_tracking(settings)
+    title = f"{trained.category}/{trained.entrant.name}"
+    with exclusive(settings, f"evaluate-{trained.run_id}", f"evaluating {title}"):
+        if tracking.tags(trained.run_id).get(STAGE) == EVALUATED:
+            result = read_result(tracking, trained.run_id)
+        else:
+            here = category_here(category, data, settings)
+            with (
+                tracking.artifact(trained.run_id, BUNDLE) as bundle,
+                tempfile.TemporaryDirectory(prefix="stillwatch-") as evidence,
+            ):
+                result = _evaluate(bundle, Path(evidence), trained, here, data, settings)
+                _record(tracking, result, data, Path(evidence))
+    return result.model_copy(update={"reused": trained.reused})
+
+
+evaluate_task = task(
+    name="evaluate",
+    task_run_name="evaluate {trained.category}/{trained.entrant.name}",
+    cache_policy=NO_CACHE,
+)(evaluate_detector)
+
+
+def read_result(tracking: Tracking, run_id: str) -> DetectorResult:
+    """Read what an earlier evaluation stored in its run.
+
+    Raises:
+        TrackingError: the run holds no readable result.
+    """
+    with tracking.artifact(run_id, RESULT_FILE) as path:
+        try:
+            return DetectorResult.model_validate_json(path.read_bytes())
+        except ValueError as error:
+            raise TrackingError(
+                f"{RESULT_FILE} of run {run_id} at {tracking.uri} is damaged ({error}). Delete "
+                "the run in MLflow and retrain: the figures are computed again."
+            ) from error
+
+
+def named_metrics(result: DetectorResult) -> dict[str, float]:
+    """All figures under the names that they have in MLflow.
+
+    A figure that synthetic anomalies take part in is called ``synthetic_…``, so that no chart
+    mixes it with real ones; the ends of its interval are ``…_low`` and ``…_high``.
+    """
+    named = dict(result.metrics)
+    for name, (low, high) in result.intervals.items():
+        named |= {f"{name}_low": low, f"{name}_high": high}
+    for defect, recall in result.recall_by_defect.items():
+        named[f"recall/{_metric_name(defect)}"] = recall
+    for place, rate in result.false_alarms.items():
+        if isinstance(rate, float):
+            named[f"false_alarm_rate/{place}"] = rate
+    if result.synthetic:
+        named = {
+            name if _from_normals_only(name) else f"synthetic_{name}": value
+            for name, value in named.items()
+        }
+    return named | feedback_metrics(result) | {"ms_per_image": result.ms_per_image}
+
+
+def feedback_metrics(result: DetectorResult) -> dict[str, float]:
+    """The figures of the corrected anomalies as MLflow has them; none without such images."""
+    feedback = result.feedback
+    if feedback is None:
+        return {}
+    low, high = feedback.interval
+    return {
+        "feedback_images": len(feedback.images),
+        "feedback_recall": feedback.recall,
+        "feedback_recall_low": low,
+        "feedback_recall_high": high,
+    }
+
+
+def _evaluate(
+    bundle_folder: Path,
+    evidence: Path,
+    trained: TrainedDetector,
+    category: ExaminedCategory,
+    data: DataVersion,
+    settings: Settings,
+) -> DetectorResult:
+    # Reading back and listing need no torch, which takes seconds to import.
+    from stillwatch.inference.torch_scorer import load_scorer
+
+    test = read_test_set(category, settings.evaluation)
+    bundle = read_bundle(bundle_folder)
+    corrected = read_corrected_anomalies(category)
+    feedback = None
+    with evaluation_device(settings) as device:
+        inspector = Inspector(bundle, load_scorer(bundle, device))
+        evaluation = evaluate(inspector, test, settings=settings.evaluation)
+        if corrected is not None:
+            feedback = _feedback(inspector, corrected, settings.evaluation.size)
+    result = _result(trained, evaluation, feedback, bundle.info, data)
+    write_json(evidence / RESULT_FILE, result.model_dump(mode="json"))
+    write_scores(evidence, evaluation.rows)
+    items = gallery_items(bundle.info, test, evaluation)
+    write_pictures(evidence / "pictures", bundle.info, items, evaluation)
+    write_shown_images(evidence / GALLERY, items, reject=result.threshold)
+    return result
+
+
+def _result(
+    trained: TrainedDetector,
+    evaluation: Evaluation,
+    feedback: FeedbackResult | None,
+    info: BundleInfo,
+    data: DataVersion,
+) -> DetectorResult:
+    reject, review = info.calibration.reject, info.calibration.review
+    return DetectorResult(
+        category=trained.category,
+        detector=trained.entrant.detector,
+        fingerprint=trained.fingerprint,
+        run_id=trained.run_id,
+        data_version=data.dir_hash,
+        synthetic=evaluation.synthetic,
+        test_normals_from=_origin_of_normals(evaluation),
+        metrics=evaluation.metrics,
+        intervals=evaluation.intervals,
+        recall_by_defect=evaluation.recall_by_defect,
+        false_alarms=dict(evaluation.false_alarms),
+        false_alarms_by_group={
+            name: GroupResult(**vars(group)) for name, group in evaluation.by_group.items()
+        },
+        feedback=feedback,
+        evaluation_size=evaluation.evaluation_size,
+        threshold=reject.value,
+        review_threshold=review.value,
+        alpha=reject.alpha,
+        alpha_review=review.alpha,
+        n_calibration=reject.n,
+        calibration_groups=len(info.groups),
+        bound=reject.bound,
+        rate_95=reject.rate_95,
+        train_seconds=info.training.seconds,
+        ms_per_image=evaluation.ms_per_image,
+        evaluated_at=milliseconds(),
+    )
+
+
+def _feedback(inspector: Inspector, corrected: TestImages, size: int) -> FeedbackResult:
+    rows = inspect_test(inspector, corrected, size).rows
+    rejected = sum(row["verdict"] == "reject" for row in rows)
+    return FeedbackResult(
+        images=tuple(
+            CorrectedAnomaly(
+                path=row["path"],
+                defect_type=row["defect_type"],
+                score=row["score"],
+                p_value=row["p_value"],
+                verdict=row["verdict"],
+            )
+            for row in rows
+        ),
+        recall=rejected / len(rows),
+        interval=clopper_pearson(rejected, len(rows)),
+    )
+
+
+def _record(tracking: Tracking, result: DetectorResult, data: DataVersion, evidence: Path) -> None:
+    tracking.log_folder(result.run_id, evidence)
+    tracking.log(
+        result.run_id,
+        metrics=figures(
+            named_metrics(result),
+            timestamp=result.evaluated_at,
+            dataset=(result.category, data.dir_hash),
+        ),
+        tags={
+            "stillwatch.synthetic": str(result.synthetic).lower(),
+            "stillwatch.test_normals_from": result.test_normals_from,
+            "stillwatch.evaluation_size": result.evaluation_size,
+            "mlflow.note.content": evaluation_note(result),
+        },
+    )
+    tracking.log(result.run_id, tags={STAGE: EVALUATED})
+    tracking.end_run(result.run_id, "FINISHED")
+
+
+def _origin_of_normals(evaluation: Evaluation) -> str:
+    normals = [row["path"] for row in evaluation.rows if row["defect_type"] == NORMAL]
+    return "validation" if any(path.startswith("train/") for path in normals) else "test"
+
+
+def _from_normals_only(name: str) -> bool:
+    return any(name.startswith(figure) for figure in FROM_NORMALS_ONLY)
+
+
+def _metric_name(text: str) -> str:
+    return re.sub(r"[^\w.\- ]", "_", text)

@@ -1,0 +1,138 @@
+"""The images that a category's detectors are judged on, real or synthetic."""
+
+import io
+import math
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from stillwatch.evaluation.evaluation import NORMAL, TestImages
+from stillwatch.images.decode import read_mask, resize_mask
+from stillwatch.images.layout import FEEDBACK
+from stillwatch.images.manifest import ImageFacts, Manifest
+from stillwatch.images.store import ImageStore
+from stillwatch.sample.synthetic import make_synthetic_anomalies
+from stillwatch.settings import EvaluationSettings
+from stillwatch.tasks.data.examine import ExaminedCategory
+
+SYNTHETIC = "synthetic"
+"""First part of the path of an image that is not a file."""
+
+_SEED = 0
+"""The same anomalies for every detector and every training seed."""
+
+
+def read_test_set(category: ExaminedCategory, settings: EvaluationSettings) -> TestImages:
+    """Take the test images out of the store, with their masks; make anomalies if there are none.
+
+    Normals are those of ``test/good``, else the validation normals. Synthetic anomalies are made
+    from these same normals. Calibration normals are never used.
+
+    Args:
+        category: its manifest, its store, and its folder for the masks.
+        settings: evaluation size, and how many synthetic anomalies.
+
+    Raises:
+        ImageError: a mask cannot be read.
+        StorageError: the store cannot be opened.
+    """
+    images = ImageStore.open(category.store)
+    normals = normals_of(category.manifest)
+    test = [row for row in category.manifest.rows if row.part == "test"]
+    anomalies = [row for row in test if row.defect_type != NORMAL]
+    rows = normals + anomalies
+    pixels = images.images[images.rows([row.path for row in rows])]
+    real = TestImages(
+        paths=tuple(row.path for row in rows),
+        images=pixels,
+        defect_types=tuple(row.defect_type for row in rows),
+        masks=_masks(category.folder, rows, settings.size) if anomalies else None,
+        groups={row.path: row.group for row in rows if row.group},
+    )
+    return real if anomalies or not normals else _with_synthetic(real, settings)
+
+
+def read_part(category: ExaminedCategory, part: str) -> NDArray[np.uint8]:
+    """The images of one part, uint8 (N, S, S, 3).
+
+    Raises:
+        StorageError: the store cannot be opened.
+    """
+    images = ImageStore.open(category.store)
+    return images.images[images.rows([r.path for r in category.manifest.rows if r.part == part])]
+
+
+def read_corrected_anomalies(category: ExaminedCategory) -> TestImages | None:
+    """Take the corrected anomalies out of the store, without masks; None if there are none.
+
+    They are in the image set because of their scores, so they stand in no test.
+
+    Raises:
+        StorageError: the store cannot be opened.
+    """
+    rows = [row for row in category.manifest.rows if row.part == FEEDBACK]
+    if not rows:
+        return None
+    return TestImages(
+        paths=tuple(row.path for row in rows),
+        images=read_part(category, FEEDBACK),
+        defect_types=tuple(row.defect_type for row in rows),
+        masks=None,
+    )
+
+
+def normals_of(manifest: Manifest) -> list[ImageFacts]:
+    """The normals that stand in the test: ``test/good``, else the validation normals."""
+    test = [row for row in manifest.rows if row.part == "test" and row.defect_type == NORMAL]
+    return test or [row for row in manifest.rows if row.part == "validation"]
+
+
+def image_files(folder: Path, test: TestImages, made: Path) -> list[Path]:
+    """The test images as files; what is not a file is written into the folder ``made`` as PNG."""
+    files = []
+    for number, path in enumerate(test.paths):
+        file = folder / path
+        if path.startswith(f"{SYNTHETIC}/"):
+            file = made / f"{number:06d}.png"
+            file.write_bytes(png(test.images[number]))
+        files.append(file)
+    return files
+
+
+def png(pixels: NDArray[np.uint8]) -> bytes:
+    """An image uint8 (H, W, 3) as a PNG file."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, format="PNG")
+    return file.getvalue()
+
+
+def _masks(folder: Path, rows: list[ImageFacts], size: int) -> NDArray[np.bool_] | None:
+    masks = np.zeros((len(rows), size, size), dtype=np.bool_)
+    for mask, row in zip(masks, rows, strict=True):
+        if row.mask is not None:
+            # Too large a mask was refused before, by the plant's limit.
+            found = read_mask(folder / row.mask, max_megapixels=math.inf)
+            mask[:] = resize_mask(found, size)
+        elif row.defect_type != NORMAL:
+            return None
+    return masks
+
+
+def _with_synthetic(normals: TestImages, settings: EvaluationSettings) -> TestImages:
+    made = make_synthetic_anomalies(normals.images, settings.synthetic_anomalies, _SEED)
+    masks = np.zeros((len(normals.paths) + len(made.kinds), settings.size, settings.size), np.bool_)
+    for mask, source in zip(masks[len(normals.paths) :], made.masks, strict=True):
+        mask[:] = resize_mask(source, settings.size)
+    paths = tuple(f"{SYNTHETIC}/{kind}/{number:03d}" for number, kind in enumerate(made.kinds))
+    sources = (normals.paths[source] for source in made.sources)
+    return TestImages(
+        paths=normals.paths + paths,
+        images=np.concatenate([normals.images, made.images]),
+        defect_types=normals.defect_types + tuple(f"{SYNTHETIC}_{kind}" for kind in made.kinds),
+        masks=masks,
+        synthetic=True,
+        made_from=dict(zip(paths, sources, strict=True)),
+        groups=normals.groups,
+    )

@@ -1,0 +1,60 @@
+"""What a person reads in Prefect before agreeing to a version: the evidence, and how to agree."""
+
+from stillwatch.tasks.promotion.disagreement import Disagreement
+from stillwatch.tasks.reports.record import RetrainingRecord, VersionRecord
+from stillwatch.tasks.reports.sentences import disagreement, gate, summary
+from stillwatch.tasks.reports.tables import Table, against_champion
+from stillwatch.tasks.validation.report import printable
+
+MOST = 6
+"""Pictures in the page; the report has more."""
+
+
+def approval_page(record: RetrainingRecord, waiting: VersionRecord, report: str) -> str:
+    """Markdown, pictures inside.
+
+    Args:
+        record: of the retraining.
+        waiting: its version, which waits for a person.
+        report: where a browser finds the whole report.
+    """
+    winner = record.winner
+    against = None if winner is None else against_champion(winner)
+    disputed = None if winner is None else winner.disagreement
+    parts = [
+        f"# {record.category}: version {waiting.number} waits for a person",
+        *summary(record),
+        gate(record)[0],
+        *([] if against is None else [f"{against.caption}:", _markdown(against)]),
+        *([] if disputed is None else _disputed(disputed)),
+        f"[The whole report]({report})",
+        "To agree, run the deployment *promote* with this category, version and a reason; or the "
+        "command above; or, in MLflow, set the version's tag `stillwatch.approval` to `approved`. "
+        "To decline, do nothing: the champion stays.",
+    ]
+    return "\n\n".join(parts)
+
+
+def _disputed(found: Disagreement) -> list[str]:
+    shown = found.images[:MOST]
+    parts = [disagreement(found)]
+    if shown:
+        parts.append(
+            "From left to right: the image; the true defect outlined in green, where there is a "
+            "mask; what the champion saw; what the new version saw."
+        )
+    for image in shown:
+        verdicts = f"champion: {image.champion}, new version: {image.challenger}"
+        parts.append(f"**{verdicts}** – {image.defect_type} `{printable(image.name)}`")
+        parts.append(f"![{verdicts}]({image.picture})")
+    return parts
+
+
+def _markdown(table: Table) -> str:
+    lines = [table.head, ("---",) * len(table.head), *table.rows]
+    return "\n".join(f"| {' | '.join(map(_on_one_line, line))} |" for line in lines)
+
+
+def _on_one_line(cell: str) -> str:
+    text, _, small = cell.partition("\n")
+    return f"{text} ({small})" if small else text

@@ -1,0 +1,279 @@
+"""A retraining of one category as MLflow and its registry hold it: all that the report says."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mlflow.entities import Run
+
+from stillwatch.bundle import INFO_FILE, BundleInfo, read_info
+from stillwatch.errors import TrackingError
+from stillwatch.evaluation.evaluation import ImageRow
+from stillwatch.sections import unknown_name
+from stillwatch.tasks.evaluation.gallery import ShownImage, read_shown_images
+from stillwatch.tasks.evaluation.result import DetectorResult
+from stillwatch.tasks.evaluation.scores import read_scores
+from stillwatch.tasks.evaluation.task import read_result
+from stillwatch.tasks.promotion.compare import COMPARISON_RECORD
+from stillwatch.tasks.promotion.disagreement import Disagreement, read_disagreement
+from stillwatch.tasks.registry.approval import Standing, standing
+from stillwatch.tasks.registry.versions import (
+    CHALLENGER,
+    CHAMPION,
+    PREVIOUS,
+    model_name,
+    registered_version,
+    version_with_alias,
+    versions_of,
+)
+from stillwatch.tasks.tracking.client import (
+    BUNDLE,
+    EVALUATED,
+    KIND,
+    METHOD,
+    PARENT,
+    REASON,
+    SEED,
+    STAGE,
+    TRAINED,
+    Tracking,
+)
+from stillwatch.tasks.tracking.retraining_evidence import read_changed_settings, read_validation
+from stillwatch.tasks.tracking.retraining_run import (
+    DETECTORS,
+    MODEL_VERSION,
+    REGISTERED,
+    RETRAINING,
+    REUSED,
+    SEEDS,
+    WINNER,
+)
+from stillwatch.tasks.training.candidates import Entrant, entrants
+from stillwatch.tasks.validation.report import ValidationReport
+
+
+@dataclass(frozen=True)
+class DetectorRecord:
+    """One detector that competed, with one seed."""
+
+    entrant: Entrant
+    run_id: str | None
+    """None: its training did not begin."""
+    reused: bool
+    """Trained by an earlier retraining."""
+    reason: str
+    """Why its run failed; empty where it did not."""
+    peak_memory_megabytes: float | None
+    bundle: BundleInfo | None
+    """None: it was not trained."""
+    result: DetectorResult | None
+    """None: it was not evaluated."""
+
+    @property
+    def name(self) -> str:
+        """The detector's, with the seed where there are several."""
+        return self.entrant.name
+
+
+@dataclass(frozen=True)
+class VersionRecord:
+    """The registered version that the retraining ended with, as the registry now has it."""
+
+    number: int
+    aliases: tuple[str, ...]
+    created: bool
+    """Registered by this retraining, not by an earlier one."""
+    approval: Standing | None
+    """Whether a person can still make it champion; None also for what is or was champion."""
+    tags: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class WinnerRecord:
+    """The detector that won, trained with the first seed."""
+
+    detector: str
+    result: DetectorResult
+    bundle: BundleInfo
+    rows: list[ImageRow]
+    images: tuple[ShownImage, ...]
+    version: VersionRecord | None
+    """None: it is no longer in the registry."""
+    comparison: Mapping[str, Any]
+    """``comparison.json``; empty if this version was compared with no champion."""
+    disagreement: Disagreement | None
+    """With that champion; None also where none was recorded."""
+
+
+@dataclass(frozen=True)
+class RetrainingRecord:
+    """One retraining of one category."""
+
+    category: str
+    run_id: str
+    started: int
+    """Milliseconds since 1970."""
+    status: str
+    """MLflow's: FINISHED, FAILED, KILLED or RUNNING."""
+    reason: str
+    """Why it failed; empty where it did not."""
+    tags: Mapping[str, str]
+    validation: ValidationReport
+    changed_settings: Mapping[str, object]
+    """Those that differ from the defaults."""
+    detectors: tuple[DetectorRecord, ...]
+    """One detector after the other, each with the first seed first."""
+    winner: WinnerRecord | None
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """With which each detector was trained."""
+        return tuple(dict.fromkeys(one.entrant.seed for one in self.detectors))
+
+
+def find_retraining(tracking: Tracking, category: str, version: int | None = None) -> str:
+    """The run of a category's newest retraining, or of the newest that ended with a version.
+
+    Raises:
+        TrackingError: there is no such category, version or retraining, or no answer.
+    """
+    known = tracking.categories()
+    if category not in known:
+        hint = f"{unknown_name('category', category, known)}." if known else "Nothing is there yet."
+        raise TrackingError(f"{category} was never retrained: {hint}")
+    tags = {KIND: RETRAINING}
+    if version is not None:
+        registered_version(tracking, category, version)
+        tags[MODEL_VERSION] = str(version)
+    runs = tracking.find_runs(category, tags)
+    if not runs:
+        which = "" if version is None else f" that ended with version {version}"
+        raise TrackingError(
+            f"no retraining of {category}{which} has what a report needs. Retrain: what is trained "
+            "already is not trained again."
+        )
+    return str(runs[0].info.run_id)
+
+
+def read_retraining(tracking: Tracking, run_id: str) -> RetrainingRecord:
+    """Everything about one retraining; no image of the image set is read.
+
+    Args:
+        tracking: the store and registry.
+        run_id: of the retraining.
+
+    Raises:
+        TrackingError: the store does not answer, or something in it is damaged.
+        BundleError: a detector's ``bundle.json`` is damaged.
+    """
+    run = _run(tracking, run_id)
+    tags = run.data.tags
+    category = tags["stillwatch.category"]
+    detectors = _detectors(tracking, category, run)
+    return RetrainingRecord(
+        category=category,
+        run_id=run_id,
+        started=run.info.start_time,
+        status=run.info.status,
+        reason=tags.get(REASON, ""),
+        tags=tags,
+        validation=read_validation(tracking, run_id),
+        changed_settings=read_changed_settings(tracking, run_id),
+        detectors=detectors,
+        winner=_winner(tracking, run, detectors),
+    )
+
+
+def _run(tracking: Tracking, run_id: str) -> Run:
+    with tracking.errors(f"read run {run_id}"):
+        return tracking.client.get_run(run_id)
+
+
+def _detectors(tracking: Tracking, category: str, parent: Run) -> tuple[DetectorRecord, ...]:
+    tags = parent.data.tags
+    # Retrainings that were recorded without seeds had one.
+    seeds = [int(seed) for seed in tags.get(SEEDS, "0").split(", ")]
+    found = tracking.find_runs(category, {PARENT: parent.info.run_id})
+    # Of a training that was cut off and begun again the later run counts.
+    runs = {_entrant(run, several=len(seeds) > 1).name: run for run in reversed(found)}
+    competing = entrants(tags[DETECTORS].split(", "), seeds)
+    reused = {one.name for one in competing if REUSED + one.name in tags}
+    for name in reused:
+        runs[name] = _run(tracking, tags[REUSED + name])
+    return tuple(
+        _detector(tracking, one, runs.get(one.name), reused=one.name in reused) for one in competing
+    )
+
+
+def _entrant(run: Run, *, several: bool) -> Entrant:
+    tags = run.data.tags
+    return Entrant(tags[METHOD], int(tags.get(SEED, 0)), several)
+
+
+def _detector(
+    tracking: Tracking, entrant: Entrant, run: Run | None, *, reused: bool
+) -> DetectorRecord:
+    if run is None:
+        return DetectorRecord(entrant, None, reused, "", None, None, None)
+    run_id, tags = str(run.info.run_id), run.data.tags
+    stage = tags.get(STAGE)
+    return DetectorRecord(
+        entrant=entrant,
+        run_id=run_id,
+        reused=reused or "stillwatch.recalibrated_from" in tags,
+        reason=tags.get(REASON, ""),
+        peak_memory_megabytes=run.data.metrics.get("peak_memory_megabytes"),
+        bundle=_bundle_info(tracking, run_id) if stage in (TRAINED, EVALUATED) else None,
+        result=read_result(tracking, run_id) if stage == EVALUATED else None,
+    )
+
+
+def _bundle_info(tracking: Tracking, run_id: str) -> BundleInfo:
+    with tracking.artifact(run_id, f"{BUNDLE}/{INFO_FILE}") as path:
+        return read_info(path)
+
+
+def _winner(
+    tracking: Tracking, parent: Run, detectors: tuple[DetectorRecord, ...]
+) -> WinnerRecord | None:
+    name = parent.data.tags.get(WINNER)
+    first = next((one for one in detectors if one.entrant.detector == name), None)
+    if first is None or first.result is None or first.bundle is None:
+        return None
+    number = int(parent.data.tags[MODEL_VERSION])
+    run_id = first.result.run_id
+    comparison = _comparison(tracking, run_id, number)
+    return WinnerRecord(
+        detector=first.entrant.detector,
+        result=first.result,
+        bundle=first.bundle,
+        rows=read_scores(tracking, run_id),
+        images=read_shown_images(tracking, run_id),
+        version=_version(tracking, first.result.category, number, parent),
+        comparison=comparison,
+        disagreement=read_disagreement(tracking, run_id, comparison.get("champion")),
+    )
+
+
+def _version(tracking: Tracking, category: str, number: int, parent: Run) -> VersionRecord | None:
+    name = model_name(category)
+    found = {int(one.version): one for one in versions_of(tracking, name)}.get(number)
+    if found is None:
+        return None
+    aliases = (
+        alias
+        for alias in (CHAMPION, CHALLENGER, PREVIOUS)
+        if version_with_alias(tracking, name, alias) == number
+    )
+    return VersionRecord(
+        number=number,
+        aliases=tuple(aliases),
+        created=parent.data.tags[REGISTERED] == "true",
+        approval=standing(found, version_with_alias(tracking, name, CHAMPION)),
+        tags=found.tags,
+    )
+
+
+def _comparison(tracking: Tracking, run_id: str, number: int) -> Mapping[str, Any]:
+    record: Mapping[str, Any] = COMPARISON_RECORD.read(tracking, run_id) or {}
+    return record if record.get("challenger") == number else {}

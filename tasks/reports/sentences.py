@@ -1,0 +1,184 @@
+"""What a retraining ended with and what that means, in sentences for its report."""
+
+from collections.abc import Iterator
+
+from stillwatch.settings import RetrainSettings
+from stillwatch.tasks.evaluation.result import FIGURE_NAMES
+from stillwatch.tasks.promotion.disagreement import Disagreement
+from stillwatch.tasks.registry.approval import (
+    ANSWER,
+    CHAMPION_SINCE,
+    COMPARED_WITH,
+    COMPARISON,
+    NOT_PROMOTED,
+)
+from stillwatch.tasks.registry.versions import CHAMPION
+from stillwatch.tasks.reports.record import (
+    DetectorRecord,
+    RetrainingRecord,
+    VersionRecord,
+    WinnerRecord,
+)
+
+_ENDED = {
+    "RUNNING": "the retraining has not ended",
+    "KILLED": "the retraining was stopped",
+    "FAILED": "the retraining failed",
+    "FINISHED": "the retraining has no winner",
+}
+_MEANINGS = {
+    "better": "It is surely better than the champion.",
+    "not_worse": "It is surely not worse than the champion by more than the margin.",
+    "worse": "It is surely worse than the champion.",
+    "not_enough_evidence": "These test images cannot tell the two apart; more of them can.",
+}
+
+
+def headline(record: RetrainingRecord) -> str:
+    """The outcome in one line."""
+    winner = record.winner
+    if winner is None:
+        return f"{record.category}: {_ENDED[record.status]}"
+    if winner.version is None:
+        return f"{record.category}: {winner.detector} won, and its version was deleted since"
+    verb = "registered as" if winner.version.created else "is still"
+    aliases = "".join(f", {alias}" for alias in winner.version.aliases)
+    return f"{record.category}: {winner.detector} {verb} version {winner.version.number}{aliases}"
+
+
+def summary(record: RetrainingRecord) -> list[str]:
+    """What a person must know first."""
+    winner = record.winner
+    if winner is None:
+        return list(_without_winner(record))
+    sentences = [_choice(record, winner), *_seeds(record), _caught(winner)]
+    if winner.version is not None:
+        sentences += _standing(record, winner.version)
+    return sentences + caveats(winner)
+
+
+def outcome(detector: DetectorRecord) -> str:
+    """What became of one detector, in a few words."""
+    if detector.reason:
+        return f"failed: {detector.reason}"
+    if detector.run_id is None:
+        return "its training did not begin"
+    if detector.result is not None:
+        return "trained by an earlier retraining" if detector.reused else "trained"
+    return "not trained" if detector.bundle is None else "trained, but not evaluated"
+
+
+def gate(record: RetrainingRecord) -> list[str]:
+    """What the gate said about the winner and the champion of that time."""
+    if record.winner is None or record.winner.version is None:
+        return ["Nothing was compared with the champion: there is no new version."]
+    tags = record.winner.version.tags
+    if COMPARED_WITH not in tags:
+        return ["The gate has not judged this version."]
+    if tags[COMPARED_WITH] == "none":
+        return ["There was no champion to compare it with."]
+    meaning = _MEANINGS.get(tags.get(ANSWER, ""), "It could not be compared with the champion.")
+    said = tags.get(COMPARISON, "")
+    return [
+        f"Compared with the champion of that time, version {tags[COMPARED_WITH]}: {said}",
+        meaning,
+    ]
+
+
+def disagreement(found: Disagreement) -> str:
+    """How often a version and the champion gave different verdicts, and who was right."""
+    count = found.worse + found.better
+    if not count:
+        return "Both gave the same verdict on every image."
+    images = "1 image" if count == 1 else f"{count} images"
+    return (
+        f"Their verdicts differ on {images}: the new version is farther from the truth on "
+        f"{found.worse}, nearer to it on {found.better}."
+    )
+
+
+def caveats(winner: WinnerRecord) -> list[str]:
+    """What the figures of the winner do not say."""
+    result = winner.result
+    sentences = []
+    if result.synthetic:
+        sentences.append(
+            "Synthetic anomalies: the category has no defect image, so defects were painted on "
+            "good ones. The figures say that the detector works, not how well it will find real "
+            "defects."
+        )
+    elif "aupro" not in result.metrics:
+        sentences.append(
+            "There are no masks of the defects, so nothing is known about whether the marked "
+            "places are the right ones: pixel figures and AUPRO are missing."
+        )
+    if result.test_normals_from != "test":
+        sentences.append("There is no test/good: the validation images stand in for it.")
+    if result.intervals.get("false_alarm_rate", (0, 1))[0] > result.rate_95:
+        sentences.append(
+            f"{result.metrics['false_alarm_rate']:.1%} of the good test parts are rejected, more "
+            "than was promised: they are unlike the calibration images, in light or camera perhaps."
+        )
+    return sentences
+
+
+def _without_winner(record: RetrainingRecord) -> Iterator[str]:
+    if record.reason:
+        yield record.reason
+    if record.status != "RUNNING":
+        yield "Nothing was registered; a champion that there was before stays as it was."
+    evaluated = [one.name for one in record.detectors if one.result is not None]
+    if evaluated:
+        yield f"The figures of {', '.join(evaluated)} are below, and will not be computed again."
+
+
+def _choice(record: RetrainingRecord, winner: WinnerRecord) -> str:
+    others = dict.fromkeys(one.entrant.detector for one in record.detectors)
+    del others[winner.detector]
+    if not others:
+        return f"Only {winner.detector} competed, so there was nothing to choose."
+    key = str(record.changed_settings.get("retrain.select_by", RetrainSettings().select_by))
+    figure = FIGURE_NAMES[key]
+    if len(record.seeds) > 1:
+        figure = f"the mean {figure} over {len(record.seeds)} seeds"
+    return (
+        f"{winner.detector} won over {', '.join(others)} by {figure}. It was chosen on the test "
+        "images, so its figures are a little optimistic."
+    )
+
+
+def _seeds(record: RetrainingRecord) -> Iterator[str]:
+    if len(record.seeds) > 1:
+        yield (
+            f"What is registered was trained with seed {record.seeds[0]}, the first of "
+            f"{', '.join(map(str, record.seeds))}: which one that is was settled before the test "
+            "images were looked at, so that it is not the luckiest."
+        )
+
+
+def _caught(winner: WinnerRecord) -> str:
+    normals = [row["verdict"] for row in winner.rows if not row["label"]]
+    anomalies = [row["verdict"] for row in winner.rows if row["label"]]
+    return (
+        f"Of {len(anomalies)} test anomalies {anomalies.count('reject')} are rejected, "
+        f"{anomalies.count('review')} are set aside for review and {anomalies.count('pass')} pass "
+        f"unseen. Of {len(normals)} good test parts {normals.count('reject')} are rejected."
+    )
+
+
+def _standing(record: RetrainingRecord, version: VersionRecord) -> Iterator[str]:
+    if CHAMPION in version.aliases:
+        yield "It is the champion, the version in production."
+    elif CHAMPION_SINCE in version.tags:
+        yield "It has been the champion and is not any more."
+    if version.tags.get(NOT_PROMOTED) and CHAMPION_SINCE not in version.tags:
+        yield f"It did not become champion by itself: {version.tags[NOT_PROMOTED].rstrip('.')}."
+        if version.tags.get(ANSWER) in _MEANINGS:
+            yield _MEANINGS[version.tags[ANSWER]]
+    if version.approval == "refused":
+        yield "The gate refused it: nobody may make it champion."
+    elif version.approval == "pending":
+        yield (
+            f"It waits for a person: stillwatch promote {record.category} --version "
+            f"{version.number} --approve --reason '...'"
+        )

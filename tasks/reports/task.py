@@ -1,0 +1,72 @@
+"""The report that a person reads, among the artifacts of a retraining's run."""
+
+import tempfile
+from pathlib import Path
+
+from prefect import task
+from prefect.artifacts import create_link_artifact, create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+
+from stillwatch.files import atomic_file
+from stillwatch.settings import Settings
+from stillwatch.tasks.reports.approval import approval_page
+from stillwatch.tasks.reports.page import report_page
+from stillwatch.tasks.reports.record import find_retraining, read_retraining
+from stillwatch.tasks.reports.sentences import headline
+from stillwatch.tasks.tracking.client import open_tracking
+
+REPORT_FILE = "report.html"
+
+
+@task(name="report", task_run_name="report {category}", cache_policy=NO_CACHE)
+def attach_report(category: str, run_id: str, *, pages: str, settings: Settings) -> None:
+    """Put the report into a retraining's run and link it from Prefect, with what is to be approved.
+
+    Args:
+        category: what was retrained.
+        run_id: the retraining's, ended.
+        pages: where a browser finds MLflow.
+        settings: name the store.
+
+    Raises:
+        StillwatchError: as ``read_retraining``, or the store cannot be written.
+    """
+    tracking = open_tracking(settings)
+    record = read_retraining(tracking, run_id)
+    with tempfile.TemporaryDirectory(prefix="stillwatch-") as folder:
+        (Path(folder) / REPORT_FILE).write_text(report_page(record), encoding="utf-8")
+        tracking.log_folder(run_id, Path(folder))
+    experiment = tracking.experiment(category)
+    link = f"{pages}/#/experiments/{experiment}/runs/{run_id}/artifacts/{REPORT_FILE}"
+    create_link_artifact(
+        link=link,
+        link_text=f"Report of the retraining of {category}",
+        key=f"report-{category.replace('_', '-')}",
+        description=headline(record),
+    )
+    version = None if record.winner is None else record.winner.version
+    if version is not None and version.approval == "pending":
+        create_markdown_artifact(
+            markdown=approval_page(record, version, link),
+            key=f"approval-{category.replace('_', '-')}",
+            description=f"Version {version.number} of {category} waits for a person",
+        )
+
+
+def write_report(category: str, path: Path, *, version: int | None, settings: Settings) -> None:
+    """Make a report anew from what MLflow and its registry hold now.
+
+    Args:
+        category: whose.
+        path: the HTML file; replaced if it is there.
+        version: the newest retraining that ended with it is reported; None: the newest of all.
+        settings: name the store.
+
+    Raises:
+        StillwatchError: as ``find_retraining`` and ``read_retraining``.
+        StorageError: the file cannot be written.
+    """
+    tracking = open_tracking(settings)
+    page = report_page(read_retraining(tracking, find_retraining(tracking, category, version)))
+    with atomic_file(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")

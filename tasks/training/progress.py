@@ -1,0 +1,67 @@
+"""How far the trainings of this machine are, for whoever watches from outside."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from stillwatch.files import write_json
+from stillwatch.training.job import EpochReport
+
+
+@dataclass(frozen=True)
+class TrainingProgress:
+    """One training that is going on."""
+
+    title: str
+    """``<category>/<detector>``, with the seed where a retraining has several."""
+    phase: str
+    epoch: int
+    epochs: int
+    validation_loss: float
+    seconds_left: float
+
+
+@contextmanager
+def visible_progress(state_dir: Path, title: str) -> Iterator["ProgressFile"]:
+    """Yield the file that shows one training's progress; it is gone when the training is over."""
+    file = ProgressFile(_folder(state_dir) / f"{title.replace('/', '--')}.json", title)
+    try:
+        yield file
+    finally:
+        file.path.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class ProgressFile:
+    """Where one training's progress stands."""
+
+    path: Path
+    title: str
+
+    def show(self, epoch: EpochReport) -> None:
+        """Replace what the file says."""
+        progress = TrainingProgress(
+            title=self.title,
+            phase=epoch.phase,
+            epoch=epoch.epoch + 1,
+            epochs=epoch.epochs,
+            validation_loss=epoch.validation_loss,
+            seconds_left=epoch.seconds_left,
+        )
+        write_json(self.path, asdict(progress))
+
+
+def running_trainings(state_dir: Path) -> list[TrainingProgress]:
+    """The trainings that go on, by title."""
+    found = []
+    for path in sorted(_folder(state_dir).glob("*.json")):
+        # One may end, and its file go, while we look.
+        with suppress(FileNotFoundError):
+            found.append(TrainingProgress(**json.loads(path.read_text(encoding="utf-8"))))
+    return found
+
+
+def _folder(state_dir: Path) -> Path:
+    return state_dir / "progress"

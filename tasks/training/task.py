@@ -1,0 +1,357 @@
+"""Training of one detector on one category, or finding that MLflow already holds it."""
+
+import logging
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from stillwatch.bundle import Bundle, TeacherInfo, read_bundle, recalibrated
+from stillwatch.detectors import detector_class, detector_settings
+from stillwatch.errors import BundleError, DeviceMemoryError, TrackingError
+from stillwatch.images.photographs import photographs_digest
+from stillwatch.images.split import PARTS
+from stillwatch.settings import CalibrationSettings, Settings
+from stillwatch.tasks.data.examine import ExaminedCategory
+from stillwatch.tasks.data.pull import category_here
+from stillwatch.tasks.data.version import DataVersion
+from stillwatch.tasks.locks import exclusive
+from stillwatch.tasks.tracking.client import (
+    BUNDLE,
+    EVALUATION,
+    FINGERPRINT,
+    METHOD,
+    PARENT,
+    SEED,
+    STAGE,
+    TRAINED,
+    Tracking,
+    open_tracking,
+)
+from stillwatch.tasks.tracking.entries import DataSource, figures, flattened
+from stillwatch.tasks.tracking.retraining_run import REUSED, data_tags
+from stillwatch.tasks.tracking.tags import threshold_tags
+from stillwatch.tasks.training.candidates import Entrant
+from stillwatch.tasks.training.fingerprint import evaluation_key, find_finished_run, fingerprint
+from stillwatch.tasks.training.losses import EpochLog
+from stillwatch.tasks.training.memory_retry import as_last_tried, halved_batch, with_half_batch
+from stillwatch.tasks.training.progress import visible_progress
+from stillwatch.tasks.training.slots import training_device
+from stillwatch.tasks.training.training_images import record_learnt_from
+from stillwatch.teachers.networks import NO_TEACHER
+from stillwatch.teachers.weights import find_weights
+from stillwatch.training.job import EpochReport, TrainingJob, run_training
+
+
+@dataclass(frozen=True)
+class TrainedDetector:
+    """A bundle in MLflow."""
+
+    category: str
+    entrant: Entrant
+    fingerprint: str
+    run_id: str
+    reused: bool
+    """Trained by an earlier retraining."""
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is to be trained, and under which identity."""
+
+    category: ExaminedCategory
+    entrant: Entrant
+    data: DataVersion
+    job: TrainingJob
+    method_version: int
+    teacher: TeacherInfo
+    evaluation: str
+    settings: Settings
+
+    @property
+    def title(self) -> str:
+        return f"{self.job.category}/{self.entrant.name}"
+
+
+def train_detector(
+    category: ExaminedCategory,
+    entrant: Entrant,
+    *,
+    data: DataVersion,
+    settings: Settings,
+    parent_run: str | None = None,
+    force: bool = False,
+) -> TrainedDetector:
+    """Train, calibrate and upload one detector, unless MLflow holds it.
+
+    The training itself runs in a child process. Two calls for the same detector at the same time
+    end with one training; a call that was killed is taken up again from its checkpoint.
+
+    Args:
+        category: what to train on; its manifest says which image is in which part.
+        entrant: the detector and its seed, which stands for ``training.seed``.
+        data: the data version that ``category`` belongs to.
+        settings: all of them.
+        parent_run: MLflow run of the whole retraining.
+        force: train even if MLflow holds the same detector.
+
+    Raises:
+        StillwatchError: unknown detector, missing teacher, failed training, too few calibration
+            images for an alpha, or a store that does not answer.
+    """
+    plan = _plan(category, entrant, data, settings)
+    tracking = open_tracking(settings)
+    with exclusive(settings, f"train-{plan.job.fingerprint}", f"training {plan.title}"):
+        if force:
+            _forget(plan.job)
+        elif (run_id := _already_there(tracking, plan)) is not None:
+            if parent_run is not None:
+                tracking.log(parent_run, tags={f"{REUSED}{entrant.name}": run_id})
+            return _trained(plan, run_id, reused=True)
+        tags = _first_tags(plan)
+        if parent_run is not None:
+            _close_cut_off(tracking, plan.job, parent_run)
+        run_id = tracking.start_run(plan.job.category, entrant.name, tags, parent_run)
+        with _failures_recorded(tracking, run_id):
+            reused = _fill_run(tracking, run_id, plan, force=force)
+        _forget(plan.job)
+    return _trained(plan, run_id, reused=reused)
+
+
+train_task = task(
+    name="train",
+    task_run_name="train {category.version.name}/{entrant.name}",
+    cache_policy=NO_CACHE,
+)(train_detector)
+
+
+def _plan(
+    category: ExaminedCategory, entrant: Entrant, data: DataVersion, settings: Settings
+) -> _Plan:
+    version, manifest, detector = category.version, category.manifest, entrant.detector
+    method = detector_class(detector)
+    values = detector_settings(detector, settings)
+    own = values.model_dump(mode="json")
+    strides = method.teacher_strides(settings.teacher.name, own)
+    teacher = TeacherInfo(name=NO_TEACHER, digest="")
+    if strides:
+        weights = find_weights(settings.teacher)
+        teacher = TeacherInfo(name=weights.name, digest=weights.sha256)
+    folder = settings.training.photographs
+    identity = fingerprint(
+        category_digest=version.digest,
+        split_digest=version.split_digest,
+        detector=detector,
+        method_version=method.version,
+        detector_settings=own,
+        seed=entrant.seed,
+        image_size=settings.images.size,
+        white_level=manifest.white_level,
+        teacher=teacher.name,
+        teacher_digest=teacher.digest,
+        photographs=photographs_digest(folder) if folder and method.uses_photographs else None,
+    )
+    job = TrainingJob(
+        category=version.name,
+        detector=detector,
+        detector_settings=own,
+        teacher=settings.teacher,
+        training=settings.training.model_copy(update={"seed": entrant.seed}),
+        calibration=settings.calibration,
+        image_size=settings.images.size,
+        white_level=manifest.white_level,
+        store=category.store,
+        parts={part: tuple(r.path for r in manifest.rows if r.part == part) for part in PARTS},
+        groups={r.path: r.group for r in manifest.rows if r.group and r.part in PARTS},
+        checkpoint=settings.state_dir / "trainings" / identity / "checkpoint",
+        shared=settings.state_dir / "shared_phases",
+        bundle=settings.state_dir / "trainings" / identity / BUNDLE,
+        fingerprint=identity,
+        provenance={
+            "data_version": data.dir_hash,
+            "git_commit": data.commit,
+            "category_digest": version.digest,
+            "split_digest": version.split_digest,
+        },
+    )
+    evaluation = evaluation_key(settings.calibration, settings.evaluation)
+    return _Plan(category, entrant, data, job, method.version, teacher, evaluation, settings)
+
+
+def _close_cut_off(tracking: Tracking, job: TrainingJob, parent_run: str) -> None:
+    """End what this same training left open on a machine that died: Ray has moved it here."""
+    same = {FINGERPRINT: job.fingerprint, PARENT: parent_run}
+    for run in tracking.find_runs(job.category, same):
+        if run.info.status == "RUNNING":
+            tracking.end_run(run.info.run_id, "KILLED")
+
+
+def _already_there(tracking: Tracking, plan: _Plan) -> str | None:
+    return find_finished_run(
+        tracking, plan.job.category, plan.job.fingerprint, evaluation=plan.evaluation
+    )
+
+
+def _fill_run(tracking: Tracking, run_id: str, plan: _Plan, *, force: bool) -> bool:
+    """Put a bundle into the run; whether it was trained before."""
+    tracking.log(run_id, params=_params(plan))
+    tracking.log_data(run_id, _data_source(plan))
+    losses = EpochLog(tracking, run_id)
+    earlier = None
+    if not force:
+        earlier = find_finished_run(tracking, plan.job.category, plan.job.fingerprint)
+    if earlier is not None:
+        with tracking.artifact(earlier, BUNDLE) as folder:
+            _record(tracking, run_id, plan, read_bundle(folder), losses)
+        tracking.log(run_id, tags={"stillwatch.recalibrated_from": earlier})
+        return True
+    bundle = _kept_bundle(plan.job)
+    if bundle is None:
+        bundle = _run(plan, run_id, tracking, losses)
+    _record(tracking, run_id, plan, bundle, losses)
+    return False
+
+
+def _run(plan: _Plan, run_id: str, tracking: Tracking, losses: EpochLog) -> Bundle:
+    store = category_here(plan.category, plan.data, plan.settings).store
+    with (
+        training_device(plan.settings) as device,
+        visible_progress(plan.settings.state_dir, plan.title) as progress,
+    ):
+        job = as_last_tried(plan.job.model_copy(update={"store": store}).on_device(device))
+
+        def on_epoch(epoch: EpochReport) -> None:
+            losses.add(epoch.phase, epoch.epoch, epoch.train_loss, epoch.validation_loss)
+            progress.show(epoch)
+
+        try:
+            outcome = run_training(job, on_epoch=on_epoch)
+        except DeviceMemoryError as error:
+            smaller = with_half_batch(job, error)
+            change = halved_batch(job, smaller.detector_settings)
+            logging.getLogger(__name__).warning("%s It is tried once more with %s.", error, change)
+            losses.start_over()
+            outcome = run_training(smaller, on_epoch=on_epoch)
+    tracking.log(
+        run_id,
+        metrics=figures({"peak_memory_megabytes": outcome.peak_memory_bytes / 2**20}),
+        tags={"stillwatch.resumed": str(outcome.resumed).lower()},
+    )
+    return read_bundle(plan.job.bundle)
+
+
+def _kept_bundle(job: TrainingJob) -> Bundle | None:
+    """What an earlier call trained but could not upload."""
+    try:
+        bundle = read_bundle(job.bundle)
+    except BundleError:
+        return None
+    return bundle if bundle.info.fingerprint == job.fingerprint else None
+
+
+def _record(tracking: Tracking, run_id: str, plan: _Plan, bundle: Bundle, losses: EpochLog) -> None:
+    with tempfile.TemporaryDirectory(prefix="stillwatch-") as folder:
+        bundle = _with_alphas(bundle, plan.job.calibration, Path(folder) / BUNDLE)
+        info = bundle.info
+        for epoch in info.training.losses:
+            losses.add(epoch.phase, epoch.epoch, epoch.train_loss, epoch.validation_loss)
+        losses.flush()
+        tracking.log_folder(run_id, bundle.folder, BUNDLE)
+    record_learnt_from(tracking, run_id, plan.category.manifest)
+    reject, review = info.calibration.reject, info.calibration.review
+    halved = halved_batch(plan.job, info.detector.settings)
+    tracking.log(
+        run_id,
+        metrics=figures(
+            {
+                "threshold": reject.value,
+                "review_threshold": review.value,
+                "train_seconds": info.training.seconds,
+            }
+        ),
+        tags={
+            STAGE: TRAINED,
+            **threshold_tags(reject.value, review.value),
+            "stillwatch.n": reject.n,
+            "stillwatch.bound": f"{reject.bound:.6g}",
+            "stillwatch.rate_95": f"{reject.rate_95:.6g}",
+            "stillwatch.device": info.training.device,
+            **({"stillwatch.batch_halved": halved} if halved else {}),
+        },
+    )
+
+
+def _with_alphas(bundle: Bundle, wanted: CalibrationSettings, folder: Path) -> Bundle:
+    calibration = bundle.info.calibration
+    has = (calibration.reject.alpha, calibration.review.alpha)
+    if has == (wanted.alpha_reject, wanted.alpha_review):
+        return bundle
+    return recalibrated(
+        bundle, folder, alpha_reject=wanted.alpha_reject, alpha_review=wanted.alpha_review
+    )
+
+
+@contextmanager
+def _failures_recorded(tracking: Tracking, run_id: str) -> Iterator[None]:
+    try:
+        yield
+    except BaseException as error:
+        with suppress(TrackingError):
+            tracking.fail_run(run_id, error)
+        raise
+
+
+def _trained(plan: _Plan, run_id: str, *, reused: bool) -> TrainedDetector:
+    job = plan.job
+    if reused:
+        logging.getLogger(__name__).info("%s is taken from MLflow run %s.", plan.title, run_id)
+    return TrainedDetector(job.category, plan.entrant, job.fingerprint, run_id, reused)
+
+
+def _forget(job: TrainingJob) -> None:
+    """Remove what is kept in case a training is killed or its bundle cannot be stored."""
+    shutil.rmtree(job.bundle.parent, ignore_errors=True)
+
+
+def _first_tags(plan: _Plan) -> dict[str, str]:
+    job = plan.job
+    return {
+        **data_tags(plan.category.version, plan.data),
+        FINGERPRINT: job.fingerprint,
+        EVALUATION: plan.evaluation,
+        METHOD: job.detector,
+        SEED: str(job.training.seed),
+        "stillwatch.method_version": str(plan.method_version),
+        "stillwatch.teacher": plan.teacher.name,
+        "stillwatch.teacher_digest": plan.teacher.digest,
+        "stillwatch.alpha": str(job.calibration.alpha_reject),
+        "stillwatch.alpha_review": str(job.calibration.alpha_review),
+    }
+
+
+def _params(plan: _Plan) -> dict[str, object]:
+    job = plan.job
+    return {
+        "image_size": job.image_size,
+        "white_level": job.white_level,
+        "teacher": plan.teacher.name,
+        "seed": job.training.seed,
+        "device": job.training.device,
+        **flattened(job.calibration.model_dump(mode="json"), "calibration"),
+        **flattened(job.detector_settings, job.detector),
+        **{f"images.{part}": len(paths) for part, paths in job.parts.items()},
+    }
+
+
+def _data_source(plan: _Plan) -> DataSource:
+    return DataSource(
+        name=plan.job.category,
+        digest=plan.data.dir_hash,
+        folder=plan.data.root / plan.job.category,
+        profile={part: len(paths) for part, paths in plan.job.parts.items()},
+    )

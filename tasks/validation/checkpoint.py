@@ -1,0 +1,174 @@
+"""A manifest through a Great Expectations checkpoint, and its answers as a report.
+
+Importing this module imports Great Expectations, which takes three seconds: do it where it is used.
+"""
+
+import logging
+import threading
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import great_expectations as gx
+import pandas as pd
+from great_expectations.core import ExpectationValidationResult
+from great_expectations.data_context.types.base import ProgressBarsConfig
+
+from stillwatch.images.layout import is_feedback
+from stillwatch.images.manifest import Manifest
+from stillwatch.tasks.validation.checks import Check, ImageCheck, Wording
+from stillwatch.tasks.validation.report import CheckOutcome, Failure, ValidationReport, printable
+from stillwatch.tasks.validation.statistics import CategoryStatistics, is_normal
+
+# It sets its own level, and speaks of a documentation site that is never built.
+logging.getLogger("great_expectations.data_context.types.base").setLevel(logging.WARNING)
+
+_ONE_AT_A_TIME = threading.Lock()
+"""Great Expectations keeps the current context in a global of the process."""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What the checkpoint says about one check."""
+
+    success: bool
+    paths: frozenset[str]
+    """Unexpected images, by the frame's ``path`` column."""
+    observed: float | None
+    """The figure of the whole category, where the check is on one."""
+    error: str | None
+    """Why the expectation itself broke; it then says nothing about the images."""
+
+
+def run_checkpoint(frame: pd.DataFrame, suite: Sequence[Check]) -> dict[str, Judgement]:
+    """Run every check of ``suite`` over ``frame`` in one checkpoint; check name -> judgement."""
+    for check in suite:
+        check.expectation.meta = {"check": check.name}
+    with _ONE_AT_A_TIME:
+        context = gx.get_context(mode="ephemeral")
+        context.variables.progress_bars = ProgressBarsConfig(globally=False)
+        data = (
+            context.data_sources.add_pandas("images")
+            .add_dataframe_asset(name="manifest")
+            .add_batch_definition_whole_dataframe("category")
+        )
+        expectations = [check.expectation for check in suite]
+        definition = gx.ValidationDefinition(
+            name="image set",
+            data=data,
+            suite=context.suites.add(
+                gx.ExpectationSuite(name="image set", expectations=expectations)
+            ),
+        )
+        checkpoint = gx.Checkpoint(
+            name="image set",
+            validation_definitions=[context.validation_definitions.add(definition)],
+            result_format={
+                "result_format": "COMPLETE",
+                "unexpected_index_column_names": ["path"],
+            },
+        )
+        ran = context.checkpoints.add(checkpoint).run(batch_parameters={"dataframe": frame})
+    (validated,) = ran.run_results.values()
+    return {
+        result.expectation_config.meta["check"]: _judgement(result) for result in validated.results
+    }
+
+
+def build_report(
+    manifest: Manifest,
+    statistics: CategoryStatistics,
+    suite: Sequence[Check],
+    judgements: Mapping[str, Judgement],
+) -> ValidationReport:
+    """Word the judgements; a check that broke is told apart from images that failed it."""
+    failures: list[Failure] = []
+    errored: list[str] = []
+    outcomes: list[CheckOutcome] = []
+    for check in suite:
+        judgement = judgements[check.name]
+        error = judgement.error
+        found = [] if error else _failures(check, judgement, manifest, statistics)
+        if not judgement.success and not found:
+            error = error or "it failed without naming an image or a figure"
+        if error:
+            errored.append(f"check {check.name} broke: {error}")
+        failures += found
+        outcomes.append(
+            CheckOutcome(
+                name=check.name,
+                title=check.title,
+                advice=check.advice,
+                severity=check.expectation.severity.value,
+                state="broke" if error else "failed" if found else "passed",
+                failures=len(found),
+                on_images=isinstance(check, ImageCheck),
+            )
+        )
+    return ValidationReport(
+        category=manifest.category,
+        failures=tuple(sorted(failures, key=lambda failure: failure.severity != "critical")),
+        errored=tuple(errored),
+        outcomes=tuple(outcomes),
+        facts=_facts(manifest),
+    )
+
+
+def _judgement(result: ExpectationValidationResult) -> Judgement:
+    unexpected = result.result.get("unexpected_index_list") or []
+    observed = result.result.get("observed_value")
+    return Judgement(
+        success=bool(result.success),
+        paths=frozenset(row["path"] for row in unexpected),
+        observed=None if observed is None else float(observed),
+        error=_error(result.exception_info or {}),
+    )
+
+
+def _error(exception_info: Mapping[str, object]) -> str | None:
+    """The first message in an exception_info: one exception, or one per metric that raised."""
+    raised = [exception_info, *exception_info.values()]
+    for info in raised:
+        if isinstance(info, Mapping) and info.get("raised_exception"):
+            return " ".join(str(info.get("exception_message")).split())
+    return None
+
+
+def _failures(
+    check: Check, judgement: Judgement, manifest: Manifest, statistics: CategoryStatistics
+) -> list[Failure]:
+    if judgement.success:
+        return []
+    if isinstance(check, ImageCheck):
+        return [
+            _failure(check, row.path, check.describe(row, statistics.images[row.path]))
+            for row in manifest.rows
+            if printable(row.path) in judgement.paths
+        ]
+    if judgement.observed is None:
+        return []
+    return [_failure(check, None, check.describe(judgement.observed))]
+
+
+def _failure(check: Check, path: str | None, wording: Wording) -> Failure:
+    return Failure(
+        check=check.name,
+        severity=check.expectation.severity.value,
+        path=path,
+        expected=wording.expected,
+        found=wording.found,
+        related=wording.related,
+    )
+
+
+def _facts(manifest: Manifest) -> dict[str, dict[str, int]]:
+    test = [row for row in manifest.rows if row.split == "test"]
+    return {
+        "split": dict(Counter(row.split for row in manifest.rows)),
+        "part": dict(Counter(row.part for row in manifest.rows)),
+        "defect_type": dict(Counter(row.defect_type for row in test)),
+        "feedback": dict(
+            Counter(row.defect_type for row in manifest.rows if is_feedback(row.path))
+        ),
+        "mask": dict(Counter(row.defect_type for row in test if row.mask and not is_normal(row))),
+    }

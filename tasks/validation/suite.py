@@ -1,0 +1,279 @@
+"""The suite: what stillwatch expects of a category's images, as Great Expectations.
+
+Importing this module imports Great Expectations, which takes three seconds: do it where it is used.
+"""
+
+import great_expectations.expectations as gxe
+from great_expectations.expectations.expectation import Expectation
+from great_expectations.expectations.row_conditions import Column
+
+from stillwatch.calibration import images_needed, reachable_alpha
+from stillwatch.images.manifest import ImageFacts, Manifest
+from stillwatch.settings import CalibrationSettings, CheckSettings
+from stillwatch.tasks.validation.checks import (
+    IN_TEST,
+    NORMALS,
+    TEST_ANOMALIES,
+    CategoryCheck,
+    Check,
+    ImageCheck,
+    Wording,
+)
+from stillwatch.tasks.validation.report import printable
+from stillwatch.tasks.validation.statistics import CategoryStatistics, is_normal
+from stillwatch.tasks.validation.suite_comparisons import (
+    clipping_checks,
+    duplicate_checks,
+    picture_checks,
+    uniformity_checks,
+)
+
+
+def build_suite(
+    manifest: Manifest,
+    statistics: CategoryStatistics,
+    *,
+    checks: CheckSettings,
+    calibration: CalibrationSettings,
+) -> tuple[Check, ...]:
+    """Every check that applies to this category, in the order in which a person reads them."""
+    return (
+        *_file_checks(checks),
+        *_train_checks(manifest, checks, calibration),
+        *_test_checks(),
+        *_mask_checks(manifest),
+        *duplicate_checks(statistics),
+        *uniformity_checks(statistics),
+        *picture_checks(checks),
+        *clipping_checks(statistics, checks.max_clipped),
+    )
+
+
+def _file_checks(checks: CheckSettings) -> tuple[Check, ...]:
+    return (
+        ImageCheck(
+            name="decodes",
+            title="Unreadable files",
+            advice="Replace the file by a good copy, or delete it.",
+            expectation=gxe.ExpectColumnValuesToBeNull(column="decode_error", severity="critical"),
+            describe=lambda row, _: Wording(
+                "a complete PNG, JPEG, BMP or TIFF image", _reason(row.decode_error, row.path)
+            ),
+        ),
+        ImageCheck(
+            name="bytes_as_recorded",
+            title="Files that differ from the data version",
+            advice="Restore the file (stillwatch data checkout TAG); if the change was meant, "
+            "version the image set again.",
+            expectation=gxe.ExpectColumnPairValuesToBeEqual(
+                column_A="md5",
+                column_B="recorded_md5",
+                ignore_row_if="either_value_is_missing",
+                severity="critical",
+            ),
+            describe=lambda row, _: _describe_bytes(row),
+        ),
+        ImageCheck(
+            name="large_enough",
+            title="Images that are too small",
+            advice="Replace it by the image at full size (limit: setting checks.min_side).",
+            expectation=gxe.ExpectColumnValuesToBeBetween(
+                column="shortest_side", min_value=checks.min_side, severity="critical"
+            ),
+            describe=lambda _, image: Wording(
+                f"shortest side at least {checks.min_side} pixels", f"{image.size} pixels"
+            ),
+        ),
+        ImageCheck(
+            name="safe_names",
+            title="Unsafe file names",
+            advice="Rename the file or folder, best to letters, digits, '-', '_' and '.'.",
+            expectation=gxe.ExpectColumnValuesToBeNull(column="unsafe_name", severity="critical"),
+            describe=lambda _, image: Wording(
+                "a name that every system can store and print", printable(image.unsafe_name or "")
+            ),
+        ),
+    )
+
+
+def _train_checks(
+    manifest: Manifest, checks: CheckSettings, calibration: CalibrationSettings
+) -> tuple[Check, ...]:
+    unassigned = len({row.md5 for row in manifest.rows if row.part == "unassigned"})
+    needed = images_needed(min(calibration.alpha_reject, calibration.alpha_review))
+    return (
+        CategoryCheck(
+            name="enough_train_normals",
+            title="Missing train normals",
+            advice="Add images of good parts to train/good.",
+            expectation=_distinct_images("train", checks.min_train_normals),
+            describe=lambda count: Wording(
+                f"at least {checks.min_train_normals} distinct train normals",
+                _missing(count, checks.min_train_normals, unassigned),
+            ),
+        ),
+        CategoryCheck(
+            name="enough_calibration_normals",
+            title="Missing calibration normals",
+            advice="Add images of good parts to train/good, or ask for a larger "
+            "calibration.alpha_reject.",
+            expectation=_distinct_images("calibration", needed),
+            describe=lambda count: Wording(
+                f"at least {needed} calibration normals for a false-alarm rate of "
+                f"{min(calibration.alpha_reject, calibration.alpha_review)}",
+                _missing(count, needed, unassigned) + _reachable(int(count)),
+            ),
+        ),
+    )
+
+
+def _test_checks() -> tuple[Check, ...]:
+    return (
+        CategoryCheck(
+            name="test_normals",
+            title="Missing test normals",
+            advice="Put some images of good parts into test/good.",
+            expectation=_some_images("path", IN_TEST & NORMALS),
+            describe=lambda _: Wording(
+                "images in test/good", "none: the false-alarm rate cannot be measured"
+            ),
+        ),
+        CategoryCheck(
+            name="test_anomalies",
+            title="Missing test anomalies",
+            advice="Put images of defects into test/<defect> as soon as there are some.",
+            expectation=_some_images("path", TEST_ANOMALIES),
+            describe=lambda _: Wording(
+                "images in test/<defect>", "none: test anomalies will be synthetic"
+            ),
+        ),
+    )
+
+
+def _mask_checks(manifest: Manifest) -> tuple[Check, ...]:
+    anomalies = [row for row in manifest.rows if row.split == "test" and not is_normal(row)]
+    checks: list[Check] = [
+        ImageCheck(
+            name="normals_without_mask",
+            title="Normals with a mask",
+            advice="Delete the mask, or move the image to the folder of its defect.",
+            expectation=gxe.ExpectColumnValuesToBeNull(
+                column="mask", row_condition=NORMALS, severity="critical"
+            ),
+            describe=lambda row, _: Wording("no mask", f"the mask {_name(row.mask)}", row.mask),
+        )
+    ]
+    if not anomalies:
+        return tuple(checks)
+    if not any(row.mask for row in anomalies):
+        checks.append(_any_mask_check())
+        return tuple(checks)
+    return (
+        *checks,
+        ImageCheck(
+            name="anomalies_with_mask",
+            title="Anomalies without a mask",
+            advice="Draw the missing mask, or delete all masks of the category to be judged by "
+            "image metrics only.",
+            expectation=gxe.ExpectColumnValuesToNotBeNull(
+                column="mask", row_condition=TEST_ANOMALIES, severity="critical"
+            ),
+            describe=lambda row, _: Wording("a mask, as other anomalies have", "no mask"),
+        ),
+        *_present_mask_checks(),
+    )
+
+
+def _any_mask_check() -> Check:
+    return CategoryCheck(
+        name="any_mask",
+        title="Missing masks",
+        advice="Nothing, unless you want to know how well defects are located: then draw masks.",
+        expectation=_some_images("mask", TEST_ANOMALIES),
+        describe=lambda _: Wording("masks of the anomalies", "none: image metrics only"),
+    )
+
+
+def _present_mask_checks() -> tuple[Check, ...]:
+    return (
+        ImageCheck(
+            name="mask_readable",
+            title="Unreadable masks",
+            advice="Replace the mask by a good copy.",
+            expectation=gxe.ExpectColumnValuesToBeNull(
+                column="mask_error", row_condition=TEST_ANOMALIES, severity="critical"
+            ),
+            describe=lambda row, _: Wording(
+                "a readable mask", f"{_name(row.mask)}: {_reason(row.mask_error, row.mask)}"
+            ),
+        ),
+        ImageCheck(
+            name="mask_size",
+            title="Masks of another size than the image",
+            advice="Save the mask again at the size of the image.",
+            expectation=gxe.ExpectColumnPairValuesToBeEqual(
+                column_A="size",
+                column_B="mask_size",
+                row_condition=TEST_ANOMALIES,
+                ignore_row_if="either_value_is_missing",
+                severity="critical",
+            ),
+            describe=lambda row, image: Wording(
+                f"a mask of {image.size} pixels", f"{image.mask_size} pixels", row.mask
+            ),
+        ),
+        ImageCheck(
+            name="mask_not_empty",
+            title="Empty masks",
+            advice="Draw the defect, or move the image to test/good if there is none.",
+            expectation=gxe.ExpectColumnValuesToBeBetween(
+                column="mask_area", min_value=1, row_condition=TEST_ANOMALIES, severity="critical"
+            ),
+            describe=lambda row, _: Wording(
+                "at least one marked pixel", f"{_name(row.mask)} marks none", row.mask
+            ),
+        ),
+    )
+
+
+def _distinct_images(part: str, at_least: int) -> Expectation:
+    return gxe.ExpectColumnUniqueValueCountToBeBetween(
+        column="md5",
+        min_value=at_least,
+        row_condition=Column("part") == part,
+        severity="critical",
+    )
+
+
+def _some_images(column: str, condition: object) -> Expectation:
+    return gxe.ExpectColumnUniqueValueCountToBeBetween(
+        column=column, min_value=1, row_condition=condition, severity="warning"
+    )
+
+
+def _describe_bytes(row: ImageFacts) -> Wording:
+    if row.expected_md5 is None:
+        return Wording("a file that the data version lists", "not listed: added during the run")
+    return Wording(
+        f"md5 {row.expected_md5[:12]}…",
+        "the file differs from what DVC recorded (bit rot or edited during the run): md5 "
+        f"{row.md5[:12]}…",
+    )
+
+
+def _missing(count: float, needed: int, unassigned: int) -> str:
+    waiting = f"; {unassigned} are not assigned to a part yet" if unassigned else ""
+    return f"{count:.0f}, {needed - count:.0f} missing{waiting}"
+
+
+def _reachable(count: int) -> str:
+    return f" ({count} allow a rate of {reachable_alpha(count):g} or more)" if count else ""
+
+
+def _reason(error: str | None, path: str | None) -> str:
+    """What an ImageError says after the file's name, which the failure names already."""
+    return printable((error or "").split(f"{path}: ", 1)[-1].rstrip("."))
+
+
+def _name(path: str | None) -> str:
+    return printable(path or "")

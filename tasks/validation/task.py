@@ -1,0 +1,103 @@
+"""Validation: one category's manifest judged by the whole suite, before any training."""
+
+from pathlib import Path
+
+from prefect import task
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.cache_policies import NO_CACHE
+
+from stillwatch.images.manifest import Manifest
+from stillwatch.settings import CalibrationSettings, CheckSettings
+from stillwatch.tasks.thumbnails import Thumbnails
+from stillwatch.tasks.validation.manifest_frame import manifest_frame
+from stillwatch.tasks.validation.page import markdown_page, write_page
+from stillwatch.tasks.validation.report import ValidationReport, printable
+from stillwatch.tasks.validation.statistics import category_statistics
+
+
+@task(name="validate", task_run_name="validate {manifest.category}", cache_policy=NO_CACHE)
+def validate(
+    manifest: Manifest,
+    *,
+    folder: Path,
+    page: Path,
+    checks: CheckSettings,
+    calibration: CalibrationSettings,
+    max_megapixels: float,
+    data_version: str,
+) -> ValidationReport:
+    """Validate a category inside a flow: the report, the page and two Prefect artifacts.
+
+    Images that fail raise nothing here, ``ValidationReport.raise_if_failed`` does.
+
+    Args:
+        manifest: facts of the category's images, ``part`` included.
+        folder: the category's folder, for the thumbnails.
+        page: the HTML file to write.
+        checks: limits of the checks.
+        calibration: false-alarm rates that calibration must be large enough for.
+        max_megapixels: of larger images there is no thumbnail.
+        data_version: what the page calls the data.
+
+    Raises:
+        StorageError: ``page`` cannot be written.
+    """
+    report = validate_manifest(manifest, checks=checks, calibration=calibration)
+    thumbnails = Thumbnails(folder, white_level=manifest.white_level, max_megapixels=max_megapixels)
+    write_page(page, report, thumbnails, data_version=data_version)
+    key = artifact_key(manifest.category)
+    create_table_artifact(table=table_rows(report), key=key, description=report.verdict())
+    create_markdown_artifact(
+        markdown=markdown_page(report, thumbnails, page=page, data_version=data_version),
+        key=f"{key}-page",
+        description=report.verdict(),
+    )
+    return report
+
+
+def validate_manifest(
+    manifest: Manifest, *, checks: CheckSettings, calibration: CalibrationSettings
+) -> ValidationReport:
+    """Judge a manifest by the whole suite; the arguments are those of ``validate``."""
+    # Great Expectations takes three seconds to import.
+    from stillwatch.tasks.validation.checkpoint import build_report, run_checkpoint
+    from stillwatch.tasks.validation.suite import build_suite
+
+    statistics = category_statistics(manifest, near_duplicate_ratio=checks.near_duplicate_ratio)
+    suite = build_suite(manifest, statistics, checks=checks, calibration=calibration)
+    judgements = run_checkpoint(manifest_frame(manifest, statistics), suite)
+    return build_report(manifest, statistics, suite, judgements)
+
+
+def table_rows(report: ValidationReport) -> list[dict[str, str]]:
+    """Rows of the table artifact, one per failure and per check that broke."""
+    broken = [
+        {
+            "file": "",
+            "check": "",
+            "severity": "broke",
+            "expected": "a check that runs",
+            "found": said,
+        }
+        for said in report.errored
+    ]
+    return broken + [
+        {
+            "file": "" if failure.path is None else printable(failure.path),
+            "check": failure.check,
+            "severity": failure.severity,
+            "expected": failure.expected,
+            "found": failure.found,
+        }
+        for failure in report.failures
+    ]
+
+
+def artifact_key(category: str) -> str:
+    """Prefect's key of a category's table: ``validation-<category>``, which may have no ``_``."""
+    return f"validation-{category.replace('_', '-')}"
+
+
+def page_path(state_dir: Path, category: str) -> Path:
+    """Where a category's validation page is kept."""
+    return state_dir / "validation" / f"{category}.html"

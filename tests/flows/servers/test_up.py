@@ -1,0 +1,189 @@
+"""``stillwatch up``, ``status`` and ``down``, and what runs by itself in between."""
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from made_prefect import new_prefect_database
+from made_stores import new_store
+from PIL import Image
+from prefect import flow
+from prefect.client.schemas import State
+from tests.flows.conftest import Plant, make_workspace_plant, write_image
+from tests.flows.started_services import Api, client_of, processes_of, status, versions
+from tests.flows.waiting import until
+from tests.tasks.made_streams import drifting, inspected, make_champion, quiet
+
+from stillwatch.errors import StorageError
+from stillwatch.flows.servers.prefect_server import prefect_api
+from stillwatch.flows.servers.processes import answers
+from stillwatch.flows.watch import DETECTED, ScoreReader, watch_champions
+from stillwatch.inference.score_log import open_score_log
+from stillwatch.settings import DriftSettings, Settings, load_settings
+
+pytestmark = [pytest.mark.servers, pytest.mark.long, pytest.mark.xdist_group("services")]
+
+
+@pytest.fixture(scope="module")
+def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
+    """A plant with everything up."""
+    plant = make_workspace_plant(tmp_path_factory.mktemp("services") / "line")
+    new_prefect_database(plant.state)
+    plant.set_params(inbox={"settle_seconds": 0})
+    started = plant.run("up")
+    assert started.returncode == 0, started.stderr
+    yield plant
+    plant.run("down")
+
+
+def test_all_of_it_runs_and_up_again_changes_nothing(plant: Plant) -> None:
+    before = status(plant)
+    assert [one["state"] for one in before.values()] == ["running"] * 3
+    registers = [plant.state / "services.json", plant.state / "prefect" / "server.json"]
+    contents = [file.read_bytes() for file in registers]
+    again = plant.run("up")
+    assert again.returncode == 0, again.stderr
+    assert [file.read_bytes() for file in registers] == contents
+    assert status(plant) == before
+    for name in ("MLflow", "Prefect"):
+        with urllib.request.urlopen(before[name]["url"], timeout=60) as page:  # noqa: S310
+            assert name in page.read().decode()
+
+
+def test_new_images_become_a_new_version_with_nobody_touching_anything(plant: Plant) -> None:
+    api = Api(plant)
+    first = api.run("retrain", categories=["bolt"], detectors=["stfpm"])
+    assert (first["name"], first["state_type"]) == ("retrain bolt", "COMPLETED"), first["state"]
+    assert versions(plant) == [1]
+
+    inbox = plant.folder / "inbox" / "bolt"
+    write_image(inbox / "good" / "new.png", 5000)
+    (inbox / "good" / "cut.png").write_bytes((inbox / "good" / "new.png").read_bytes()[:100])
+    write_image(inbox / "spot" / "late.png", 5001, spot=True)
+    Image.new("L", (64, 64), 255).save(inbox / "spot" / "late_mask.png")
+    ingested = api.run("ingest")
+    assert ingested["state"]["message"] == "3 of 4 files admitted"
+    assert (plant.state / "quarantine" / "bolt" / "good" / "cut.png.reason.txt").exists()
+
+    retrained = api.wait_for(
+        lambda run: run["name"].startswith("retrain") and run["id"] != first["id"]
+    )
+    assert retrained["state_type"] == "COMPLETED", retrained["state"]
+    assert retrained["parameters"]["categories"] == ["bolt"]
+    assert versions(plant) == [1, 2]
+    assert api.run("ingest")["state"]["message"].startswith("nothing new")
+
+
+def test_a_folder_is_inspected_by_a_form_and_none_elsewhere(plant: Plant) -> None:
+    api = Api(plant)
+    for number in range(2):
+        write_image(plant.folder / "to_inspect" / "bolt" / f"{number}.png", 6000 + number)
+    done = api.run("inspect", category="bolt")
+    assert done["state"]["message"].startswith("2 images: "), done["state"]
+    with open_score_log(load_settings(plant.folder / "params.yaml")) as log:
+        assert log.read_scores("bolt", 1)["file"].tolist() == ["0.png", "1.png"]
+    (results,) = (plant.state / "inspections").iterdir()
+    assert len(json.loads((results / "inspection.json").read_text())) == 2
+    assert len(list(results.glob("*.png"))) == 2
+    failed = api.run("inspect", category="bolt", folder="../data/bolt")
+    assert failed["state_type"] == "FAILED"
+    assert "'../data/bolt', which lies outside" in failed["state"]["message"]
+
+
+def test_a_version_is_approved_and_withdrawn_by_forms(plant: Plant) -> None:
+    api = Api(plant)
+    form = {"category": "bolt", "approver": "Eva", "reason": "seen on line 3"}
+    promoted = api.run("promote", **form)
+    assert promoted["state"]["message"] == "version 2 is the champion of bolt"
+    withdrawn = api.run("rollback", **form)
+    assert withdrawn["state"]["message"] == "version 1 is the champion of bolt again"
+    again = api.run("rollback", **form)
+    assert again["state_type"] == "FAILED"
+    assert "no previous champion" in again["state"]["message"]
+    client_of(plant).set_model_version_tag(
+        "stillwatch-bolt", "1", "stillwatch.approval", "approved"
+    )
+    api.run("approvals")
+    # A run sends its last lines after it has ended.
+    until(lambda: "version 1 of stillwatch-bolt is the champion already." in api.warnings())
+    told = json.loads(plant.run("history", "bolt", "--json").stdout)
+    assert [(one["kind"], one["to"]) for one in told] == [
+        ("rollback", 1),
+        ("promotion", 2),
+        ("promotion", 1),
+    ]
+    assert told[0]["who"] == told[1]["who"] == "Eva (Prefect form, not authenticated)"
+
+
+def test_drift_is_announced_once_and_retrained_on_where_the_policy_says_so(
+    plant: Plant, tmp_path: Path
+) -> None:
+    """The champions are of another registry: retraining their category fails at once."""
+    api = Api(plant)
+    settings = Settings(state_dir=tmp_path / "state")
+    streams = {"cover": drifting(301), "lid": quiet(400)}
+    tracking = new_store(settings)
+    for category in streams:
+        make_champion(tracking, tmp_path / category, category)
+
+    def read(category: str, version: int) -> pd.DataFrame:
+        return inspected(streams[category])
+
+    def unreadable(category: str, version: int) -> pd.DataFrame:
+        if category == "cover":
+            raise StorageError("no rows today.")
+        return read(category, version)
+
+    with prefect_api(Settings(state_dir=plant.state)):
+        ask = watched(settings, read)
+        assert ask.message == "2 watched; drifted: cover, version 1"
+        assert watched(settings, read).message == ask.message, "it still has drifted"
+        failed = watched(settings, unreadable)
+        assert (failed.name, failed.message) == ("Failed", "cover: no rows today.")
+        make_champion(tracking, tmp_path / "next", "cover")
+        retrain = settings.model_copy(update={"drift": DriftSettings(on_alarm="retrain")})
+        watched(retrain, read)
+    # On a busy machine it may be taken for dead and started again.
+    started = api.wait_for(
+        lambda run: run["name"] == "retrain cover" and run["state_type"] != "CRASHED"
+    )
+    assert started["parameters"]["categories"] == ["cover"]
+    assert "has no category cover" in started["state"]["message"]
+
+    found = api.post("events/filter", {"filter": {"event": {"name": [DETECTED]}}})["events"]
+    told = [(one["payload"]["version"], one["resource"]["stillwatch.on_alarm"]) for one in found]
+    assert sorted(told) == [(1, "ask"), (2, "retrain")]
+    assert found[0]["payload"]["alarm"]["test"] == "martingale"
+    page, *_ = api.post("artifacts/filter", {"artifacts": {"key": {"any_": ["drift-cover"]}}})
+    assert "data:image/png;base64," in page["data"]
+    assert "(`cover/good`)" in page["data"]
+    tables = api.post("artifacts/filter", {"artifacts": {"key": {"any_": ["drift"]}}})
+    rows = [[row["category"] for row in json.loads(table["data"])] for table in tables]
+    assert (rows.count(["cover", "lid"]), rows.count(["lid"])) == (3, 1)
+    retrained = [run for run in api.post("flow_runs/filter", {}) if run["name"] == "retrain cover"]
+    assert len(retrained) == 1, "only on_alarm: retrain retrains"
+
+
+def watched(settings: Settings, read_scores: ScoreReader) -> State[None]:
+    """Run the watch's flow here; its Prefect server is the plant's."""
+
+    @flow(name="watching")
+    def watching() -> State[None]:
+        return watch_champions(settings, read_scores)
+
+    state: State[None] = watching(return_state=True)
+    return state
+
+
+def test_down_leaves_no_process(plant: Plant) -> None:
+    urls = [one["url"] for one in status(plant).values() if one["url"]]
+    assert plant.run("down").returncode == 0
+    assert not any(answers(f"{url}/health") for url in urls)
+    assert processes_of(plant) == []
+    assert {one["state"] for one in status(plant).values()} == {"not running"}
+    assert plant.run("status").returncode == 1
+    assert plant.run("down").returncode == 0

@@ -1,0 +1,83 @@
+"""Who becomes champion by a tag in MLflow's pages, and again by a rollback."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+from made_champions import MadeCategory
+from made_detectors import small
+from made_prefect import new_prefect_database
+from made_stores import new_store
+from tests.flows.conftest import Plant
+from tests.tasks.made_registries import NAME, aliases
+
+from stillwatch.flows.promote import approvals
+from stillwatch.flows.servers.prefect_server import prefect_api
+from stillwatch.flows.servers.worker import PARAMS_VARIABLE
+from stillwatch.settings import Settings, load_settings
+from stillwatch.tasks.promotion.history import history
+from stillwatch.tasks.registry.approval import (
+    ANSWER,
+    APPROVAL,
+    APPROVED,
+    APPROVER,
+    COMPARED_WITH,
+    GATE,
+)
+from stillwatch.tasks.tracking.client import Tracking
+
+pytestmark = [pytest.mark.servers, pytest.mark.xdist_group("champions")]
+
+
+@dataclass(frozen=True)
+class Line:
+    """A plant whose only category has a champion, and a second version that waits."""
+
+    plant: Plant
+    settings: Settings
+    tracking: Tracking
+
+    @property
+    def params(self) -> Path:
+        return self.plant.folder / "params.yaml"
+
+
+@pytest.fixture(scope="module")
+def line(tmp_path_factory: pytest.TempPathFactory) -> Line:
+    plant = Plant(tmp_path_factory.mktemp("champions") / "line")
+    (plant.folder / "home").mkdir(parents=True)
+    params = plant.folder / "params.yaml"
+    params.write_text(yaml.safe_dump({"training": {"device": "cpu"}}))
+    settings = load_settings(params)
+    new_prefect_database(settings.state_dir)
+    tracking = new_store(settings)
+    category = MadeCategory(plant.images / "plate", tracking, small(settings))
+    assert [category.register(alpha=alpha) for alpha in (0.05, 0.2)] == [1, 2]
+    category.make_champion(1)
+    for key, value in {ANSWER: "not_worse", COMPARED_WITH: "1", GATE: "open"}.items():
+        tracking.client.set_model_version_tag(NAME, "2", key, value)
+    return Line(plant, settings, tracking)
+
+
+def test_a_version_that_was_tagged_is_promoted_by_the_flow(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key, value in {APPROVER: "grace", APPROVAL: APPROVED}.items():
+        line.tracking.client.set_model_version_tag(NAME, "2", key, value)
+    monkeypatch.setenv(PARAMS_VARIABLE, str(line.params))
+    with prefect_api(line.settings):
+        first, again = (approvals(return_state=True) for _ in range(2))
+    assert (first.name, first.message) == ("Completed", "promoted: plate version 2")
+    assert (again.name, again.message) == ("Completed", "promoted: none")
+    assert aliases(line.tracking) == {"champion": 2, "previous": 1, "challenger": None}
+    (entry,) = history(line.tracking, "plate")
+    assert (entry.record.who, entry.record.from_version, entry.state) == ("grace", 1, "done")
+
+
+def test_a_rollback_says_what_it_took_the_place_of_if_there_was_anything(line: Line) -> None:
+    done = line.plant.run("rollback", "plate", "--reason", "too many false alarms")
+    assert done.stdout.strip() == "champion of plate is again version 1 instead of version 2"
+    line.tracking.client.delete_registered_model_alias(NAME, "champion")
+    done = line.plant.run("rollback", "plate", "--to", "2", "--reason", "withdrawn by mistake")
+    assert done.stdout.strip() == "champion of plate is again version 2", done.stderr

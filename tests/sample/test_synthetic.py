@@ -1,0 +1,95 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from stillwatch.errors import LayoutError
+from stillwatch.sample.synthetic import (
+    VISIBLE_LEVELS,
+    VISIBLE_SHARE,
+    make_synthetic_anomalies,
+)
+
+
+def normals(count: int, size: int, surface: str) -> NDArray[np.uint8]:
+    rng = np.random.default_rng(7)
+    if surface == "plain":
+        levels = rng.integers(0, 256, (count, 1, 1, 3))
+        return np.broadcast_to(levels, (count, size, size, 3)).astype(np.uint8)
+    if surface == "noise":
+        return rng.integers(0, 256, (count, size, size, 3)).astype(np.uint8)
+    ramp = np.linspace(60, 180, size)[None, :, None, None] + rng.normal(
+        0, 6, (count, size, size, 3)
+    )
+    return ramp.astype(np.uint8)
+
+
+def source_of(
+    anomaly: NDArray[np.uint8], mask: NDArray[np.bool_], images: NDArray[np.uint8]
+) -> int:
+    equal = [int(np.array_equal(anomaly[~mask], image[~mask])) for image in images]
+    assert sum(equal) == 1
+    return equal.index(1)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    size=st.sampled_from([32, 50, 96]),
+    count=st.integers(1, 9),
+    surface=st.sampled_from(["plain", "noise", "ramp"]),
+)
+def test_anomalies_differ_inside_their_mask_only(
+    seed: int, size: int, count: int, surface: str
+) -> None:
+    images = normals(4, size, surface)
+    made = make_synthetic_anomalies(images, count, seed)
+    assert made.images.shape == (count, size, size, 3)
+    assert made.images.dtype == np.uint8
+    assert made.masks.shape == (count, size, size)
+    assert made.masks.dtype == bool
+    assert made.kinds == tuple(("cutpaste", "perlin")[index % 2] for index in range(count))
+    for anomaly, mask, source in zip(made.images, made.masks, made.sources, strict=True):
+        assert 0 < mask.mean() < 0.3
+        assert source == source_of(anomaly, mask, images)
+        normal = images[source]
+        difference = np.abs(anomaly.astype(int) - normal).max(axis=2)
+        assert (difference[mask] >= VISIBLE_LEVELS).mean() >= VISIBLE_SHARE
+
+
+def test_the_seed_decides() -> None:
+    images = normals(3, 64, "ramp")
+    first, again = (make_synthetic_anomalies(images, 8, 5) for _ in range(2))
+    np.testing.assert_array_equal(first.images, again.images)
+    np.testing.assert_array_equal(first.masks, again.masks)
+    other = make_synthetic_anomalies(images, 8, 6)
+    assert not np.array_equal(first.masks, other.masks)
+
+
+def test_more_anomalies_keep_the_first_ones() -> None:
+    images = normals(3, 64, "ramp")
+    few, many = (make_synthetic_anomalies(images, count, 5) for count in (4, 10))
+    np.testing.assert_array_equal(few.images, many.images[:4])
+
+
+def test_every_normal_is_used_and_none_is_changed() -> None:
+    images = normals(6, 64, "noise")
+    kept = images.copy()
+    made = make_synthetic_anomalies(images, 12, 0)
+    used = [source_of(*pair, images) for pair in zip(made.images, made.masks, strict=True)]
+    assert sorted(used) == sorted([*range(6)] * 2)
+    np.testing.assert_array_equal(images, kept)
+
+
+def test_masks_differ_in_place_and_shape() -> None:
+    made = make_synthetic_anomalies(normals(4, 96, "ramp"), 30, 0)
+    assert len({mask.tobytes() for mask in made.masks}) == 30
+    areas = made.masks.mean(axis=(1, 2))
+    assert areas.max() > 5 * areas.min()
+    assert made.masks.any(axis=0).mean() > 0.5
+
+
+def test_none_from_nothing() -> None:
+    with pytest.raises(LayoutError, match="no normals"):
+        make_synthetic_anomalies(np.zeros((0, 32, 32, 3), np.uint8), 4, 0)

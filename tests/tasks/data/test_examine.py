@@ -1,0 +1,45 @@
+"""A category as its version has it, while somebody else changes the folder."""
+
+from pathlib import Path
+
+import pytest
+from tests.tasks.conftest import MakeCategory
+
+from stillwatch.errors import LayoutError
+from stillwatch.images.store import ImageStore
+from stillwatch.settings import ImageSettings, Settings
+from stillwatch.tasks.data.examine import examine_category
+from stillwatch.tasks.data.version import DataVersion, version_image_set
+from stillwatch.tasks.data.workspace import Workspace
+
+
+@pytest.fixture
+def here(settings: Settings) -> Settings:
+    return settings.model_copy(update={"images": ImageSettings(size=32)})
+
+
+@pytest.fixture
+def data(workspace: Workspace, plate: Path, here: Settings) -> DataVersion:
+    (plate / "ground_truth" / "hole" / "000_mask.png").rename(plate / "drawn.png")
+    return version_image_set(workspace, split=here.split, smallest_alpha=0.2)
+
+
+def test_what_came_after_the_version_belongs_to_the_next(
+    data: DataVersion, plate: Path, here: Settings, make_category: MakeCategory
+) -> None:
+    make_category(plate, normals=13)  # one more normal, and the mask of the anomaly
+    version = data.categories["plate"]
+    examined = examine_category(version, root=data.root, settings=here)
+    paths = {row.path for row in examined.manifest.rows}
+    assert paths == set(version.files) - {"drawn.png"}
+    assert {row.mask for row in examined.manifest.rows} == {None}
+    assert set(ImageStore.open(examined.store).paths) == paths
+
+
+@pytest.mark.parametrize("path", ["train/good/003.png", "drawn.png"])
+def test_a_file_of_the_version_that_is_gone_is_an_error(
+    data: DataVersion, plate: Path, here: Settings, path: str
+) -> None:
+    (plate / path).unlink()
+    with pytest.raises(LayoutError, match=rf"plate/{path}: .* no longer there\. Restore it"):
+        examine_category(data.categories["plate"], root=data.root, settings=here)

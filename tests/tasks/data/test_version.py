@@ -1,0 +1,466 @@
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from benchmarks.accuracy import digest_of_images
+from dvc.repo import Repo
+from made_versions import (
+    ALPHA,
+    add_remote,
+    changed_paths,
+    contents,
+    git,
+    head,
+    matches,
+    start,
+    start_merge,
+    versioned,
+)
+from prefect.logging import disable_run_logger
+
+from stillwatch.errors import LayoutError, SplitError, WorkspaceError
+from stillwatch.images.split import read_split_file, split_digest, write_split_file
+from stillwatch.settings import SplitSettings
+from stillwatch.tasks.data.dvc_repository import LOCAL_REMOTE, initialise_dvc
+from stillwatch.tasks.data.git import run_git
+from stillwatch.tasks.data.history import list_versions
+from stillwatch.tasks.data.version import version, version_image_set
+from stillwatch.tasks.data.workspace import Workspace, managed_workspace
+
+MakeCategory = Callable[..., None]
+MakeImage = Callable[[Path, int], None]
+
+
+class TestFirstVersion:
+    def test_it_is_committed_tagged_split_and_pushed(
+        self, workspace: Workspace, plate: Path
+    ) -> None:
+        data = versioned(workspace)
+        assert data.changed
+        assert data.commit == head(workspace)
+        assert data.tag == "data-1"
+        assert git(workspace, "rev-parse", "data-1^{commit}") == data.commit
+        assert git(workspace, "cat-file", "-t", "data-1") == "tag"
+        assert data.root == workspace.data
+        assert data.message == "data: plate +15"
+        assert git(workspace, "show", "--format=%s", "--no-patch") == data.message
+        assert changed_paths(workspace) == ["data.dvc", "data.split.json"]
+        assert git(workspace, "status", "--porcelain") == ""
+        assert f"md5: {data.dir_hash}" in workspace.dvc_file.read_text(encoding="utf-8")
+        pushed = [path for path in workspace.local_remote.rglob("*") if path.is_file()]
+        assert len(pushed) == 15 + 1
+
+    def test_categories_carry_dvcs_own_list(self, workspace: Workspace, plate: Path) -> None:
+        data = versioned(workspace)
+        category = data.categories["plate"]
+        assert category.digest == digest_of_images(workspace.data, "plate")
+        assert category.files["train/good/000.png"] == md5_of(plate / "train/good/000.png")
+        assert len(category.files) == 15
+        assert len(category.digest) == 32
+        assert sorted(category.assignment.values()).count("calibration") == 4
+        assert sorted(category.assignment.values()).count("validation") == 2
+        assert len(category.assignment) == 12
+        assert read_split_file(workspace.split_file) == {"plate": category.assignment}
+        assert category.split_digest == split_digest(category.assignment)
+
+    def test_an_identity_is_used_if_there_is_one(
+        self, workspace: Workspace, plate: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        git(workspace, "config", "user.name", "Ada")
+        git(workspace, "config", "user.email", "ada@plant.example")
+        versioned(workspace)
+        assert git(workspace, "show", "--format=%an <%ae>", "--no-patch") == (
+            "Ada <ada@plant.example>"
+        )
+
+    def test_without_an_identity_stillwatch_signs(self, workspace: Workspace, plate: Path) -> None:
+        versioned(workspace)
+        assert git(workspace, "show", "--format=%an %cn", "--no-patch") == "stillwatch stillwatch"
+
+    def test_a_repository_without_commits_will_do(self, workspace: Workspace, plate: Path) -> None:
+        shutil.rmtree(workspace.root / ".git")
+        shutil.rmtree(workspace.root / ".dvc")
+        (workspace.root / ".dvcignore").unlink()
+        run_git(workspace.root, "init", "--quiet")
+        initialise_dvc(workspace.root)
+        assert list_versions(workspace) == []
+        assert versioned(workspace).tag == "data-1"
+        assert changed_paths(workspace) == ["data.dvc", "data.split.json"]
+
+    def test_a_detached_head_will_do(self, workspace: Workspace, plate: Path) -> None:
+        git(workspace, "checkout", "--quiet", "--detach")
+        data = versioned(workspace)
+        git(workspace, "checkout", "--quiet", "main")
+        assert [found.commit for found in list_versions(workspace)] == [data.commit]
+
+    def test_a_hooks_environment_does_not_divert_it(
+        self, workspace: Workspace, plate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        other = tmp_path / "other"
+        other.mkdir()
+        run_git(other, "init", "--quiet")
+        monkeypatch.setenv("GIT_DIR", str(other / ".git"))
+        monkeypatch.setenv("GIT_INDEX_FILE", str(other / ".git" / "index"))
+        data = versioned(workspace)
+        monkeypatch.delenv("GIT_DIR")
+        monkeypatch.delenv("GIT_INDEX_FILE")
+        assert head(workspace) == data.commit
+
+    def test_a_persons_hooks_are_not_run(self, workspace: Workspace, plate: Path) -> None:
+        hook = workspace.root / ".git" / "hooks" / "pre-commit"
+        hook.parent.mkdir(exist_ok=True)
+        hook.write_text("#!/bin/sh\nexit 1\n", encoding="utf-8")
+        hook.chmod(0o755)
+        assert versioned(workspace).changed
+
+    def test_nothing_is_printed(
+        self, workspace: Workspace, plate: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        versioned(workspace)
+        versioned(workspace)
+        assert capfd.readouterr() == ("", "")
+
+
+class TestUnchanged:
+    def test_the_same_version_comes_back_without_a_commit(
+        self, workspace: Workspace, plate: Path
+    ) -> None:
+        first = versioned(workspace)
+        (workspace.root / "README").write_text("changed\n", encoding="utf-8")
+        git(workspace, "commit", "--quiet", "--all", "-mlater")
+        later = head(workspace)
+        assert versioned(workspace) == replace(first, changed=False)
+        assert head(workspace) == later
+        assert git(workspace, "tag") == "data-1"
+
+    def test_touched_files_are_not_changed_files(self, workspace: Workspace, plate: Path) -> None:
+        first = versioned(workspace)
+        for path in plate.rglob("*.png"):
+            path.touch()
+        assert versioned(workspace) == replace(first, changed=False)
+
+    def test_it_works_during_a_merge(self, workspace: Workspace, plate: Path) -> None:
+        first = versioned(workspace)
+        start_merge(workspace)
+        assert versioned(workspace) == replace(first, changed=False)
+
+    def test_a_deleted_tag_is_not_made_again(self, workspace: Workspace, plate: Path) -> None:
+        first = versioned(workspace)
+        git(workspace, "tag", "--delete", "data-1")
+        assert versioned(workspace) == replace(first, tag=None, changed=False)
+
+    def test_a_fresh_clone_with_the_same_images_only_fills_cache_and_remote(
+        self, workspace: Workspace, plate: Path, tmp_path: Path
+    ) -> None:
+        first = versioned(workspace)
+        run_git(tmp_path, "clone", "--quiet", str(workspace.root), "clone")
+        clone = replace(workspace, root=tmp_path / "clone", local_remote=tmp_path / "other-remote")
+        shutil.copytree(workspace.data, clone.data)
+        assert matches(clone)
+        again = versioned(clone)
+        assert again == replace(first, root=clone.data, changed=False, remote=again.remote)
+        assert again.remote is not None
+        assert again.remote.settings["url"] == str(clone.local_remote)
+        assert git(clone, "status", "--porcelain") == ""
+        assert len([path for path in clone.local_remote.rglob("*") if path.is_file()]) == 16
+        (clone.data / "plate" / "train" / "good" / "000.png").unlink()
+        assert not matches(clone)
+        assert git(clone, "status", "--porcelain") == ""
+
+    def test_an_image_set_without_a_committed_split_does_not_match(
+        self, workspace: Workspace, plate: Path
+    ) -> None:
+        assert not matches(workspace)
+        versioned(workspace)
+        assert matches(workspace)
+        git(workspace, "rm", "--quiet", "--force", "data.split.json")
+        git(workspace, "commit", "--quiet", "-mno split")
+        assert not matches(workspace)
+        assert versioned(workspace).message == "data: split file"
+
+    def test_a_lost_remote_is_filled_again(self, workspace: Workspace, plate: Path) -> None:
+        versioned(workspace)
+        before = contents(workspace.local_remote)
+        shutil.rmtree(workspace.local_remote)
+        assert not versioned(workspace).changed
+        assert contents(workspace.local_remote) == before
+
+
+class TestChanged:
+    def test_added_changed_and_removed_are_counted(
+        self,
+        workspace: Workspace,
+        plate: Path,
+        make_image: MakeImage,
+        make_category: MakeCategory,
+    ) -> None:
+        first = versioned(workspace)
+        make_category(workspace.data / "cloth", normals=5, seed=300)
+        for number in range(3):
+            make_image(plate / "train" / "good" / f"new{number}.png", 500 + number)
+        make_image(plate / "train" / "good" / "000.png", 600)
+        (plate / "test" / "good" / "000.png").unlink()
+        (plate / "test" / "hole" / "000.png").unlink()
+        second = versioned(workspace)
+        assert second.message == "data: cloth +8, plate +3 ~1 -2"
+        assert (second.changed, second.tag) == (True, "data-2")
+        body = git(workspace, "show", "--format=%b", "--no-patch").splitlines()
+        assert body[:2] == ["cloth: 8 added", "plate: 3 added, 1 changed, 2 removed"]
+        assert changed_paths(workspace) == ["data.dvc", "data.split.json"]
+        assert second.dir_hash != first.dir_hash
+
+    def test_one_category_leaves_the_others_identity_alone(
+        self, workspace: Workspace, plate: Path, make_category: MakeCategory
+    ) -> None:
+        first = versioned(workspace)
+        make_category(workspace.data / "cloth", seed=300)
+        second = versioned(workspace)
+        assert second.categories["plate"] == first.categories["plate"]
+        (plate / "train" / "good" / "011.png").unlink()
+        third = versioned(workspace)
+        assert third.categories["cloth"] == second.categories["cloth"]
+        assert third.categories["plate"].digest != second.categories["plate"].digest
+
+    def test_many_categories_are_summed_up(
+        self, workspace: Workspace, make_category: MakeCategory
+    ) -> None:
+        for number in range(5):
+            make_category(workspace.data / f"c{number}", normals=1, seed=number * 10)
+        assert versioned(workspace).message == "data: 5 categories, +20"
+
+    def test_an_assignment_never_changes(
+        self, workspace: Workspace, plate: Path, make_image: MakeImage
+    ) -> None:
+        first = versioned(workspace).categories["plate"].assignment
+        (plate / "train" / "good" / "003.png").rename(plate / "train" / "good" / "z.png")
+        gone = plate / "train" / "good" / "004.png"
+        kept = gone.read_bytes()
+        gone.unlink()
+        for number in range(20):
+            make_image(plate / "train" / "good" / f"new{number}.png", 500 + number)
+        second = versioned(workspace).categories["plate"].assignment
+        assert second.items() >= {(m, p) for m, p in first.items() if m in second}
+        assert len(second) == 11 + 20
+        gone.write_bytes(kept)
+        third = versioned(workspace).categories["plate"].assignment
+        assert third.items() >= first.items()
+        assert third.items() >= second.items()
+
+    def test_what_else_is_staged_stays_staged(
+        self, workspace: Workspace, plate: Path, make_image: MakeImage
+    ) -> None:
+        for seed, staged in ((700, "first.py"), (701, "second.py")):
+            (workspace.root / staged).write_text("work in progress\n", encoding="utf-8")
+            (workspace.root / "README").write_text(staged, encoding="utf-8")
+            git(workspace, "add", staged, "README")
+            (workspace.root / "README").write_text("not staged", encoding="utf-8")
+            make_image(plate / "train" / "good" / f"{seed}.png", seed)
+            versioned(workspace)
+            assert set(changed_paths(workspace)) == {"data.dvc", "data.split.json"}
+            status = git(workspace, "status", "--porcelain").splitlines()
+            assert f"A  {staged}" in status
+            assert git(workspace, "show", ":README") == staged
+
+    @pytest.mark.parametrize("operation", ["merge", "cherry-pick", "rebase", "revert", "bisect"])
+    def test_nothing_is_committed_during(
+        self, workspace: Workspace, plate: Path, make_image: MakeImage, operation: str
+    ) -> None:
+        versioned(workspace)
+        start(operation, workspace)
+        before = head(workspace), git(workspace, "status", "--porcelain")
+        make_image(plate / "train" / "good" / "new.png", 500)
+        with pytest.raises(WorkspaceError, match=f"a git {operation} is in progress"):
+            versioned(workspace)
+        assert (head(workspace), git(workspace, "status", "--porcelain")) == before
+
+    def test_a_hand_edited_split_file_is_refused(self, workspace: Workspace, plate: Path) -> None:
+        assignment = versioned(workspace).categories["plate"].assignment
+        moved = next(md5 for md5, part in assignment.items() if part == "calibration")
+        write_split_file(workspace.split_file, {"plate": {**assignment, moved: "train"}})
+        with pytest.raises(SplitError, match=r"from calibration to train.*git checkout"):
+            versioned(workspace)
+        workspace.split_file.unlink()
+        assert not versioned(workspace).changed
+        assert read_split_file(workspace.split_file) == {"plate": assignment}
+
+    def test_a_refused_commit_is_completed_by_the_next_run(
+        self, workspace: Workspace, plate: Path
+    ) -> None:
+        before = head(workspace)
+        lock = workspace.root / ".git" / "index.lock"
+        lock.touch()
+        with pytest.raises(WorkspaceError, match=r"index\.lock"):
+            versioned(workspace)
+        assert head(workspace) == before
+        lock.unlink()
+        data = versioned(workspace)
+        assert (data.changed, data.tag, data.message) == (True, "data-1", "data: plate +15")
+        assert git(workspace, "status", "--porcelain") == ""
+
+    def test_a_previous_file_list_that_is_lost_is_said(
+        self, workspace: Workspace, plate: Path, make_image: MakeImage
+    ) -> None:
+        versioned(workspace)
+        shutil.rmtree(workspace.root / ".dvc" / "cache")
+        shutil.rmtree(workspace.local_remote)
+        make_image(plate / "train" / "good" / "new.png", 500)
+        assert versioned(workspace).message == "data: plate 16 files"
+
+    def test_a_damaged_category_does_not_stop_the_others(
+        self, workspace: Workspace, plate: Path
+    ) -> None:
+        (workspace.data / "empty" / "train" / "good").mkdir(parents=True)
+        data = versioned(workspace)
+        assert data.categories["empty"].files == {}
+        assert data.categories["empty"].assignment == {}
+        assert len(data.categories["plate"].assignment) == 12
+
+    def test_images_that_git_has_are_named(self, workspace: Workspace, plate: Path) -> None:
+        git(workspace, "add", "data")
+        git(workspace, "commit", "--quiet", "-mdata")
+        before = head(workspace)
+        with pytest.raises(WorkspaceError, match="is already tracked by SCM"):
+            versioned(workspace)
+        assert head(workspace) == before
+
+    def test_no_image_set_is_named(self, workspace: Workspace) -> None:
+        with pytest.raises(WorkspaceError, match="there is no image set"):
+            versioned(workspace)
+        workspace.data.mkdir()
+        with pytest.raises(LayoutError, match="no category found"):
+            versioned(workspace)
+
+
+class TestRemote:
+    def test_an_unknown_remote_is_named_and_nothing_is_done(
+        self, workspace: Workspace, plate: Path, tmp_path: Path
+    ) -> None:
+        before = head(workspace)
+        lost = replace(workspace, remote="nas")
+        with pytest.raises(WorkspaceError, match=r"'nas' does not exist \(known: none\)"):
+            versioned(lost)
+        assert head(workspace) == before
+        assert not workspace.dvc_file.exists()
+        assert not workspace.split_file.exists()
+        add_remote(workspace, "nas", tmp_path / "nas")
+        assert versioned(lost).changed
+        assert len([path for path in (tmp_path / "nas").rglob("*") if path.is_file()]) == 16
+        assert not workspace.local_remote.exists()
+
+    def test_a_default_remote_that_cannot_be_written_is_completed_later(
+        self, workspace: Workspace, plate: Path, make_image: MakeImage, tmp_path: Path
+    ) -> None:
+        versioned(workspace)
+        before = head(workspace), workspace.dvc_file.read_bytes()
+        (tmp_path / "nas").touch()
+        add_remote(workspace, "nas", tmp_path / "nas" / "dvc", default=True)
+        git(workspace, "commit", "--quiet", "--all", "-mremote")
+        before = head(workspace), workspace.dvc_file.read_bytes()
+        make_image(plate / "train" / "good" / "new.png", 500)
+        with pytest.raises(WorkspaceError, match=r"remote 'nas'.*Nothing was committed"):
+            versioned(workspace)
+        assert (head(workspace), workspace.dvc_file.read_bytes()) == before
+        (tmp_path / "nas").unlink()
+        assert versioned(workspace).message == "data: plate +1"
+        assert (tmp_path / "nas" / "dvc").is_dir()
+
+    def test_the_local_remote_is_usable_by_name_and_shadows_no_default(
+        self, workspace: Workspace, plate: Path, make_image: MakeImage, tmp_path: Path
+    ) -> None:
+        versioned(workspace)
+        repo = Repo(str(workspace.root))
+        assert LOCAL_REMOTE in repo.config["remote"]
+        assert repo.config["core"].get("remote") is None
+        repo.close()
+        add_remote(workspace, "nas", tmp_path / "nas", default=True)
+        make_image(plate / "train" / "good" / "new.png", 500)
+        versioned(workspace)
+        assert (tmp_path / "nas").is_dir()
+
+    def test_without_push_the_next_run_pushes(self, workspace: Workspace, plate: Path) -> None:
+        data = versioned(workspace, push=False)
+        assert not workspace.local_remote.exists()
+        assert data.remote is None, "no other machine can pull it"
+        pushed = versioned(workspace)
+        assert pushed.remote is not None
+        assert pushed == replace(data, changed=False, remote=pushed.remote)
+        assert len([path for path in workspace.local_remote.rglob("*") if path.is_file()]) == 16
+
+
+class TestAtOnce:
+    def test_two_processes_make_one_version(self, workspace: Workspace, plate: Path) -> None:
+        program = f"""
+from pathlib import Path
+from stillwatch.settings import SplitSettings
+from stillwatch.tasks.data.version import version_image_set
+from stillwatch.tasks.data.workspace import Workspace
+workspace = Workspace(
+    Path({str(workspace.root)!r}), "data", None, Path({str(workspace.local_remote)!r})
+)
+data = version_image_set(workspace, split=SplitSettings(), smallest_alpha={ALPHA})
+print(data.changed, data.tag, data.commit)
+"""
+        running = [
+            subprocess.Popen(
+                [sys.executable, "-c", program],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for _ in range(2)
+        ]
+        outputs = [process.communicate() for process in running]
+        assert [process.returncode for process in running] == [0, 0], outputs
+        printed = sorted(out.split() for out, _ in outputs)
+        assert printed == [
+            ["False", "data-1", head(workspace)],
+            ["True", "data-1", head(workspace)],
+        ]
+
+    def test_a_dvc_command_is_waited_for(self, workspace: Workspace, plate: Path) -> None:
+        said: list[str] = []
+        asked = threading.Event()
+
+        def say(sentence: str) -> None:
+            said.append(sentence)
+            asked.set()
+
+        repo = Repo(str(workspace.root))
+        with ThreadPoolExecutor(1) as pool:
+            with repo.lock:
+                waiting = pool.submit(
+                    version_image_set,
+                    workspace,
+                    split=SplitSettings(),
+                    smallest_alpha=ALPHA,
+                    say=say,
+                )
+                assert asked.wait(timeout=60)
+                assert not waiting.done()
+            assert waiting.result(timeout=60).changed
+        repo.close()
+        assert said == [f"waiting for a dvc command that is at work in {workspace.root} ..."]
+
+
+def test_the_prefect_task_imports_and_versions(tmp_path: Path, make_category: MakeCategory) -> None:
+    root = tmp_path / "source"
+    make_category(root / "plate")
+    make_category(root / "cloth", seed=300)
+    managed = managed_workspace(tmp_path / "state", root)
+    with disable_run_logger():
+        data = version.fn(
+            managed, split=SplitSettings(), smallest_alpha=ALPHA, root=root, categories=["cloth"]
+        )
+    assert version.name == "version"
+    assert list(data.categories) == ["cloth"]
+
+
+def md5_of(path: Path) -> str:
+    done = subprocess.run(["md5sum", str(path)], capture_output=True, text=True, check=True)
+    return done.stdout.split()[0]

@@ -1,0 +1,345 @@
+import errno
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from stillwatch.errors import ImageError, LayoutError, StorageError, WorkspaceError
+from stillwatch.settings import Settings, WorkspaceSettings
+from stillwatch.tasks.data import importing
+from stillwatch.tasks.data.git import run_git
+from stillwatch.tasks.data.importing import ImportedFiles, import_image_set
+from stillwatch.tasks.data.workspace import (
+    Workspace,
+    find_workspace,
+    managed_workspace,
+    one_writer,
+    open_workspace,
+    writing,
+)
+
+MakeCategory = Callable[..., None]
+MakeImage = Callable[[Path, int], None]
+
+
+def settings_at(path: Path, state: Path, image_set: str = "data") -> Settings:
+    return Settings(state_dir=state, workspace=WorkspaceSettings(path=path, image_set=image_set))
+
+
+def tree(folder: Path) -> dict[str, tuple[bytes, int, int]]:
+    """Path -> content, time and permissions of every file."""
+    return {
+        path.relative_to(folder).as_posix(): (
+            path.read_bytes(),
+            path.stat().st_mtime_ns,
+            path.stat().st_mode,
+        )
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path: content for path, (content, _, _) in tree(folder).items()}
+
+
+def test_a_workspace_names_its_files(workspace: Workspace) -> None:
+    assert workspace.data == workspace.root / "data"
+    assert workspace.dvc_file == workspace.root / "data.dvc"
+    assert workspace.split_file == workspace.root / "data.split.json"
+
+
+def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(WorkspaceError, match=r"nowhere: no such folder.*workspace\.path"):
+        open_workspace(settings_at(tmp_path / "nowhere", tmp_path / "state"))
+
+
+def test_a_folder_without_git_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(WorkspaceError, match=r"not a git work tree.*git init"):
+        open_workspace(settings_at(tmp_path, tmp_path / "state"))
+
+
+def test_a_bare_repository_is_refused(tmp_path: Path) -> None:
+    run_git(tmp_path, "init", "--quiet", "--bare")
+    with pytest.raises(WorkspaceError, match="bare repository"):
+        open_workspace(settings_at(tmp_path, tmp_path / "state"))
+
+
+def test_a_repository_without_dvc_is_refused_even_inside_one_with_it(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    inner = workspace.root / "inner"
+    inner.mkdir()
+    run_git(inner, "init", "--quiet")
+    with pytest.raises(WorkspaceError, match=r"inner: not a DVC repository.*dvc init"):
+        open_workspace(settings_at(inner, tmp_path / "state"))
+
+
+def test_a_missing_git_is_named(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(WorkspaceError, match="git is not installed"), writing(workspace):
+        pass
+
+
+@pytest.mark.parametrize("name", ["../data", "a/b", "", ".hidden", "/data"])
+def test_the_image_set_must_lie_directly_in_the_workspace(
+    workspace: Workspace, tmp_path: Path, name: str
+) -> None:
+    with pytest.raises(WorkspaceError, match=r"workspace\.image_set"):
+        open_workspace(settings_at(workspace.root, tmp_path / "state", name))
+
+
+def test_a_root_is_recognised_as_a_workspaces_image_set(
+    workspace: Workspace, settings: Settings, tmp_path: Path
+) -> None:
+    elsewhere = settings.model_copy(
+        update={"workspace": WorkspaceSettings(path=tmp_path / "another", remote="s3")}
+    )
+    assert find_workspace(workspace.data, settings) == workspace
+    assert find_workspace(workspace.data, elsewhere) is None
+    workspace.dvc_file.touch()
+    assert find_workspace(workspace.data, elsewhere) == workspace
+    assert find_workspace(tmp_path, settings) is None
+
+
+def test_a_managed_workspace_is_made_once_per_root(tmp_path: Path) -> None:
+    state, roots = tmp_path / "state", [tmp_path / "a" / "Line 3", tmp_path / "b" / "Line 3"]
+    for root in roots:
+        root.mkdir(parents=True)
+    first, second = (managed_workspace(state, root) for root in roots)
+    assert first.root.parent == state / "workspaces"
+    assert first.root.name.startswith("line-3-")
+    assert first.root != second.root
+    head = run_git(first.root, "rev-parse", "HEAD")
+    assert managed_workspace(state, tmp_path / "b" / ".." / "a" / "Line 3") == first
+    assert run_git(first.root, "rev-parse", "HEAD") == head
+    assert run_git(first.root, "status", "--porcelain") == b""
+
+
+def test_two_processes_share_one_managed_workspace(tmp_path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path;"
+        "from stillwatch.tasks.data.workspace import managed_workspace;"
+        "print(managed_workspace(Path(sys.argv[1]), Path(sys.argv[2])).root)"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "state"), str(tmp_path)]
+    running = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    outputs = [process.communicate() for process in running]
+    assert [process.returncode for process in running] == [0, 0], outputs
+    assert outputs[0][0] == outputs[1][0]
+    folder = Path(outputs[0][0].strip())
+    assert run_git(folder, "rev-list", "--count", "HEAD").strip() == b"1"
+    assert [path.name for path in folder.parent.iterdir() if path.is_dir()] == [folder.name]
+
+
+def test_a_foreign_folder_in_its_place_is_left_alone(tmp_path: Path) -> None:
+    folder = managed_workspace(tmp_path / "state", tmp_path).root
+    folder.rename(tmp_path / "moved")
+    folder.mkdir()
+    (folder / "precious").touch()
+    with pytest.raises(WorkspaceError, match="is not the workspace that stillwatch made"):
+        managed_workspace(tmp_path / "state", tmp_path)
+    assert (folder / "precious").exists()
+
+
+def test_an_unwritable_state_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "state").touch()
+    with pytest.raises(StorageError, match="state"):
+        managed_workspace(tmp_path / "state", tmp_path)
+
+
+def test_a_second_writer_says_so_and_waits(workspace: Workspace) -> None:
+    said: list[str] = []
+    asked = threading.Event()
+
+    def say(sentence: str) -> None:
+        said.append(sentence)
+        asked.set()
+
+    def second() -> bool:
+        with one_writer(workspace, say):
+            return released.is_set()
+
+    released = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        with one_writer(workspace):
+            waiting = pool.submit(second)
+            assert asked.wait(timeout=30)
+            assert not waiting.done()
+            released.set()
+        assert waiting.result(timeout=30)
+    assert said == [f"waiting for another stillwatch that is versioning {workspace.root} ..."]
+
+
+def test_the_image_set_is_ignored_without_touching_gitignore(workspace: Workspace) -> None:
+    workspace.data.mkdir()
+    (workspace.data / "x").touch()
+    for _ in range(2):
+        with writing(workspace):
+            pass
+    assert run_git(workspace.root, "status", "--porcelain") == b""
+    excluded = (workspace.root / ".git" / "info" / "exclude").read_text(encoding="utf-8")
+    assert excluded.splitlines().count("/data") == 1
+
+
+class TestImport:
+    @pytest.fixture
+    def root(self, tmp_path: Path, make_category: MakeCategory) -> Path:
+        root = tmp_path / "source"
+        make_category(root / "plate", normals=3)
+        make_category(root / "cloth", normals=3, seed=50)
+        return root
+
+    def test_the_workspace_becomes_equal_to_the_root(
+        self, root: Path, workspace: Workspace
+    ) -> None:
+        assert import_image_set(root, workspace, None) == ImportedFiles(12, 0, 0)
+        assert contents(workspace.data) == contents(root)
+        assert import_image_set(root, workspace, None) == ImportedFiles(0, 12, 0)
+
+    def test_the_source_is_only_read(self, root: Path, workspace: Workspace) -> None:
+        before = tree(root)
+        import_image_set(root, workspace, None)
+        assert tree(root) == before
+
+    def test_changes_and_removals_are_followed(
+        self, root: Path, workspace: Workspace, make_image: MakeImage
+    ) -> None:
+        import_image_set(root, workspace, None)
+        make_image(root / "plate" / "train" / "good" / "new.png", 77)
+        (root / "plate" / "train" / "good" / "001.png").unlink()
+        replacement = root / "replacement.png"
+        make_image(replacement, 78)
+        replacement.replace(root / "plate" / "train" / "good" / "002.png")
+        for file in sorted((root / "plate" / "test" / "hole").iterdir()):
+            file.unlink()
+        done = import_image_set(root, workspace, None)
+        assert done == ImportedFiles(brought=2, kept=9, removed=2)
+        assert contents(workspace.data) == contents(root)
+        assert not (workspace.data / "plate" / "test" / "hole").exists()
+
+    def test_only_the_chosen_categories_are_touched(
+        self, root: Path, workspace: Workspace, make_category: MakeCategory
+    ) -> None:
+        make_category(workspace.data / "cloth", normals=1, seed=90)
+        make_category(workspace.data / "gear", normals=1, seed=91)
+        before = contents(workspace.data)
+        import_image_set(root, workspace, ["plate"])
+        after = contents(workspace.data)
+        assert {p: c for p, c in after.items() if not p.startswith("plate/")} == before
+        assert contents(workspace.data / "plate") == contents(root / "plate")
+
+    def test_bad_files_come_along_and_hidden_ones_do_not(
+        self, root: Path, workspace: Workspace
+    ) -> None:
+        good = root / "plate" / "train" / "good"
+        (good / "text.png").write_text("not an image", encoding="utf-8")
+        (good / "empty.png").touch()
+        (good / ".DS_Store").touch()
+        import_image_set(root, workspace, ["plate"])
+        imported = {path.name for path in (workspace.data / "plate" / "train" / "good").iterdir()}
+        assert {"text.png", "empty.png"} <= imported
+        assert ".DS_Store" not in imported
+
+    def test_a_category_without_images_stays_visible(
+        self, root: Path, workspace: Workspace
+    ) -> None:
+        (root / "empty" / "train" / "good").mkdir(parents=True)
+        import_image_set(root, workspace, None)
+        assert (workspace.data / "empty" / "train").is_dir()
+
+    def test_an_unknown_category_is_named_with_the_known_ones(
+        self, root: Path, workspace: Workspace
+    ) -> None:
+        with pytest.raises(LayoutError, match=r"no category 'plat' \(it has cloth, plate\)"):
+            import_image_set(root, workspace, ["plat"])
+
+    def test_a_category_name_cannot_leave_the_root(self, root: Path, workspace: Workspace) -> None:
+        with pytest.raises(LayoutError, match=r"'\.\./source/plate'.*a-z"):
+            import_image_set(root, workspace, ["../source/plate"])
+
+    def test_a_link_that_leaves_the_root_is_refused(
+        self, root: Path, workspace: Workspace, tmp_path: Path
+    ) -> None:
+        (tmp_path / "secret.png").touch()
+        (root / "plate" / "train" / "good" / "x.png").symlink_to(tmp_path / "secret.png")
+        with pytest.raises(LayoutError, match=r"x\.png: a symbolic link that leaves"):
+            import_image_set(root, workspace, None)
+        assert not workspace.data.exists()
+
+    def test_a_link_inside_the_root_brings_the_file(self, root: Path, workspace: Workspace) -> None:
+        link = root / "plate" / "train" / "good" / "x.png"
+        link.symlink_to(root / "cloth" / "train" / "good" / "000.png")
+        import_image_set(root, workspace, None)
+        imported = workspace.data / "plate" / "train" / "good" / "x.png"
+        assert not imported.is_symlink()
+        assert imported.read_bytes() == link.read_bytes()
+
+    def test_a_link_to_a_folder_above_it_is_refused(self, root: Path, workspace: Workspace) -> None:
+        (root / "plate" / "test" / "loop").symlink_to(root / "plate")
+        with pytest.raises(LayoutError, match="a folder that it lies in"):
+            import_image_set(root, workspace, None)
+
+    def test_a_root_in_the_workspace_and_the_reverse_are_refused(
+        self, workspace: Workspace, make_category: MakeCategory
+    ) -> None:
+        make_category(workspace.data / "plate", normals=1)
+        with pytest.raises(WorkspaceError, match="one lies in the other"):
+            import_image_set(workspace.data, workspace, None)
+        around = workspace.root.parent
+        (workspace.root / "train").mkdir()
+        with pytest.raises(WorkspaceError, match="one lies in the other"):
+            import_image_set(around, workspace, None)
+
+    def test_where_nothing_can_be_linked_files_are_copied_with_their_time(
+        self, root: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(*_: object) -> None:
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+        monkeypatch.setattr(os, "link", refuse)
+        monkeypatch.setattr(importing.fcntl, "ioctl", refuse)
+        import_image_set(root, workspace, None)
+        assert tree(workspace.data) == tree(root)
+        sample = "plate/train/good/000.png"
+        assert (workspace.data / sample).stat().st_ino != (root / sample).stat().st_ino
+        assert import_image_set(root, workspace, None) == ImportedFiles(0, 12, 0)
+
+    def test_a_full_disk_leaves_no_half_file(
+        self, root: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(*_: object) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(os, "link", refuse)
+        monkeypatch.setattr(importing.fcntl, "ioctl", refuse)
+        monkeypatch.setattr(importing.shutil, "copyfileobj", refuse)
+        with pytest.raises(StorageError, match="no space left"):
+            import_image_set(root, workspace, None)
+        assert contents(workspace.data) == {}
+        assert not list((workspace.root / ".dvc" / "tmp").glob("import-*"))
+
+    def test_an_unreadable_file_is_named(
+        self, root: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(*_: object) -> None:
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+        def deny(source: Path, *arguments: object) -> object:
+            if source.is_relative_to(root):
+                raise PermissionError(errno.EACCES, "Permission denied")
+            return path_open(source, *arguments)
+
+        path_open = Path.open
+        monkeypatch.setattr(os, "link", refuse)
+        monkeypatch.setattr(Path, "open", deny)
+        with pytest.raises(ImageError, match=r"000_mask\.png: cannot be read"):
+            import_image_set(root, workspace, ["plate"])

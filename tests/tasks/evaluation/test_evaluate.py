@@ -1,0 +1,186 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from made_detectors import (
+    DIR_HASH,
+    examined,
+    make_images,
+    small,
+    without_test_rows,
+    write_untrained_bundle,
+)
+from made_stores import new_store
+
+from stillwatch.settings import Settings
+from stillwatch.tasks.data.examine import ExaminedCategory
+from stillwatch.tasks.data.version import DataVersion
+from stillwatch.tasks.evaluation.result import DetectorResult
+from stillwatch.tasks.evaluation.task import evaluate_detector, named_metrics
+from stillwatch.tasks.evaluation.test_set import image_files, read_test_set
+from stillwatch.tasks.tracking.client import BUNDLE, STAGE, TRAINED, Tracking
+from stillwatch.tasks.training.candidates import Entrant
+from stillwatch.tasks.training.task import TrainedDetector
+
+FINGERPRINT = "f" * 64
+
+
+@pytest.fixture
+def here(settings: Settings) -> Settings:
+    return small(settings)
+
+
+@pytest.fixture
+def plate(here: Settings, tmp_path: Path) -> tuple[ExaminedCategory, DataVersion]:
+    make_images(tmp_path / "data" / "plate")
+    return examined(tmp_path / "data" / "plate", here)
+
+
+@pytest.fixture
+def tracking(here: Settings) -> Tracking:
+    return new_store(here)
+
+
+@pytest.fixture
+def trained(
+    here: Settings,
+    plate: tuple[ExaminedCategory, DataVersion],
+    tracking: Tracking,
+    tmp_path: Path,
+) -> TrainedDetector:
+    run_id = tracking.start_run("plate", "stfpm", {})
+    write_untrained_bundle(tmp_path / "made", plate[0], FINGERPRINT, here)
+    tracking.log_folder(run_id, tmp_path / "made", BUNDLE)
+    tracking.log(run_id, tags={STAGE: TRAINED})
+    return TrainedDetector("plate", Entrant("stfpm", 0), FINGERPRINT, run_id, reused=False)
+
+
+def test_the_run_holds_all_evidence_and_is_finished(
+    here: Settings,
+    plate: tuple[ExaminedCategory, DataVersion],
+    tracking: Tracking,
+    trained: TrainedDetector,
+) -> None:
+    category, data = plate
+    result = evaluate_detector(trained, category, data=data, settings=here)
+    run = tracking.client.get_run(trained.run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["image_auroc"] == result.metrics["image_auroc"]
+    low, high = result.intervals["image_auroc"]
+    assert (run.data.metrics["image_auroc_low"], run.data.metrics["image_auroc_high"]) == (
+        low,
+        high,
+    )
+    assert {"aupro", "recall/scratch", "false_alarm_rate/in_sample", "ms_per_image"} <= set(
+        run.data.metrics
+    )
+    assert run.data.tags["stillwatch.synthetic"] == "false"
+    with tracking.artifact(trained.run_id, "pictures") as pictures:
+        assert {path.name for path in pictures.iterdir()} >= {
+            *("gallery.png", "score_histogram.png", "roc_curve.png", "pro_curve.png"),
+        }
+    with tracking.artifact(trained.run_id, "scores.parquet") as path:
+        table = pq.read_table(path)
+    assert table.num_rows == 10
+    assert {path.split("/")[0] for path in table["path"].to_pylist()} == {"test"}
+    assert set(table["verdict"].to_pylist()) <= {"pass", "review", "reject"}
+    with tracking.artifact(trained.run_id, "evaluation.json") as path:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+    assert DetectorResult.model_validate(stored) == result
+    assert result.feedback is not None
+    corrected = result.feedback.images
+    assert [one.path for one in corrected] == [f"feedback/scratch/00{n}.png" for n in range(3)]
+    rejected = sum(one.score > result.threshold for one in corrected)
+    assert run.data.metrics["feedback_images"] == 3
+    assert run.data.metrics["feedback_recall"] == rejected / 3
+    assert "verdict a person corrected" in run.data.tags["mlflow.note.content"]
+    assert (result.data_version, result.n_calibration, result.alpha) == (DIR_HASH, 19, 0.05)
+
+
+def test_a_second_evaluation_reads_the_first_one_back(
+    here: Settings,
+    plate: tuple[ExaminedCategory, DataVersion],
+    tracking: Tracking,
+    trained: TrainedDetector,
+) -> None:
+    category, data = plate
+    first = evaluate_detector(trained, category, data=data, settings=here)
+    again = TrainedDetector("plate", trained.entrant, FINGERPRINT, trained.run_id, reused=True)
+    second = evaluate_detector(again, category, data=data, settings=here)
+    assert second == first.model_copy(update={"reused": True})
+    assert len(tracking.client.get_metric_history(trained.run_id, "image_auroc")) == 1
+
+
+def test_figures_from_synthetic_anomalies_are_marked_wherever_they_appear(
+    here: Settings,
+    plate: tuple[ExaminedCategory, DataVersion],
+    tracking: Tracking,
+    trained: TrainedDetector,
+) -> None:
+    category, data = plate
+    normals_only = without_test_rows(category, "scratch")
+    result = evaluate_detector(trained, normals_only, data=data, settings=here)
+    assert result.synthetic
+    run = tracking.client.get_run(trained.run_id)
+    assert run.data.tags["stillwatch.synthetic"] == "true"
+    assert "synthetic" in run.data.tags["mlflow.note.content"]
+    unmarked = {
+        name
+        for name in named_metrics(result)
+        if not name.startswith(("synthetic_", "false_alarm_rate", "review_rate", "feedback_"))
+    }
+    assert unmarked == {"ms_per_image"}
+    assert {"synthetic_image_auroc", "synthetic_aupro_low"} <= set(run.data.metrics)
+    assert "image_auroc" not in run.data.metrics
+
+
+def test_synthetic_anomalies_are_made_from_test_normals_else_from_validation_normals(
+    here: Settings, plate: tuple[ExaminedCategory, DataVersion], tmp_path: Path
+) -> None:
+    category, _ = plate
+    parts = {row.path: row.part for row in category.manifest.rows}
+    from_test = read_test_set(without_test_rows(category, "scratch"), here.evaluation)
+    assert from_test.synthetic
+    assert {parts.get(path, "made") for path in from_test.paths} == {"test", "made"}
+    neither = read_test_set(without_test_rows(category, "scratch", "good"), here.evaluation)
+    assert {parts.get(path, "made") for path in neither.paths} == {"validation", "made"}
+    assert neither.defect_types.count("good") == 4
+    assert neither.masks is not None
+    made = np.array([kind != "good" for kind in neither.defect_types])
+    assert neither.masks[made].any(axis=(1, 2)).all()
+    assert not neither.masks[~made].any()
+    files = image_files(category.folder, neither, tmp_path)
+    assert [file.parent == tmp_path for file in files] == made.tolist()
+
+
+def test_real_anomalies_keep_their_masks_and_one_without_mask_means_image_figures_only(
+    here: Settings, plate: tuple[ExaminedCategory, DataVersion]
+) -> None:
+    from dataclasses import replace
+
+    category, _ = plate
+    whole = read_test_set(category, here.evaluation)
+    assert not whole.synthetic
+    assert whole.masks is not None
+    assert whole.masks.sum(axis=(1, 2)).tolist() == [0] * 6 + [400] * 4
+    rows = tuple(replace(row, mask=None) for row in category.manifest.rows)
+    bare = replace(category, manifest=replace(category.manifest, rows=rows))
+    assert read_test_set(bare, here.evaluation).masks is None
+
+
+def test_an_evaluation_that_fails_can_be_repeated(
+    here: Settings,
+    plate: tuple[ExaminedCategory, DataVersion],
+    tracking: Tracking,
+    trained: TrainedDetector,
+) -> None:
+    category, data = plate
+    mask = category.folder / "ground_truth/scratch/000_mask.png"
+    kept = mask.read_bytes()
+    mask.write_bytes(b"")
+    with pytest.raises(Exception, match="000_mask"):
+        evaluate_detector(trained, category, data=data, settings=here)
+    mask.write_bytes(kept)
+    assert evaluate_detector(trained, category, data=data, settings=here).metrics

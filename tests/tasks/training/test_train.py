@@ -1,0 +1,400 @@
+import inspect
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from made_detectors import DIR_HASH, examined, make_images, small
+from made_retrainings import SOUND
+from made_stores import new_store
+
+from stillwatch import detectors
+from stillwatch.bundle import read_bundle
+from stillwatch.detectors import detector_classes
+from stillwatch.detectors.uninformed_students import UninformedStudents
+from stillwatch.errors import DetectorError, TrackingError, TrainingError
+from stillwatch.images.store import ImageStore
+from stillwatch.inference.torch_scorer import load_scorer
+from stillwatch.settings import (
+    CalibrationSettings,
+    EvaluationSettings,
+    Settings,
+    TeacherSettings,
+    TrainingSettings,
+)
+from stillwatch.tasks.data.examine import ExaminedCategory
+from stillwatch.tasks.data.version import DataVersion
+from stillwatch.tasks.tracking.client import BUNDLE, Tracking
+from stillwatch.tasks.tracking.retraining_run import finish_retraining_run, start_retraining_run
+from stillwatch.tasks.training.candidates import Entrant
+from stillwatch.tasks.training.fingerprint import evaluation_key, fingerprint
+from stillwatch.tasks.training.slots import training_slot
+from stillwatch.tasks.training.task import TrainedDetector, train_detector
+from stillwatch.tasks.training.training_images import read_learnt_from
+
+Train = Callable[..., TrainedDetector]
+
+
+pytestmark = pytest.mark.processes
+
+
+@pytest.fixture
+def here(settings: Settings) -> Settings:
+    training = TrainingSettings(device="cpu", checkpoint_every=1)
+    return small(settings).model_copy(update={"training": training})
+
+
+@pytest.fixture
+def tracking(here: Settings) -> Tracking:
+    return new_store(here)
+
+
+@pytest.fixture
+def plate(here: Settings, tmp_path: Path) -> tuple[ExaminedCategory, DataVersion]:
+    make_images(tmp_path / "data" / "plate")
+    return examined(tmp_path / "data" / "plate", here)
+
+
+@pytest.fixture
+def train(here: Settings, tracking: Tracking, plate: tuple[ExaminedCategory, DataVersion]) -> Train:
+    def call(settings: Settings = here, **more: Any) -> TrainedDetector:
+        category, data = plate
+        return train_detector(category, Entrant("stfpm", 0), data=data, settings=settings, **more)
+
+    return call
+
+
+def test_what_is_trained_is_kept_with_its_whole_origin_and_never_trained_again(
+    here: Settings,
+    tracking: Tracking,
+    plate: tuple[ExaminedCategory, DataVersion],
+    train: Train,
+) -> None:
+    category, data = plate
+    parent = start_retraining_run(category.version, data, SOUND, here)
+    with ThreadPoolExecutor(2) as pool:
+        together = list(pool.map(lambda _: train(parent_run=parent), range(2)))
+    assert sorted(one.reused for one in together) == [False, True]
+    assert len({one.run_id for one in together}) == 1
+    first = together[0]
+
+    run = tracking.client.get_run(first.run_id)
+    tags = run.data.tags
+    assert tags["mlflow.parentRunId"] == parent
+    assert tags["stillwatch.fingerprint"] == first.fingerprint
+    assert tags["stillwatch.data_version"] == DIR_HASH
+    assert tags["stillwatch.git_commit"] == data.commit
+    assert (tags["stillwatch.method"], tags["stillwatch.seed"]) == ("stfpm", "0")
+    assert len(tags["stillwatch.teacher_digest"]) == 64
+    assert (tags["stillwatch.alpha"], tags["stillwatch.n"]) == ("0.05", "19")
+    assert run.data.params["stfpm.epochs"] == "2"
+    assert run.data.params["images.calibration"] == "19"
+    assert run.inputs.dataset_inputs[0].dataset.digest == DIR_HASH
+    losses = tracking.client.get_metric_history(first.run_id, "student/validation_loss")
+    assert [point.step for point in losses] == [0, 1]
+    with tracking.artifact(first.run_id, BUNDLE) as folder:
+        info = read_bundle(folder).info
+    assert info.fingerprint == first.fingerprint
+    assert tags["stillwatch.threshold"] == repr(info.calibration.reject.value)
+    learnt = {row.md5 for row in category.manifest.rows if row.split == "train"}
+    assert read_learnt_from(tracking, first.run_id) == learnt
+    assert tracking.tags(parent)["stillwatch.reused.stfpm"] == first.run_id
+    assert not list((here.state_dir / "trainings").iterdir())
+
+    finish_retraining_run(here, parent)
+    assert tracking.client.get_run(parent).info.status == "FINISHED"
+
+    alphas = CalibrationSettings(alpha_reject=0.1, alpha_review=0.2)
+    other = train(here.model_copy(update={"calibration": alphas}))
+    assert other.reused
+    assert other.run_id != first.run_id
+    assert other.fingerprint == first.fingerprint
+    assert not was_trained(tracking, other)
+    with tracking.artifact(other.run_id, BUNDLE) as folder:
+        recalibrated = read_bundle(folder).info
+    assert read_learnt_from(tracking, other.run_id) == learnt
+    assert recalibrated.weights_sha256 == info.weights_sha256
+    assert recalibrated.calibration.reject.alpha == 0.1
+    assert tracking.tags(other.run_id)["stillwatch.recalibrated_from"] == first.run_id
+
+    forced = train(force=True)
+    assert was_trained(tracking, forced)
+    assert not forced.reused
+    assert forced.run_id not in (first.run_id, other.run_id)
+    assert train().run_id == forced.run_id
+
+
+def was_trained(tracking: Tracking, trained: TrainedDetector) -> bool:
+    return "peak_memory_megabytes" in tracking.client.get_run(trained.run_id).data.metrics
+
+
+def kill_after_first_checkpoint(state_dir: Path) -> None:
+    while not list(state_dir.glob("trainings/*/checkpoint/*.safetensors")):
+        time.sleep(0.01)
+    kill_trainings()
+
+
+def kill_trainings() -> None:
+    for child in trainings():
+        child.kill()
+
+
+def trainings() -> list[psutil.Process]:
+    alive = [one for one in psutil.Process().children() if one.status() != psutil.STATUS_ZOMBIE]
+    return [one for one in alive if "stillwatch.training.child" in one.cmdline()]
+
+
+def test_a_killed_training_resumes_and_one_that_could_not_be_stored_is_stored(
+    here: Settings, tracking: Tracking, train: Train
+) -> None:
+    longer = here.model_copy(update={"detectors": {"stfpm": {"epochs": 12, "batch_size": 8}}})
+    killer = threading.Thread(target=kill_after_first_checkpoint, args=(here.state_dir,))
+    killer.start()
+    with pytest.raises(TrainingError, match="SIGKILL"):
+        train(longer)
+    killer.join()
+    (killed,) = tracking.find_runs("plate", {})
+    assert killed.info.status == "FAILED"
+
+    artifacts = here.state_dir / "mlflow" / "artifacts"
+    artifacts.write_text("a file where the artifacts should go", encoding="utf-8")
+    with pytest.raises(TrackingError, match="could not store bundle"):
+        train(longer)
+    failed = tracking.find_runs("plate", {})[0]
+    assert failed.info.status == "FAILED"
+    assert failed.data.tags["stillwatch.resumed"] == "true"
+    assert "could not store bundle" in failed.data.tags["stillwatch.reason"]
+
+    artifacts.unlink()
+    stored = train(longer)
+    assert not stored.reused
+    assert not was_trained(tracking, stored)
+    with tracking.artifact(stored.run_id, BUNDLE) as folder:
+        assert read_bundle(folder).info.training.resumed
+    assert not list((here.state_dir / "trainings").iterdir())
+
+
+HUNGRY = """
+from dataclasses import replace
+
+import torch
+
+from stillwatch.detectors.stfpm import STFPM
+
+
+class Hungry(STFPM):
+    name = "hungry"
+
+    def phases(self):
+        (phase,) = super().phases()
+        return [replace(phase, name="modest"), replace(phase, name="hungry", loss=self._hungry)]
+
+    def _hungry(self, batch):
+        if self.settings.batch_size > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return self._loss(batch)
+"""
+FOUND_IN_CHILDREN = """
+import stillwatch.detectors
+
+stillwatch.detectors.__path__.append({folder!r})
+"""
+
+
+@pytest.fixture
+def hungry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Entrant]:
+    """A method whose second phase has no room for more than four images, here and in children."""
+    methods, start = tmp_path / "methods", tmp_path / "start"
+    methods.mkdir()
+    start.mkdir()
+    (methods / "hungry.py").write_text(HUNGRY)
+    (start / "sitecustomize.py").write_text(FOUND_IN_CHILDREN.format(folder=str(methods)))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(start), *filter(None, sys.path)]))
+    monkeypatch.setattr(detectors, "__path__", [*detectors.__path__, str(methods)])
+    detector_classes.cache_clear()
+    yield Entrant("hungry", 0)
+    detector_classes.cache_clear()
+
+
+def test_what_does_not_fit_is_trained_with_half_the_batch_also_after_a_kill(
+    here: Settings,
+    tracking: Tracking,
+    plate: tuple[ExaminedCategory, DataVersion],
+    hungry: Entrant,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    own = {"hungry": {"epochs": 12, "batch_size": 8}}
+    longer = here.model_copy(update={"detectors": own})
+
+    def train(settings: Settings = longer, **more: Any) -> TrainedDetector:
+        category, data = plate
+        return train_detector(category, hungry, data=data, settings=settings, **more)
+
+    killer = threading.Thread(target=kill_after_halving, args=(here.state_dir,), daemon=True)
+    killer.start()
+    with pytest.raises(TrainingError, match="SIGKILL"):
+        train()
+    killer.join()
+    assert "Lower detectors.hungry.batch_size" in caplog.text
+    assert "It is tried once more with batch_size=4." in caplog.text
+
+    artifacts = here.state_dir / "mlflow" / "artifacts"
+    artifacts.write_text("a file where the artifacts should go", encoding="utf-8")
+    caplog.clear()
+    with pytest.raises(TrackingError, match="could not store bundle"):
+        train()
+    assert tracking.find_runs("plate", {})[0].data.tags["stillwatch.resumed"] == "true"
+    assert "once more" not in caplog.text
+    artifacts.unlink()
+    stored = train()
+    assert not was_trained(tracking, stored)
+    assert tracking.tags(stored.run_id)["stillwatch.batch_halved"] == "batch_size=4"
+
+    forced = train(force=True)
+    assert "It is tried once more with batch_size=4." in caplog.text
+    assert tracking.tags(forced.run_id)["stillwatch.batch_halved"] == "batch_size=4"
+    with tracking.artifact(forced.run_id, BUNDLE) as folder:
+        info = read_bundle(folder).info
+    assert info.detector.settings["batch_size"] == 4
+    for phase in ("modest", "hungry"):
+        points = tracking.client.get_metric_history(forced.run_id, f"{phase}/train_loss")
+        newest = {point.step: point.value for point in sorted(points, key=lambda p: p.timestamp)}
+        losses = {one.epoch: one.train_loss for one in info.training.losses if one.phase == phase}
+        assert newest == pytest.approx(losses)
+
+    fitting = here.model_copy(update={"detectors": {"hungry": {"epochs": 1, "batch_size": 4}}})
+    assert "stillwatch.batch_halved" not in tracking.tags(train(fitting).run_id)
+
+
+def kill_after_halving(state_dir: Path) -> None:
+    while not list(state_dir.glob("trainings/*/half_batch.json")):
+        time.sleep(0.01)
+    (checkpoint,) = state_dir.glob("trainings/*/checkpoint/*.safetensors")
+    of_the_whole = checkpoint.stat().st_ino
+    while checkpoint.stat().st_ino == of_the_whole:
+        time.sleep(0.01)
+    kill_trainings()
+
+
+def test_a_training_holds_a_slot_until_it_has_ended(here: Settings, train: Train) -> None:
+    longer = here.model_copy(update={"detectors": {"stfpm": {"epochs": 12, "batch_size": 8}}})
+    with ThreadPoolExecutor(1) as pool:
+        training = pool.submit(train, longer)
+        while not list(here.state_dir.glob("trainings/*/checkpoint/*.safetensors")):
+            assert not training.done(), training.exception()
+            time.sleep(0.01)
+        with training_slot(here.state_dir, ["cpu"], 1):
+            assert trainings() == []
+        assert not training.result().reused
+
+
+def test_too_few_normals_for_an_alpha_fail_with_the_childs_own_sentence(
+    here: Settings, tracking: Tracking, train: Train
+) -> None:
+    alphas = CalibrationSettings(alpha_reject=0.001, alpha_review=0.15)
+    with pytest.raises(TrainingError, match=r"alpha_reject 0\.001 needs 999"):
+        train(here.model_copy(update={"calibration": alphas}))
+    (run,) = tracking.find_runs("plate", {})
+    assert run.info.status == "FAILED"
+    assert "needs 999" in run.data.tags["stillwatch.reason"]
+
+
+def test_an_unknown_detector_starts_no_run(
+    here: Settings, tracking: Tracking, plate: tuple[ExaminedCategory, DataVersion]
+) -> None:
+    category, data = plate
+    with pytest.raises(DetectorError, match="did you mean 'stfpm'"):
+        train_detector(category, Entrant("stfmp", 0), data=data, settings=here)
+    assert tracking.find_runs("plate", {}) == []
+
+
+@pytest.mark.parametrize(
+    ("detector", "own"),
+    [
+        ("autoencoder", {"epochs": 1}),
+        (
+            "uninformed_students",
+            {
+                **UninformedStudents.quick,
+                "knowledge_weight": 0,
+                "metric_weight": 1,
+                "epochs": 1,
+            },
+        ),
+    ],
+)
+def test_a_method_that_needs_no_teacher_asks_for_no_weights(
+    here: Settings,
+    tracking: Tracking,
+    plate: tuple[ExaminedCategory, DataVersion],
+    detector: str,
+    own: dict[str, Any],
+) -> None:
+    category, data = plate
+    without = here.model_copy(
+        update={
+            "teacher": TeacherSettings(name="not_on_this_machine"),
+            "detectors": {detector: own},
+        }
+    )
+    trained = train_detector(category, Entrant(detector, 0), data=data, settings=without)
+    assert tracking.tags(trained.run_id)["stillwatch.teacher"] == "none"
+    with tracking.artifact(trained.run_id, BUNDLE) as folder:
+        bundle = read_bundle(folder)
+        assert bundle.info.teacher.name == "none"
+        images = ImageStore.open(category.store).images[:2]
+        assert load_scorer(bundle, "cpu")(images).shape[0] == 2
+
+
+class TestIdentity:
+    parts: dict[str, Any] = {  # noqa: RUF012
+        "category_digest": "c",
+        "split_digest": "s",
+        "detector": "stfpm",
+        "method_version": 1,
+        "detector_settings": {"epochs": 2},
+        "seed": 0,
+        "image_size": 256,
+        "white_level": 255,
+        "teacher": "efficientnet_lite0",
+        "teacher_digest": "t",
+        "photographs": None,
+    }
+
+    def test_everything_that_scores_depend_on_changes_it(self) -> None:
+        others = {
+            "category_digest": "d",
+            "split_digest": "t",
+            "detector": "reverse_distillation",
+            "method_version": 2,
+            "detector_settings": {"epochs": 3},
+            "seed": 1,
+            "image_size": 128,
+            "white_level": 4095,
+            "teacher": "resnet18",
+            "teacher_digest": "u",
+            "photographs": "p",
+        }
+        assert others.keys() == inspect.signature(fingerprint).parameters.keys()
+        made = [fingerprint(**self.parts | {key: value}) for key, value in others.items()]
+        assert len({fingerprint(**self.parts), *made}) == len(others) + 1
+
+    def test_it_is_the_same_every_time_and_in_every_order(self) -> None:
+        turned = dict(reversed(list(self.parts.items())))
+        assert fingerprint(**turned) == fingerprint(**self.parts)
+        assert len(fingerprint(**self.parts)) == 64
+
+    def test_alphas_and_evaluation_settings_change_the_evaluation(self) -> None:
+        calibration, evaluation = CalibrationSettings(), EvaluationSettings()
+        keys = {
+            evaluation_key(calibration, evaluation),
+            evaluation_key(CalibrationSettings(alpha_reject=0.04), evaluation),
+            evaluation_key(calibration, EvaluationSettings(size=128)),
+        }
+        assert len(keys) == 3
