@@ -157,7 +157,7 @@ class RetrainSettings(Section):
 
     detectors: tuple[str, ...] = Field(("stfpm", "reverse_distillation"), min_length=1)
     select_by: SelectBy = "image_auroc"
-    allow_yardstick: bool = Field(
+    allow_baselines: bool = Field(
         False, description="what distils nothing (patchcore, autoencoder) may win, too"
     )
     floors: FloorSettings = FloorSettings()
