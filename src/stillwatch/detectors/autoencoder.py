@@ -60,7 +60,7 @@ class Autoencoder(Detector):
     """Reconstruction with a convolutional autoencoder."""
 
     name = "autoencoder"
-    version = 4
+    version = 1
     Settings = AutoencoderSettings
     quick: ClassVar = {"epochs": 20, "batch_size": 2, "learning_rate": 0.005}
     paper: ClassVar = {"epochs": 200, "learning_rate": 0.0002}

@@ -65,7 +65,7 @@ class PatchCore(Detector):
     """A memory bank of normal patches; nothing is trained."""
 
     name = "patchcore"
-    version = 2
+    version = 1
     Settings = PatchCoreSettings
     quick: ClassVar = {"coreset": 0.2}
     paper: ClassVar = {"coreset": 0.1}
