@@ -80,4 +80,5 @@ def noisy(images: Tensor, deviation: float) -> Tensor:
     """Images (B, C, H, W) with Gaussian noise of this standard deviation; not clipped."""
     from torchvision.transforms.v2 import functional
 
-    return functional.gaussian_noise(images, sigma=deviation, clip=False)
+    result: Tensor = functional.gaussian_noise(images, sigma=deviation, clip=False)
+    return result
