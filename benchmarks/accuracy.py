@@ -126,10 +126,10 @@ def _teacher(detector: str, settings: Settings) -> dict[str, str | None]:
 
 
 def _own_params(base: Path, out: Path) -> Path:
-    """The given settings with a state folder of the benchmark's own, where yardsticks may win."""
+    """The given settings with a state folder of the benchmark's own, where baselines may win."""
     values = load_settings(base).model_dump(mode="json")
     values["state_dir"] = str((out / "state").resolve())
-    values["retrain"]["allow_yardstick"] = True
+    values["retrain"]["allow_baselines"] = True
     out.mkdir(parents=True, exist_ok=True)
     params = out / "params.yaml"
     params.write_text(yaml.safe_dump(values), encoding="utf-8")

@@ -9,7 +9,7 @@ import numpy as np
 from stillwatch.bundle import BundleInfo, GraphFormat
 from stillwatch.errors import ExportError
 from stillwatch.flows.image_sets import chosen_categories, version_images
-from stillwatch.flows.inspection import open_model
+from stillwatch.flows.models import open_model
 from stillwatch.images.decode import read_image
 from stillwatch.images.split import PARTS
 from stillwatch.inference.inspector import find_images

@@ -9,7 +9,8 @@ from prefect.client.schemas import State
 from prefect.states import Completed, Failed
 
 from stillwatch.errors import SettingsError
-from stillwatch.flows.inspection import InspectionRow, inspect_files, open_model, write_rows
+from stillwatch.flows.models import open_model
+from stillwatch.inference.files import InspectionRow, inspect_files, write_rows
 from stillwatch.inference.inspector import find_images
 from stillwatch.settings import Settings
 from stillwatch.tasks.registry.versions import CHAMPION, ensure_registered, model_name

@@ -14,7 +14,6 @@ from prefect.states import Completed, Failed
 from stillwatch.errors import StillwatchError, TrackingError
 from stillwatch.flows.events import deliver
 from stillwatch.inference.score_log import open_score_log
-from stillwatch.sections import unknown_name
 from stillwatch.settings import DriftSettings, Settings
 from stillwatch.tasks.drift import (
     WatchedStream,
@@ -26,6 +25,7 @@ from stillwatch.tasks.drift import (
 from stillwatch.tasks.locks import exclusive
 from stillwatch.tasks.registry.versions import champions, model_name
 from stillwatch.tasks.tracking.client import Tracking, open_tracking
+from stillwatch.text import unknown_name
 
 DETECTED = "stillwatch.drift.detected"
 """The event that a champion's stream has drifted; its payload names the category and the artifact

@@ -87,8 +87,8 @@ def test_every_ground_floor_module_imports_without_the_upper_floors_tools() -> N
         "inference.inspector",
         "evaluation.evaluation",
         "inference.scorers",
-        "inference.onnx_scorer",
-        "inference.openvino_scorer",
+        "inference.files",
+        "inference.score_log",
     ],
 )
 def test_what_an_edge_box_needs_does_not_import_torch(module: str) -> None:

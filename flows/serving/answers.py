@@ -5,9 +5,9 @@ import base64
 from pydantic import BaseModel, ConfigDict, Field
 
 from stillwatch.calibration import Verdict
-from stillwatch.flows.inspection import overlay_png
 from stillwatch.flows.serving.run_lengths import run_lengths
 from stillwatch.flows.serving.served_model import ServedModel, Upload
+from stillwatch.inference.files import overlay_png
 from stillwatch.inference.inspector import InspectedImage, resize_mask_keeping_rejection
 
 

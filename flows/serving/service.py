@@ -15,8 +15,8 @@ from stillwatch.flows.serving.champions import Champions
 from stillwatch.flows.serving.metrics import Metrics
 from stillwatch.flows.serving.served_model import ServedModel
 from stillwatch.flows.serving.uploads import read_image_file
-from stillwatch.sections import unknown_name
 from stillwatch.settings import ServingSettings
+from stillwatch.text import unknown_name
 
 Result = TypeVar("Result")
 

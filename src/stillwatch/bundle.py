@@ -21,14 +21,12 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from stillwatch import __version__
-from stillwatch.bundle_files import MAKE_AGAIN, FileInfo, check_file, file_info
 from stillwatch.calibration import Calibration, Threshold, calibrate
 from stillwatch.errors import BundleError, SettingsError
 from stillwatch.files import atomic_folder, write_json
 from stillwatch.sections import Section, parse_section
 
-SCHEMA_VERSION = 2
-"""Version 1 knew no graphs; what it holds is read as it is."""
+SCHEMA_VERSION = 1
 WEIGHTS_FILE = "weights.safetensors"
 INFO_FILE = "bundle.json"
 
@@ -38,6 +36,7 @@ GRAPH_FILES: dict[GraphFormat, tuple[str, ...]] = {
     "openvino": ("model.xml", "model.bin"),
 }
 """Of each format; the first is the one that its runtime opens."""
+_MAKE_AGAIN = "Copy the bundle again from where it was made, or make it again."
 
 
 class DetectorInfo(Section):
@@ -84,6 +83,13 @@ class TrainingInfo(Section):
         description="phase that another training has trained -> its seconds there, where known",
     )
     losses: tuple[EpochLosses, ...]
+
+
+class FileInfo(Section):
+    """Digest and size of a file."""
+
+    sha256: str
+    bytes: int
 
 
 class GraphInfo(Section):
@@ -196,7 +202,7 @@ def read_bundle(folder: Path) -> Bundle:
     """
     info = read_info(folder / INFO_FILE)
     for name, expected in info.files.items():
-        check_file(folder / name, expected)
+        _check_file(folder / name, expected)
     return Bundle(folder, info)
 
 
@@ -214,12 +220,12 @@ def read_info(path: Path) -> BundleInfo:
             f"{INFO_FILE} and {WEIGHTS_FILE}."
         ) from error
     except ValueError as error:
-        raise BundleError(f"{path}: truncated or not JSON ({error}). {MAKE_AGAIN}") from error
+        raise BundleError(f"{path}: truncated or not JSON ({error}). {_MAKE_AGAIN}") from error
     _check_schema(path, values)
     try:
         return parse_section(BundleInfo, values, where=str(path))
     except SettingsError as error:
-        raise BundleError(f"{error} {MAKE_AGAIN}") from error
+        raise BundleError(f"{error} {_MAKE_AGAIN}") from error
 
 
 def write_graph_info(
@@ -242,10 +248,10 @@ def write_graph_info(
     """
     graph = GraphInfo(
         format=graph_format,
-        files={name: file_info(folder / name) for name in GRAPH_FILES[graph_format]},
+        files={name: _file_info(folder / name) for name in GRAPH_FILES[graph_format]},
         model_version=model_version,
     )
-    exported = info.model_copy(update={"graph": graph, "schema_version": SCHEMA_VERSION})
+    exported = info.model_copy(update={"graph": graph})
     write_json(folder / INFO_FILE, exported.model_dump(mode="json"))
     return Bundle(folder, exported)
 
@@ -261,7 +267,7 @@ def read_weights(bundle: Bundle) -> dict[str, NDArray[np.generic]]:
         tensors: dict[str, NDArray[np.generic]] = load_file(path)
     except (OSError, SafetensorError) as error:
         raise BundleError(
-            f"{path}: cannot be read as safetensors ({error}). {MAKE_AGAIN}"
+            f"{path}: cannot be read as safetensors ({error}). {_MAKE_AGAIN}"
         ) from error
     return tensors
 
@@ -279,7 +285,9 @@ def recalibrated(
         bundle.info.calibration.scores, alpha_reject=alpha_reject, alpha_review=alpha_review
     )
     info = bundle.info.model_copy(
-        update={"calibration": calibration, "schema_version": SCHEMA_VERSION}
+        update={
+            "calibration": calibration,
+        }
     )
     with atomic_folder(folder) as temporary:
         for name in info.files:
@@ -288,10 +296,45 @@ def recalibrated(
     return Bundle(folder, info)
 
 
+def _file_info(path: Path) -> FileInfo:
+    """Digest and size of a file.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return FileInfo(sha256=digest, bytes=path.stat().st_size)
+
+
+def _check_file(path: Path, expected: FileInfo) -> None:
+    """Refuse a file that is not the one that was written.
+
+    Raises:
+        BundleError: it is missing, truncated or exchanged.
+    """
+    try:
+        found = _file_info(path)
+    except OSError as error:
+        raise BundleError(
+            f"{path}: cannot be read ({error.strerror}), and a bundle is nothing without it. "
+            f"{_MAKE_AGAIN}"
+        ) from error
+    if found.bytes < expected.bytes:
+        raise BundleError(
+            f"{path}: truncated, has {found.bytes} of {expected.bytes} bytes. {_MAKE_AGAIN}"
+        )
+    if found.sha256 != expected.sha256:
+        raise BundleError(
+            f"{path}: its sha256 is {found.sha256[:12]}… and bundle.json says "
+            f"{expected.sha256[:12]}…, so it is damaged or exchanged. {_MAKE_AGAIN}"
+        )
+
+
 def _check_schema(path: Path, values: Any) -> None:
     schema = values.get("schema_version") if isinstance(values, dict) else None
     if type(schema) is not int or schema < 1:
-        raise BundleError(f"{path}: names no schema_version, so it is not a bundle. {MAKE_AGAIN}")
+        raise BundleError(f"{path}: names no schema_version, so it is not a bundle. {_MAKE_AGAIN}")
     if schema > SCHEMA_VERSION:
         raise BundleError(
             f"{path}: has schema version {schema}, and this stillwatch ({__version__}) "

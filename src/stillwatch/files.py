@@ -1,12 +1,17 @@
-"""Writing so that a reader never sees half a file, whatever happens to the writer."""
+"""Atomic files and folders, storage errors as sentences, and the MD5 of files.
+
+A reader sees a whole file or none, whatever happens to the writer.
+"""
 
 import errno
+import hashlib
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +98,17 @@ def move_whole(source: Path, target: Path, *, staging: Path) -> None:
             if error.errno != errno.EXDEV:
                 raise
             _move_across(source, target, staging)
+
+
+def file_md5(path: Path) -> str:
+    """MD5 of a file, hexadecimal: the digest by which DVC and the manifest know an image."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, partial(hashlib.md5, usedforsecurity=False)).hexdigest()
+
+
+def bytes_md5(data: bytes) -> str:
+    """MD5 of the bytes of a file, hexadecimal, as ``file_md5``."""
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()
 
 
 def _move_across(source: Path, target: Path, staging: Path) -> None:

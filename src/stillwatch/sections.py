@@ -1,6 +1,5 @@
 """What settings and descriptions are made of: typed sections in which a wrong key is named."""
 
-import difflib
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -8,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, ValidationInfo, model_validator
 from pydantic import ValidationError as PydanticError
 
 from stillwatch.errors import SettingsError
+from stillwatch.text import unknown_name
 
 
 class Section(BaseModel):
@@ -39,13 +39,6 @@ def parse_section(section: type[S], values: Any, *, where: str) -> S:
     except PydanticError as error:
         problems = "; ".join(map(_describe, _causes(error.errors(include_url=False))))
         raise SettingsError(f"{where}: {problems}.") from error
-
-
-def unknown_name(kind: str, name: str, known: list[str]) -> str:
-    """What is wrong with a name that does not exist, and the nearest one that does."""
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(sorted(known))}"
-    return f"unknown {kind} '{name}' ({hint})"
 
 
 def _causes(items: Sequence[Any]) -> list[Any]:

@@ -104,8 +104,14 @@ class CheckSettings(Section):
 class TeacherSettings(Section):
     """The frozen pretrained network and where its weights may come from."""
 
-    name: str = Field("efficientnet_lite0", description="efficientnet_lite0..2 or a timm name")
-    weights_dir: Path = Field(Path("weights"), description="folder searched first")
+    name: str = Field(
+        "efficientnet_lite0",
+        description="efficientnet_lite0..2, a torchvision name (resnet18, wide_resnet50_2, vgg16) "
+        "or a timm name (resnet18.tv_in1k)",
+    )
+    weights_dir: Path = Field(
+        Path("weights"), description="folder searched first; then torch's hub folder"
+    )
     sha256: str | None = Field(
         None, description="expected digest of a weights file that stillwatch does not know"
     )
@@ -157,7 +163,7 @@ class RetrainSettings(Section):
 
     detectors: tuple[str, ...] = Field(("stfpm", "reverse_distillation"), min_length=1)
     select_by: SelectBy = "image_auroc"
-    allow_yardstick: bool = Field(
+    allow_baselines: bool = Field(
         False, description="what distils nothing (patchcore, autoencoder) may win, too"
     )
     floors: FloorSettings = FloorSettings()

@@ -15,7 +15,7 @@ from stillwatch.images.split import part_of
 from stillwatch.images.store import StoreWriter, mark_used, store_folder
 from stillwatch.settings import Settings
 from stillwatch.tasks.data.version import CategoryVersion
-from stillwatch.tasks.validation.report import printable
+from stillwatch.text import printable
 
 OWN_WHITE_LEVEL = 0
 """Stands for the category's own bit depth in a store's name."""

@@ -16,10 +16,10 @@ SAME = 1e-9
 def eligible(
     results: Sequence[DetectorResult], settings: RetrainSettings
 ) -> Sequence[DetectorResult]:
-    """Those that may win: all that distil, and the yardsticks where the settings say so.
+    """Those that may win: all that distil, and the baselines where the settings say so.
 
     Raises:
-        SettingsError: all of them are yardsticks and none may win.
+        SettingsError: all of them are baselines and none may win.
     """
     able = [one for one in results if _may_win(one.detector, settings)]
     if not able:
@@ -32,7 +32,7 @@ def ensure_one_may_win(settings: RetrainSettings) -> None:
 
     Raises:
         DetectorError: there is no such detector.
-        SettingsError: all of ``retrain.detectors`` are yardsticks and none may win.
+        SettingsError: all of ``retrain.detectors`` are baselines and none may win.
     """
     if not any(_may_win(name, settings) for name in settings.detectors):
         raise _none_may_win(settings.detectors)
@@ -81,13 +81,13 @@ def below_floors(result: DetectorResult, floors: FloorSettings) -> tuple[str, ..
 
 
 def _may_win(detector: str, settings: RetrainSettings) -> bool:
-    return settings.allow_yardstick or detector_class(detector).distils
+    return settings.allow_baselines or detector_class(detector).distils
 
 
 def _none_may_win(detectors: Iterable[str]) -> SettingsError:
     return SettingsError(
         f"a retraining of {', '.join(detectors)} has no winner, for what distils nothing may not "
-        "win. Add a detector that distils, such as stfpm, or set retrain.allow_yardstick."
+        "win. Add a detector that distils, such as stfpm, or set retrain.allow_baselines."
     )
 
 

@@ -11,7 +11,7 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from stillwatch.errors import LayoutError, StorageError
-from stillwatch.files import move_whole
+from stillwatch.files import bytes_md5, move_whole
 from stillwatch.images.layout import (
     FEEDBACK,
     IMAGE_SUFFIXES,
@@ -20,7 +20,6 @@ from stillwatch.images.layout import (
     check_category_name,
     mask_names,
 )
-from stillwatch.images.md5 import bytes_md5
 from stillwatch.settings import Settings
 from stillwatch.tasks.data.workspace import Say, Workspace, one_writer
 from stillwatch.tasks.inbox.announcements import note

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stillwatch.errors import ImageError, LayoutError
-from stillwatch.files import atomic_file
+from stillwatch.files import atomic_file, bytes_md5, file_md5
 from stillwatch.images.layout import (
     FEEDBACK,
     MASK_ENDING,
@@ -16,9 +16,7 @@ from stillwatch.images.layout import (
     category_folders,
     check_defect_type,
 )
-from stillwatch.images.md5 import bytes_md5, file_md5
 from stillwatch.inference.score_log import GivenVerdict, LabelledImage, open_score_log
-from stillwatch.sections import unknown_name
 from stillwatch.settings import Settings
 from stillwatch.tasks.data.workspace import open_workspace
 from stillwatch.tasks.inbox.arrivals import still_files
@@ -29,6 +27,7 @@ from stillwatch.tasks.inbox.rules import (
     images_by_md5,
     plain_bytes,
 )
+from stillwatch.text import unknown_name
 
 _AGREES = {"pass": True, "reject": False}
 """Verdicts that a label can agree with -> whether it is ``good`` then."""

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from stillwatch.errors import ImageError
+from stillwatch.files import file_md5
 from stillwatch.images.decode import decode_image, decode_mask
 from stillwatch.images.layout import FEEDBACK, IMAGE_SUFFIXES, unsafe_name
-from stillwatch.images.md5 import file_md5
 from stillwatch.settings import Settings
 
 

@@ -4,7 +4,7 @@ from stillwatch.tasks.promotion.disagreement import Disagreement
 from stillwatch.tasks.reports.record import RetrainingRecord, VersionRecord
 from stillwatch.tasks.reports.sentences import disagreement, gate, summary
 from stillwatch.tasks.reports.tables import Table, against_champion
-from stillwatch.tasks.validation.report import printable
+from stillwatch.text import printable
 
 MOST = 6
 """Pictures in the page; the report has more."""

@@ -9,7 +9,6 @@ from mlflow.entities import Run
 from stillwatch.bundle import INFO_FILE, BundleInfo, read_info
 from stillwatch.errors import TrackingError
 from stillwatch.evaluation.evaluation import ImageRow
-from stillwatch.sections import unknown_name
 from stillwatch.tasks.evaluation.gallery import ShownImage, read_shown_images
 from stillwatch.tasks.evaluation.result import DetectorResult
 from stillwatch.tasks.evaluation.scores import read_scores
@@ -50,6 +49,7 @@ from stillwatch.tasks.tracking.retraining_run import (
 )
 from stillwatch.tasks.training.candidates import Entrant, entrants
 from stillwatch.tasks.validation.report import ValidationReport
+from stillwatch.text import unknown_name
 
 
 @dataclass(frozen=True)

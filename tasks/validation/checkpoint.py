@@ -17,8 +17,9 @@ from great_expectations.data_context.types.base import ProgressBarsConfig
 from stillwatch.images.layout import is_feedback
 from stillwatch.images.manifest import Manifest
 from stillwatch.tasks.validation.checks import Check, ImageCheck, Wording
-from stillwatch.tasks.validation.report import CheckOutcome, Failure, ValidationReport, printable
+from stillwatch.tasks.validation.report import CheckOutcome, Failure, ValidationReport
 from stillwatch.tasks.validation.statistics import CategoryStatistics, is_normal
+from stillwatch.text import printable
 
 # It sets its own level, and speaks of a documentation site that is never built.
 logging.getLogger("great_expectations.data_context.types.base").setLevel(logging.WARNING)

@@ -3,8 +3,8 @@
 import pandas as pd
 
 from stillwatch.images.manifest import Manifest
-from stillwatch.tasks.validation.report import printable
 from stillwatch.tasks.validation.statistics import CategoryStatistics
+from stillwatch.text import printable
 
 
 def manifest_frame(manifest: Manifest, statistics: CategoryStatistics) -> pd.DataFrame:

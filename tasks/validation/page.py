@@ -10,7 +10,8 @@ from stillwatch.files import atomic_file
 from stillwatch.images.split import PARTS
 from stillwatch.tasks.html import TEMPLATES
 from stillwatch.tasks.thumbnails import Thumbnails
-from stillwatch.tasks.validation.report import CheckOutcome, Failure, ValidationReport, printable
+from stillwatch.tasks.validation.report import CheckOutcome, Failure, ValidationReport
+from stillwatch.text import printable
 
 MOST_ON_THE_PAGE = 50
 MOST_IN_MARKDOWN = 12

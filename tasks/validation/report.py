@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from stillwatch.errors import ValidationError
+from stillwatch.text import printable
 
 Severity = Literal["critical", "warning"]
 
@@ -103,19 +104,6 @@ class ValidationReport:
         """
         if not self.passed:
             raise ValidationError(f"{self.category}: {self.reason()}.")
-
-
-def printable(text: str) -> str:
-    """``text`` with backslashes, control characters and undecodable bytes as backslash escapes.
-
-    A file name on Linux may be any bytes; JSON, HTML and data frames take text only.
-    """
-    return "".join(
-        character
-        if character.isprintable() and character != "\\"
-        else character.encode("unicode_escape").decode("ascii")
-        for character in text
-    )
 
 
 def _one_line(failure: Failure) -> str:

@@ -19,7 +19,6 @@ from stillwatch.tasks.validation.checks import (
     ImageCheck,
     Wording,
 )
-from stillwatch.tasks.validation.report import printable
 from stillwatch.tasks.validation.statistics import CategoryStatistics, is_normal
 from stillwatch.tasks.validation.suite_comparisons import (
     clipping_checks,
@@ -27,6 +26,7 @@ from stillwatch.tasks.validation.suite_comparisons import (
     picture_checks,
     uniformity_checks,
 )
+from stillwatch.text import printable
 
 
 def build_suite(

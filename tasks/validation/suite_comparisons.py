@@ -11,8 +11,8 @@ from stillwatch.tasks.validation.checks import (
     ImageCheck,
     Wording,
 )
-from stillwatch.tasks.validation.report import printable
 from stillwatch.tasks.validation.statistics import CategoryStatistics, ImageStatistics
+from stillwatch.text import printable
 
 NAMED_NEIGHBOURS = 3
 

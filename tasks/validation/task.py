@@ -11,8 +11,9 @@ from stillwatch.settings import CalibrationSettings, CheckSettings
 from stillwatch.tasks.thumbnails import Thumbnails
 from stillwatch.tasks.validation.manifest_frame import manifest_frame
 from stillwatch.tasks.validation.page import markdown_page, write_page
-from stillwatch.tasks.validation.report import ValidationReport, printable
+from stillwatch.tasks.validation.report import ValidationReport
 from stillwatch.tasks.validation.statistics import category_statistics
+from stillwatch.text import printable
 
 
 @task(name="validate", task_run_name="validate {manifest.category}", cache_policy=NO_CACHE)

@@ -13,7 +13,7 @@ from scipy.stats import binom
 
 from stillwatch.comparison.comparison import MIN_IMAGES, Answer, Comparison, answer_from, compare
 from stillwatch.comparison.paired_bootstrap import Candidate
-from stillwatch.evaluation.metrics import Floats
+from stillwatch.evaluation.counts import Floats
 from stillwatch.evaluation.pixel_metrics import grid_counts
 from stillwatch.settings import GateSettings, SelectBy, VetoMargins
 

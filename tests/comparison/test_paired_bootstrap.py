@@ -14,8 +14,8 @@ from stillwatch.comparison.paired_bootstrap import (
     unseen,
 )
 from stillwatch.comparison.paired_rates import rate_difference_interval
+from stillwatch.evaluation.counts import Floats
 from stillwatch.evaluation.evaluation import TestImages, evaluate
-from stillwatch.evaluation.metrics import Floats
 from stillwatch.evaluation.pixel_metrics import grid_counts
 from stillwatch.inference.inspector import Inspector
 from stillwatch.settings import EvaluationSettings, SelectBy

@@ -11,7 +11,12 @@ from stillwatch.evaluation.bootstrap import (
     rejection_rates,
     resample_weights,
 )
-from stillwatch.evaluation.metrics import f1, image_auroc, image_average_precision, oracle_f1
+from stillwatch.evaluation.metrics import (
+    image_auroc,
+    image_average_precision,
+    image_f1,
+    oracle_f1,
+)
 from stillwatch.evaluation.pixel_metrics import (
     count_pixels,
     exact_pixel_metrics,
@@ -70,10 +75,7 @@ def test_image_intervals_are_quantiles_over_resampled_images() -> None:
         "image_auroc": [image_auroc(labels[d], scores[d]) for d in drawn],
         "image_ap": [image_average_precision(labels[d], scores[d]) for d in drawn],
         "f1_oracle": [oracle_f1(labels[d], scores[d]) for d in drawn],
-        "f1": [
-            f1((labels & rejected)[d].sum(), (~labels & rejected)[d].sum(), labels[d].sum())
-            for d in drawn
-        ],
+        "f1": [image_f1(labels[d], rejected[d]) for d in drawn],
     }
     assert found.keys() == expected.keys()
     for name, values in expected.items():

@@ -50,14 +50,14 @@ def test_the_first_seed_is_that_of_the_settings_and_none_comes_twice() -> None:
 
 def test_what_could_have_no_winner_is_refused() -> None:
     settings = Settings()
-    yardsticks = ("patchcore", "autoencoder")
-    with pytest.raises(SettingsError, match=r"patchcore, autoencoder .* retrain\.allow_yardstick"):
-        requested(settings, yardsticks, None)
-    both = (*yardsticks, "stfpm")
+    baselines = ("patchcore", "autoencoder")
+    with pytest.raises(SettingsError, match=r"patchcore, autoencoder .* retrain\.allow_baselines"):
+        requested(settings, baselines, None)
+    both = (*baselines, "stfpm")
     assert requested(settings, both, None).settings.retrain.detectors == both
-    retrain = settings.retrain.model_copy(update={"allow_yardstick": True})
+    retrain = settings.retrain.model_copy(update={"allow_baselines": True})
     allowed = settings.model_copy(update={"retrain": retrain})
-    assert requested(allowed, yardsticks, None).settings.retrain.detectors == yardsticks
+    assert requested(allowed, baselines, None).settings.retrain.detectors == baselines
 
 
 def test_settings_of_a_detector_that_does_not_compete_have_to_be_right_too() -> None:

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 from sklearn.datasets import load_sample_images
 from torch import nn
+from torchvision import models
 
 from stillwatch.errors import TeacherError
 from stillwatch.settings import TeacherSettings
@@ -90,6 +91,74 @@ def test_any_timm_model_computes_what_timm_computes(tmp_path: Path, name: str) -
         inside = whole.forward_intermediates(teacher.normalise(images), intermediates_only=True)
         for level in teacher(images):
             assert any(level.shape == x.shape and torch.equal(level, x) for x in inside)
+
+
+def write_torchvision_weights(folder: Path, name: str) -> nn.Module:
+    """Random weights in a file that is named as torchvision's files are; the network with them.
+
+    Of a VGG without its classifier, which has a hundred million weights.
+    """
+    with torch.device("meta"):
+        whole = models.get_model(name)
+    body = (whole.features if isinstance(whole, models.VGG) else whole).to_empty(device="cpu")
+    for value in body.state_dict().values():
+        value.copy_(0.1 * torch.rand(value.shape))
+    prefix = "features." if isinstance(whole, models.VGG) else ""
+    folder.mkdir(parents=True, exist_ok=True)
+    unnamed = folder / "weights.pth"
+    torch.save({f"{prefix}{key}": value for key, value in body.state_dict().items()}, unnamed)
+    digest = hashlib.sha256(unnamed.read_bytes()).hexdigest()
+    unnamed.rename(folder / f"{name}-{digest[:8]}.pth")
+    return body.eval()
+
+
+@pytest.mark.parametrize(
+    ("name", "strides", "channels"),
+    [("resnet18", (4, 8, 16), (64, 128, 256)), ("vgg11_bn", (2, 4, 8, 16), (128, 256, 512, 512))],
+)
+def test_torchvisions_files_give_what_torchvision_computes(
+    tmp_path: Path, name: str, strides: tuple[int, ...], channels: tuple[int, ...]
+) -> None:
+    network = write_torchvision_weights(tmp_path, name)
+    teacher = load_teacher(settings(tmp_path, name), strides)
+    assert (teacher.channels, teacher.strides) == (channels, strides)
+    inside: list[torch.Tensor] = []
+    for module in network.modules():
+        module.register_forward_hook(lambda _, inputs, output: inside.append(output.clone()))
+    images = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        network(teacher.normalise(images))
+        for level in teacher(images):
+            assert any(level.shape == x.shape and torch.equal(level, x) for x in inside)
+
+
+def test_torchvisions_files_are_found_where_torch_keeps_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    with pytest.raises(TeacherError) as caught:
+        find_weights(settings(tmp_path, "wide_resnet50_2"))
+    assert "wide_resnet50_2-XXXXXXXX.pth" in str(caught.value)
+    hub = tmp_path / "torch" / "hub" / "checkpoints"
+    assert f"{tmp_path} or {hub}" in str(caught.value)
+    write_torchvision_weights(hub, "resnet18")
+    found = find_weights(settings(tmp_path / "weights", "resnet18"))
+    assert (found.path.parent, found.path.name) == (hub, f"resnet18-{found.sha256[:8]}.pth")
+
+
+def test_a_file_with_another_digest_than_in_its_name_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "resnet18-5c106cde.pth").write_bytes(b"other bytes")
+    with pytest.raises(TeacherError, match=r"has sha256 .*, and 5c106cde is expected"):
+        find_weights(settings(tmp_path, "resnet18"))
+
+
+def test_the_digest_in_the_settings_chooses_among_torchvisions_files(tmp_path: Path) -> None:
+    for data in (b"first", b"second"):
+        digest = hashlib.sha256(data).hexdigest()
+        (tmp_path / f"resnet50-{digest[:8]}.pth").write_bytes(data)
+    with pytest.raises(TeacherError, match=r"holds 2 weight files of teacher 'resnet50'"):
+        find_weights(settings(tmp_path, "resnet50"))
+    assert find_weights(settings(tmp_path, "resnet50", sha256=digest)).sha256 == digest
 
 
 def test_resnets_normalise_with_imagenets_mean() -> None:

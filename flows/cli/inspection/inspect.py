@@ -39,7 +39,8 @@ def inspect(
 
     Exit code 1 when a file could not be inspected; the others still are.
     """
-    from stillwatch.flows.inspection import inspect_files, open_model, write_rows
+    from stillwatch.flows.models import open_model
+    from stillwatch.inference.files import inspect_files, write_rows
     from stillwatch.inference.inspector import find_images
 
     given: CommandContext = context.obj

@@ -34,8 +34,8 @@ from numpy.typing import NDArray
 from stillwatch.comparison.paired_rates import rate_difference_interval
 from stillwatch.evaluation import bootstrap
 from stillwatch.evaluation.bootstrap import Interval
+from stillwatch.evaluation.counts import Floats
 from stillwatch.evaluation.evaluation import NORMAL, InspectedTest
-from stillwatch.evaluation.metrics import Floats
 from stillwatch.evaluation.pixel_metrics import GridCounts, grid_counts
 from stillwatch.settings import SelectBy
 

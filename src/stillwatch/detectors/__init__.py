@@ -10,9 +10,10 @@ from typing import Any
 from stillwatch.detectors.base import Detector
 from stillwatch.devices import choose_profile
 from stillwatch.errors import DetectorError, SettingsError
-from stillwatch.sections import Section, parse_section, unknown_name
+from stillwatch.sections import Section, parse_section
 from stillwatch.settings import Profile, Settings
 from stillwatch.teachers.networks import Teacher
+from stillwatch.text import unknown_name
 
 
 @cache

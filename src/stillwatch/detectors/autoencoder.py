@@ -3,7 +3,7 @@
 Bergmann, Löwe, Fauser, Sattlegger, Steger, "Improving Unsupervised Defect Segmentation by Applying
 Structural Similarity to Autoencoders", VISAPP 2019, arXiv 1807.02011: trained and scored with the
 squared error or with SSIM. It distils nothing, and wins a retraining only where
-``retrain.allow_yardstick`` says so. With x an image, A(x) its reconstruction and d either distance
+``retrain.allow_baselines`` says so. With x an image, A(x) its reconstruction and d either distance
 at each pixel,
 
     L = mean d(x, A(x)),    score = d(x, A(x)), smoothed
@@ -60,7 +60,7 @@ class Autoencoder(Detector):
     """Reconstruction with a convolutional autoencoder."""
 
     name = "autoencoder"
-    version = 4
+    version = 1
     Settings = AutoencoderSettings
     quick: ClassVar = {"epochs": 20, "batch_size": 2, "learning_rate": 0.005}
     paper: ClassVar = {"epochs": 200, "learning_rate": 0.0002}

@@ -127,7 +127,7 @@ class Detector(nn.Module, ABC):
     quick: ClassVar[Mapping[str, Any]]
     """Settings under which it learns a toy set of a dozen small images in seconds."""
     distils: ClassVar[bool] = True
-    """Whether a student imitates a teacher; others are yardsticks, and win only where they may."""
+    """Whether a student imitates a teacher; others are baselines, and win only where they may."""
     uses_photographs: ClassVar[bool] = False
     """Whether it trains on photographs, too, if there are any."""
     side_multiple: ClassVar[int] = 1

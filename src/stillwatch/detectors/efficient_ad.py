@@ -57,13 +57,13 @@ from stillwatch.detectors.base import (
     schedule_of,
     warm_up_and_cosine,
 )
+from stillwatch.detectors.blocks.augmentations import greyed, in_other_light
 from stillwatch.detectors.blocks.description_networks import (
     RECEPTIVE_FIELD,
     STRIDE,
     GlobalAutoencoder,
     Size,
     description_network,
-    luminance,
 )
 from stillwatch.detectors.blocks.maps import joined_neighbourhoods, resize_maps
 from stillwatch.detectors.blocks.optimizers import muon_or_adam
@@ -80,7 +80,7 @@ _QUANTILES = (0.9, 0.995)
 _MEASURED_BATCHES = 8
 """Of photographs, for the spread of the pretrained features."""
 _GREY_SHARE = {"teacher": 0.1, "penalty": 0.3}
-_LIGHT = (0.8, 1.2)
+_LIGHT_CHANGE = 0.2
 _WEIGHT_DECAY = 1e-5
 
 
@@ -122,7 +122,7 @@ class EfficientAD(Detector):
     """Student-teacher and student-autoencoder differences of patch description networks."""
 
     name = "efficient_ad"
-    version = 2
+    version = 1
     Settings = EfficientADSettings
     quick: ClassVar = {
         "steps": 60,
@@ -285,7 +285,7 @@ class EfficientAD(Detector):
         photographs = batch.photographs
         if photographs is not None:
             loss = loss + self._penalty(photographs)
-        whole = in_other_light(whole)
+        whole = in_other_light(whole, _LIGHT_CHANGE)
         images = whole[..., *part]
         with torch.no_grad():
             taught = self.target(self.patch_teacher(images))
@@ -370,19 +370,3 @@ def fewer_channels(maps: Tensor, most: int) -> Tensor:
     channels_last = maps.permute(0, 2, 3, 1).flatten(1, 2)
     pooled = F.adaptive_avg_pool1d(channels_last, most)
     return pooled.view(*maps.shape[:1], *maps.shape[2:], most).permute(0, 3, 1, 2)
-
-
-def greyed(images: Tensor, share: float) -> Tensor:
-    """Images (B, 3, H, W), each without its colours with probability ``share``."""
-    grey = torch.rand(len(images), 1, 1, 1, device=images.device) < share
-    return torch.where(grey, luminance(images), images)
-
-
-def in_other_light(images: Tensor) -> Tensor:
-    """Brightness, contrast or saturation of a batch (B, 3, H, W) changed by up to a fifth."""
-    low, high = _LIGHT
-    factor = low + (high - low) * float(torch.rand(()))
-    grey = luminance(images)
-    against = (torch.zeros_like(grey), grey.mean(dim=(1, 2, 3), keepdim=True), grey)
-    chosen = against[int(torch.randint(3, ()))]
-    return (chosen + factor * (images - chosen)).clamp(0, 1)

@@ -77,7 +77,7 @@ class Multiresolution(Detector):
     """Multiresolution knowledge distillation (MKD)."""
 
     name = "multiresolution"
-    version = 2
+    version = 1
     Settings = MultiresolutionSettings
     quick: ClassVar = {"epochs": 10, "batch_size": 3}
     paper: ClassVar = {

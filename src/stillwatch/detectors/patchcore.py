@@ -2,7 +2,7 @@
 
 Roth, Pemula, Zepeda, Schölkopf, Brox, Gehler, "Towards Total Recall in Industrial Anomaly
 Detection", CVPR 2022, arXiv 2106.08265, section 3. It is no distillation: it is here as the
-yardstick, and wins a retraining only where ``retrain.allow_yardstick`` says so.
+baseline, and wins a retraining only where ``retrain.allow_baselines`` says so.
 
 With M the memory, a coreset of the normals' patches, p a patch of an image:
 
@@ -65,7 +65,7 @@ class PatchCore(Detector):
     """A memory bank of normal patches; nothing is trained."""
 
     name = "patchcore"
-    version = 2
+    version = 1
     Settings = PatchCoreSettings
     quick: ClassVar = {"coreset": 0.2}
     paper: ClassVar = {"coreset": 0.1}

@@ -93,7 +93,7 @@ class ReverseDistillation(Detector):
     """Reverse distillation from a one-class bottleneck embedding."""
 
     name = "reverse_distillation"
-    version = 5
+    version = 1
     Settings = ReverseDistillationSettings
     quick: ClassVar = {"epochs": 10, "batch_size": 3, "learning_rate": 0.08}
     paper: ClassVar = {

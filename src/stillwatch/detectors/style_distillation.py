@@ -39,6 +39,7 @@ from stillwatch.detectors.autoencoder import (
     away_from_edges,
 )
 from stillwatch.detectors.base import Batch, Detector, Phase, warm_up_and_cosine
+from stillwatch.detectors.blocks.augmentations import quarter_turned
 from stillwatch.detectors.blocks.maps import smoothed
 from stillwatch.detectors.blocks.similarity import squared_error
 from stillwatch.sections import Section
@@ -62,7 +63,7 @@ class StyleDistillation(Detector):
     """Outlier-exposed style distillation network (OE-SDN)."""
 
     name = "style_distillation"
-    version = 5
+    version = 1
     Settings = StyleDistillationSettings
     quick: ClassVar = {
         "autoencoder_epochs": 12,
@@ -121,7 +122,7 @@ class StyleDistillation(Detector):
         with torch.no_grad():
             rebuilt = self.autoencoder(batch.images)
         imitation = squared_error(self.style(batch.images), rebuilt).mean()
-        turned = torch.rot90(batch.images, int(torch.randint(1, 4, ())), dims=(2, 3))
+        turned = quarter_turned(batch.images)
         regularisation = squared_error(self.style(turned), turned).mean()
         return imitation + self.settings.outlier_weight * regularisation
 

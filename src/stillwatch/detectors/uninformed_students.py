@@ -41,6 +41,7 @@ from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
 from stillwatch.detectors.base import Batch, Detector, Phase, schedule_of
+from stillwatch.detectors.blocks.augmentations import random_windows
 from stillwatch.detectors.blocks.maps import resize_maps
 from stillwatch.detectors.blocks.optimizers import muon_or_adam
 from stillwatch.detectors.blocks.parts import parts
@@ -58,7 +59,6 @@ from stillwatch.detectors.blocks.patch_networks import (
     PatchNetwork,
     PatchSize,
     Stride,
-    random_windows,
     require_sides,
 )
 from stillwatch.detectors.blocks.standardisation import Standardisation
@@ -123,7 +123,7 @@ class UninformedStudents(Detector):
     """Student-teacher anomaly detection with discriminative latent embeddings."""
 
     name = "uninformed_students"
-    version = 2
+    version = 1
     Settings = UninformedStudentsSettings
     quick: ClassVar = {
         "patch_sizes": (33,),

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from stillwatch.evaluation.metrics import Floats, auroc, average_precision, best_f1, f1, rank_images
+from stillwatch.evaluation.counts import Floats, auroc, average_precision, best_f1, f1, rank_images
 from stillwatch.evaluation.pixel_metrics import GridCounts, aupro
 
 Interval = tuple[float, float]

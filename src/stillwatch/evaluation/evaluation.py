@@ -19,7 +19,8 @@ from stillwatch.errors import LayoutError
 from stillwatch.evaluation import bootstrap, metrics
 from stillwatch.evaluation import pixel_metrics as region_overlap
 from stillwatch.evaluation.bootstrap import Interval
-from stillwatch.evaluation.metrics import Curve, Floats
+from stillwatch.evaluation.counts import Floats
+from stillwatch.evaluation.metrics import Curve
 from stillwatch.inference.inspector import InspectedImage, Inspector, bilinear
 from stillwatch.settings import EvaluationSettings
 
@@ -207,12 +208,11 @@ def _ranking(rows: Sequence[ImageRow], weights: Floats) -> _Figures:
         return _Figures()
     scores = np.array([row["score"] for row in rows])
     rejected = np.array([row["verdict"] == "reject" for row in rows])
-    hits, false_alarms = int((labels & rejected).sum()), int((~labels & rejected).sum())
     return _Figures(
         metrics={
             "image_auroc": metrics.image_auroc(labels, scores),
             "image_ap": metrics.image_average_precision(labels, scores),
-            "f1": float(metrics.f1(hits, false_alarms, labels.sum())),
+            "f1": metrics.image_f1(labels, rejected),
             "f1_oracle": metrics.oracle_f1(labels, scores),
         },
         intervals=bootstrap.image_intervals(labels, scores, rejected, weights),

@@ -1,12 +1,7 @@
-"""Image-level figures and the counting formulas that pixel-level figures share.
+"""Image-level figures of a test set, computed by scikit-learn.
 
-A ranking of images or pixels is described by cumulative counts at descending score thresholds: how
-many positives (``true_positives``) and negatives (``false_positives``) score at least that much.
-Equal scores share one threshold. The formulas on counts take any leading axes, so that a thousand
-bootstrap resamples cost one call.
-
-ROC: Fawcett, "An introduction to ROC analysis", 2006. Average precision: the step sum
-sum((R_i - R_{i-1}) P_i), without interpolation, as in scikit-learn.
+scikit-learn is imported where a figure is computed: the import takes seconds, and few of the
+processes that read evaluations compute one.
 """
 
 from typing import NamedTuple
@@ -14,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-Floats = NDArray[np.float64]
+from stillwatch.evaluation.counts import Floats
 
 
 class Curve(NamedTuple):
@@ -24,25 +19,8 @@ class Curve(NamedTuple):
     y: Floats
 
 
-class Ranking(NamedTuple):
-    """Images in the order of descending score."""
-
-    order: NDArray[np.intp]
-    """(N,) image at each rank."""
-    last: NDArray[np.intp]
-    """(T,) rank of the last image of each distinct score."""
-
-
-def rank_images(scores: ArrayLike) -> Ranking:
-    """Order (N,) finite scores from the highest to the lowest."""
-    values = np.asarray(scores)
-    order = np.argsort(-values, kind="stable")
-    changes = np.flatnonzero(np.diff(values[order]))
-    return Ranking(order, np.append(changes, len(values) - 1))
-
-
-def image_counts(labels: ArrayLike, scores: ArrayLike) -> tuple[Floats, Floats]:
-    """Cumulative (true positives, false positives) of (N,) images, one per distinct score.
+def image_auroc(labels: ArrayLike, scores: ArrayLike) -> float:
+    """Area under the ROC curve of (N,) images; ties count half.
 
     Args:
         labels: (N,) bool, true for anomalies.
@@ -51,66 +29,55 @@ def image_counts(labels: ArrayLike, scores: ArrayLike) -> tuple[Floats, Floats]:
     Raises:
         ValueError: there are no anomalies or no normals.
     """
-    positive = np.asarray(labels, dtype=bool)
-    if not 0 < np.count_nonzero(positive) < positive.size:
-        raise ValueError("a ranking figure needs both anomalies and normals")
-    order, last = rank_images(scores)
-    true_positives = np.cumsum(positive[order], dtype=np.float64)[last]
-    return true_positives, last + 1 - true_positives
+    from sklearn.metrics import roc_auc_score
 
-
-def image_auroc(labels: ArrayLike, scores: ArrayLike) -> float:
-    """Area under the ROC curve of (N,) images; ties count half. Raises as ``image_counts``."""
-    return float(auroc(*image_counts(labels, scores)))
+    return float(roc_auc_score(_both_kinds(labels), scores))
 
 
 def image_average_precision(labels: ArrayLike, scores: ArrayLike) -> float:
-    """Average precision of (N,) images. Raises as ``image_counts``."""
-    return float(average_precision(*image_counts(labels, scores)))
+    """Average precision of (N,) images; arguments and errors as ``image_auroc``."""
+    from sklearn.metrics import average_precision_score
+
+    return float(average_precision_score(_both_kinds(labels), scores))
+
+
+def image_f1(labels: ArrayLike, rejected: ArrayLike) -> float:
+    """F1 of the verdict reject on (N,) images.
+
+    Args:
+        labels: (N,) bool, true for anomalies.
+        rejected: (N,) bool.
+
+    Raises:
+        ValueError: there are no anomalies or no normals.
+    """
+    from sklearn.metrics import f1_score
+
+    return float(f1_score(_both_kinds(labels), rejected))
 
 
 def oracle_f1(labels: ArrayLike, scores: ArrayLike) -> float:
-    """Best F1 over all thresholds, chosen with the test labels. Raises as ``image_counts``."""
-    return float(best_f1(*image_counts(labels, scores)))
+    """Highest F1 over all thresholds, chosen with the test labels; otherwise as ``image_auroc``."""
+    from sklearn.metrics import precision_recall_curve
+
+    precision, recall, _ = precision_recall_curve(_both_kinds(labels), scores)
+    total = precision + recall
+    f1 = np.divide(2 * precision * recall, total, out=np.zeros_like(total), where=total > 0)
+    return float(f1.max())
 
 
 def roc_curve(labels: ArrayLike, scores: ArrayLike) -> Curve:
-    """ROC curve of (N,) images from (0, 0) to (1, 1). Raises as ``image_counts``."""
-    true_positives, false_positives = image_counts(labels, scores)
-    return Curve(
-        from_zero(false_positives) / false_positives[-1],
-        from_zero(true_positives) / true_positives[-1],
+    """ROC curve of (N,) images from (0, 0) to (1, 1); arguments and errors as ``image_auroc``."""
+    from sklearn.metrics import roc_curve as points
+
+    false_positive_rate, true_positive_rate, _ = points(
+        _both_kinds(labels), scores, drop_intermediate=False
     )
+    return Curve(false_positive_rate, true_positive_rate)
 
 
-def auroc(true_positives: Floats, false_positives: Floats) -> Floats:
-    """Area under the ROC curve from cumulative counts (..., T) whose last entry is the total."""
-    heights = from_zero(true_positives)
-    area = np.sum(np.diff(from_zero(false_positives)) * (heights[..., 1:] + heights[..., :-1]), -1)
-    return np.asarray(area / (2 * true_positives[..., -1] * false_positives[..., -1]))
-
-
-def average_precision(true_positives: Floats, false_positives: Floats) -> Floats:
-    """Average precision from cumulative counts (..., T) whose last entry is the total."""
-    retrieved = true_positives + false_positives
-    precision = np.divide(
-        true_positives, retrieved, out=np.zeros_like(retrieved), where=retrieved > 0
-    )
-    steps = np.diff(from_zero(true_positives))
-    return np.asarray(np.sum(steps * precision, -1) / true_positives[..., -1])
-
-
-def best_f1(true_positives: Floats, false_positives: Floats) -> Floats:
-    """Highest F1 over the thresholds of cumulative counts (..., T); the last entry is the total."""
-    return np.asarray(f1(true_positives, false_positives, true_positives[..., -1:]).max(-1))
-
-
-def f1(true_positives: ArrayLike, false_positives: ArrayLike, positives: ArrayLike) -> Floats:
-    """F1 = 2 TP / (TP + FP + P) of counts, in [0, 1]; ``positives`` P must not be 0."""
-    hits = np.asarray(true_positives, dtype=np.float64)
-    return np.asarray(2 * hits / (hits + np.asarray(false_positives) + np.asarray(positives)))
-
-
-def from_zero(counts: Floats) -> Floats:
-    """Put the threshold above all scores in front: (..., T) counts become (..., T+1)."""
-    return np.concatenate([np.zeros_like(counts[..., :1]), counts], axis=-1)
+def _both_kinds(labels: ArrayLike) -> NDArray[np.bool_]:
+    anomalous = np.asarray(labels, dtype=bool)
+    if not 0 < np.count_nonzero(anomalous) < anomalous.size:
+        raise ValueError("a ranking figure needs both anomalies and normals")
+    return anomalous

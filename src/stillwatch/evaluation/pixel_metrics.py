@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import label
 
-from stillwatch.evaluation.metrics import Curve, Floats, auroc, average_precision, from_zero
+from stillwatch.evaluation.counts import Floats, auroc, average_precision, from_zero
+from stillwatch.evaluation.metrics import Curve
 
 FPR_LIMIT = 0.3
 

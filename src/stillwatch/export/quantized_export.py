@@ -28,8 +28,8 @@ from stillwatch.evaluation.evaluation import Evaluation, TestImages, evaluate
 from stillwatch.export.export import export_bundle, require_new
 from stillwatch.export.quantization import quantize_onnx
 from stillwatch.files import atomic_folder, write_json
+from stillwatch.inference.graph_scorers import OnnxScorer
 from stillwatch.inference.inspector import Inspector, score_images
-from stillwatch.inference.onnx_scorer import OnnxScorer
 from stillwatch.settings import EvaluationSettings
 
 QUANTIZATION_FILE = "quantization.json"

@@ -12,6 +12,7 @@ from PIL import Image
 from scipy.fft import dctn
 
 from stillwatch.errors import ImageError
+from stillwatch.files import bytes_md5
 from stillwatch.images.appearance import brightness, grey_image, sharpness
 from stillwatch.images.decode import (
     DecodedImage,
@@ -22,7 +23,6 @@ from stillwatch.images.decode import (
     white_level_of,
 )
 from stillwatch.images.layout import Category, ImageFile
-from stillwatch.images.md5 import bytes_md5
 from stillwatch.images.split import group_of
 from stillwatch.settings import ImageSettings
 

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from stillwatch.bundle import Bundle
 from stillwatch.calibration import Verdict, p_values, verdict
 from stillwatch.errors import DetectorError, ImageError
+from stillwatch.files import bytes_md5
 from stillwatch.images.decode import decode_image, read_bytes, resize_image
 from stillwatch.images.layout import IMAGE_SUFFIXES
-from stillwatch.images.md5 import bytes_md5
 
 
 class Scorer(Protocol):

@@ -1,6 +1,7 @@
-"""Which scorer a bundle's files are for."""
+"""Open the scorer of a bundle: PyTorch for weights, ONNX Runtime or OpenVINO for a graph."""
 
 from stillwatch.bundle import GRAPH_FILES, Bundle
+from stillwatch.inference.graph_scorers import OnnxScorer, OpenVinoScorer
 from stillwatch.inference.inspector import Scorer
 
 
@@ -17,14 +18,8 @@ def open_scorer(bundle: Bundle, device: str = "auto") -> Scorer:
     """
     graph = bundle.info.graph
     if graph is None:
-        from stillwatch.inference.torch_scorer import load_scorer
+        from stillwatch.inference.torch_scorer import load_scorer  # an edge box has no torch
 
         return load_scorer(bundle, device)
     model = bundle.folder / GRAPH_FILES[graph.format][0]
-    if graph.format == "onnx":
-        from stillwatch.inference.onnx_scorer import OnnxScorer
-
-        return OnnxScorer(model)
-    from stillwatch.inference.openvino_scorer import OpenVinoScorer
-
-    return OpenVinoScorer(model)
+    return OnnxScorer(model) if graph.format == "onnx" else OpenVinoScorer(model)

@@ -20,8 +20,8 @@ from torch import Tensor
 from stillwatch.detectors.base import Detector
 from stillwatch.errors import ExportError
 from stillwatch.export.graphs import write_onnx
+from stillwatch.inference.graph_scorers import OnnxScorer
 from stillwatch.inference.inspector import score_images
-from stillwatch.inference.onnx_scorer import OnnxScorer
 from stillwatch.inference.parity import tolerance_of
 from stillwatch.inference.torch_scorer import TorchScorer
 from stillwatch.settings import TrainingSettings

@@ -10,7 +10,6 @@ from stillwatch.detectors.blocks.patch_networks import (
     PatchNetwork,
     PatchSize,
     Stride,
-    random_windows,
 )
 
 SIZES: tuple[PatchSize, ...] = (17, 33, 65)
@@ -94,14 +93,3 @@ def test_every_pixel_of_an_image_is_described_by_what_is_around_it(patch_size: P
     middle = (rows.min() + rows.max()) / 2, (columns.min() + columns.max()) / 2
     assert abs(middle[0] - 20) <= 1
     assert abs(middle[1] - 15) <= 1
-
-
-def test_windows_are_parts_of_their_images() -> None:
-    torch.manual_seed(0)
-    images = torch.arange(2 * 10 * 12.0).view(2, 1, 10, 12)
-    windows = random_windows(images, 4)
-    assert windows.shape == (2, 1, 4, 4)
-    for image, window in zip(images, windows, strict=True):
-        corner = window[0, 0, 0]
-        row, column = (int(x) for x in torch.nonzero(image[0] == corner)[0])
-        assert torch.equal(window, image[:, row : row + 4, column : column + 4])

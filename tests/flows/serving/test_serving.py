@@ -31,9 +31,10 @@ from tests.flows.waiting import until
 
 from stillwatch.bundle import WEIGHTS_FILE
 from stillwatch.flows.export import export_model
-from stillwatch.flows.inspection import inspect_files, open_model
+from stillwatch.flows.models import open_model
 from stillwatch.images.layout import scan_category
 from stillwatch.images.manifest import build_manifest
+from stillwatch.inference.files import inspect_files
 from stillwatch.inference.score_log import open_score_log
 from stillwatch.settings import Settings
 from stillwatch.tasks.registry.versions import fetch_bundle

@@ -11,8 +11,8 @@ from small_disk import small_disk
 from tests.tasks.conftest import MakeCategory
 
 from stillwatch.errors import StorageError
+from stillwatch.files import file_md5
 from stillwatch.images.layout import scan_category
-from stillwatch.images.md5 import file_md5
 from stillwatch.settings import CheckSettings, InboxSettings, Settings
 from stillwatch.tasks.data.workspace import Workspace
 from stillwatch.tasks.inbox.admission import Admission, admit_arrivals

@@ -76,13 +76,13 @@ class TestChoice:
         with pytest.raises(SettingsError, match=r"retrain\.select_by is pixel_auroc"):
             choose_winner([result(metrics={"image_auroc": 1.0})], "pixel_auroc")
 
-    def test_a_yardstick_wins_only_where_it_may(self) -> None:
-        yardstick, student = result("patchcore"), result("stfpm")
-        assert eligible([yardstick, student], RetrainSettings()) == [student]
-        both = RetrainSettings(allow_yardstick=True)
-        assert eligible([yardstick, student], both) == [yardstick, student]
-        with pytest.raises(SettingsError, match=r"retrain\.allow_yardstick"):
-            eligible([yardstick], RetrainSettings())
+    def test_a_baseline_wins_only_where_it_may(self) -> None:
+        baseline, student = result("patchcore"), result("stfpm")
+        assert eligible([baseline, student], RetrainSettings()) == [student]
+        both = RetrainSettings(allow_baselines=True)
+        assert eligible([baseline, student], both) == [baseline, student]
+        with pytest.raises(SettingsError, match=r"retrain\.allow_baselines"):
+            eligible([baseline], RetrainSettings())
 
     def test_floors_and_synthetic_figures_keep_a_detector_from_becoming_champion(self) -> None:
         floors = FloorSettings(image_auroc=0.85, aupro=0.5)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
@@ -98,9 +97,3 @@ def _decoding() -> nn.Sequential:
 
 def _resized(maps: Tensor, size: Sequence[int]) -> Tensor:
     return F.interpolate(maps, tuple(size), mode="bilinear", align_corners=False)
-
-
-def luminance(images: Tensor) -> Tensor:
-    """Grey value of images (B, 3, H, W): (B, 1, H, W), by the weights of ITU-R BT.601."""
-    weights = torch.tensor([0.299, 0.587, 0.114], dtype=images.dtype, device=images.device)
-    return (images * weights.view(1, 3, 1, 1)).sum(dim=1, keepdim=True)

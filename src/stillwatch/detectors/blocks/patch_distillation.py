@@ -19,6 +19,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from stillwatch.detectors.blocks.augmentations import (
+    greyed,
+    noisy,
+    random_windows,
+    zoomed_windows,
+)
 from stillwatch.detectors.blocks.patch_networks import DESCRIPTOR, PatchNetwork, PatchSize
 
 MARGIN = 1.0
@@ -98,29 +104,8 @@ def patches_and_shifted(images: Tensor, patch_size: int) -> tuple[Tensor, Tensor
         float (B, 3, p, p) twice.
     """
     reach = (patch_size - 1) // 4
-    around = torch.stack([_zoomed(image, patch_size + 2 * reach, patch_size) for image in images])
-    grey = torch.rand(len(images), 1, 1, 1, device=images.device) < _GREY_SHARE
-    around = torch.where(grey, around.mean(dim=1, keepdim=True), around)
-    middle = around[:, :, reach : reach + patch_size, reach : reach + patch_size]
-    rows, columns = torch.randint(2 * reach + 1, (2, len(images))).tolist()
-    shifted = torch.stack(
-        [
-            part[:, row : row + patch_size, column : column + patch_size]
-            for part, row, column in zip(around, rows, columns, strict=True)
-        ]
-    )
-    return middle, shifted + _NOISE * torch.randn_like(shifted)
-
-
-def _zoomed(image: Tensor, side: int, patch_size: int) -> Tensor:
-    """A random square of an image, ``side`` pixels of its zoomed self."""
-    shortest = min(image.shape[1:])
     low, high = _ZOOM
-    zoomed = patch_size * (low + (high - low) * float(torch.rand(())))
-    cut = min(shortest, max(2, round(side * shortest / zoomed)))
-    row = int(torch.randint(image.shape[1] - cut + 1, ()))
-    column = int(torch.randint(image.shape[2] - cut + 1, ()))
-    square = image[None, :, row : row + cut, column : column + cut]
-    return F.interpolate(
-        square, (side, side), mode="bilinear", align_corners=False, antialias=True
-    )[0]
+    zoom = low * patch_size, high * patch_size
+    around = greyed(zoomed_windows(images, patch_size + 2 * reach, zoom), _GREY_SHARE)
+    middle = around[:, :, reach : reach + patch_size, reach : reach + patch_size]
+    return middle, noisy(random_windows(around, patch_size), _NOISE)

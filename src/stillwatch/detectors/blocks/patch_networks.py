@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
@@ -170,15 +169,3 @@ def require_sides(sides: Sequence[int], patch_size: int, method: str, *, multipl
             f"{method}: images of {sides[1]}×{sides[0]} pixels are smaller than the {patch_size} "
             f"pixels that its patch network looks at. Raise images.size to {smallest} or more."
         )
-
-
-def random_windows(images: Tensor, side: int) -> Tensor:
-    """One random square of each image: (B, C, H, W) -> (B, C, side, side)."""
-    rows = torch.randint(images.shape[2] - side + 1, (len(images),)).tolist()
-    columns = torch.randint(images.shape[3] - side + 1, (len(images),)).tolist()
-    return torch.stack(
-        [
-            image[:, row : row + side, column : column + side]
-            for image, row, column in zip(images, rows, columns, strict=True)
-        ]
-    )

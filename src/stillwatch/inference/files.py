@@ -1,10 +1,11 @@
-"""Inspecting image files with a bundle from a folder or from the registry."""
+"""Inspect image files with a bundle: verdicts as rows, pictures as PNG files, scores in the log."""
 
 import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +22,8 @@ from stillwatch.inference.inspector import (
 )
 from stillwatch.inference.overlays import overlay
 from stillwatch.inference.score_log import appearance, logged, open_score_log
+from stillwatch.inference.scorers import open_scorer
 from stillwatch.settings import Settings
-
-REGISTRY_SCHEME = "models:/"
 
 
 @dataclass(frozen=True)
@@ -50,28 +50,12 @@ class OpenedModel:
     version: int | None
     """None for a bundle folder, unless it was exported from the registry in float32."""
 
-
-def open_model(source: str, settings: Settings) -> OpenedModel:
-    """Open a bundle folder, or fetch the bundle of a registered model.
-
-    Args:
-        source: a folder, or ``models:/NAME/VERSION`` or ``models:/NAME@ALIAS``.
-        settings: name the registry.
-
-    Raises:
-        BundleError: the folder is not a sound bundle.
-        TrackingError: the registry does not answer or holds no such model.
-    """
-    if not source.startswith(REGISTRY_SCHEME):
-        bundle = read_bundle(Path(source))
+    @classmethod
+    def from_folder(cls, folder: Path) -> Self:
+        """Open the folder of a bundle, exported or not; errors as ``read_bundle``."""
+        bundle = read_bundle(folder)
         graph = bundle.info.graph
-        return OpenedModel(bundle, None if graph is None else graph.model_version)
-    from stillwatch.tasks.registry.versions import fetch_bundle, resolve_version
-    from stillwatch.tasks.tracking.client import open_tracking
-
-    tracking = open_tracking(settings)
-    name, version = resolve_version(tracking, source)
-    return OpenedModel(fetch_bundle(tracking, f"{REGISTRY_SCHEME}{name}/{version}"), version)
+        return cls(bundle, None if graph is None else graph.model_version)
 
 
 def inspect_files(
@@ -91,8 +75,6 @@ def inspect_files(
         StorageError: ``out`` or the score log cannot be written to.
         StillwatchError: as ``stillwatch.inference.scorers.open_scorer``.
     """
-    from stillwatch.inference.scorers import open_scorer
-
     if out is not None:
         ensure_writable(out)
     bundle = model.bundle

@@ -1,4 +1,7 @@
-"""An exported graph, run by ONNX Runtime, as the scorer of ``stillwatch.inference.inspector``."""
+"""Scorers of exported bundles: graphs run by ONNX Runtime or OpenVINO, in float32 on the CPU.
+
+Each runtime is imported when its scorer is made: an edge box needs only one of them.
+"""
 
 from pathlib import Path
 
@@ -8,10 +11,12 @@ from numpy.typing import NDArray
 from stillwatch.errors import BundleError
 
 _ERRORS_ONLY = 3
+# Without it a CPU that has bfloat16 computes in it, and the scores are others.
+_FLOAT32 = {"INFERENCE_PRECISION_HINT": "f32"}
 
 
 class OnnxScorer:
-    """Raw anomaly maps of a graph in ONNX, in float32 on the CPU.
+    """Computes raw anomaly maps with ONNX Runtime.
 
     Args:
         model: the graph's file.
@@ -46,3 +51,34 @@ class OnnxScorer:
         """Map uint8 images (B, S, S, 3) to anomaly maps float32 (B, S, S)."""
         (maps,) = self._session.run(None, {self._input: images})
         return np.asarray(maps)
+
+
+class OpenVinoScorer:
+    """Computes raw anomaly maps with OpenVINO.
+
+    Args:
+        model: the graph's ``.xml`` file, with its ``.bin`` file beside it.
+
+    Raises:
+        BundleError: OpenVINO is not installed, or cannot load the graph.
+    """
+
+    def __init__(self, model: Path) -> None:
+        try:
+            import openvino
+        except ImportError as error:
+            raise BundleError(
+                f"{model}: needs OpenVINO ({error}). Install it: pip install 'stillwatch[edge]'."
+            ) from error
+        try:
+            self._model = openvino.Core().compile_model(model, "CPU", _FLOAT32)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise BundleError(
+                f"{model}: OpenVINO {openvino.__version__} cannot load it ({reason}). Update "
+                "openvino, or export the bundle again."
+            ) from error
+
+    def __call__(self, images: NDArray[np.uint8], /) -> NDArray[np.float32]:
+        """Map uint8 images (B, S, S, 3) to anomaly maps float32 (B, S, S)."""
+        return np.asarray(self._model(images)[0])

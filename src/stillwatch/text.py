@@ -1,0 +1,32 @@
+"""Text for people: file names that are safe to print, and the nearest known name."""
+
+import difflib
+
+
+def printable(text: str) -> str:
+    """``text`` with backslashes, control characters and undecodable bytes as backslash escapes.
+
+    A file name on Linux may be any bytes; JSON, HTML and data frames take text only.
+    """
+    return "".join(
+        character
+        if character.isprintable() and character != "\\"
+        else character.encode("unicode_escape").decode("ascii")
+        for character in text
+    )
+
+
+def unknown_name(kind: str, name: str, known: list[str]) -> str:
+    """Say that there is no such name, and name the nearest that there is.
+
+    Args:
+        kind: what the name should have named, such as ``category``.
+        name: the unknown name.
+        known: the names that there are.
+
+    Returns:
+        A clause without a full stop: ``unknown category 'pate' (did you mean 'plate'?)``.
+    """
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(sorted(known))}"
+    return f"unknown {kind} '{name}' ({hint})"
