@@ -1,4 +1,4 @@
-"""One retraining: version, examine, validate, train, evaluate, register; category by category.
+"""One retraining: version, examine, validate, train, evaluate, register and judge each category.
 
 It is the body of a flow: every step is a task of the flow run that it is called in.
 """
@@ -29,11 +29,13 @@ from stillwatch.tasks.data.examine import ExaminedCategory, examine
 from stillwatch.tasks.data.version import DataVersion, version
 from stillwatch.tasks.evaluation.result import DetectorResult
 from stillwatch.tasks.evaluation.task import evaluate_task
-from stillwatch.tasks.evaluation.winner import ensure_one_may_win
+from stillwatch.tasks.evaluation.winner import Choice, choose_winner, ensure_one_may_win
+from stillwatch.tasks.promotion.gate import judge_task
 from stillwatch.tasks.registry.register import Registration, register_task
+from stillwatch.tasks.registry.versions import RegisteredVersion
 from stillwatch.tasks.reports.task import attach_report
 from stillwatch.tasks.tracking.retraining_run import finish_retraining_run, start_retraining_run
-from stillwatch.tasks.training.candidates import Entrant, entrants
+from stillwatch.tasks.training.candidates import DetectorSeed, list_candidates
 from stillwatch.tasks.training.task import TrainedDetector, train_task
 from stillwatch.tasks.validation.report import ValidationReport
 from stillwatch.tasks.validation.task import page_path, validate
@@ -131,10 +133,10 @@ class _Competition:
 
     examined: ExaminedCategory
     parent_run: str
-    trained: dict[Entrant, PrefectFuture[TrainedDetector]]
-    evaluated: dict[Entrant, PrefectFuture[DetectorResult]]
+    trained: dict[DetectorSeed, PrefectFuture[TrainedDetector]]
+    evaluated: dict[DetectorSeed, PrefectFuture[DetectorResult]]
 
-    def results(self) -> dict[Entrant, DetectorResult]:
+    def results(self) -> dict[DetectorSeed, DetectorResult]:
         """Wait for all of them.
 
         Raises:
@@ -143,15 +145,25 @@ class _Competition:
         futures: list[PrefectFuture[Any]] = [*self.trained.values(), *self.evaluated.values()]
         wait(futures)
         results, failed = {}, []
-        for entrant, future in self.evaluated.items():
+        for candidate, future in self.evaluated.items():
             try:
-                self.trained[entrant].result()
-                results[entrant] = future.result()
+                self.trained[candidate].result()
+                results[candidate] = future.result()
             except Exception as error:
-                failed.append(f"{entrant.name}: {_sentence(error)}")
+                failed.append(f"{candidate.name}: {_sentence(error)}")
         if failed:
             raise TrainingError("; ".join(failed))
         return results
+
+
+@dataclass(frozen=True)
+class _Decision:
+    """The winner of a category, which is being registered and judged."""
+
+    results: Mapping[DetectorSeed, DetectorResult]
+    choice: Choice
+    registration: PrefectFuture[Registration]
+    judged: PrefectFuture[RegisteredVersion]
 
 
 @dataclass
@@ -176,16 +188,18 @@ class _Retraining:
         for name, (examined, validation) in self._examined().items():
             with self._put_aside(name):
                 competitions[name] = self._begin(examined, validation)
-        registering = {}
+        decisions = {}
         for name, competition in competitions.items():
             with self._put_aside(name, competition.parent_run):
-                results = competition.results()
-                registering[name] = results, self._register(competition, results)
-        for name, (results, future) in registering.items():
+                decisions[name] = self._decide(competition)
+        for name, decision in decisions.items():
             with self._put_aside(name, competitions[name].parent_run):
-                registration: Registration = future.result()
+                registration = decision.registration.result()
+                version = decision.judged.result()
                 finish_retraining_run(self.settings, competitions[name].parent_run)
-                self.reports[name] = category_report(results, registration)
+                self.reports[name] = category_report(
+                    decision.results, decision.choice, registration, version
+                )
         self._attach_reports({name: one.parent_run for name, one in competitions.items()})
         return RetrainReport(
             data_version=self.data.dir_hash,
@@ -235,19 +249,19 @@ class _Retraining:
         competition = _Competition(examined, parent_run, {}, {})
         # The file lists of all the other categories would travel to another process each time.
         data = replace(self.data, categories={examined.version.name: examined.version})
-        for entrant in entrants(self.settings.retrain.detectors, self.request.seeds):
+        for candidate in list_candidates(self.settings.retrain.detectors, self.request.seeds):
             trained = self._submit(
                 train_task,
                 self.detectors,
                 category=examined,
-                entrant=entrant,
+                candidate=candidate,
                 data=data,
                 settings=self.settings,
                 parent_run=parent_run,
                 force=self.force,
             )
-            competition.trained[entrant] = trained
-            competition.evaluated[entrant] = self._submit(
+            competition.trained[candidate] = trained
+            competition.evaluated[candidate] = self._submit(
                 evaluate_task,
                 self.detectors,
                 trained=trained,
@@ -257,16 +271,25 @@ class _Retraining:
             )
         return competition
 
-    def _register(
-        self, competition: _Competition, results: Mapping[Entrant, DetectorResult]
-    ) -> PrefectFuture[Registration]:
-        return self._submit(
+    def _decide(self, competition: _Competition) -> _Decision:
+        """Choose the winner, register it, and let the gate judge the registered version."""
+        results = competition.results()
+        choice = choose_winner(list(results.values()), self.settings.retrain)
+        registration = self._submit(
             register_task,
-            results=list(results.values()),
+            choice=choice,
             category=competition.examined,
             settings=self.settings,
             parent_run=competition.parent_run,
         )
+        judged = self._submit(
+            judge_task,
+            registration=registration,
+            choice=choice,
+            category=competition.examined,
+            settings=self.settings,
+        )
+        return _Decision(results, choice, registration, judged)
 
     def _attach_reports(self, runs: Mapping[str, str]) -> None:
         """Make the pages for people; one that cannot be made changes no outcome."""

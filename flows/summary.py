@@ -13,36 +13,42 @@ from stillwatch.tasks.evaluation.notes import threshold_sentences
 from stillwatch.tasks.evaluation.result import DetectorResult
 from stillwatch.tasks.evaluation.seeds import spreads
 from stillwatch.tasks.evaluation.task import FROM_NORMALS_ONLY
+from stillwatch.tasks.evaluation.winner import Choice
 from stillwatch.tasks.registry.register import Registration
-from stillwatch.tasks.training.candidates import Entrant
+from stillwatch.tasks.registry.versions import RegisteredVersion
+from stillwatch.tasks.training.candidates import DetectorSeed
 
 FIGURES = (*("image_auroc", "image_ap", "pixel_auroc", "aupro", "false_alarm_rate", "recall"),)
 
 
 def category_report(
-    results: Mapping[Entrant, DetectorResult], registration: Registration
+    results: Mapping[DetectorSeed, DetectorResult],
+    choice: Choice,
+    registration: Registration,
+    version: RegisteredVersion,
 ) -> CategoryReport:
-    """The report of a category whose winner is registered.
+    """The report of a category whose winner is registered and judged.
 
     Args:
-        results: of all that competed, the first seed of a detector before its others.
+        results: of all detectors, the first seed of a detector before its others.
+        choice: the winner among them.
         registration: of the winner.
+        version: the registered winner after the judgement.
     """
     detectors: dict[str, dict[int, DetectorResult]] = {}
-    for entrant, result in results.items():
-        detectors.setdefault(entrant.detector, {})[entrant.seed] = result
-    winner = next(iter(detectors[registration.detector].values()))
+    for candidate, result in results.items():
+        detectors.setdefault(candidate.detector, {})[candidate.seed] = result
     return CategoryReport(
         status="registered" if registration.created else "unchanged",
-        reason=registration.not_promoted or None,
-        winner=registration.detector,
-        model_version=registration.version,
-        alias=registration.alias,
-        selected=registration.selected,
-        answer=registration.answer,
-        comparison=registration.comparison or None,
-        approval=registration.approval,
-        thresholds=threshold_sentences(winner),
+        reason=version.not_promoted or None,
+        winner=choice.winner.detector,
+        model_version=version.version,
+        alias=version.alias,
+        selected=choice.selected,
+        answer=version.answer,
+        comparison=version.comparison or None,
+        approval=version.approval,
+        thresholds=threshold_sentences(choice.winner),
         detectors={name: _detector_report(seeds) for name, seeds in detectors.items()},
     )
 

@@ -23,7 +23,7 @@ from stillwatch.tasks.evaluation.scores import read_scores
 from stillwatch.tasks.evaluation.task import evaluate_detector, feedback_metrics
 from stillwatch.tasks.thumbnails import Thumbnails
 from stillwatch.tasks.tracking.client import BUNDLE, open_tracking
-from stillwatch.tasks.training.candidates import Entrant
+from stillwatch.tasks.training.candidates import DetectorSeed
 from stillwatch.tasks.training.task import train_detector
 from stillwatch.tasks.validation.page import write_page
 from stillwatch.tasks.validation.task import validate_manifest
@@ -58,8 +58,8 @@ def train_stage(settings: Settings, category: str, detector: str) -> None:
     The run, its bundle and its pictures are in MLflow, as after the flow.
     """
     data, examined = _examined(settings, category)
-    entrant = Entrant(detector, settings.training.seed)
-    trained = train_detector(examined, entrant, data=data, settings=settings)
+    candidate = DetectorSeed(detector, settings.training.seed)
+    trained = train_detector(examined, candidate, data=data, settings=settings)
     result = evaluate_detector(trained, examined, data=data, settings=settings)
     folder = RESULTS / category / detector
     write_json(

@@ -7,7 +7,7 @@ for an alarm, not an alarm.
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from stillwatch.tasks.training.training_images import LearntAppearance
+from stillwatch.tasks.training.training_images import TrainingAppearance
 from stillwatch.tasks.validation.statistics import (
     EXPOSURE_FLOOR,
     FEWEST_FOR_STATISTICS,
@@ -25,7 +25,7 @@ _FEWEST = 10
 
 
 def unusual_looks(
-    learnt: LearntAppearance, brightness: ArrayLike, sharpness: ArrayLike
+    learnt: TrainingAppearance, brightness: ArrayLike, sharpness: ArrayLike
 ) -> tuple[str, ...]:
     """One sentence for each way in which the last images look unlike those that were learnt from.
 

@@ -19,8 +19,9 @@ from stillwatch.tasks.registry.model_package import log_detector_model
 from stillwatch.tasks.registry.versions import CHAMPION, model_name
 from stillwatch.tasks.tracking.client import BUNDLE, STAGE, TRAINED, Tracking
 from stillwatch.tasks.tracking.tags import threshold_tags
-from stillwatch.tasks.training.candidates import Entrant
+from stillwatch.tasks.training.candidates import DetectorSeed
 from stillwatch.tasks.training.task import TrainedDetector
+from stillwatch.tasks.training.training_images import record_training_images
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,8 @@ class MadeCategory:
         name = self.folder.name
         run_id = self.tracking.start_run(name, "patchcore", tags | {STAGE: TRAINED})
         self.tracking.log_folder(run_id, bundle, BUNDLE)
-        trained = TrainedDetector(name, Entrant("patchcore", 0), "f", run_id, reused=False)
+        record_training_images(self.tracking, run_id, category.manifest)
+        trained = TrainedDetector(name, DetectorSeed("patchcore", 0), "f", run_id, reused=False)
         evaluate_detector(trained, category, data=data, settings=self.settings)
         return run_id
 

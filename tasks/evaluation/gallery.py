@@ -1,4 +1,4 @@
-"""The test images that a report shows: small pictures in the run, with what was said about each."""
+"""Store small pictures of the test images in the run, for the report."""
 
 import json
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from stillwatch.tasks.html import data_uri
 from stillwatch.tasks.tracking.client import Tracking
 
 GALLERY = "gallery"
-"""Where a run keeps them among its artifacts."""
+"""Folder of the pictures among the artifacts of a run."""
 MOST = 24
 _INDEX = "gallery.json"
 
@@ -55,23 +55,23 @@ def write_shown_images(
         reject: the threshold above which an image is rejected.
 
     Raises:
-        StorageError: the folder cannot be written.
+        StorageError: the folder cannot be written to.
     """
     limits = pictures.map_limits([item.anomaly_map for item in items], reject)
     with storage_errors(folder):
         folder.mkdir(parents=True)
-        shown = [
-            _write(folder, number, item, limits)
-            for number, item in enumerate(pictures.choose_items(items, MOST, reject))
-        ]
+    shown = [
+        _write(folder, number, item, limits)
+        for number, item in enumerate(pictures.choose_items(items, MOST, reject))
+    ]
     write_json(folder / _INDEX, [one.model_dump(mode="json") for one in shown])
 
 
 def read_shown_images(tracking: Tracking, run_id: str) -> tuple[ShownImage, ...]:
-    """The images of a run, with ``data:`` addresses in place of the files; none were kept: empty.
+    """Read the pictures of a run as ``data:`` URIs; empty if the run has none.
 
     Raises:
-        TrackingError: the index or a picture is damaged, or the store does not answer.
+        TrackingError: the index or a picture is damaged.
     """
     if GALLERY not in tracking.artifact_names(run_id):
         return ()
@@ -86,16 +86,37 @@ def read_shown_images(tracking: Tracking, run_id: str) -> tuple[ShownImage, ...]
             ) from error
 
 
-def _embedded(folder: Path, shown: ShownImage) -> ShownImage:
-    def address(name: str) -> str:
-        # Whoever may write to the store shall not have other files of this machine shown.
-        return data_uri((folder / Path(name).name).read_bytes(), "image/jpeg")
+def embedded_jpeg(folder: Path, name: str) -> str:
+    """The ``data:`` URI of a picture.
 
+    Args:
+        folder: of the picture.
+        name: of the file; a path to another folder is ignored, since the name comes from the store.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    return data_uri((folder / Path(name).name).read_bytes(), "image/jpeg")
+
+
+def save_jpeg(pixels: NDArray[np.uint8], path: Path) -> str:
+    """Save a picture, uint8 (H, W, 3), and return its file name.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    with storage_errors(path):
+        # Full colour resolution: outlines are one or two pixels wide.
+        Image.fromarray(pixels).save(path, quality=85, subsampling=0)
+    return path.name
+
+
+def _embedded(folder: Path, shown: ShownImage) -> ShownImage:
     return shown.model_copy(
         update={
-            "image": address(shown.image),
-            "truth": None if shown.truth is None else address(shown.truth),
-            "overlay": address(shown.overlay),
+            "image": embedded_jpeg(folder, shown.image),
+            "truth": None if shown.truth is None else embedded_jpeg(folder, shown.truth),
+            "overlay": embedded_jpeg(folder, shown.overlay),
         }
     )
 
@@ -111,15 +132,9 @@ def _write(
         score=item.score,
         p_value=item.p_value,
         verdict=item.verdict,
-        image=_save(tiles.image, folder / f"{number:02}-image.jpg"),
+        image=save_jpeg(tiles.image, folder / f"{number:02}-image.jpg"),
         truth=None
         if tiles.truth is None
-        else _save(tiles.truth, folder / f"{number:02}-truth.jpg"),
-        overlay=_save(tiles.overlay, folder / f"{number:02}-overlay.jpg"),
+        else save_jpeg(tiles.truth, folder / f"{number:02}-truth.jpg"),
+        overlay=save_jpeg(tiles.overlay, folder / f"{number:02}-overlay.jpg"),
     )
-
-
-def _save(pixels: NDArray[np.uint8], path: Path) -> str:
-    # Full colour resolution: outlines are one or two pixels wide.
-    Image.fromarray(pixels).save(path, quality=85, subsampling=0)
-    return path.name

@@ -1,4 +1,4 @@
-"""What an evaluation means, in sentences: on the run's page, in the report, on the terminal."""
+"""Explain an evaluation in sentences, for the run's page, the report and the terminal."""
 
 from collections.abc import Iterable
 
@@ -26,7 +26,7 @@ def evaluation_note(result: DetectorResult) -> str:
 
 
 def feedback_sentence(feedback: FeedbackResult) -> str:
-    """What became of the corrected anomalies."""
+    """The verdicts of the corrected anomalies."""
     verdicts = [one.verdict for one in feedback.images]
     return (
         f"Anomalies whose verdict a person corrected: {verdicts.count('reject')} of "
@@ -37,7 +37,7 @@ def feedback_sentence(feedback: FeedbackResult) -> str:
 
 
 def threshold_sentences(result: DetectorResult) -> list[str]:
-    """What the threshold promises, on which condition, and what was seen of it."""
+    """The bound of the threshold, its condition, and the observed false-alarm rates."""
     sentences = [
         f"Rejects above {result.threshold:.6g}: of new good images at most {result.bound:.1%} on "
         f"average over calibration sets, {result.rate_95:.1%} with 95 % confidence for this one "
@@ -58,7 +58,7 @@ def threshold_sentences(result: DetectorResult) -> list[str]:
 
 
 def promises(calibration: Calibration) -> list[str]:
-    """What both thresholds promise about good parts, without a technical term."""
+    """The bounds of both thresholds for good parts, without technical terms."""
     reject, review = calibration.reject, calibration.review
     return [
         f"Of 100 new good parts about {_of_100(reject.bound)} will be rejected, on average. With "

@@ -1,4 +1,4 @@
-"""The pictures of one evaluation that a person wants to look at."""
+"""Draw the pictures of an evaluation: gallery, histogram and curves."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,10 +17,10 @@ def write_pictures(
     items: Sequence[pictures.GalleryItem],
     evaluation: Evaluation,
 ) -> None:
-    """Write the gallery, the score histogram, the curves that there are and the loss curve as PNG.
+    """Write the gallery, the score histogram and the available curves as PNG files.
 
     Raises:
-        StorageError: the folder cannot be written.
+        StorageError: the folder cannot be written to.
     """
     subject = f"{info.category} · {info.detector.name}"
     rows = evaluation.rows
@@ -69,7 +69,7 @@ def write_pictures(
 def gallery_items(
     info: BundleInfo, test: TestImages, inspected: InspectedTest
 ) -> list[pictures.GalleryItem]:
-    """The test images as the gallery takes them."""
+    """The inspected test images for a gallery."""
     threshold = info.calibration.reject.value
     return [
         pictures.GalleryItem(
@@ -90,7 +90,7 @@ def gallery_items(
 def _mask(
     anomaly_map: NDArray[np.float32], threshold: float, *, rejected: bool
 ) -> NDArray[np.bool_]:
-    """The map above the threshold; a smaller map may have lost the one pixel that rejected."""
+    """The map above the threshold; at least one pixel if rejected, as resizing may lose it."""
     mask = anomaly_map > np.float32(threshold)
     if rejected and not mask.any():
         mask.flat[anomaly_map.argmax()] = True

@@ -1,4 +1,4 @@
-"""Everything that is reported about one evaluated detector."""
+"""The result of an evaluation, as it is stored, registered and reported."""
 
 from pydantic import BaseModel, ConfigDict
 
@@ -14,7 +14,7 @@ FIGURE_NAMES = {
     "recall": "recall",
     "false_alarm_rate": "false alarms",
 }
-"""Figures of an evaluation as reports call them, in their order."""
+"""Figures of an evaluation with their names in reports, in the order of reports."""
 
 
 class GroupResult(BaseModel):
@@ -29,7 +29,7 @@ class GroupResult(BaseModel):
 
 
 class CorrectedAnomaly(BaseModel):
-    """What the detector says about an anomaly whose verdict a person corrected."""
+    """The verdict on an anomaly that a detector missed and a person corrected."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -42,20 +42,20 @@ class CorrectedAnomaly(BaseModel):
 
 
 class FeedbackResult(BaseModel):
-    """The corrected anomalies, which are in the image set because of their scores."""
+    """The figures of the corrected anomalies, which were chosen by their scores."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     images: tuple[CorrectedAnomaly, ...]
     """At least one."""
     recall: float
-    """Share that is rejected."""
+    """Share of rejected images."""
     interval: Interval
     """Clopper-Pearson, 95 %."""
 
 
 class DetectorResult(BaseModel):
-    """Everything that is reported about one detector; the run's ``evaluation.json``."""
+    """The result of one evaluated detector; ``evaluation.json`` of its run."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -65,16 +65,16 @@ class DetectorResult(BaseModel):
     run_id: str
     data_version: str
     synthetic: bool
-    """Its anomalies are made, not photographed."""
+    """The anomalies are synthetic."""
     test_normals_from: str
-    """``test``, or ``validation`` where the category has no ``test/good``."""
+    """``test``, or ``validation`` if the category has no ``test/good``."""
     metrics: dict[str, float]
     intervals: dict[str, Interval]
     recall_by_defect: dict[str, float]
     false_alarms: dict[str, float | Interval]
     false_alarms_by_group: dict[str, GroupResult]
     feedback: FeedbackResult | None = None
-    """None without corrected anomalies; no other figure has them in it."""
+    """None without corrected anomalies; no other figure includes them."""
     evaluation_size: int
     threshold: float
     review_threshold: float

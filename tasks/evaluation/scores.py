@@ -1,4 +1,4 @@
-"""What an evaluation said of each test image: a table in its MLflow run."""
+"""Write and read the score and verdict of each test image, a table in the MLflow run."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,15 +16,15 @@ SCORES_FILE = "scores.parquet"
 
 
 def write_scores(folder: Path, rows: "Sequence[ImageRow]") -> None:
-    """Write the table into the folder that becomes the run's evidence."""
+    """Write the table into a folder, whose files are uploaded to the run."""
     pq.write_table(pa.Table.from_pylist(list(map(dict, rows))), folder / SCORES_FILE)
 
 
 def read_scores(tracking: Tracking, run_id: str) -> "list[ImageRow]":
-    """Read the per-image table that an evaluation stored in its run.
+    """Read the table from a run.
 
     Raises:
-        TrackingError: the run holds none.
+        TrackingError: the run has no table.
     """
     with tracking.artifact(run_id, SCORES_FILE) as path:
         rows: list[ImageRow] = pq.read_table(path).to_pylist()

@@ -1,8 +1,7 @@
-"""The figures of a detector over its seeds: their mean, and how far apart they are.
+"""Mean and spread of a detector's figures over its seeds.
 
-Seeds count as a spread, not as choices: a detector is as good as the mean of its seeds, and the
-first seed is the one that goes into production. The luckiest of several would look better on these
-test images than it is.
+A detector is judged by the mean of its seeds, and the first seed goes into production. The best of
+several seeds would look better on the test images than it is.
 """
 
 from collections.abc import Iterable, Sequence
@@ -25,7 +24,7 @@ class Spread:
 
 
 def by_detector(results: Iterable[DetectorResult]) -> dict[str, list[DetectorResult]]:
-    """The seeds of each detector; detectors and seeds in the order of the results."""
+    """Group results by detector, in the order of the results."""
     seeds: dict[str, list[DetectorResult]] = {}
     for result in results:
         seeds.setdefault(result.detector, []).append(result)
@@ -33,7 +32,7 @@ def by_detector(results: Iterable[DetectorResult]) -> dict[str, list[DetectorRes
 
 
 def spread(seeds: Sequence[DetectorResult], figure: str) -> Spread | None:
-    """One figure over the seeds of one detector, at least one; None if a seed does not have it."""
+    """One figure over the seeds of one detector, at least one; None if a seed lacks the figure."""
     values = [result.metrics[figure] for result in seeds if figure in result.metrics]
     if len(values) < len(seeds):
         return None
@@ -49,7 +48,7 @@ def spreads(seeds: Sequence[DetectorResult]) -> dict[str, Spread]:
 
 
 def spread_sentence(seeds: Sequence[DetectorResult]) -> str:
-    """What is registered of several seeds of a detector, and their spread; empty for one seed."""
+    """The spread of several seeds of a detector as a sentence; empty for one seed."""
     found = spreads(seeds)
     if not found:
         return ""

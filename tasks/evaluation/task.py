@@ -1,4 +1,4 @@
-"""Evaluation of one trained detector, or reading back what MLflow already holds."""
+"""Evaluate one trained detector, or read the evaluation that MLflow already holds."""
 
 import re
 import tempfile
@@ -42,25 +42,25 @@ from stillwatch.tasks.training.task import TrainedDetector
 
 RESULT_FILE = "evaluation.json"
 FROM_NORMALS_ONLY = frozenset({"false_alarm_rate", "review_rate"})
-"""Figures that no anomaly, real or synthetic, takes part in."""
+"""Figures that are computed from normals alone."""
 
 
 def evaluate_detector(
     trained: TrainedDetector, category: ExaminedCategory, *, data: DataVersion, settings: Settings
 ) -> DetectorResult:
-    """Judge a detector on the test images and put the evidence into its run, once.
+    """Evaluate a detector on the test images and store the result in its run, once.
 
     Args:
-        trained: names the run that holds the bundle.
-        category: the one that it was trained on.
+        trained: names the run of the bundle.
+        category: on which the detector was trained.
         data: the data version that ``category`` belongs to.
         settings: all of them.
 
     Raises:
-        StillwatchError: a damaged bundle, no usable test image, or a store that does not answer.
+        StillwatchError: the bundle is damaged, or there is no usable test image.
     """
     tracking = open_tracking(settings)
-    title = f"{trained.category}/{trained.entrant.name}"
+    title = f"{trained.category}/{trained.candidate.name}"
     with exclusive(settings, f"evaluate-{trained.run_id}", f"evaluating {title}"):
         if tracking.tags(trained.run_id).get(STAGE) == EVALUATED:
             result = read_result(tracking, trained.run_id)
@@ -77,16 +77,16 @@ def evaluate_detector(
 
 evaluate_task = task(
     name="evaluate",
-    task_run_name="evaluate {trained.category}/{trained.entrant.name}",
+    task_run_name="evaluate {trained.category}/{trained.candidate.name}",
     cache_policy=NO_CACHE,
 )(evaluate_detector)
 
 
 def read_result(tracking: Tracking, run_id: str) -> DetectorResult:
-    """Read what an earlier evaluation stored in its run.
+    """Read the result of an earlier evaluation from its run.
 
     Raises:
-        TrackingError: the run holds no readable result.
+        TrackingError: the run has no readable result.
     """
     with tracking.artifact(run_id, RESULT_FILE) as path:
         try:
@@ -99,10 +99,10 @@ def read_result(tracking: Tracking, run_id: str) -> DetectorResult:
 
 
 def named_metrics(result: DetectorResult) -> dict[str, float]:
-    """All figures under the names that they have in MLflow.
+    """All figures by their names in MLflow.
 
-    A figure that synthetic anomalies take part in is called ``synthetic_…``, so that no chart
-    mixes it with real ones; the ends of its interval are ``…_low`` and ``…_high``.
+    Figures from synthetic anomalies have the prefix ``synthetic_``, so that no chart mixes them
+    with others; the ends of an interval have the suffixes ``_low`` and ``_high``.
     """
     named = dict(result.metrics)
     for name, (low, high) in result.intervals.items():
@@ -121,7 +121,7 @@ def named_metrics(result: DetectorResult) -> dict[str, float]:
 
 
 def feedback_metrics(result: DetectorResult) -> dict[str, float]:
-    """The figures of the corrected anomalies as MLflow has them; none without such images."""
+    """The figures of the corrected anomalies by their names in MLflow; empty without any."""
     feedback = result.feedback
     if feedback is None:
         return {}
@@ -142,7 +142,7 @@ def _evaluate(
     data: DataVersion,
     settings: Settings,
 ) -> DetectorResult:
-    # Reading back and listing need no torch, which takes seconds to import.
+    # Torch takes seconds to import, and reading a stored result does not need it.
     from stillwatch.inference.torch_scorer import load_scorer
 
     test = read_test_set(category, settings.evaluation)
@@ -173,7 +173,7 @@ def _result(
     reject, review = info.calibration.reject, info.calibration.review
     return DetectorResult(
         category=trained.category,
-        detector=trained.entrant.detector,
+        detector=trained.candidate.detector,
         fingerprint=trained.fingerprint,
         run_id=trained.run_id,
         data_version=data.dir_hash,

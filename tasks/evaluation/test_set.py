@@ -1,4 +1,4 @@
-"""The images that a category's detectors are judged on, real or synthetic."""
+"""Read the test images of a category, and make synthetic anomalies if there are none."""
 
 import io
 import math
@@ -18,21 +18,21 @@ from stillwatch.settings import EvaluationSettings
 from stillwatch.tasks.data.examine import ExaminedCategory
 
 SYNTHETIC = "synthetic"
-"""First part of the path of an image that is not a file."""
+"""First part of the path of a synthetic image, which is not a file."""
 
 _SEED = 0
-"""The same anomalies for every detector and every training seed."""
+"""All detectors and all training seeds get the same anomalies."""
 
 
 def read_test_set(category: ExaminedCategory, settings: EvaluationSettings) -> TestImages:
-    """Take the test images out of the store, with their masks; make anomalies if there are none.
+    """Read the test images from the store, with their masks.
 
-    Normals are those of ``test/good``, else the validation normals. Synthetic anomalies are made
-    from these same normals. Calibration normals are never used.
+    The normals are those of ``test/good``, or the validation normals if there are none. Without
+    anomalies, synthetic ones are made from these normals. Calibration normals are never used.
 
     Args:
-        category: its manifest, its store, and its folder for the masks.
-        settings: evaluation size, and how many synthetic anomalies.
+        category: manifest, store, and folder of the masks.
+        settings: evaluation size and number of synthetic anomalies.
 
     Raises:
         ImageError: a mask cannot be read.
@@ -65,9 +65,9 @@ def read_part(category: ExaminedCategory, part: str) -> NDArray[np.uint8]:
 
 
 def read_corrected_anomalies(category: ExaminedCategory) -> TestImages | None:
-    """Take the corrected anomalies out of the store, without masks; None if there are none.
+    """Read the corrected anomalies from the store, without masks; None if there are none.
 
-    They are in the image set because of their scores, so they stand in no test.
+    They were chosen by their scores, so they are not test images.
 
     Raises:
         StorageError: the store cannot be opened.
@@ -84,13 +84,13 @@ def read_corrected_anomalies(category: ExaminedCategory) -> TestImages | None:
 
 
 def normals_of(manifest: Manifest) -> list[ImageFacts]:
-    """The normals that stand in the test: ``test/good``, else the validation normals."""
+    """The normals of the test: ``test/good``, or the validation normals if there are none."""
     test = [row for row in manifest.rows if row.part == "test" and row.defect_type == NORMAL]
     return test or [row for row in manifest.rows if row.part == "validation"]
 
 
 def image_files(folder: Path, test: TestImages, made: Path) -> list[Path]:
-    """The test images as files; what is not a file is written into the folder ``made`` as PNG."""
+    """The files of the test images; synthetic images are written to the folder ``made`` as PNG."""
     files = []
     for number, path in enumerate(test.paths):
         file = folder / path
@@ -112,7 +112,7 @@ def _masks(folder: Path, rows: list[ImageFacts], size: int) -> NDArray[np.bool_]
     masks = np.zeros((len(rows), size, size), dtype=np.bool_)
     for mask, row in zip(masks, rows, strict=True):
         if row.mask is not None:
-            # Too large a mask was refused before, by the plant's limit.
+            # The examination has already refused masks that are too large.
             found = read_mask(folder / row.mask, max_megapixels=math.inf)
             mask[:] = resize_mask(found, size)
         elif row.defect_type != NORMAL:

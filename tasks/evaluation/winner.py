@@ -1,6 +1,7 @@
-"""Who of a category's detectors wins a retraining, and whether its figures are good enough."""
+"""Choose the winner of a retraining, and compare its figures with the floors."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from statistics import fmean
 
 from stillwatch.detectors import detector_class
@@ -13,59 +14,70 @@ SAME = 1e-9
 """Figures no farther apart than this are a tie."""
 
 
-def eligible(
-    results: Sequence[DetectorResult], settings: RetrainSettings
-) -> Sequence[DetectorResult]:
-    """Those that may win: all that distil, and the baselines where the settings say so.
+@dataclass(frozen=True)
+class Choice:
+    """The winner of a category, and the results that it was chosen from."""
 
-    Raises:
-        SettingsError: all of them are baselines and none may win.
-    """
-    able = [one for one in results if _may_win(one.detector, settings)]
-    if not able:
-        raise _none_may_win(by_detector(results))
-    return able
+    winner: DetectorResult
+    competing: tuple[DetectorResult, ...]
+    """With all seeds and the winner; the first seed of a detector comes before the others."""
+
+    @property
+    def seeds(self) -> list[DetectorResult]:
+        """All results of the winner's detector."""
+        return by_detector(self.competing)[self.winner.detector]
+
+    @property
+    def selected(self) -> str:
+        """How the winner was chosen, a mark of figures that were used to choose."""
+        return f"selected on test (best of {len(by_detector(self.competing))})"
 
 
 def ensure_one_may_win(settings: RetrainSettings) -> None:
-    """Refuse a retraining that could have no winner, before anything is trained.
+    """Refuse a retraining that cannot have a winner, before anything is trained.
 
     Raises:
         DetectorError: there is no such detector.
-        SettingsError: all of ``retrain.detectors`` are baselines and none may win.
+        SettingsError: no detector of ``retrain.detectors`` may win.
     """
     if not any(_may_win(name, settings) for name in settings.detectors):
         raise _none_may_win(settings.detectors)
 
 
-def choose_winner(results: Sequence[DetectorResult], select_by: str) -> DetectorResult:
-    """The first seed of the best detector by one figure, which is the mean over its seeds.
+def choose_winner(results: Sequence[DetectorResult], settings: RetrainSettings) -> Choice:
+    """Choose the best detector by the mean of ``select_by`` over its seeds.
 
-    Ties go to the higher AUPRO, then to the faster detector. Which seed goes into production is
-    settled before the test images are looked at: it is the first, not the luckiest.
+    Detectors that distil may win, others only with ``allow_baselines``. Ties go to the higher
+    AUPRO, then to the faster detector. The winner is the first seed of the detector and not the
+    best one: the best of several seeds on the test images would look better than it is.
 
     Args:
-        results: of one category, at least one; those of one detector are its seeds.
-        select_by: the figure.
+        results: of one category, at least one; the results of one detector are its seeds.
+        settings: ``select_by`` and ``allow_baselines``.
 
     Raises:
-        SettingsError: no detector has that figure.
+        SettingsError: no detector may win, or none has the figure ``select_by``.
     """
-    detectors = by_detector(results).values()
+    competing = tuple(one for one in results if _may_win(one.detector, settings))
+    if not competing:
+        raise _none_may_win(by_detector(results))
+    select_by = settings.select_by
+    detectors = by_detector(competing).values()
     having = [seeds for seeds in detectors if spread(seeds, select_by) is not None]
     if not having:
-        category = results[0].category if results else "the category"
+        category = competing[0].category
         raise SettingsError(
             f"retrain.select_by is {select_by} and no detector of {category} has that figure: it "
             "needs normals and anomalies in test, and masks if it is a pixel figure. Choose "
             "another figure or add what is missing."
         )
     tied = _best(_best(having, select_by), "aupro")
-    return min(tied, key=lambda seeds: fmean(one.ms_per_image for one in seeds))[0]
+    fastest = min(tied, key=lambda seeds: fmean(one.ms_per_image for one in seeds))
+    return Choice(fastest[0], competing)
 
 
 def below_floors(result: DetectorResult, floors: FloorSettings) -> tuple[str, ...]:
-    """Why a detector may not become champion without a person, one phrase each."""
+    """Why a detector needs a person's approval to become champion, one phrase per reason."""
     reasons = []
     if result.synthetic:
         reasons.append("its figures come from synthetic anomalies")

@@ -1,10 +1,10 @@
-"""Moving the alias ``champion`` as a transaction, which MLflow does not have.
+"""Move the aliases ``champion`` and ``previous`` together, as a transaction.
 
-One at a time per category, under a lock of this machine; what another machine, or a process with
-another state folder, has begun in the same registry is waited for. The intent is written first,
-then ``previous`` moves, then ``champion``, then the intent is closed. Whoever takes the lock next
-completes what was cut off, or cancels it where the registry has changed in the meantime, before
-doing anything else.
+MLflow moves one alias at a time. The intent is therefore logged first; then ``previous`` moves,
+then ``champion``, then the run of the intent is ended. Only one process of a machine changes the
+champion of a category at a time, under a lock; an intent of another machine is waited for. An
+intent that was abandoned is completed before the next change, or cancelled if the registry was
+changed in the meantime.
 """
 
 import logging
@@ -13,26 +13,34 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from mlflow.entities import Run
-from mlflow.exceptions import MlflowException
+from mlflow.entities.model_registry import ModelVersion
 
 from stillwatch.settings import Settings
 from stillwatch.tasks.locks import exclusive
 from stillwatch.tasks.promotion.history import (
-    LONGEST,
+    PATIENCE,
+    Kind,
     PromotionRecord,
-    begin,
-    close,
-    may_go_on,
+    log_intent,
+    may_continue,
+    now,
     open_intents,
-    read_outcome,
     read_record,
 )
-from stillwatch.tasks.registry.approval import APPROVAL, CHAMPION_SINCE, PROMOTED
+from stillwatch.tasks.registry.approval import (
+    ANSWER,
+    APPROVAL,
+    CHAMPION_SINCE,
+    COMPARISON,
+    PROMOTED,
+)
 from stillwatch.tasks.registry.versions import (
     CHALLENGER,
     CHAMPION,
     PREVIOUS,
+    category_of,
     model_name,
+    version_numbers,
     version_with_alias,
 )
 from stillwatch.tasks.tracking.client import Tracking
@@ -40,65 +48,78 @@ from stillwatch.tasks.tracking.client import Tracking
 
 @contextmanager
 def changing_champion(tracking: Tracking, category: str, settings: Settings) -> Iterator[None]:
-    """Hold the category's lock; what was cut off before is completed or cancelled first.
+    """Hold the lock of a category's champion; first complete or cancel abandoned intents.
 
     Raises:
-        TrackingError: the store does not answer.
         StorageError: the state folder cannot be written to.
     """
     doing = f"changing the champion of {category}"
     with exclusive(settings, f"promote-{category}", doing):
-        settle(tracking, category)
+        _recover(tracking, category)
         yield
 
 
+def make_champion(
+    tracking: Tracking,
+    version: ModelVersion,
+    *,
+    kind: Kind,
+    champion: int | None,
+    previous: int | None,
+    who: str,
+    reason: str,
+) -> PromotionRecord:
+    """Make a version the champion; call only inside ``changing_champion``.
+
+    ``champion`` is the current champion, ``previous`` the version that the alias of this name gets.
+    """
+    record = PromotionRecord(
+        category=category_of(version.name),
+        kind=kind,
+        when=now(),
+        who=who,
+        from_version=champion,
+        to_version=int(version.version),
+        previous_before=version_with_alias(tracking, version.name, PREVIOUS),
+        previous_after=previous,
+        answer=version.tags.get(ANSWER) or None,
+        comparison=version.tags.get(COMPARISON, ""),
+        data_version=version.tags.get("stillwatch.data_version", ""),
+        reason=reason.strip(),
+    )
+    move_champion(tracking, record)
+    return record
+
+
 def move_champion(tracking: Tracking, record: PromotionRecord) -> None:
-    """Make ``record.to_version`` champion; only inside ``changing_champion``.
-
-    Raises:
-        TrackingError: the store does not answer; the next ``changing_champion`` settles it.
-    """
-    run_id = begin(tracking, record)
-    _apply(tracking, record)
-    close(tracking, run_id, "done")
+    """Do what a record says; call only inside ``changing_champion``."""
+    run_id = log_intent(tracking, record)
+    _complete(tracking, record, run_id)
 
 
-def settle(tracking: Tracking, category: str) -> None:
-    """Complete or cancel what was cut off; only inside ``changing_champion``.
-
-    Raises:
-        TrackingError: the store does not answer.
-    """
+def _recover(tracking: Tracking, category: str) -> None:
+    """Complete or cancel the abandoned intents of a category."""
     name = model_name(category)
-    for intent in _cut_off(tracking, category):
-        run_id = intent.info.run_id
-        record = read_record(tracking, run_id)
-        outcome = read_outcome(tracking, run_id)
-        if record is None:
-            close(tracking, run_id, "cancelled", "it was cut off before anything was changed")
-        elif outcome is not None:
-            close(tracking, run_id, outcome)
-        elif not _is_there(tracking, name, record.to_version):
-            _undo(tracking, record)
-            close(tracking, run_id, "cancelled", f"version {record.to_version} was deleted")
-        elif version_with_alias(tracking, name, CHAMPION) in (
-            record.from_version,
-            record.to_version,
-        ):
-            _apply(tracking, record)
-            close(tracking, run_id, "done")
+    for run in _abandoned_intents(tracking, category):
+        record, run_id = read_record(tracking, run), run.info.run_id
+        champion = version_with_alias(tracking, name, CHAMPION)
+        if record.to_version not in version_numbers(tracking, name):
+            _restore_previous(tracking, record)
+            tracking.fail_run(run_id, f"version {record.to_version} was deleted")
+        elif champion not in (record.from_version, record.to_version):
+            _restore_previous(tracking, record)
+            tracking.fail_run(run_id, "somebody else moved the alias champion")
         else:
-            _undo(tracking, record)
-            close(tracking, run_id, "cancelled", "somebody moved the alias champion meanwhile")
+            _complete(tracking, record, run_id)
 
 
-def _cut_off(tracking: Tracking, category: str) -> list[Run]:
-    """The open intents, as soon as nobody else can be at work at one."""
-    until = time.monotonic() + LONGEST.total_seconds()
+def _abandoned_intents(tracking: Tracking, category: str) -> list[Run]:
+    """The open intents, once no other process can be working on one of them."""
+    until = time.monotonic() + PATIENCE.total_seconds()
     waiting = False
     while True:
         intents = open_intents(tracking, category)
-        if not any(map(may_go_on, intents)) or time.monotonic() > until:
+        if not any(map(may_continue, intents)) or time.monotonic() > until:
             return intents
         if not waiting:
             waiting = True
@@ -108,42 +129,31 @@ def _cut_off(tracking: Tracking, category: str) -> list[Run]:
         time.sleep(1)
 
 
-def _apply(tracking: Tracking, record: PromotionRecord) -> None:
-    """Every step may be repeated: a killed run's steps are simply done again."""
+def _complete(tracking: Tracking, record: PromotionRecord, run_id: str) -> None:
+    """Apply an intent and end its run; every step may be repeated after a kill."""
     name, version = model_name(record.category), str(record.to_version)
-    _point(tracking, name, PREVIOUS, record.previous_after)
-    _point(tracking, name, CHAMPION, record.to_version)
+    _set_alias(tracking, name, PREVIOUS, record.previous_after)
+    _set_alias(tracking, name, CHAMPION, record.to_version)
     with tracking.errors(f"tag version {version} of {name}"):
         client = tracking.client
         client.set_model_version_tag(name, version, CHAMPION_SINCE, record.when)
         client.set_model_version_tag(name, version, APPROVAL, PROMOTED)
     if version_with_alias(tracking, name, CHALLENGER) == record.to_version:
-        _point(tracking, name, CHALLENGER, None)
+        _set_alias(tracking, name, CHALLENGER, None)
+    tracking.end_run(run_id, "FINISHED")
 
 
-def _undo(tracking: Tracking, record: PromotionRecord) -> None:
-    """Only ``previous`` may have moved: ``champion`` is not where the record would put it."""
+def _restore_previous(tracking: Tracking, record: PromotionRecord) -> None:
+    """Undo the move of ``previous``; ``champion`` does not name the version of the record."""
     name, before = model_name(record.category), record.previous_before
-    if version_with_alias(tracking, name, PREVIOUS) != record.previous_after:
-        return
-    there = before is not None and _is_there(tracking, name, before)
-    _point(tracking, name, PREVIOUS, before if there else None)
+    if version_with_alias(tracking, name, PREVIOUS) == record.previous_after:
+        exists = before in version_numbers(tracking, name)
+        _set_alias(tracking, name, PREVIOUS, before if exists else None)
 
 
-def _point(tracking: Tracking, name: str, alias: str, version: int | None) -> None:
+def _set_alias(tracking: Tracking, name: str, alias: str, version: int | None) -> None:
     with tracking.errors(f"set the alias {alias} of {name}"):
         if version is None:
             tracking.client.delete_registered_model_alias(name, alias)
         else:
             tracking.client.set_registered_model_alias(name, alias, str(version))
-
-
-def _is_there(tracking: Tracking, name: str, version: int) -> bool:
-    with tracking.errors(f"look up version {version} of {name}"):
-        try:
-            tracking.client.get_model_version(name, str(version))
-        except MlflowException as error:
-            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                return False
-            raise
-    return True

@@ -1,33 +1,34 @@
-"""Champion and challengers, inspected anew on the same test images of the current data version."""
+"""Compare the champion with the winner of a retraining on the test images of the current data."""
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
 from mlflow.entities.model_registry import ModelVersion
-from numpy.typing import NDArray
 
 from stillwatch.bundle import Bundle, read_bundle
 from stillwatch.comparison.comparison import Comparison, compare
 from stillwatch.comparison.paired_bootstrap import Candidate, measured, unseen
 from stillwatch.errors import PromotionError, StillwatchError, TrackingError
-from stillwatch.evaluation.evaluation import InspectedTest, TestImages, inspect_test
+from stillwatch.evaluation.evaluation import TestImages, inspect_test
 from stillwatch.inference.inspector import Inspector
 from stillwatch.settings import Settings
 from stillwatch.tasks.data.examine import ExaminedCategory
 from stillwatch.tasks.evaluation.pictures import gallery_items
-from stillwatch.tasks.evaluation.result import DetectorResult
 from stillwatch.tasks.evaluation.test_set import image_files, read_test_set
-from stillwatch.tasks.promotion.disagreement import Inspection
+from stillwatch.tasks.evaluation.winner import Choice
+from stillwatch.tasks.promotion.disagreement import Inspection, record_disagreement
+from stillwatch.tasks.promotion.history import now
 from stillwatch.tasks.registry.artefact_check import is_of_the_artefact, registered_bundle
 from stillwatch.tasks.registry.versions import CHALLENGER, CHAMPION
 from stillwatch.tasks.tracking.client import BUNDLE, Tracking
 from stillwatch.tasks.tracking.json_artifacts import JsonArtifact
 from stillwatch.tasks.training.slots import evaluation_device
-from stillwatch.tasks.training.training_images import read_learnt_from
+from stillwatch.tasks.training.training_images import read_training_images
 
 COMPARISON_RECORD = JsonArtifact(
     "comparison.json",
@@ -35,62 +36,78 @@ COMPARISON_RECORD = JsonArtifact(
 )
 
 
-@dataclass(frozen=True)
-class Compared:
-    """A comparison, and what it rests on."""
-
-    comparison: Comparison
-    champion: Inspection
-    challenger: Inspection
-
-
-def compare_with_champion(
+def compare_with(
     tracking: Tracking,
     champion: ModelVersion,
     challenger: ModelVersion,
-    winner: DetectorResult,
-    competing: Sequence[DetectorResult],
+    choice: Choice,
     category: ExaminedCategory,
     settings: Settings,
-) -> Compared:
-    """Inspect the test images with the champion and all that competed, and compare.
+) -> tuple[Comparison | None, str]:
+    """Compare the registered winner with the champion on the same test images.
 
-    Champion and challenger are what the registry holds; the others that competed are not registered
-    and come from their runs.
-
-    The figures compared are the winner's, the first seed of its detector. In the resamples the
-    choice is repeated as it was made, among detectors by the mean over their seeds; so all seeds
-    inspect, though none but the first may be promoted.
-
-    Test images that any of them learnt from are left out, and so are anomalies made from these. A
-    champion trained before that was recorded is taken to have learnt from the images that are in
-    train, validation and calibration today.
+    Champion and challenger are read from the registry, the other competing detectors from their
+    runs. The figures of the winner are those of the first seed of its detector. Every resample
+    repeats the choice among the detectors by the mean over their seeds, so all seeds inspect the
+    images. Test images that a detector was trained on are left out, and so are the synthetic
+    anomalies made from them. The comparison and its pictures are stored in the winner's run.
 
     Args:
         tracking: the store and registry.
         champion: the version in production.
-        challenger: the winner as it is registered; it is what may be promoted.
-        winner: of this retraining.
-        competing: the detectors that it was chosen from with all their seeds, itself among them;
-            the first seed of a detector comes before its others.
-        category: on whose test images they are compared.
+        challenger: the registered winner.
+        choice: the winner and the results that it was chosen from.
+        category: whose test images are inspected.
         settings: of the gate, the evaluation and the device.
 
+    Returns:
+        The comparison and its sentence; or None and why a version cannot inspect the images.
+
     Raises:
-        PromotionError: the champion or the challenger cannot inspect these images.
-        StillwatchError: one that competed cannot, or the store does not answer.
+        StillwatchError: another competing detector cannot inspect the images.
     """
-    # Comparing is rare and torch takes seconds to import.
+    comparison = None
+    try:
+        comparison = _compare(tracking, champion, challenger, choice, category, settings)
+        sentence = comparison.sentence
+    except PromotionError as error:
+        sentence = f"not compared: {error}"
+    record = {
+        "champion": int(champion.version),
+        "champion_run": champion.run_id,
+        "challenger": int(challenger.version),
+        "run": choice.winner.run_id,
+        "data_version": choice.winner.data_version,
+        "compared": now(),
+        "sentence": sentence,
+        **(comparison.record() if comparison else {}),
+    }
+    COMPARISON_RECORD.write(tracking, choice.winner.run_id, record)
+    return comparison, sentence
+
+
+def _compare(
+    tracking: Tracking,
+    champion: ModelVersion,
+    challenger: ModelVersion,
+    choice: Choice,
+    category: ExaminedCategory,
+    settings: Settings,
+) -> Comparison:
+    # Comparisons are rare, and torch takes seconds to import.
     from stillwatch.devices import choose_device
     from stillwatch.inference.torch_scorer import load_scorer
 
-    # A device that is not there says nothing about the champion.
+    winner = choice.winner
+    # A missing device is not an error of the champion.
     choose_device(settings.training.device)
     test = read_test_set(category, settings.evaluation)
-    with _laid_to(champion):
-        learnt = _learnt_from(tracking, champion.run_id, category)
-    learnt = learnt.union(*(_learnt_from(tracking, one.run_id, category) for one in competing))
-    kept, dropped = unseen(_md5s(category, test), learnt)
+    with errors_blamed_on(champion):
+        trained_on = read_training_images(tracking, str(champion.run_id))
+    trained_on = trained_on.union(
+        *(read_training_images(tracking, one.run_id) for one in choice.competing)
+    )
+    kept, dropped = unseen(_md5s(category, test), trained_on)
 
     def inspected(bundle: Bundle) -> tuple[Candidate, Inspection]:
         with evaluation_device(settings) as device:
@@ -101,20 +118,21 @@ def compare_with_champion(
             )
             shown = _as_trained(inspector, test, category)
             found = inspect_test(inspector, shown, settings.evaluation.size)
+        items = compress(gallery_items(bundle.info, shown, found), kept)
         candidate = measured(bundle.info.detector.name, found, test.masks, kept)
-        return candidate, _inspection(bundle, shown, found, kept)
+        return candidate, Inspection(list(items), bundle.info.calibration.reject.value)
 
-    with _laid_to(champion):
+    with errors_blamed_on(champion):
         of_champion = inspected(registered_bundle(tracking, champion))
-    with _laid_to(challenger, CHALLENGER, otherwise="delete the version"):
+    with errors_blamed_on(challenger, CHALLENGER, otherwise="delete the version"):
         of_challenger = inspected(registered_bundle(tracking, challenger))
     candidates: list[Candidate] = []
-    for one in competing:
+    for one in choice.competing:
         if one.run_id == winner.run_id:
             candidates.append(of_challenger[0])
             continue
         with tracking.artifact(one.run_id, BUNDLE) as folder:
-            # The maps of all the others would be in memory to no purpose.
+            # The inspection holds all anomaly maps: keep it only for champion and challenger.
             candidates.append(inspected(read_bundle(folder))[0])
     comparison = compare(
         of_champion[0],
@@ -124,36 +142,18 @@ def compare_with_champion(
         dropped=dropped,
         winner=winner.detector,
     )
-    return Compared(comparison, of_champion[1], of_challenger[1])
-
-
-def _inspection(
-    bundle: Bundle, test: TestImages, found: InspectedTest, kept: NDArray[np.bool_]
-) -> Inspection:
-    items = gallery_items(bundle.info, test, found)
-    return Inspection(
-        items=[item for item, keep in zip(items, kept, strict=True) if keep],
-        reject=bundle.info.calibration.reject.value,
+    number = int(champion.version)
+    record_disagreement(
+        tracking, winner.run_id, of_champion[1], of_challenger[1], champion_version=number
     )
-
-
-def _md5s(category: ExaminedCategory, test: TestImages) -> list[str]:
-    """Of the test images; what was made is no file and has that of the normal it was made from."""
-    by_path = {row.path: row.md5 for row in category.manifest.rows}
-    return [by_path[test.made_from.get(path, path)] for path in test.paths]
-
-
-def _learnt_from(
-    tracking: Tracking, run_id: str | None, category: ExaminedCategory
-) -> frozenset[str]:
-    recorded = read_learnt_from(tracking, run_id) if run_id else None
-    return frozenset(category.version.assignment) if recorded is None else recorded
+    return comparison
 
 
 @contextmanager
-def _laid_to(
+def errors_blamed_on(
     version: ModelVersion, alias: str = CHAMPION, otherwise: str = "delete the alias champion"
 ) -> Iterator[None]:
+    """Name the version in errors, and tell errors of its artefact from those of the store."""
     try:
         yield
     except StillwatchError as error:
@@ -168,8 +168,14 @@ def _laid_to(
         ) from error
 
 
+def _md5s(category: ExaminedCategory, test: TestImages) -> list[str]:
+    """The digests of the test images; a synthetic anomaly has that of its normal."""
+    by_path = {row.path: row.md5 for row in category.manifest.rows}
+    return [by_path[test.made_from.get(path, path)] for path in test.paths]
+
+
 def _as_trained(inspector: Inspector, test: TestImages, category: ExaminedCategory) -> TestImages:
-    """The test images as the bundle's training images were: their size, their white level."""
+    """The test images in the size and with the white level that the bundle was trained with."""
     info = inspector.bundle.info
     if (info.image_size, info.white_level) == (test.images.shape[1], category.manifest.white_level):
         return test

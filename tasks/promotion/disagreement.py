@@ -1,4 +1,4 @@
-"""The test images on which champion and challenger disagree: small pictures, side by side."""
+"""Pictures of the test images on which champion and challenger disagree, side by side."""
 
 import tempfile
 from collections.abc import Sequence
@@ -6,19 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from stillwatch import pictures
 from stillwatch.calibration import Verdict
 from stillwatch.evaluation.evaluation import NORMAL
-from stillwatch.files import storage_errors
-from stillwatch.tasks.html import data_uri
+from stillwatch.tasks.evaluation.gallery import embedded_jpeg, save_jpeg
 from stillwatch.tasks.tracking.client import Tracking
 from stillwatch.tasks.tracking.json_artifacts import JsonArtifact
 
 MOST = 12
-"""Images of which pictures are kept."""
+"""The largest number of images of which pictures are kept."""
 _FOLDER = "disagreement"
 _INDEX = JsonArtifact(
     "disagreement.json", "Delete the file in the run's artifacts: the report then goes without it."
@@ -30,15 +28,15 @@ _GAP = 4
 
 @dataclass(frozen=True)
 class Inspection:
-    """What one detector made of the test images that are compared on."""
+    """The test images of a comparison, inspected by one detector."""
 
     items: Sequence[pictures.GalleryItem]
     reject: float
-    """Its threshold."""
+    """The threshold of the detector."""
 
 
 class DisputedImage(BaseModel):
-    """One test image and both verdicts."""
+    """A test image with both verdicts."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -48,20 +46,20 @@ class DisputedImage(BaseModel):
     champion: Verdict
     challenger: Verdict
     picture: str
-    """Image, ground truth if there is any, overlay of the champion, overlay of the challenger."""
+    """Image, ground truth if available, overlay of the champion, overlay of the challenger."""
 
 
 class Disagreement(BaseModel):
-    """All images on which the verdicts of two versions differ."""
+    """The images on which the verdicts of two versions differ."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     champion_version: int
     worse: int
-    """Images on which the challenger's verdict is farther from the truth."""
+    """Number of images on which the challenger's verdict is farther from the truth."""
     better: int
     images: tuple[DisputedImage, ...]
-    """At most 12 of them, those that the challenger judges worse first."""
+    """At most 12, those that the challenger judges worse first."""
 
 
 def record_disagreement(
@@ -72,18 +70,12 @@ def record_disagreement(
     *,
     champion_version: int,
 ) -> None:
-    """Put what two versions disagree about into the challenger's run, over what is there.
+    """Store the disagreement in the challenger's run, and replace an earlier one.
 
-    Args:
-        tracking: the store.
-        run_id: of the challenger.
-        champion: on the same images as the challenger, in the same order.
-        challenger: of ``run_id``.
-        champion_version: of the registry.
+    ``champion`` and ``challenger`` have the same images in the same order.
 
     Raises:
-        TrackingError: the store does not answer or cannot be written.
-        StorageError: the temporary folder cannot be written.
+        StorageError: the temporary folder cannot be written to.
     """
     pairs = sorted(
         (
@@ -115,18 +107,12 @@ def record_disagreement(
 def read_disagreement(
     tracking: Tracking, run_id: str, champion_version: int | None
 ) -> Disagreement | None:
-    """What a run's version and a champion disagree about, with ``data:`` addresses as pictures.
+    """Read the disagreement of a challenger and a champion, with the pictures as ``data:`` URIs.
 
-    Args:
-        tracking: the store.
-        run_id: of the challenger.
-        champion_version: that it was compared with; None: with none.
-
-    Returns:
-        None: they were not compared, or by a stillwatch that kept no pictures.
+    None if the two were not compared.
 
     Raises:
-        TrackingError: what is kept is damaged, or the store does not answer.
+        ArtefactError: the stored disagreement is damaged.
     """
     content = _INDEX.read(tracking, run_id)
     if content is None:
@@ -141,20 +127,17 @@ def read_disagreement(
         return found
     with tracking.artifact(run_id, _FOLDER) as folder:
         try:
-            images = tuple(_embedded(folder, image) for image in found.images)
+            images = tuple(
+                image.model_copy(update={"picture": embedded_jpeg(folder, image.picture)})
+                for image in found.images
+            )
         except OSError as error:
             raise _INDEX.damaged(tracking, run_id, error) from error
     return found.model_copy(update={"images": images})
 
 
-def _embedded(folder: Path, image: DisputedImage) -> DisputedImage:
-    # Whoever may write to the store shall not have other files of this machine shown.
-    content = (folder / Path(image.picture).name).read_bytes()
-    return image.model_copy(update={"picture": data_uri(content, "image/jpeg")})
-
-
 def _harm(before: pictures.GalleryItem, after: pictures.GalleryItem) -> int:
-    """How many steps from pass to reject the challenger is farther from the truth: -2 to 2."""
+    """How many steps the challenger's verdict is farther from the truth, -2 to 2."""
     stricter = _SEVERITY[after.verdict] - _SEVERITY[before.verdict]
     return stricter if before.defect_type == NORMAL else -stricter
 
@@ -173,13 +156,10 @@ def _write(
     tiles = [ours.image, *([] if ours.truth is None else [ours.truth]), ours.overlay]
     gap = np.full((ours.image.shape[0], _GAP, 3), 255, np.uint8)
     strip = np.hstack([*(part for tile in tiles for part in (tile, gap)), theirs.overlay])
-    with storage_errors(path):
-        # Full colour resolution: outlines are one or two pixels wide.
-        Image.fromarray(strip).save(path, quality=85, subsampling=0)
     return DisputedImage(
         name=before.name,
         defect_type=before.defect_type,
         champion=before.verdict,
         challenger=after.verdict,
-        picture=path.name,
+        picture=save_jpeg(strip, path),
     )

@@ -1,4 +1,4 @@
-"""Making a version champion that waits for it: by the gate, or by a person's approval."""
+"""Make a version champion that waits for approval: by the gate, a command or a tag in MLflow."""
 
 import logging
 from collections.abc import Iterator
@@ -9,12 +9,11 @@ from mlflow.entities.model_registry import ModelVersion
 from stillwatch.errors import PromotionError, StillwatchError
 from stillwatch.settings import Settings
 from stillwatch.tasks.os_user import os_user
-from stillwatch.tasks.promotion.alias import changing_champion, move_champion
+from stillwatch.tasks.promotion.alias import changing_champion, make_champion
 from stillwatch.tasks.promotion.history import (
     PromotionRecord,
     categories_with_open_intents,
     ensure_reason,
-    new_record,
 )
 from stillwatch.tasks.registry.approval import (
     APPROVAL,
@@ -33,13 +32,15 @@ from stillwatch.tasks.registry.versions import (
     ensure_registered,
     model_name,
     registered_version,
+    tag_version,
     version_with_alias,
     versions_tagged,
 )
 from stillwatch.tasks.tracking.client import Tracking, open_tracking
 
-BY_ITSELF = "stillwatch, automatic"
+AUTOMATIC = "stillwatch, automatic"
 UNKNOWN_APPROVER = "MLflow tag, approver not authenticated"
+BY_TAG = "approved by a tag in MLflow"
 
 
 def promote(
@@ -53,94 +54,92 @@ def promote(
     """Make a version that waits for approval the champion.
 
     Args:
-        category: whose champion it becomes.
-        version: which; None: the challenger.
-        reason: why, for the history.
+        category: whose champion.
+        version: which version; None: the challenger.
+        reason: for the history.
         settings: all of them.
-        who: in whose name; None: that of the user of this process.
+        who: for the history; None: the OS account of this process.
 
     Raises:
-        PromotionError: it does not wait for approval, there is no reason, or its artefact is not
-            what was registered.
-        StillwatchError: no such category or version, or the store does not answer.
+        PromotionError: the version does not wait for approval, the reason is empty, or the artefact
+            is not the one that was registered.
+        TrackingError: there is no such category or version.
     """
     ensure_reason(reason)
     tracking = open_tracking(settings)
     ensure_registered(tracking, category)
-    with changing_champion(tracking, category, settings):
-        chosen = waiting_version(tracking, category, version)
-        check_artefact(tracking, chosen, settings)
-        return _promote(tracking, category, chosen, who=who or os_user(), reason=reason)
+    return _promote(tracking, category, version, who or os_user(), reason, settings)
 
 
-def promote_by_itself(
+def promote_automatically(
     tracking: Tracking, category: str, version: int, *, reason: str, settings: Settings
 ) -> None:
-    """Make a version champion that the gate has just judged, its artefact checked.
+    """Make a version the champion that the gate has just judged and whose artefact was checked.
 
     Raises:
-        PromotionError: in the meantime the champion has become another.
-        TrackingError: the store does not answer.
+        PromotionError: the champion has changed since the comparison.
     """
-    with changing_champion(tracking, category, settings):
-        chosen = waiting_version(tracking, category, version)
-        _promote(tracking, category, chosen, who=BY_ITSELF, reason=reason)
+    _promote(tracking, category, version, AUTOMATIC, reason, settings, check=False)
 
 
 def approve_tagged(settings: Settings) -> list[PromotionRecord]:
-    """Promote what a person has tagged ``stillwatch.approval=approved`` in MLflow's pages.
+    """Promote the versions that a person has tagged ``stillwatch.approval=approved`` in MLflow.
 
-    Promotions of any category that were cut off are completed or cancelled first.
+    Abandoned promotions of all categories are completed or cancelled first.
 
-    A version that may not be approved gets the tag ``refused`` instead, with the reason beside it.
-    One that cannot be checked now keeps the tag for the next time. Neither stops another.
+    A version that may not be approved gets the tag ``refused``, with the reason in another tag. A
+    version that cannot be checked now keeps its tag for the next call. Neither stops the others.
 
     Raises:
-        StillwatchError: the store does not answer, or a version could not be checked.
+        StillwatchError: a version could not be checked.
     """
     tracking = open_tracking(settings)
     promoted: list[PromotionRecord] = []
     failed: list[StillwatchError] = []
     for category in categories_with_open_intents(tracking):
-        with _not_in_the_way(failed), changing_champion(tracking, category, settings):
-            pass  # what was cut off is settled on the way in
-    # Newest first: of two in one category, the other was compared with a champion that is none now.
+        with _collected(failed), changing_champion(tracking, category, settings):
+            pass  # entering the context completes or cancels the intents
+    # Newest first: after its promotion, an older version of the category was compared with a former
+    # champion and is refused.
     for version in versions_tagged(tracking, APPROVAL, APPROVED):
-        with _not_in_the_way(failed):
+        with _collected(failed):
             try:
-                promoted.append(_promote_tagged(tracking, version, settings))
+                category, number = category_of(version.name), int(version.version)
+                who = version.tags.get(APPROVER) or UNKNOWN_APPROVER
+                record = _promote(tracking, category, number, who, BY_TAG, settings)
+                promoted.append(record)
             except PromotionError as error:
                 logging.getLogger(__name__).warning("%s", error)
-                _refuse(tracking, version, str(error))
+                tag_version(tracking, version, {NOT_PROMOTED: str(error), APPROVAL: REFUSED})
     if failed:
         raise failed[0]
     return promoted
 
 
 def describe_waiting(category: str, *, version: int | None, settings: Settings) -> str:
-    """What waits for approval, the evidence and how to approve it, in sentences.
+    """Describe the version that waits for approval, its comparison, and how to approve it.
 
     Raises:
-        PromotionError: nothing waits.
-        TrackingError: no such category or version, or the store does not answer.
+        PromotionError: no version waits.
+        TrackingError: there is no such category or version.
     """
     tracking = open_tracking(settings)
     ensure_registered(tracking, category)
     found = waiting_version(tracking, category, version)
-    evidence = found.tags.get(COMPARISON) or "There is no champion to compare it with."
+    comparison = found.tags.get(COMPARISON) or "There is no champion to compare it with."
     return (
         f"version {found.version} of {found.name} waits for approval "
-        f"({found.tags.get(NOT_PROMOTED, '')}). {evidence} To make it champion, add --approve "
+        f"({found.tags.get(NOT_PROMOTED, '')}). {comparison} To make it champion, add --approve "
         "and --reason."
     )
 
 
 def waiting_version(tracking: Tracking, category: str, version: int | None) -> ModelVersion:
-    """The version that waits for approval.
+    """The version that waits for approval; None: the challenger.
 
     Raises:
-        PromotionError: it does not wait for approval.
-        TrackingError: no such version, or the store does not answer.
+        PromotionError: the version does not wait for approval.
+        TrackingError: there is no such version.
     """
     name = model_name(category)
     if version is None:
@@ -158,46 +157,36 @@ def waiting_version(tracking: Tracking, category: str, version: int | None) -> M
 
 
 @contextmanager
-def _not_in_the_way(failed: list[StillwatchError]) -> Iterator[None]:
-    """Keep an error for after the other categories and versions."""
+def _collected(failed: list[StillwatchError]) -> Iterator[None]:
+    """Keep an error, so that it does not stop other categories and versions."""
     try:
         yield
     except StillwatchError as error:
-        logging.getLogger(__name__).warning("To be tried again: %s", error)
+        logging.getLogger(__name__).warning("Tried again next time: %s", error)
         failed.append(error)
 
 
-def _promote_tagged(
-    tracking: Tracking, version: ModelVersion, settings: Settings
-) -> PromotionRecord:
-    category = category_of(version.name)
-    with changing_champion(tracking, category, settings):
-        chosen = waiting_version(tracking, category, int(version.version))
-        check_artefact(tracking, chosen, settings)
-        who = chosen.tags.get(APPROVER) or UNKNOWN_APPROVER
-        return _promote(tracking, category, chosen, who=who, reason="approved by a tag in MLflow")
-
-
 def _promote(
-    tracking: Tracking, category: str, version: ModelVersion, *, who: str, reason: str
+    tracking: Tracking,
+    category: str,
+    version: int | None,
+    who: str,
+    reason: str,
+    settings: Settings,
+    *,
+    check: bool = True,
 ) -> PromotionRecord:
-    champion = version_with_alias(tracking, model_name(category), CHAMPION)
-    record = new_record(
-        tracking,
-        version,
-        category=category,
-        kind="promotion",
-        champion=champion,
-        previous_after=champion,
-        who=who,
-        reason=reason,
-    )
-    move_champion(tracking, record)
-    return record
-
-
-def _refuse(tracking: Tracking, version: ModelVersion, reason: str) -> None:
-    with tracking.errors(f"tag version {version.version} of {version.name}"):
-        client, number = tracking.client, str(version.version)
-        client.set_model_version_tag(version.name, number, NOT_PROMOTED, reason)
-        client.set_model_version_tag(version.name, number, APPROVAL, REFUSED)
+    with changing_champion(tracking, category, settings):
+        waiting = waiting_version(tracking, category, version)
+        if check:
+            check_artefact(tracking, waiting, settings)
+        champion = version_with_alias(tracking, waiting.name, CHAMPION)
+        return make_champion(
+            tracking,
+            waiting,
+            kind="promotion",
+            champion=champion,
+            previous=champion,
+            who=who,
+            reason=reason,
+        )

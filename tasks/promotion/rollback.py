@@ -1,16 +1,15 @@
-"""Making an earlier champion the champion again."""
+"""Make an earlier champion the champion again."""
 
 from mlflow.entities.model_registry import ModelVersion
 
 from stillwatch.errors import PromotionError
 from stillwatch.settings import Settings
 from stillwatch.tasks.os_user import os_user
-from stillwatch.tasks.promotion.alias import changing_champion, move_champion
+from stillwatch.tasks.promotion.alias import changing_champion, make_champion
 from stillwatch.tasks.promotion.history import (
     PromotionRecord,
     ensure_reason,
     history,
-    new_record,
     was_champion,
 )
 from stillwatch.tasks.registry.artefact_check import check_artefact
@@ -20,8 +19,8 @@ from stillwatch.tasks.registry.versions import (
     ensure_registered,
     model_name,
     registered_version,
+    version_numbers,
     version_with_alias,
-    versions_of,
 )
 from stillwatch.tasks.tracking.client import Tracking, open_tracking
 
@@ -36,20 +35,21 @@ def rollback(
 ) -> PromotionRecord:
     """Make an earlier champion the champion again.
 
-    ``previous`` then is what was champion before that one, so that a second rollback goes further
-    back and never to the version that was just withdrawn.
+    Afterwards ``previous`` names the champion before that one, so that a second rollback goes
+    further back and never to the version that was just withdrawn.
 
     Args:
         category: whose champion.
         to: an earlier champion; None: the alias ``previous``.
-        reason: why, for the history.
+        reason: for the history.
         settings: all of them.
-        who: in whose name; None: that of the user of this process.
+        who: for the history; None: the OS account of this process.
 
     Raises:
-        PromotionError: nothing to go back to, ``to`` never was champion, no reason, the champion
-            changed while this waited, or the artefact is not what was registered.
-        StillwatchError: no such category or version, or the store does not answer.
+        PromotionError: there is no earlier champion, ``to`` has never been champion, the reason is
+            empty, the champion changed while this call waited, or the artefact is not the one that
+            was registered.
+        TrackingError: there is no such category or version.
     """
     ensure_reason(reason)
     tracking = open_tracking(settings)
@@ -65,39 +65,33 @@ def rollback(
             )
         chosen = _earlier_champion(tracking, category, to, champion)
         check_artefact(tracking, chosen, settings)
-        record = new_record(
+        return make_champion(
             tracking,
             chosen,
-            category=category,
             kind="rollback",
             champion=champion,
-            previous_after=_predecessor(tracking, category, int(chosen.version)),
+            previous=_predecessor(tracking, category, int(chosen.version)),
             who=who or os_user(),
             reason=reason,
         )
-        move_champion(tracking, record)
-    return record
 
 
 def _earlier_champion(
     tracking: Tracking, category: str, to: int | None, champion: int | None
 ) -> ModelVersion:
     name = model_name(category)
+    listed = f"'stillwatch history {category}' lists its champions; --to names one of them."
     if to is None:
-        to = version_with_alias(tracking, name, PREVIOUS)
-        if to is None:
+        previous = version_with_alias(tracking, name, PREVIOUS)
+        if previous is None:
+            raise PromotionError(f"{category} has no previous champion to go back to. {listed}")
+        if previous == champion:
             raise PromotionError(
-                f"{category} has no previous champion to go back to. 'stillwatch history "
-                f"{category}' lists its champions; --to names one of them."
+                f"the alias previous of {name} names version {previous}, which is the champion "
+                f"already, so there is nothing to go back to. {listed}"
             )
-        if to == champion:
-            raise PromotionError(
-                f"the alias previous of {name} names version {to}, which is the champion already, "
-                f"so there is nothing to go back to. 'stillwatch history {category}' lists its "
-                "champions; --to names one of them."
-            )
-        # The alias says that it was one, also where a person set it.
-        return registered_version(tracking, category, to)
+        # The alias is proof enough, also if a person set it.
+        return registered_version(tracking, category, previous)
     chosen = registered_version(tracking, category, to)
     if to == champion:
         raise PromotionError(f"version {to} of {name} is the champion already.")
@@ -110,11 +104,11 @@ def _earlier_champion(
 
 
 def _predecessor(tracking: Tracking, category: str, version: int) -> int | None:
-    """What was champion when this version was promoted, if it is still there."""
-    there = {int(one.version) for one in versions_of(tracking, model_name(category))}
+    """The champion that this version replaced when it was promoted, if it still exists."""
     for entry in history(tracking, category):
         record = entry.record
         promoted = entry.state == "done" and record.kind == "promotion"
         if promoted and record.to_version == version:
-            return record.from_version if record.from_version in there else None
+            exists = record.from_version in version_numbers(tracking, model_name(category))
+            return record.from_version if exists else None
     return None

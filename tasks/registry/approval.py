@@ -1,4 +1,4 @@
-"""Whether a registered version waits for a person: tags that a person may set in MLflow, too."""
+"""The tags of a registered version that say whether it waits for a person's approval."""
 
 from typing import Literal
 
@@ -6,24 +6,24 @@ from mlflow.entities.model_registry import ModelVersion
 
 APPROVAL = "stillwatch.approval"
 PENDING, APPROVED, REFUSED, PROMOTED = "pending", "approved", "refused", "promoted"
-"""``approved`` is what a person sets; stillwatch sets the others."""
+"""A person sets ``approved``; stillwatch sets the others."""
 APPROVER = "stillwatch.approver"
 ANSWER = "stillwatch.answer"
 GATE = "stillwatch.gate"
-"""``refused`` or ``open``: ``stillwatch.approval`` alone could be overwritten."""
+"""``refused`` or ``open``; not ``stillwatch.approval``, which people overwrite."""
 COMPARISON = "stillwatch.comparison"
 """The gate's answer as a sentence."""
 COMPARED_WITH = "stillwatch.compared_with"
-"""Version of the champion, or ``none``; a version without this tag was not judged yet."""
+"""Version of the champion, or ``none``; a version without this tag is not judged yet."""
 NOT_PROMOTED = "stillwatch.not_promoted"
-"""Why it did not become champion by itself."""
+"""Why the version did not become champion automatically."""
 CHAMPION_SINCE = "stillwatch.champion_since"
 
 Standing = Literal["pending", "refused"]
 
 
 def obstacle(version: ModelVersion, champion: int | None) -> str | None:
-    """Why nobody can approve a version, one sentence; None when it may be approved.
+    """Why nobody can approve a version, in one sentence; None if it may be approved.
 
     Args:
         version: of the registry.
@@ -55,7 +55,7 @@ def obstacle(version: ModelVersion, champion: int | None) -> str | None:
 
 
 def standing(version: ModelVersion, champion: int | None) -> Standing | None:
-    """Whether a person can still make a version champion; None also for what is or was champion.
+    """Whether a person can still make a version champion; None for present and past champions.
 
     Args:
         version: of the registry.
@@ -67,10 +67,10 @@ def standing(version: ModelVersion, champion: int | None) -> Standing | None:
 
 
 def is_refused(version: ModelVersion) -> bool:
-    """Whether the gate refused it."""
+    """Whether the gate refused a version."""
     return bool(version.tags.get(GATE) == REFUSED)
 
 
 def compared_with(champion: int | None) -> str:
-    """The value of the tag that says what a version was compared with."""
+    """The value of the tag ``COMPARED_WITH``."""
     return "none" if champion is None else str(champion)

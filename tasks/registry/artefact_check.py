@@ -1,4 +1,4 @@
-"""Is a registered version still what was registered? Asked before it becomes champion or serves."""
+"""Check that the artefact of a registered version was not changed since its registration."""
 
 import base64
 import json
@@ -32,7 +32,7 @@ from stillwatch.tasks.training.slots import spare_device
 
 _EXAMPLE_FILE = "input_example.json"
 _LONGEST_SECONDS = 300.0
-"""Far more than two images take on a CPU; a rollback may be waiting for the category's lock."""
+"""Enough for two images on a slow CPU, and short, since the category is locked meanwhile."""
 _TRY_AGAIN = "The champion was not changed. Run 'stillwatch doctor' and try again"
 _OF_THE_ARTEFACT = (
     ArtefactError,
@@ -54,21 +54,21 @@ _NOT_LOADED = (
 
 @dataclass(frozen=True)
 class Examples:
-    """The test images that were registered with a version: a normal, and an anomaly if any."""
+    """The example images of a version: a test normal and, if there is one, an anomaly."""
 
     images: tuple[bytes, ...]
     """Image files."""
     evaluated: Scores
-    """What the version's evaluation said of them."""
+    """Their scores in the evaluation of the version."""
 
 
 def check_artefact(tracking: Tracking, version: ModelVersion, settings: Settings) -> None:
     """Check digests and thresholds, reload the version in a fresh process and score its examples.
 
-    They must get the scores and verdicts of its evaluation. The fresh process uses the code that
-    was registered with the version; that the installed code, which serves, can load it is checked,
-    too. No image set is needed. It waits for no training: without room on a GPU it is done on the
-    CPU.
+    The examples must get the scores and verdicts of the evaluation. The fresh process uses the code
+    that was registered with the version; the installed code, which serves, must be able to load the
+    version as well. The check needs no image set and does not wait for a training: without a free
+    GPU slot it uses the CPU.
 
     Args:
         tracking: the registry.
@@ -76,10 +76,10 @@ def check_artefact(tracking: Tracking, version: ModelVersion, settings: Settings
         settings: name the device.
 
     Raises:
-        PromotionError: the artefact is not what was registered, or cannot be loaded here.
-        StillwatchError: it could not be checked: the store does not answer, or it took too long.
+        PromotionError: the artefact was changed, or cannot be loaded here.
+        TrackingError: the check took too long.
     """
-    # Torch takes seconds to import, and what only reads the registry needs none.
+    # Torch takes seconds to import, and reading the registry does not need it.
     from stillwatch.inference.torch_scorer import load_scorer
 
     with FreshProcess() as fresh, tempfile.TemporaryDirectory(prefix="stillwatch-") as folder:
@@ -107,15 +107,15 @@ def check_artefact(tracking: Tracking, version: ModelVersion, settings: Settings
 
 
 def is_of_the_artefact(error: StillwatchError) -> bool:
-    """Whether an error tells of a model itself, so that it would be the same at the next try."""
-    # A file that cannot be read may be on a share that is gone for a moment.
+    """Whether an error is caused by the artefact itself, so that another try fails as well."""
+    # A file may be unreadable because its share is not mounted for a moment.
     return isinstance(error, _OF_THE_ARTEFACT) and not isinstance(error.__cause__, OSError)
 
 
 def registered_bundle(
     tracking: Tracking, version: ModelVersion, into: Path | None = None
 ) -> Bundle:
-    """The bundle of a version, if its digests and thresholds are those that were registered.
+    """The bundle of a version, with its digests and thresholds checked.
 
     Args:
         tracking: the registry.
@@ -123,9 +123,8 @@ def registered_bundle(
         into: as for ``version_file``.
 
     Raises:
-        ArtefactError: the thresholds are others.
-        BundleError: a file in it is damaged or exchanged.
-        TrackingError: the registry does not answer.
+        ArtefactError: the thresholds differ from the registered ones.
+        BundleError: a file is damaged or exchanged.
     """
     bundle = fetch_bundle(tracking, f"models:/{version.name}/{version.version}", into)
     thresholds = threshold_tags(*_thresholds(bundle))
@@ -138,7 +137,7 @@ def registered_bundle(
 
 
 def read_examples(tracking: Tracking, version: ModelVersion, into: Path | None = None) -> Examples:
-    """The images that were registered with a version, and their evaluated scores.
+    """The example images of a version, and their scores in the evaluation.
 
     Args:
         tracking: the registry.
@@ -146,8 +145,8 @@ def read_examples(tracking: Tracking, version: ModelVersion, into: Path | None =
         into: as for ``version_file``.
 
     Raises:
-        ArtefactError: the file that holds them is damaged.
-        TrackingError: there are none, or the registry does not answer.
+        ArtefactError: the file of the examples is damaged.
+        TrackingError: the version has no examples.
     """
     path = version_file(tracking, version.name, int(version.version), _EXAMPLE_FILE, into)
     try:
@@ -163,10 +162,10 @@ def read_examples(tracking: Tracking, version: ModelVersion, into: Path | None =
 
 
 def check_examples(bundle: Bundle, examples: Examples, scored: Scores) -> None:
-    """Refuse a reloaded bundle that does not score its examples as it was evaluated.
+    """Refuse a reloaded version whose scores differ from those of its evaluation.
 
     Raises:
-        ArtefactError: it does not.
+        ArtefactError: the scores or verdicts of the examples differ.
     """
     thresholds = _thresholds(bundle)
     tolerance = tolerance_of(thresholds[0], examples.evaluated.scores)

@@ -1,4 +1,4 @@
-"""A bundle as an MLflow model: code, requirements, signature, example."""
+"""Log a bundle as an MLflow model with its code, requirements, signature and example."""
 
 import importlib
 import shutil
@@ -61,20 +61,18 @@ def log_detector_model(
 ) -> str:
     """Log a bundle as a model of the run and return the model's id.
 
-    Written with the client, not with ``mlflow.pyfunc.log_model``: that one logs to whatever store
-    and experiment the whole process has set last.
+    ``mlflow.models.Model.log`` and ``mlflow.pyfunc.log_model`` cannot be told the store: they use
+    the tracking address of the whole process (MLflow 3.17), so the model is saved to a folder and
+    uploaded by the client.
 
     Args:
         tracking: the store.
         run_id: the run that the bundle comes from.
         name: of the model.
         bundle: the bundle's folder.
-        example: image files that show what the model takes.
+        example: image files for the input example.
         tags: of the model.
-        max_megapixels: of larger images it refuses.
-
-    Raises:
-        TrackingError: the store does not answer or cannot be written.
+        max_megapixels: the model refuses larger images.
     """
     with tracking.errors("log the model"), tempfile.TemporaryDirectory() as folder:
         client = tracking.client
@@ -109,7 +107,7 @@ def log_detector_model(
 
 
 def _ground_floor(folder: Path) -> Path:
-    """Copy ``stillwatch`` to ``folder`` without flows and tasks, which no model needs."""
+    """Copy ``stillwatch`` to ``folder`` without flows and tasks, which a model does not need."""
     package = Path(stillwatch.__file__).parent
     copy = folder / package.name
     shutil.copytree(package, copy, ignore=shutil.ignore_patterns("flows", "tasks", "__pycache__"))
@@ -117,12 +115,12 @@ def _ground_floor(folder: Path) -> Path:
 
 
 def _pyfunc() -> ModuleType:
-    """``mlflow.pyfunc``, which takes seconds to import and complains about itself meanwhile."""
+    """Import ``mlflow.pyfunc`` when it is needed: the import takes seconds and warns."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*Any type hint is inferred as AnyType")
         return importlib.import_module("mlflow.pyfunc")
 
 
 def requirements() -> list[str]:
-    """What the model needs, in the versions of this environment (without their build labels)."""
+    """The requirements of the model in the versions of this environment, without build labels."""
     return [f"{name}=={version(name).partition('+')[0]}" for name in _NEEDED]

@@ -1,19 +1,16 @@
-"""The winner of a category into the MLflow registry, if its reloaded copy is the same detector."""
+"""Register the winner of a category, and check that the reloaded version gives the same scores."""
 
 import tempfile
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import cast
 
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from stillwatch.comparison.comparison import Answer
 from stillwatch.errors import TrackingError
 from stillwatch.evaluation.evaluation import NORMAL, TestImages
 from stillwatch.inference.parity import Scores, difference, tolerance_of
@@ -22,113 +19,79 @@ from stillwatch.tasks.data.examine import ExaminedCategory
 from stillwatch.tasks.evaluation.notes import evaluation_note
 from stillwatch.tasks.evaluation.result import DetectorResult
 from stillwatch.tasks.evaluation.scores import SCORES_FILE, read_scores
-from stillwatch.tasks.evaluation.seeds import by_detector, spread_sentence
+from stillwatch.tasks.evaluation.seeds import spread_sentence
 from stillwatch.tasks.evaluation.task import named_metrics
 from stillwatch.tasks.evaluation.test_set import image_files, png, read_test_set
-from stillwatch.tasks.evaluation.winner import choose_winner, eligible
+from stillwatch.tasks.evaluation.winner import Choice
 from stillwatch.tasks.locks import exclusive
-from stillwatch.tasks.promotion.gate import judge
-from stillwatch.tasks.registry.approval import ANSWER, COMPARISON, NOT_PROMOTED, Standing, standing
 from stillwatch.tasks.registry.cleanup import PARITY, delete_version, remove_unfinished
 from stillwatch.tasks.registry.model_package import log_detector_model
 from stillwatch.tasks.registry.reload import FreshProcess
-from stillwatch.tasks.registry.versions import (
-    CHALLENGER,
-    CHAMPION,
-    model_name,
-    version_with_alias,
-    versions_of,
-)
-from stillwatch.tasks.tracking.client import (
-    BUNDLE,
-    FINGERPRINT,
-    Tracking,
-    open_tracking,
-)
+from stillwatch.tasks.registry.versions import model_name, tag_version, versions_of
+from stillwatch.tasks.tracking.client import BUNDLE, FINGERPRINT, Tracking, open_tracking
 from stillwatch.tasks.tracking.entries import figures
 from stillwatch.tasks.tracking.retraining_run import MODEL_VERSION, REGISTERED, WINNER
 from stillwatch.tasks.tracking.tags import threshold_tags
 from stillwatch.tasks.training.slots import evaluation_device
 
 SPREAD = "stillwatch.spread"
-"""Of a version: what the seeds of its detector make of the figures, where there were several."""
+"""Tag of a version: the spread of its figures over several seeds of the detector."""
+SELECTED = "stillwatch.selected_on_test"
 
 
 @dataclass(frozen=True)
 class Registration:
-    """The category's winner in the registry."""
+    """The version of a category's winner."""
 
-    category: str
-    detector: str
-    name: str
     version: int
-    alias: str | None
-    """None when an older version has none any more."""
-    run_id: str
     created: bool
-    """False: it was registered by an earlier retraining."""
-    selected: str
-    """The mark that its figures carry: they were used to choose it."""
-    answer: Answer | None
-    """The gate's; None where there was no champion, or none that could be compared."""
-    comparison: str
-    """The same as a sentence; empty where there was no champion."""
-    approval: Standing | None
-    """Whether a person can still make it champion; None also for what is or was champion."""
-    not_promoted: str
-    """Why it did not become champion by itself; empty for a champion."""
+    """False: an earlier retraining registered the version."""
 
 
 def register_winner(
-    results: Sequence[DetectorResult],
+    choice: Choice,
     category: ExaminedCategory,
     *,
     settings: Settings,
     parent_run: str | None = None,
 ) -> Registration:
-    """Register the best of a category's detectors, unless it is registered already.
+    """Register the winner of a category, unless it is registered already.
 
-    Of a detector with several seeds the first is registered, with the spread of all as a tag.
-
-    The version is reloaded from the registry in a fresh process and must give the scores and
-    verdicts of the evaluation; if it does not, it is deleted.
+    A fresh process reloads the version from the registry and must get the scores and verdicts of
+    the evaluation; if it does not, the version is deleted.
 
     Args:
-        results: of one category, at least one; those of one detector are its seeds.
-        category: the one that they were evaluated on.
+        choice: the winner and the results that it was chosen from.
+        category: on which the winner was evaluated.
         settings: all of them.
         parent_run: MLflow run of the whole retraining.
 
     Raises:
-        SettingsError: no detector has the figure to select by, or none may win.
-        TrackingError: parity failed, or the store does not answer.
+        TrackingError: the reloaded version gives other scores, or cannot be loaded.
     """
-    competing = eligible(results, settings.retrain)
-    winner = choose_winner(competing, settings.retrain.select_by)
+    winner = choice.winner
     name = model_name(winner.category)
-    detectors = by_detector(competing)
-    selected = f"selected on test (best of {len(detectors)})"
     tracking = open_tracking(settings)
     with exclusive(settings, f"register-{winner.category}", f"registering {name}"):
         patience = timedelta(minutes=2 * settings.training.timeout_minutes)
         remove_unfinished(tracking, name, winner.run_id, patience)
-        number = _registered_before(tracking, name, winner)
-        created = number is None
-        if number is None:
-            number = _register(tracking, name, winner, selected, category, settings)
-        said = spread_sentence(detectors[winner.detector])
-        if said:
-            _tag(tracking, name, number, SPREAD, said)
-        judge(tracking, number, winner, competing, category, settings, just_checked=created)
-    tracking.log(winner.run_id, tags={"stillwatch.selected_on_test": selected})
+        version = _registered_before(tracking, name, winner)
+        created = version is None
+        if version is None:
+            version = _register(tracking, name, choice, category, settings)
+        spread = spread_sentence(choice.seeds)
+        if spread:
+            tag_version(tracking, version, {SPREAD: spread})
+    registration = Registration(int(version.version), created)
+    tracking.log(winner.run_id, tags={SELECTED: choice.selected})
     if parent_run is not None:
         tags = {
             WINNER: winner.detector,
-            MODEL_VERSION: number,
+            MODEL_VERSION: registration.version,
             REGISTERED: str(created).lower(),
         }
         tracking.log(parent_run, tags=tags)
-    return _registration(tracking, name, number, winner, selected, created=created)
+    return registration
 
 
 register_task = task(
@@ -138,31 +101,33 @@ register_task = task(
 )(register_winner)
 
 
-def _registered_before(tracking: Tracking, name: str, winner: DetectorResult) -> int | None:
-    """The version that is this very detector: same training, same thresholds."""
+def _registered_before(
+    tracking: Tracking, name: str, winner: DetectorResult
+) -> ModelVersion | None:
+    """The oldest finished version with the same training and the same thresholds."""
     identity = {
         FINGERPRINT: winner.fingerprint,
         **threshold_tags(winner.threshold, winner.review_threshold),
     }
     for version in reversed(versions_of(tracking, name)):
         if PARITY in version.tags and identity.items() <= version.tags.items():
-            return int(version.version)
+            return version
     return None
 
 
 def _register(
     tracking: Tracking,
     name: str,
-    winner: DetectorResult,
-    selected: str,
+    choice: Choice,
     category: ExaminedCategory,
     settings: Settings,
-) -> int:
-    # Waited for before anything is made: another machine deletes a version that is unfinished for
-    # long.
+) -> ModelVersion:
+    winner = choice.winner
+    # Wait for a device before anything is registered: another machine deletes a version that is
+    # unfinished for long.
     with evaluation_device(settings) as device, FreshProcess() as fresh:
         test = read_test_set(category, settings.evaluation)
-        tags = _version_tags(tracking, winner, selected)
+        tags = _version_tags(tracking, choice)
         with tracking.artifact(winner.run_id, BUNDLE) as bundle:
             model_id = log_detector_model(
                 tracking,
@@ -192,10 +157,9 @@ def _register(
             model_id=model_id,
         ),
     )
-    # The last word: without it the next retraining registers again.
-    said = f"reloaded scores equal to within {tolerance:.3g}"
-    _tag(tracking, name, int(version.version), PARITY, said)
-    return int(version.version)
+    # The last write: without this tag, the next retraining registers the winner again.
+    tag_version(tracking, version, {PARITY: f"reloaded scores equal to within {tolerance:.3g}"})
+    return version
 
 
 def _create_version(
@@ -228,7 +192,7 @@ def _check_parity(
     folder: Path,
     training: TrainingSettings,
 ) -> float:
-    """The tolerance to within which the reloaded model agrees."""
+    """Compare the scores of the reloaded version with the evaluation; return the tolerance."""
     model = f"models:/{version.name}/{version.version}"
     with tempfile.TemporaryDirectory(prefix="stillwatch-") as made:
         registered = fresh.scores(
@@ -271,49 +235,14 @@ def _example(test: TestImages) -> list[bytes]:
     return [png(test.images[index]) for index in sorted(chosen)]
 
 
-def _version_tags(tracking: Tracking, winner: DetectorResult, selected: str) -> dict[str, str]:
-    about_the_run = ("host", "process", "stage", "reason", "selected_on_test")
+def _version_tags(tracking: Tracking, choice: Choice) -> dict[str, str]:
+    """The tags of the winner's run, without those about the run itself, and the figures."""
+    about_the_run = ("host", "process", "stage", "reason")
+    winner = choice.winner
     tags = {
         key: value
         for key, value in tracking.tags(winner.run_id).items()
         if key.startswith("stillwatch.") and key.partition(".")[2] not in about_the_run
     }
-    tags["stillwatch.selected_on_test"] = selected
+    tags[SELECTED] = choice.selected
     return tags | {name: f"{value:.6g}" for name, value in named_metrics(winner).items()}
-
-
-def _registration(
-    tracking: Tracking,
-    name: str,
-    number: int,
-    winner: DetectorResult,
-    selected: str,
-    *,
-    created: bool,
-) -> Registration:
-    """What became of the version, as the registry now says it."""
-    champion = version_with_alias(tracking, name, CHAMPION)
-    alias = CHAMPION if number == champion else None
-    if alias is None and number == version_with_alias(tracking, name, CHALLENGER):
-        alias = CHALLENGER
-    with tracking.errors(f"look up version {number} of {name}"):
-        version = tracking.client.get_model_version(name, str(number))
-    return Registration(
-        category=winner.category,
-        detector=winner.detector,
-        name=name,
-        version=number,
-        alias=alias,
-        run_id=winner.run_id,
-        created=created,
-        selected=selected,
-        answer=cast(Answer | None, version.tags.get(ANSWER) or None),
-        comparison=version.tags.get(COMPARISON, ""),
-        approval=standing(version, champion),
-        not_promoted="" if number == champion else version.tags.get(NOT_PROMOTED, ""),
-    )
-
-
-def _tag(tracking: Tracking, name: str, number: int, key: str, value: str) -> None:
-    with tracking.errors(f"tag version {number} of {name}"):
-        tracking.client.set_model_version_tag(name, str(number), key, value)

@@ -1,4 +1,4 @@
-"""Does the registered model, reloaded from the registry, give what the trained one gave?"""
+"""Reload a registered model in a fresh process and score images with it."""
 
 import json
 import subprocess
@@ -11,13 +11,13 @@ from stillwatch.errors import TrackingError
 from stillwatch.inference.parity import Scores
 
 _PROGRAM = Path(__file__).with_name("reload_process.py")
-"""Run as a file: as a module, it would import this ``stillwatch`` before the model's own."""
+"""Run as a file, since a module would import the installed ``stillwatch`` and not the model's."""
 
 
 class FreshProcess:
-    """A process that knows nothing of the evaluated detector; use as a context manager.
+    """A process that shares nothing with the evaluation; use as a context manager.
 
-    It starts to import the large libraries at once, while the model is still being registered.
+    The process imports the large libraries while the model is still being registered.
     """
 
     def __enter__(self) -> Self:
@@ -45,19 +45,19 @@ class FreshProcess:
         if_slow: str,
         if_broken: str,
     ) -> Scores:
-        """Load a model, with the code that was registered with it, and score files; once.
+        """Load a model with its registered code and score files; call once.
 
         Args:
             uri: the tracking store and registry.
             model: ``models:/NAME/VERSION``.
             images: image files.
             device: ``auto``, ``cpu`` or ``cuda[:i]``.
-            timeout_seconds: the process is stopped after that.
-            if_slow: what to do then, in a sentence for the error.
-            if_broken: what to do where the model cannot be loaded, likewise.
+            timeout_seconds: after which the process is killed.
+            if_slow: sentence for the error after a timeout: what to do.
+            if_broken: sentence for the error if the model cannot be loaded: what to do.
 
         Raises:
-            TrackingError: it took too long, the model cannot be loaded, or fails on an image.
+            TrackingError: a timeout, or the model cannot be loaded or fails on an image.
         """
         order = {"uri": uri, "model": model, "device": device, "images": [str(i) for i in images]}
         try:

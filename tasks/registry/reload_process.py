@@ -1,6 +1,6 @@
-"""The process that reloads a registered model as anybody else would, and scores files with it.
+"""Load a registered model through MLflow and score image files with it, in a process of its own.
 
-It imports nothing of stillwatch itself: loading the model must bring the code along.
+This file imports nothing of stillwatch: the code must come with the model.
 """
 
 import importlib
@@ -14,11 +14,11 @@ import pandas as pd
 
 BATCH = 16
 LARGE = ("torch", "timm", "mlflow.pyfunc")
-"""Imported while the order is still being written."""
+"""Imported before the order arrives."""
 
 
 def main() -> None:
-    """Read an order from standard input; print one row per image as JSON, on the last line."""
+    """Read an order from standard input; print one row per image, as JSON on the last line."""
     for library in LARGE:
         importlib.import_module(library)
     order = json.load(sys.stdin)

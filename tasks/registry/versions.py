@@ -1,12 +1,13 @@
-"""Reading the registry: which versions there are, and their bundles."""
+"""Read registered versions and their bundles, and tag versions."""
 
 import atexit
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import mlflow
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
@@ -14,10 +15,19 @@ from mlflow.exceptions import MlflowException
 
 from stillwatch.bundle import Bundle, read_bundle
 from stillwatch.errors import TrackingError
-from stillwatch.tasks.registry.approval import COMPARISON, standing
+from stillwatch.tasks.registry.approval import (
+    ANSWER,
+    COMPARISON,
+    NOT_PROMOTED,
+    Standing,
+    standing,
+)
 from stillwatch.tasks.tracking.client import BUNDLE, METHOD, Tracking
 from stillwatch.tasks.tracking.mlflow_pages import every_page
 from stillwatch.text import unknown_name
+
+if TYPE_CHECKING:
+    from stillwatch.comparison.comparison import Answer
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 PREFIX = "stillwatch-"
@@ -27,7 +37,7 @@ _NO_SUCH_ALIAS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
 
 @dataclass(frozen=True)
 class RegisteredVersion:
-    """One line of ``stillwatch models``."""
+    """A registered version: one line of ``stillwatch models``."""
 
     name: str
     version: int
@@ -35,17 +45,26 @@ class RegisteredVersion:
     detector: str
     image_auroc: float | None
     synthetic: bool
-    """Its figures come from synthetic anomalies."""
+    """The figures come from synthetic anomalies."""
     selected: str
-    """How it was chosen, for example ``selected on test (best of 2)``."""
+    """How the version was chosen, for example ``selected on test (best of 2)``."""
     data_version: str
     created: str
     """ISO 8601, UTC."""
     run_id: str
-    pending: bool
-    """It waits for a person's approval."""
+    answer: "Answer | None"
+    """Of the gate; None without a comparison with a champion."""
     comparison: str
-    """The gate's answer as a sentence; empty where it was not asked."""
+    """The gate's answer as a sentence; empty without a comparison."""
+    approval: Standing | None
+    """Whether a person can still make the version champion; None for present and past champions."""
+    not_promoted: str
+    """Why the version did not become champion automatically; empty for a champion."""
+
+    @property
+    def alias(self) -> str | None:
+        """``champion`` or ``challenger``; None if the version has neither alias."""
+        return next((alias for alias in (CHAMPION, CHALLENGER) if alias in self.aliases), None)
 
     def as_dict(self) -> dict[str, object]:
         """For JSON."""
@@ -63,20 +82,12 @@ def category_of(name: str) -> str:
 
 
 def registered_categories(tracking: Tracking) -> list[str]:
-    """Categories with a registered model, sorted.
-
-    Raises:
-        TrackingError: the registry does not answer.
-    """
+    """Categories with a registered model, sorted."""
     return [category_of(model.name) for model in _models(tracking)]
 
 
 def champions(tracking: Tracking) -> dict[str, int]:
-    """The champion's version by category, without a request for each; those without are left out.
-
-    Raises:
-        TrackingError: the registry does not answer.
-    """
+    """The version of the champion by category, for all categories with a champion."""
     return {
         category_of(model.name): int(model.aliases[CHAMPION])
         for model in _models(tracking)
@@ -85,24 +96,28 @@ def champions(tracking: Tracking) -> dict[str, int]:
 
 
 def registered_versions(tracking: Tracking) -> list[RegisteredVersion]:
-    """Every version of every category, by name, newest first.
-
-    Raises:
-        TrackingError: the registry does not answer.
-    """
+    """Every version of every category, by name, newest first."""
     return [
-        _described(version, model.aliases)
+        _described(version, model)
         for model in _models(tracking)
         for version in versions_of(tracking, model.name)
     ]
 
 
-def versions_of(tracking: Tracking, name: str) -> list[ModelVersion]:
-    """The versions of one registered model, newest first; none if there is no such model.
+def described_version(tracking: Tracking, category: str, version: int) -> RegisteredVersion:
+    """Describe one version of a category.
 
     Raises:
-        TrackingError: the registry does not answer.
+        TrackingError: there is no such version.
     """
+    name = model_name(category)
+    found = registered_version(tracking, category, version)
+    with tracking.errors(f"look up the model {name}"):
+        return _described(found, tracking.client.get_registered_model(name))
+
+
+def versions_of(tracking: Tracking, name: str) -> list[ModelVersion]:
+    """The versions of one registered model, newest first; empty if there is no such model."""
     with tracking.errors(f"list the versions of {name}"):
         found = every_page(
             tracking.client.search_model_versions,
@@ -113,11 +128,7 @@ def versions_of(tracking: Tracking, name: str) -> list[ModelVersion]:
 
 
 def versions_tagged(tracking: Tracking, key: str, value: str) -> list[ModelVersion]:
-    """The versions of all categories that carry a tag, newest first.
-
-    Raises:
-        TrackingError: the registry does not answer.
-    """
+    """The versions of all categories with a tag, newest first."""
     with tracking.errors(f"list the versions with {key} {value}"):
         found = every_page(
             tracking.client.search_model_versions,
@@ -127,11 +138,24 @@ def versions_tagged(tracking: Tracking, key: str, value: str) -> list[ModelVersi
     return _newest_first([version for version in found if version.name.startswith(PREFIX)])
 
 
+def version_numbers(tracking: Tracking, name: str) -> set[int]:
+    """The numbers of all versions of one registered model."""
+    return {int(version.version) for version in versions_of(tracking, name)}
+
+
+def tag_version(tracking: Tracking, version: ModelVersion, tags: Mapping[str, str]) -> None:
+    """Set tags of a version, in their order."""
+    name, number = version.name, str(version.version)
+    with tracking.errors(f"tag version {number} of {name}"):
+        for key, value in tags.items():
+            tracking.client.set_model_version_tag(name, number, key, value)
+
+
 def registered_version(tracking: Tracking, category: str, version: int) -> ModelVersion:
     """One version of a category's model.
 
     Raises:
-        TrackingError: there is no such version, or the registry does not answer.
+        TrackingError: there is no such version.
     """
     name = model_name(category)
     found = {int(one.version): one for one in versions_of(tracking, name)}
@@ -143,19 +167,19 @@ def registered_version(tracking: Tracking, category: str, version: int) -> Model
 
 
 def ensure_registered(tracking: Tracking, category: str) -> None:
-    """Refuse a category of which nothing is registered.
+    """Refuse a category without a registered model.
 
     Raises:
-        TrackingError: none is, or not of this one; or the registry does not answer.
+        TrackingError: the category, or every category, has no registered model.
     """
     ensure_known(category, registered_categories(tracking))
 
 
 def ensure_known(category: str, known: list[str]) -> None:
-    """Refuse a category that is not among those that there are.
+    """Refuse a category that is not among the known ones.
 
     Raises:
-        TrackingError: there are none, or it is not one of them.
+        TrackingError: the category is not known, or there is none.
     """
     if not known:
         raise TrackingError("nothing is registered yet. 'stillwatch retrain' registers winners.")
@@ -164,16 +188,12 @@ def ensure_known(category: str, known: list[str]) -> None:
 
 
 def version_with_alias(tracking: Tracking, name: str, alias: str) -> int | None:
-    """The version that an alias points to; None when there is no such alias.
-
-    Raises:
-        TrackingError: the registry does not answer.
-    """
+    """The version that an alias names; None if there is no such alias."""
     with tracking.errors(f"look up {name}@{alias}"):
         try:
             return int(tracking.client.get_model_version_by_alias(name, alias).version)
         except MlflowException as error:
-            # MLflow calls a missing alias an invalid parameter.
+            # MLflow reports a missing alias as an invalid parameter.
             if error.error_code in _NO_SUCH_ALIAS:
                 return None
             raise
@@ -188,8 +208,8 @@ def fetch_bundle(tracking: Tracking, source: str, into: Path | None = None) -> B
         into: as for ``version_file``.
 
     Raises:
-        TrackingError: there is no such model, version or alias, or the registry does not answer.
-        BundleError: the bundle in it is damaged.
+        TrackingError: there is no such model, version or alias.
+        BundleError: the bundle is damaged.
     """
     name, version = resolve_version(tracking, source)
     return read_bundle(version_file(tracking, name, version, f"artifacts/{BUNDLE}", into))
@@ -201,14 +221,14 @@ def version_file(
     """A file or folder of a registered model.
 
     Args:
-        tracking: the registry; a local one hands out the original.
+        tracking: the registry; of a local registry the original file is returned.
         name: of the model.
         version: of the model.
         path: in the model's folder.
-        into: folder for what has to be downloaded; None: one that is removed when the process ends.
+        into: folder for downloads; None: a folder that is removed when the process ends.
 
     Raises:
-        TrackingError: there is no such version or file, or the registry does not answer.
+        TrackingError: there is no such version or file.
     """
     with tracking.errors(f"hand out models:/{name}/{version}"):
         location = tracking.client.get_model_version_download_uri(name, str(version))
@@ -220,10 +240,10 @@ def version_file(
 
 
 def resolve_version(tracking: Tracking, source: str) -> tuple[str, int]:
-    """Name and version that ``models:/NAME/VERSION`` or ``models:/NAME@ALIAS`` stands for.
+    """Split ``models:/NAME/VERSION`` or ``models:/NAME@ALIAS`` into name and version.
 
     Raises:
-        TrackingError: neither form, no such alias, or the registry does not answer.
+        TrackingError: ``source`` has neither form, or there is no such alias.
     """
     rest = source.removeprefix("models:/")
     name, at, alias = rest.partition("@")
@@ -261,20 +281,20 @@ def _models(tracking: Tracking) -> list[RegisteredModel]:
             filter_string=f"name LIKE '{PREFIX}%'",
             max_results=1000,
         )
-    # Not every database minds capitals in such a pattern.
+    # Some databases ignore upper and lower case in such a pattern.
     ours = [model for model in found if model.name.startswith(PREFIX)]
     return sorted(ours, key=lambda model: model.name)
 
 
-def _described(version: ModelVersion, aliases: dict[str, str]) -> RegisteredVersion:
-    tags = version.tags
+def _described(version: ModelVersion, model: RegisteredModel) -> RegisteredVersion:
+    tags, aliases, number = version.tags, model.aliases, int(version.version)
     synthetic = tags.get("stillwatch.synthetic") == "true"
     auroc = tags.get("synthetic_image_auroc" if synthetic else "image_auroc")
     champion = int(aliases[CHAMPION]) if CHAMPION in aliases else None
     return RegisteredVersion(
         name=version.name,
-        version=int(version.version),
-        aliases=tuple(sorted(a for a, v in aliases.items() if int(v) == int(version.version))),
+        version=number,
+        aliases=tuple(sorted(alias for alias, named in aliases.items() if int(named) == number)),
         detector=tags.get(METHOD, ""),
         image_auroc=float(auroc) if auroc else None,
         synthetic=synthetic,
@@ -284,6 +304,8 @@ def _described(version: ModelVersion, aliases: dict[str, str]) -> RegisteredVers
             timespec="seconds"
         ),
         run_id=version.run_id or "",
-        pending=standing(version, champion) == "pending",
+        answer=cast("Answer | None", tags.get(ANSWER) or None),
         comparison=tags.get(COMPARISON, ""),
+        approval=standing(version, champion),
+        not_promoted="" if number == champion else tags.get(NOT_PROMOTED, ""),
     )

@@ -47,7 +47,7 @@ from stillwatch.tasks.tracking.retraining_run import (
     SEEDS,
     WINNER,
 )
-from stillwatch.tasks.training.candidates import Entrant, entrants
+from stillwatch.tasks.training.candidates import DetectorSeed, list_candidates
 from stillwatch.tasks.validation.report import ValidationReport
 from stillwatch.text import unknown_name
 
@@ -56,7 +56,7 @@ from stillwatch.text import unknown_name
 class DetectorRecord:
     """One detector that competed, with one seed."""
 
-    entrant: Entrant
+    entrant: DetectorSeed
     run_id: str | None
     """None: its training did not begin."""
     reused: bool
@@ -196,7 +196,7 @@ def _detectors(tracking: Tracking, category: str, parent: Run) -> tuple[Detector
     found = tracking.find_runs(category, {PARENT: parent.info.run_id})
     # Of a training that was cut off and begun again the later run counts.
     runs = {_entrant(run, several=len(seeds) > 1).name: run for run in reversed(found)}
-    competing = entrants(tags[DETECTORS].split(", "), seeds)
+    competing = list_candidates(tags[DETECTORS].split(", "), seeds)
     reused = {one.name for one in competing if REUSED + one.name in tags}
     for name in reused:
         runs[name] = _run(tracking, tags[REUSED + name])
@@ -205,13 +205,13 @@ def _detectors(tracking: Tracking, category: str, parent: Run) -> tuple[Detector
     )
 
 
-def _entrant(run: Run, *, several: bool) -> Entrant:
+def _entrant(run: Run, *, several: bool) -> DetectorSeed:
     tags = run.data.tags
-    return Entrant(tags[METHOD], int(tags.get(SEED, 0)), several)
+    return DetectorSeed(tags[METHOD], int(tags.get(SEED, 0)), several)
 
 
 def _detector(
-    tracking: Tracking, entrant: Entrant, run: Run | None, *, reused: bool
+    tracking: Tracking, entrant: DetectorSeed, run: Run | None, *, reused: bool
 ) -> DetectorRecord:
     if run is None:
         return DetectorRecord(entrant, None, reused, "", None, None, None)

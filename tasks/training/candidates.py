@@ -1,33 +1,35 @@
-"""Who takes part in a retraining: every detector with every seed."""
+"""The candidates of a retraining: every detector with every seed."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Entrant:
+class DetectorSeed:
     """A detector that is trained with one seed."""
 
     detector: str
     """Name of the method."""
     seed: int
-    several: bool = False
-    """Its detector takes part with other seeds, too."""
+    has_other_seeds: bool = False
+    """The same retraining trains the detector with other seeds as well."""
 
     @property
     def name(self) -> str:
-        """What tells it apart from the others of its retraining; fit for a tag of MLflow."""
-        return f"{self.detector} seed {self.seed}" if self.several else self.detector
+        """A name that is unique within a retraining and may be part of an MLflow tag."""
+        return f"{self.detector} seed {self.seed}" if self.has_other_seeds else self.detector
 
 
-def entrants(detectors: Iterable[str], seeds: Sequence[int]) -> tuple[Entrant, ...]:
-    """Every detector with every seed: one detector after the other, the first seed first.
+def list_candidates(detectors: Iterable[str], seeds: Sequence[int]) -> tuple[DetectorSeed, ...]:
+    """Combine every detector with every seed, detector by detector, the first seed first.
 
     Args:
-        detectors: names of methods; one that comes twice takes part once.
-        seeds: at least one, none twice.
+        detectors: names of methods; duplicates count once.
+        seeds: at least one, without duplicates.
     """
-    several = len(seeds) > 1
+    has_other_seeds = len(seeds) > 1
     return tuple(
-        Entrant(detector, seed, several) for detector in dict.fromkeys(detectors) for seed in seeds
+        DetectorSeed(detector, seed, has_other_seeds)
+        for detector in dict.fromkeys(detectors)
+        for seed in seeds
     )

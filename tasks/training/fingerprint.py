@@ -1,4 +1,4 @@
-"""What makes two trained detectors, or two evaluations, the same; and finding them in MLflow."""
+"""Fingerprints of trained detectors and evaluations, and the search for them in MLflow."""
 
 import hashlib
 import json
@@ -14,10 +14,10 @@ from stillwatch.tasks.tracking.client import (
     Tracking,
 )
 
-_GENERATION = 1
-"""Raised whenever code that all methods share changes the scores of a trained detector."""
-_EVALUATION_GENERATION = 2
-"""Raised whenever code changes the figures of an evaluation or how they are stored."""
+_FINGERPRINT_VERSION = 1
+"""Increase when code that all methods share changes the scores of a trained detector."""
+_EVALUATION_VERSION = 1
+"""Increase when code changes the figures of an evaluation or how they are stored."""
 
 
 def fingerprint(
@@ -34,20 +34,20 @@ def fingerprint(
     teacher_digest: str,
     photographs: str | None,
 ) -> str:
-    """Identity of a trained detector: everything that its weights and raw scores depend on.
+    """Hash everything that the weights and raw scores of a trained detector depend on.
 
-    No false-alarm rate is in it: another alpha needs no training.
+    The false-alarm rates are not included: another alpha needs no training.
     """
-    return _digest(locals() | {"generation": _GENERATION})
+    return _digest(locals() | {"version": _FINGERPRINT_VERSION})
 
 
 def evaluation_key(calibration: CalibrationSettings, evaluation: EvaluationSettings) -> str:
-    """Identity of what is done with a trained detector: its thresholds and its test figures."""
+    """Hash what the thresholds and test figures of a trained detector depend on."""
     return _digest(
         {
             "calibration": calibration.model_dump(mode="json"),
             "evaluation": evaluation.model_dump(mode="json"),
-            "generation": _EVALUATION_GENERATION,
+            "version": _EVALUATION_VERSION,
         }
     )
 
@@ -55,10 +55,16 @@ def evaluation_key(calibration: CalibrationSettings, evaluation: EvaluationSetti
 def find_finished_run(
     tracking: Tracking, category: str, detector_fingerprint: str, evaluation: str | None = None
 ) -> str | None:
-    """Id of the newest run that holds this trained detector, with any evaluation or this one.
+    """Find the newest run that holds a trained detector.
 
-    Raises:
-        TrackingError: the store does not answer.
+    Args:
+        tracking: the store.
+        category: whose experiment is searched.
+        detector_fingerprint: of the detector.
+        evaluation: only runs with this ``evaluation_key``; None: any.
+
+    Returns:
+        The run's id; None if there is none. An evaluated run is preferred to a trained one.
     """
     tags = {FINGERPRINT: detector_fingerprint} | ({EVALUATION: evaluation} if evaluation else {})
     runs = tracking.find_runs(category, tags)

@@ -1,4 +1,4 @@
-"""Losses on their way to MLflow while a training runs."""
+"""Send the losses of a running training to MLflow."""
 
 import logging
 import time
@@ -11,10 +11,10 @@ from stillwatch.tasks.tracking.entries import milliseconds
 
 
 class EpochLog:
-    """Sends losses to a run every few seconds instead of every epoch.
+    """Collects losses and sends them every few seconds instead of every epoch.
 
-    A server that goes away for a while does not end a training: what could not be sent is kept and
-    sent with the next batch.
+    A server that is down for a while does not stop a training: losses that could not be sent are
+    sent with the next ones.
     """
 
     def __init__(self, tracking: Tracking, run_id: str, every_seconds: float = 5.0) -> None:
@@ -26,7 +26,7 @@ class EpochLog:
         self._seen: set[tuple[str, int]] = set()
 
     def add(self, phase: str, epoch: int, train_loss: float, validation_loss: float) -> None:
-        """Take one epoch's losses; an epoch that was taken before is left out."""
+        """Add the losses of an epoch, unless the epoch was added before."""
         if (phase, epoch) in self._seen:
             return
         self._seen.add((phase, epoch))
@@ -43,16 +43,12 @@ class EpochLog:
                 logging.getLogger(__name__).warning("%s The training goes on.", error)
 
     def start_over(self) -> None:
-        """Forget the epochs of a try that was given up: those of the next one count."""
+        """Forget the epochs of an attempt that failed, before the next attempt."""
         self._seen.clear()
         self._pending = []
 
     def flush(self) -> None:
-        """Send what is pending.
-
-        Raises:
-            TrackingError: the store does not answer; what is pending is kept.
-        """
+        """Send all losses that were not sent yet."""
         self._tracking.log(self._run_id, metrics=self._pending)
         self._pending = []
         self._sent_at = time.monotonic()

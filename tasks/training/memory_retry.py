@@ -1,7 +1,8 @@
-"""What did not fit into a device's memory, with half the batch.
+"""Retry a training that ran out of device memory with half the batch size.
 
-A training that was halved is remembered beside its checkpoint: after a kill it goes on with the
-half, where the whole batch would not fit again and overwrite the checkpoint.
+The smaller batch size is stored beside the checkpoint, so that a training that is killed during the
+retry continues with it. The original size would run out of memory again and overwrite the
+checkpoint.
 """
 
 import json
@@ -16,44 +17,44 @@ from stillwatch.training.job import TrainingJob
 
 
 def as_last_tried(job: TrainingJob) -> TrainingJob:
-    """The job with half of the batch size, if that is how it was tried before, else as it is."""
-    remembered = _memory(job)
-    if not remembered.exists():
+    """Return the job with the batch size of its last attempt."""
+    stored = _retry_file(job)
+    if not stored.exists():
         return job
-    settings = json.loads(remembered.read_bytes())
+    settings = json.loads(stored.read_bytes())
     return job.model_copy(update={"detector_settings": settings})
 
 
 def with_half_batch(job: TrainingJob, error: DeviceMemoryError) -> TrainingJob:
-    """The job with half of the batch size that did not fit, which is remembered.
+    """Halve the batch size that did not fit into memory, and store the smaller size.
 
     Raises:
-        DeviceMemoryError: ``error``, where no batch size would help, it may not be smaller or was
-            halved before.
+        DeviceMemoryError: ``error`` itself, if no batch size is to blame, if the size was halved
+            before, or if the detector does not allow a smaller one.
         StorageError: the state folder cannot be written to.
     """
     setting = error.batch_setting
-    if setting is None or _memory(job).exists():
+    if setting is None or _retry_file(job).exists():
         raise error
     changed = {**job.detector_settings, setting: job.detector_settings[setting] // 2}
     try:
         parse_detector_settings(job.detector, changed)
     except SettingsError:
         raise error from None
-    write_json(_memory(job), changed)
+    write_json(_retry_file(job), changed)
     return job.model_copy(update={"detector_settings": changed})
 
 
 def halved_batch(job: TrainingJob, trained: Mapping[str, Any]) -> str:
-    """What of the job's settings was halved, for example ``batch_size=4``; empty if nothing was.
+    """Name the halved settings, for example ``batch_size=4``; empty if there are none.
 
     Args:
-        job: as it was asked for.
-        trained: the settings with which it was trained, all of them.
+        job: as requested.
+        trained: all detector settings with which the job was trained.
     """
     changed = {key: value for key, value in trained.items() if job.detector_settings[key] != value}
     return ", ".join(f"{key}={value}" for key, value in changed.items())
 
 
-def _memory(job: TrainingJob) -> Path:
+def _retry_file(job: TrainingJob) -> Path:
     return job.checkpoint.with_name("half_batch.json")

@@ -1,4 +1,4 @@
-"""How far the trainings of this machine are, for whoever watches from outside."""
+"""Show the progress of running trainings to other processes, in files of the state folder."""
 
 import json
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from stillwatch.training.job import EpochReport
 
 @dataclass(frozen=True)
 class TrainingProgress:
-    """One training that is going on."""
+    """A running training."""
 
     title: str
     """``<category>/<detector>``, with the seed where a retraining has several."""
@@ -25,7 +25,7 @@ class TrainingProgress:
 
 @contextmanager
 def visible_progress(state_dir: Path, title: str) -> Iterator["ProgressFile"]:
-    """Yield the file that shows one training's progress; it is gone when the training is over."""
+    """Yield the progress file of a training, which is removed when the training ends."""
     file = ProgressFile(_folder(state_dir) / f"{title.replace('/', '--')}.json", title)
     try:
         yield file
@@ -35,13 +35,13 @@ def visible_progress(state_dir: Path, title: str) -> Iterator["ProgressFile"]:
 
 @dataclass(frozen=True)
 class ProgressFile:
-    """Where one training's progress stands."""
+    """The progress file of one training."""
 
     path: Path
     title: str
 
     def show(self, epoch: EpochReport) -> None:
-        """Replace what the file says."""
+        """Write the progress after an epoch."""
         progress = TrainingProgress(
             title=self.title,
             phase=epoch.phase,
@@ -54,10 +54,10 @@ class ProgressFile:
 
 
 def running_trainings(state_dir: Path) -> list[TrainingProgress]:
-    """The trainings that go on, by title."""
+    """List the running trainings by title."""
     found = []
     for path in sorted(_folder(state_dir).glob("*.json")):
-        # One may end, and its file go, while we look.
+        # A training may end, and remove its file, between listing and reading.
         with suppress(FileNotFoundError):
             found.append(TrainingProgress(**json.loads(path.read_text(encoding="utf-8"))))
     return found

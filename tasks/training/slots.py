@@ -1,4 +1,4 @@
-"""So many jobs at a time on each device, whichever processes of a machine they belong to."""
+"""Limit the number of concurrent jobs on each device, over all processes of a machine."""
 
 import socket
 import time
@@ -17,14 +17,14 @@ _POLL_SECONDS = 0.2
 
 @contextmanager
 def training_device(settings: Settings) -> Iterator[str]:
-    """Yield the device to train on; wait until it has room.
+    """Wait for a free slot of a device and yield the device to train on.
 
     Raises:
         SettingsError: ``training.device`` names a GPU that this machine does not have.
         StorageError: the state folder cannot be written to.
     """
     if settings.runtime.task_runner == "ray":
-        # Ray has given this process its share already, and calls every GPU that it gives cuda:0.
+        # Ray assigns the GPU itself, and its processes see only that GPU, as cuda:0.
         yield settings.training.device
         return
     devices = _devices(settings)
@@ -36,7 +36,7 @@ def training_device(settings: Settings) -> Iterator[str]:
 def evaluation_device(settings: Settings) -> Iterator[str]:
     """Yield the device to evaluate on: a GPU as ``training_device`` does, the CPU without waiting.
 
-    Nobody may ask for it who holds a slot: both could wait for each other.
+    Do not call while holding a slot: two processes could wait for each other forever.
 
     Raises:
         SettingsError, StorageError: as ``training_device``.
@@ -50,7 +50,7 @@ def evaluation_device(settings: Settings) -> Iterator[str]:
 
 @contextmanager
 def spare_device(settings: Settings) -> Iterator[str]:
-    """Yield a GPU that has room now, else the CPU: for few images that shall wait for no training.
+    """Yield a GPU with a free slot, else the CPU, without waiting; for a small number of images.
 
     Raises:
         SettingsError, StorageError: as ``training_device``.
@@ -70,15 +70,15 @@ def spare_device(settings: Settings) -> Iterator[str]:
 
 @contextmanager
 def training_slot(state_dir: Path, devices: Sequence[str], slots: int) -> Iterator[str]:
-    """Hold one of the devices' slots and yield its device; wait until one is free.
+    """Wait for a free slot, hold it, and yield its device.
 
-    A slot is a file lock, so the system frees it the moment that its holder is killed, and needs no
-    server. The free device with the fewest trainings is taken.
+    A slot is a file lock, which the system frees when the process that holds it is killed. The
+    device with the fewest jobs is taken.
 
     Args:
         state_dir: the state folder, which all processes of this machine share.
         devices: of this machine, for example ``cuda:0`` and ``cuda:1``.
-        slots: how many each of them has.
+        slots: number of slots per device.
 
     Raises:
         StorageError: the state folder cannot be written to.
@@ -93,12 +93,12 @@ def training_slot(state_dir: Path, devices: Sequence[str], slots: int) -> Iterat
 def _take_slot(
     state_dir: Path, devices: Sequence[str], slots: int
 ) -> tuple[str, AbstractContextManager[object]] | None:
-    """A free slot's device and what frees it again; None if all are taken."""
+    """Take a free slot: its device, and the lock that frees the slot; None if all are taken."""
     folder = state_dir / "locks"
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     for slot, device in product(range(slots), devices):
-        # Machines may share a state folder; their devices have the same names.
+        # Several machines may share a state folder; the names of their devices are the same.
         name = f"slot-{socket.gethostname()}-{device.replace(':', '-')}-{slot}.lock"
         with suppress(Timeout):
             return device, FileLock(folder / name).acquire(timeout=0)
@@ -106,7 +106,7 @@ def _take_slot(
 
 
 def _without_slots(settings: Settings) -> bool:
-    """Whether what is no training takes none: Ray gives out the GPUs, or there is none."""
+    """Whether evaluations need no slot: Ray assigns the GPUs, or there is no GPU."""
     ray = settings.runtime.task_runner == "ray"
     return ray or _devices(settings) == ("cpu",)
 

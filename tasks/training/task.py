@@ -1,4 +1,4 @@
-"""Training of one detector on one category, or finding that MLflow already holds it."""
+"""Train one detector on one category, unless MLflow already holds the trained detector."""
 
 import logging
 import shutil
@@ -36,13 +36,13 @@ from stillwatch.tasks.tracking.client import (
 from stillwatch.tasks.tracking.entries import DataSource, figures, flattened
 from stillwatch.tasks.tracking.retraining_run import REUSED, data_tags
 from stillwatch.tasks.tracking.tags import threshold_tags
-from stillwatch.tasks.training.candidates import Entrant
+from stillwatch.tasks.training.candidates import DetectorSeed
 from stillwatch.tasks.training.fingerprint import evaluation_key, find_finished_run, fingerprint
 from stillwatch.tasks.training.losses import EpochLog
 from stillwatch.tasks.training.memory_retry import as_last_tried, halved_batch, with_half_batch
 from stillwatch.tasks.training.progress import visible_progress
 from stillwatch.tasks.training.slots import training_device
-from stillwatch.tasks.training.training_images import record_learnt_from
+from stillwatch.tasks.training.training_images import record_training_images
 from stillwatch.teachers.networks import NO_TEACHER
 from stillwatch.teachers.weights import find_weights
 from stillwatch.training.job import EpochReport, TrainingJob, run_training
@@ -50,10 +50,10 @@ from stillwatch.training.job import EpochReport, TrainingJob, run_training
 
 @dataclass(frozen=True)
 class TrainedDetector:
-    """A bundle in MLflow."""
+    """A trained detector, whose bundle is in an MLflow run."""
 
     category: str
-    entrant: Entrant
+    candidate: DetectorSeed
     fingerprint: str
     run_id: str
     reused: bool
@@ -62,10 +62,10 @@ class TrainedDetector:
 
 @dataclass(frozen=True)
 class _Plan:
-    """What is to be trained, and under which identity."""
+    """A training job with the fingerprint and origin under which MLflow keeps the result."""
 
     category: ExaminedCategory
-    entrant: Entrant
+    candidate: DetectorSeed
     data: DataVersion
     job: TrainingJob
     method_version: int
@@ -75,65 +75,65 @@ class _Plan:
 
     @property
     def title(self) -> str:
-        return f"{self.job.category}/{self.entrant.name}"
+        return f"{self.job.category}/{self.candidate.name}"
 
 
 def train_detector(
     category: ExaminedCategory,
-    entrant: Entrant,
+    candidate: DetectorSeed,
     *,
     data: DataVersion,
     settings: Settings,
     parent_run: str | None = None,
     force: bool = False,
 ) -> TrainedDetector:
-    """Train, calibrate and upload one detector, unless MLflow holds it.
+    """Train, calibrate and upload one detector, unless MLflow already holds it.
 
-    The training itself runs in a child process. Two calls for the same detector at the same time
-    end with one training; a call that was killed is taken up again from its checkpoint.
+    The training runs in a child process. Concurrent calls for the same detector train once; a call
+    after a killed one continues from the checkpoint.
 
     Args:
-        category: what to train on; its manifest says which image is in which part.
-        entrant: the detector and its seed, which stands for ``training.seed``.
+        category: to train on; its manifest assigns the images to parts.
+        candidate: the detector and its seed, which replaces ``training.seed``.
         data: the data version that ``category`` belongs to.
         settings: all of them.
         parent_run: MLflow run of the whole retraining.
         force: train even if MLflow holds the same detector.
 
     Raises:
-        StillwatchError: unknown detector, missing teacher, failed training, too few calibration
-            images for an alpha, or a store that does not answer.
+        StillwatchError: unknown detector, missing teacher, failed training, or too few calibration
+            images for an alpha.
     """
-    plan = _plan(category, entrant, data, settings)
+    plan = _plan(category, candidate, data, settings)
     tracking = open_tracking(settings)
     with exclusive(settings, f"train-{plan.job.fingerprint}", f"training {plan.title}"):
         if force:
-            _forget(plan.job)
-        elif (run_id := _already_there(tracking, plan)) is not None:
+            _remove_local_files(plan.job)
+        elif (run_id := _find_finished(tracking, plan)) is not None:
             if parent_run is not None:
-                tracking.log(parent_run, tags={f"{REUSED}{entrant.name}": run_id})
+                tracking.log(parent_run, tags={f"{REUSED}{candidate.name}": run_id})
             return _trained(plan, run_id, reused=True)
         tags = _first_tags(plan)
         if parent_run is not None:
-            _close_cut_off(tracking, plan.job, parent_run)
-        run_id = tracking.start_run(plan.job.category, entrant.name, tags, parent_run)
+            _end_abandoned_run(tracking, plan.job, parent_run)
+        run_id = tracking.start_run(plan.job.category, candidate.name, tags, parent_run)
         with _failures_recorded(tracking, run_id):
             reused = _fill_run(tracking, run_id, plan, force=force)
-        _forget(plan.job)
+        _remove_local_files(plan.job)
     return _trained(plan, run_id, reused=reused)
 
 
 train_task = task(
     name="train",
-    task_run_name="train {category.version.name}/{entrant.name}",
+    task_run_name="train {category.version.name}/{candidate.name}",
     cache_policy=NO_CACHE,
 )(train_detector)
 
 
 def _plan(
-    category: ExaminedCategory, entrant: Entrant, data: DataVersion, settings: Settings
+    category: ExaminedCategory, candidate: DetectorSeed, data: DataVersion, settings: Settings
 ) -> _Plan:
-    version, manifest, detector = category.version, category.manifest, entrant.detector
+    version, manifest, detector = category.version, category.manifest, candidate.detector
     method = detector_class(detector)
     values = detector_settings(detector, settings)
     own = values.model_dump(mode="json")
@@ -149,7 +149,7 @@ def _plan(
         detector=detector,
         method_version=method.version,
         detector_settings=own,
-        seed=entrant.seed,
+        seed=candidate.seed,
         image_size=settings.images.size,
         white_level=manifest.white_level,
         teacher=teacher.name,
@@ -161,7 +161,7 @@ def _plan(
         detector=detector,
         detector_settings=own,
         teacher=settings.teacher,
-        training=settings.training.model_copy(update={"seed": entrant.seed}),
+        training=settings.training.model_copy(update={"seed": candidate.seed}),
         calibration=settings.calibration,
         image_size=settings.images.size,
         white_level=manifest.white_level,
@@ -180,25 +180,25 @@ def _plan(
         },
     )
     evaluation = evaluation_key(settings.calibration, settings.evaluation)
-    return _Plan(category, entrant, data, job, method.version, teacher, evaluation, settings)
+    return _Plan(category, candidate, data, job, method.version, teacher, evaluation, settings)
 
 
-def _close_cut_off(tracking: Tracking, job: TrainingJob, parent_run: str) -> None:
-    """End what this same training left open on a machine that died: Ray has moved it here."""
+def _end_abandoned_run(tracking: Tracking, job: TrainingJob, parent_run: str) -> None:
+    """End the open run of this training on a machine that died, after Ray moved the training."""
     same = {FINGERPRINT: job.fingerprint, PARENT: parent_run}
     for run in tracking.find_runs(job.category, same):
         if run.info.status == "RUNNING":
             tracking.end_run(run.info.run_id, "KILLED")
 
 
-def _already_there(tracking: Tracking, plan: _Plan) -> str | None:
+def _find_finished(tracking: Tracking, plan: _Plan) -> str | None:
     return find_finished_run(
         tracking, plan.job.category, plan.job.fingerprint, evaluation=plan.evaluation
     )
 
 
 def _fill_run(tracking: Tracking, run_id: str, plan: _Plan, *, force: bool) -> bool:
-    """Put a bundle into the run; whether it was trained before."""
+    """Store a bundle in the run; return whether an earlier retraining trained it."""
     tracking.log(run_id, params=_params(plan))
     tracking.log_data(run_id, _data_source(plan))
     losses = EpochLog(tracking, run_id)
@@ -210,7 +210,7 @@ def _fill_run(tracking: Tracking, run_id: str, plan: _Plan, *, force: bool) -> b
             _record(tracking, run_id, plan, read_bundle(folder), losses)
         tracking.log(run_id, tags={"stillwatch.recalibrated_from": earlier})
         return True
-    bundle = _kept_bundle(plan.job)
+    bundle = _bundle_not_uploaded(plan.job)
     if bundle is None:
         bundle = _run(plan, run_id, tracking, losses)
     _record(tracking, run_id, plan, bundle, losses)
@@ -234,7 +234,7 @@ def _run(plan: _Plan, run_id: str, tracking: Tracking, losses: EpochLog) -> Bund
         except DeviceMemoryError as error:
             smaller = with_half_batch(job, error)
             change = halved_batch(job, smaller.detector_settings)
-            logging.getLogger(__name__).warning("%s It is tried once more with %s.", error, change)
+            logging.getLogger(__name__).warning("%s Retrying with %s.", error, change)
             losses.start_over()
             outcome = run_training(smaller, on_epoch=on_epoch)
     tracking.log(
@@ -245,8 +245,8 @@ def _run(plan: _Plan, run_id: str, tracking: Tracking, losses: EpochLog) -> Bund
     return read_bundle(plan.job.bundle)
 
 
-def _kept_bundle(job: TrainingJob) -> Bundle | None:
-    """What an earlier call trained but could not upload."""
+def _bundle_not_uploaded(job: TrainingJob) -> Bundle | None:
+    """The bundle that an earlier call trained but could not upload."""
     try:
         bundle = read_bundle(job.bundle)
     except BundleError:
@@ -262,7 +262,7 @@ def _record(tracking: Tracking, run_id: str, plan: _Plan, bundle: Bundle, losses
             losses.add(epoch.phase, epoch.epoch, epoch.train_loss, epoch.validation_loss)
         losses.flush()
         tracking.log_folder(run_id, bundle.folder, BUNDLE)
-    record_learnt_from(tracking, run_id, plan.category.manifest)
+    record_training_images(tracking, run_id, plan.category.manifest)
     reject, review = info.calibration.reject, info.calibration.review
     halved = halved_batch(plan.job, info.detector.settings)
     tracking.log(
@@ -309,12 +309,12 @@ def _failures_recorded(tracking: Tracking, run_id: str) -> Iterator[None]:
 def _trained(plan: _Plan, run_id: str, *, reused: bool) -> TrainedDetector:
     job = plan.job
     if reused:
-        logging.getLogger(__name__).info("%s is taken from MLflow run %s.", plan.title, run_id)
-    return TrainedDetector(job.category, plan.entrant, job.fingerprint, run_id, reused)
+        logging.getLogger(__name__).info("%s: reused from MLflow run %s.", plan.title, run_id)
+    return TrainedDetector(job.category, plan.candidate, job.fingerprint, run_id, reused)
 
 
-def _forget(job: TrainingJob) -> None:
-    """Remove what is kept in case a training is killed or its bundle cannot be stored."""
+def _remove_local_files(job: TrainingJob) -> None:
+    """Remove the checkpoint and the bundle that are kept until the bundle is uploaded."""
     shutil.rmtree(job.bundle.parent, ignore_errors=True)
 
 

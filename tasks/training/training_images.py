@@ -1,26 +1,24 @@
-"""Which images a trained detector has learnt from, and what they look like: written at training.
+"""Record which images a detector was trained on, and what these images look like.
 
-The gate asks for the first, the drift watch for the second.
+The gate leaves the recorded images out of a comparison; the drift watch compares the brightness and
+sharpness of new images with the recorded ones.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 from stillwatch.images.manifest import Manifest
 from stillwatch.images.split import PARTS
 from stillwatch.tasks.tracking.client import Tracking
 from stillwatch.tasks.tracking.json_artifacts import JsonArtifact
 
-LEARNT_FROM = JsonArtifact(
-    "learnt_from.json",
-    "Delete the file in the run's artifacts: today's split stands in for it.",
+TRAINING_IMAGES = JsonArtifact(
+    "training_images.json", "Retrain with --force: the training records the file again."
 )
-_APPEARANCE = "appearance"
 
 
 @dataclass(frozen=True)
-class LearntAppearance:
-    """How bright and how sharp the images are, one value each, as in the manifest."""
+class TrainingAppearance:
+    """Brightness and sharpness of the training images, one value per image."""
 
     brightness: tuple[float, ...]
     """Mean grey values, 0 to 255."""
@@ -28,48 +26,38 @@ class LearntAppearance:
     """Variances of the Laplacian."""
 
 
-def record_learnt_from(tracking: Tracking, run_id: str, manifest: Manifest) -> None:
-    """Put digests, brightness and sharpness of train, validation and calibration into a run.
-
-    Raises:
-        TrackingError: the store does not answer or cannot be written.
-    """
-    record: dict[str, Any] = {
-        part: sorted(row.md5 for row in manifest.rows if row.part == part) for part in PARTS
-    }
+def record_training_images(tracking: Tracking, run_id: str, manifest: Manifest) -> None:
+    """Store the MD5 digests, brightness and sharpness of train, validation and calibration."""
     rows = [row for row in manifest.rows if row.part in PARTS]
-    record[_APPEARANCE] = {
+    record = {
+        "md5": sorted(row.md5 for row in rows),
         "brightness": [row.mean for row in rows],
         "sharpness": [row.sharpness for row in rows],
     }
-    LEARNT_FROM.write(tracking, run_id, record)
+    TRAINING_IMAGES.write(tracking, run_id, record)
 
 
-def read_learnt_from(tracking: Tracking, run_id: str) -> frozenset[str] | None:
-    """The md5s (hexadecimal) of the images that a run's detector learnt from; None: not recorded.
-
-    Raises:
-        TrackingError: the record is damaged, or the store does not answer.
-    """
-    record = LEARNT_FROM.read(tracking, run_id)
-    if record is None:
-        return None
-    try:
-        return frozenset(md5 for part in PARTS for md5 in record[part])
-    except KeyError as error:
-        raise LEARNT_FROM.damaged(tracking, run_id, error) from error
-
-
-def read_appearance(tracking: Tracking, run_id: str) -> LearntAppearance | None:
-    """What the images look like that a run's detector learnt from; None: not recorded.
+def read_training_images(tracking: Tracking, run_id: str) -> frozenset[str]:
+    """The MD5 digests (hexadecimal) of the images that the detector of a run was trained on.
 
     Raises:
-        TrackingError: the record is damaged, or the store does not answer.
+        ArtefactError: the record is missing or damaged.
     """
-    recorded = (LEARNT_FROM.read(tracking, run_id) or {}).get(_APPEARANCE)
-    if recorded is None:
-        return None
+    record = TRAINING_IMAGES.read(tracking, run_id)
     try:
-        return LearntAppearance(tuple(recorded["brightness"]), tuple(recorded["sharpness"]))
+        return frozenset(record["md5"])
     except (KeyError, TypeError) as error:
-        raise LEARNT_FROM.damaged(tracking, run_id, error) from error
+        raise TRAINING_IMAGES.damaged(tracking, run_id, error) from error
+
+
+def read_appearance(tracking: Tracking, run_id: str) -> TrainingAppearance:
+    """The brightness and sharpness of the images that the detector of a run was trained on.
+
+    Raises:
+        ArtefactError: the record is missing or damaged.
+    """
+    record = TRAINING_IMAGES.read(tracking, run_id)
+    try:
+        return TrainingAppearance(tuple(record["brightness"]), tuple(record["sharpness"]))
+    except (KeyError, TypeError) as error:
+        raise TRAINING_IMAGES.damaged(tracking, run_id, error) from error

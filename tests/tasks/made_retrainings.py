@@ -13,7 +13,9 @@ from stillwatch.tasks.data.examine import ExaminedCategory
 from stillwatch.tasks.data.version import DataVersion
 from stillwatch.tasks.evaluation.result import DetectorResult
 from stillwatch.tasks.evaluation.task import evaluate_detector
-from stillwatch.tasks.promotion.gate import judge
+from stillwatch.tasks.evaluation.winner import Choice
+from stillwatch.tasks.promotion.gate import judge_winner
+from stillwatch.tasks.registry.register import Registration
 from stillwatch.tasks.tracking.client import BUNDLE, STAGE, TRAINED, Tracking
 from stillwatch.tasks.tracking.retraining_run import (
     MODEL_VERSION,
@@ -24,8 +26,9 @@ from stillwatch.tasks.tracking.retraining_run import (
     start_retraining_run,
 )
 from stillwatch.tasks.tracking.tags import threshold_tags
-from stillwatch.tasks.training.candidates import Entrant
+from stillwatch.tasks.training.candidates import DetectorSeed
 from stillwatch.tasks.training.task import TrainedDetector
+from stillwatch.tasks.training.training_images import record_training_images
 from stillwatch.tasks.validation.report import CheckOutcome, ValidationReport
 
 SEES, BLIND = "patchcore", "stfpm"
@@ -83,16 +86,17 @@ class RetrainedPlate:
         write_untrained_bundle(folder, self.category, "f", self.settings, method)
         self.tracking.log_folder(run_id, folder, BUNDLE)
         self.tracking.log(run_id, tags={STAGE: TRAINED})
-        trained = TrainedDetector("plate", Entrant(method, 0), "f", run_id, reused=False)
+        record_training_images(self.tracking, run_id, self.category.manifest)
+        trained = TrainedDetector("plate", DetectorSeed(method, 0), "f", run_id, reused=False)
         return evaluate_detector(trained, self.category, data=self.data, settings=self.settings)
 
     def begun(self, parent: str, method: str) -> str:
         """The run of a detector whose training has begun."""
         return self.tracking.start_run("plate", method, {"stillwatch.method": method}, parent)
 
-    def reused(self, parent: str, result: DetectorResult, entrant: str | None = None) -> None:
+    def reused(self, parent: str, result: DetectorResult, candidate: str | None = None) -> None:
         """Let a detector of an earlier retraining compete."""
-        self.tracking.log(parent, tags={REUSED + (entrant or result.detector): result.run_id})
+        self.tracking.log(parent, tags={REUSED + (candidate or result.detector): result.run_id})
 
     def ended(self, parent: str, winner: DetectorResult) -> int:
         """The version of the winner, after the gate."""
@@ -102,8 +106,12 @@ class RetrainedPlate:
         source = str(self._package(winner.run_id))
         tags = threshold_tags(winner.threshold, winner.review_threshold)
         version = int(client.create_model_version(NAME, source, winner.run_id, tags=tags).version)
-        judged = (winner, [winner], self.category, self.settings)
-        judge(self.tracking, version, *judged, just_checked=True)
+        judge_winner(
+            Registration(version, created=True),
+            Choice(winner, (winner,)),
+            self.category,
+            settings=self.settings,
+        )
         ends = {WINNER: winner.detector, MODEL_VERSION: version, REGISTERED: "true"}
         self.tracking.log(parent, tags=ends)
         finish_retraining_run(self.settings, parent)

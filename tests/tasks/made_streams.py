@@ -11,17 +11,14 @@ from numpy.typing import NDArray
 from stillwatch.bundle import write_bundle
 from stillwatch.tasks.registry.versions import CHAMPION, model_name
 from stillwatch.tasks.tracking.client import BUNDLE, Tracking
-from stillwatch.tasks.training.training_images import LEARNT_FROM
+from stillwatch.tasks.training.training_images import TRAINING_IMAGES
 
-LEARNT = {
-    "train": [],
-    "validation": [],
-    "calibration": [],
-    "appearance": {
-        "brightness": np.linspace(118, 122, 20).tolist(),
-        "sharpness": np.linspace(50, 60, 20).tolist(),
-    },
+RECORD = {
+    "md5": [],
+    "brightness": np.linspace(118, 122, 20).tolist(),
+    "sharpness": np.linspace(50, 60, 20).tolist(),
 }
+"""Of the training images."""
 
 
 def make_champion(tracking: Tracking, folder: Path, category: str = "plate") -> int:
@@ -31,7 +28,7 @@ def make_champion(tracking: Tracking, folder: Path, category: str = "plate") -> 
     info = make_info(scores, category=category)
     write_bundle(folder / "artifacts" / BUNDLE, info, {"weight": np.ones(1, np.float32)})
     run_id = tracking.start_run(category, "brightness", {})
-    tracking.client.log_dict(run_id, LEARNT, LEARNT_FROM.name)
+    tracking.client.log_dict(run_id, RECORD, TRAINING_IMAGES.name)
     try:
         tracking.client.create_registered_model(name)
     except MlflowException:

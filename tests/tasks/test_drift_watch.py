@@ -12,7 +12,6 @@ from stillwatch.settings import Settings
 from stillwatch.tasks.drift import WatchedStream, is_announced, remember_announced, watch_stream
 from stillwatch.tasks.registry.versions import champions
 from stillwatch.tasks.tracking.client import BUNDLE, Tracking, open_tracking
-from stillwatch.tasks.training.training_images import LEARNT_FROM
 
 
 @pytest.fixture
@@ -85,14 +84,6 @@ def test_a_changed_light_is_put_into_words(tracking: Tracking, settings: Setting
     assert "darker" in sentence
     assert "median grey value 80, usually 120" in sentence
     assert watched(tracking, settings, quiet(100)).looks == ()
-
-
-def test_a_version_that_was_trained_before_looks_were_recorded_has_none(
-    tracking: Tracking, settings: Settings
-) -> None:
-    run_id = tracking.client.get_model_version("stillwatch-plate", "1").run_id
-    tracking.client.log_dict(run_id, {"train": []}, LEARNT_FROM.name)
-    assert watched(tracking, settings, quiet(100), brightness=80).looks == ()
 
 
 def test_a_damaged_bundle_and_an_unknown_version_are_refused(

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from stillwatch.tasks.stream_appearance import LAST, unusual_looks
-from stillwatch.tasks.training.training_images import LearntAppearance
+from stillwatch.tasks.training.training_images import TrainingAppearance
 
-LEARNT = LearntAppearance(tuple(np.linspace(110, 130, 30)), tuple(np.linspace(90, 110, 30)))
+LEARNT = TrainingAppearance(tuple(np.linspace(110, 130, 30)), tuple(np.linspace(90, 110, 30)))
 
 
 @pytest.mark.parametrize(
@@ -38,5 +38,5 @@ def test_the_last_images_count_and_single_ones_do_not() -> None:
 
 
 def test_all_but_identical_train_images_do_not_make_every_other_one_unusual() -> None:
-    same = LearntAppearance((120.0,) * 20, (100.0,) * 20)
+    same = TrainingAppearance((120.0,) * 20, (100.0,) * 20)
     assert unusual_looks(same, np.full(50, 124), np.full(50, 110)) == ()

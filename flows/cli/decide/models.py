@@ -33,7 +33,8 @@ def models(context: typer.Context, as_json: AsJson = False) -> None:
         table.add_row(
             version.name,
             str(version.version),
-            "\n".join([*version.aliases, *(["pending"] if version.pending else [])]) or "–",
+            "\n".join([*version.aliases, *(["pending"] if version.approval == "pending" else [])])
+            or "–",
             version.detector,
             figure(version.image_auroc) + (" synthetic" if version.synthetic else ""),
             version.data_version[:8],

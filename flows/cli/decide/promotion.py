@@ -1,6 +1,5 @@
 """``stillwatch promote``, ``rollback`` and ``history``: which model is in production, and why."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -70,32 +69,16 @@ def rollback(
     say(f"champion of {category} is again version {record.to_version}{_instead(record)}")
 
 
-def history(
-    context: typer.Context,
-    category: Category,
-    as_json: AsJson = False,
-    copy: Annotated[
-        Path | None,
-        typer.Option(
-            "--from",
-            help="Read a copy of MLflow's artifacts instead of asking MLflow.",
-            show_default="MLflow",
-        ),
-    ] = None,
-) -> None:
+def history(context: typer.Context, category: Category, as_json: AsJson = False) -> None:
     """List who made which version the champion, when and why, newest first."""
-    from stillwatch.tasks.promotion.exported_history import exported_history
     from stillwatch.tasks.promotion.history import history as read_history
     from stillwatch.tasks.registry.versions import ensure_known
     from stillwatch.tasks.tracking.client import open_tracking
 
     given: CommandContext = context.obj
-    if copy is not None:
-        entries = exported_history(copy, category)
-    else:
-        tracking = open_tracking(given.settings)
-        ensure_known(category, tracking.categories())
-        entries = read_history(tracking, category)
+    tracking = open_tracking(given.settings)
+    ensure_known(category, tracking.categories())
+    entries = read_history(tracking, category)
     if as_json:
         print_json([entry.as_dict() for entry in entries])
         return

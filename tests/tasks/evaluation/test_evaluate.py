@@ -21,7 +21,7 @@ from stillwatch.tasks.evaluation.result import DetectorResult
 from stillwatch.tasks.evaluation.task import evaluate_detector, named_metrics
 from stillwatch.tasks.evaluation.test_set import image_files, read_test_set
 from stillwatch.tasks.tracking.client import BUNDLE, STAGE, TRAINED, Tracking
-from stillwatch.tasks.training.candidates import Entrant
+from stillwatch.tasks.training.candidates import DetectorSeed
 from stillwatch.tasks.training.task import TrainedDetector
 
 FINGERPRINT = "f" * 64
@@ -54,7 +54,7 @@ def trained(
     write_untrained_bundle(tmp_path / "made", plate[0], FINGERPRINT, here)
     tracking.log_folder(run_id, tmp_path / "made", BUNDLE)
     tracking.log(run_id, tags={STAGE: TRAINED})
-    return TrainedDetector("plate", Entrant("stfpm", 0), FINGERPRINT, run_id, reused=False)
+    return TrainedDetector("plate", DetectorSeed("stfpm", 0), FINGERPRINT, run_id, reused=False)
 
 
 def test_the_run_holds_all_evidence_and_is_finished(
@@ -107,7 +107,7 @@ def test_a_second_evaluation_reads_the_first_one_back(
 ) -> None:
     category, data = plate
     first = evaluate_detector(trained, category, data=data, settings=here)
-    again = TrainedDetector("plate", trained.entrant, FINGERPRINT, trained.run_id, reused=True)
+    again = TrainedDetector("plate", trained.candidate, FINGERPRINT, trained.run_id, reused=True)
     second = evaluate_detector(again, category, data=data, settings=here)
     assert second == first.model_copy(update={"reused": True})
     assert len(tracking.client.get_metric_history(trained.run_id, "image_auroc")) == 1

@@ -1,4 +1,4 @@
-"""The alias moves as a whole or not at all, whenever the process that moves it dies."""
+"""The aliases move together or not at all, at whatever step the process is killed."""
 
 import os
 import socket
@@ -14,11 +14,12 @@ import pytest
 from made_registries import NAME, aliases, made_record, new_version, pending_version
 from made_stores import new_store
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
 from stillwatch.errors import TrackingError
 from stillwatch.settings import Settings
 from stillwatch.tasks.promotion.alias import changing_champion, move_champion
-from stillwatch.tasks.promotion.history import begin, close, history, open_intents
+from stillwatch.tasks.promotion.history import history, log_intent, open_intents
 from stillwatch.tasks.tracking.client import Tracking
 from stillwatch.tasks.tracking.entries import milliseconds
 
@@ -26,18 +27,17 @@ TOP = Path(__file__).parents[3]
 WRITES = (
     "create_run",
     "log_batch",
-    "log_dict",
     "set_registered_model_alias",
     "delete_registered_model_alias",
     "set_model_version_tag",
     "set_terminated",
 )
 """Every call of MLflow's client by which a promotion changes anything."""
-STEPS = 10
+STEPS = 8
 
 
 class Killed(BaseException):
-    """What a process feels of a kill: nothing after it is done."""
+    """Stands for a kill: nothing after it is done."""
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_the_first_champion_has_no_previous_and_the_second_has(
     assert tags["stillwatch.approval"] == "promoted"
 
 
-def test_a_promotion_writes_so_often(
+def test_the_number_of_writes_of_a_promotion(
     tracking: Tracking,
     settings: Settings,
     two: tuple[int, int],
@@ -101,12 +101,12 @@ def test_a_promotion_writes_so_often(
     made = dies_at(monkeypatch, 0)
     promote(tracking, settings, two[1], two[0])
     assert len(made) == STEPS, "the test below has to die at each of them"
-    assert made[:3] == ["create_run", "log_batch", "log_dict"]
-    assert made[3:5] == ["set_registered_model_alias"] * 2
+    assert made[:2] == ["create_run", "log_batch"]
+    assert made[2:4] == ["set_registered_model_alias"] * 2
 
 
 @pytest.mark.parametrize("step", range(1, STEPS + 1))
-def test_whatever_step_a_promotion_dies_at_the_next_command_settles_it(
+def test_a_promotion_killed_at_any_step_is_completed_by_the_next_command(
     tracking: Tracking, settings: Settings, two: tuple[int, int], step: int
 ) -> None:
     first, second = two
@@ -114,21 +114,21 @@ def test_whatever_step_a_promotion_dies_at_the_next_command_settles_it(
         dies_at(patch, step)
         with pytest.raises(Killed):
             promote(tracking, settings, second, first)
-    assert aliases(tracking)["champion"] == (second if step > 5 else first)
+    assert aliases(tracking)["champion"] == (second if step > 4 else first)
 
     with changing_champion(tracking, "plate", settings):
         assert open_intents(tracking, "plate") == []
-    intent_was_written = step > 3
+    intent_was_logged = step > 2
     done = {"champion": second, "previous": first, "challenger": None}
     untouched = {"champion": first, "previous": None, "challenger": second}
-    assert aliases(tracking) == (done if intent_was_written else untouched)
+    assert aliases(tracking) == (done if intent_was_logged else untouched)
     entries = history(tracking, "plate")
     assert {entry.state for entry in entries} == {"done"}
-    assert len(entries) == (2 if intent_was_written else 1)
+    assert len(entries) == (2 if intent_was_logged else 1)
 
 
-@pytest.mark.parametrize("step", [4, 6])
-def test_what_settles_may_die_too(
+@pytest.mark.parametrize("step", [3, 5])
+def test_a_recovery_that_is_killed_is_completed_by_the_next_command(
     tracking: Tracking, settings: Settings, two: tuple[int, int], step: int
 ) -> None:
     first, second = two
@@ -146,6 +146,7 @@ KILLED_WHILE_PROMOTING = """
 import os, signal, sys
 from pathlib import Path
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 from made_registries import made_record
 from stillwatch.settings import Settings
 from stillwatch.tasks.promotion.alias import changing_champion, move_champion
@@ -167,7 +168,7 @@ with changing_champion(tracking, "plate", settings):
 
 
 @pytest.mark.processes
-def test_after_kill_9_between_the_aliases_a_retraining_and_then_a_promotion_go_on(
+def test_a_retraining_and_a_promotion_succeed_after_kill_9_between_the_two_aliases(
     tracking: Tracking, settings: Settings, two: tuple[int, int]
 ) -> None:
     path = os.pathsep.join([str(TOP), str(TOP / "src"), str(TOP / "tests" / "tasks")])
@@ -190,13 +191,13 @@ def test_after_kill_9_between_the_aliases_a_retraining_and_then_a_promotion_go_o
 
 
 @pytest.mark.parametrize("change", ["moved", "deleted"])
-def test_an_intent_is_cancelled_where_the_registry_has_changed_meanwhile(
+def test_an_intent_is_cancelled_if_the_registry_has_changed_meanwhile(
     tracking: Tracking, settings: Settings, two: tuple[int, int], change: str
 ) -> None:
     first, second = two
     third = new_version(tracking)
     with pytest.MonkeyPatch.context() as patch:
-        dies_at(patch, 5)
+        dies_at(patch, 4)
         with pytest.raises(Killed):
             promote(tracking, settings, second, first)
     if change == "moved":
@@ -209,20 +210,19 @@ def test_an_intent_is_cancelled_where_the_registry_has_changed_meanwhile(
     assert (aliases(tracking)["champion"], aliases(tracking)["previous"]) == (champion, None)
     entry = history(tracking, "plate")[0]
     assert (entry.record.to_version, entry.state) == (second, "cancelled")
-    with tracking.artifact(entry.run_id, "outcome.json") as file:
-        assert change in file.read_text(encoding="utf-8")
+    assert change in tracking.tags(entry.run_id)["stillwatch.reason"]
 
 
 @pytest.mark.parametrize("host", ["another", socket.gethostname()])
-def test_what_another_process_is_at_work_at_is_waited_for_and_left_to_it(
+def test_the_intent_of_another_running_process_is_waited_for(
     tracking: Tracking, settings: Settings, two: tuple[int, int], host: str
 ) -> None:
     first, second = two
     parent = psutil.Process(os.getppid())
     process = f"{parent.pid} since {parent.create_time():.0f}"
-    run_id = begin(tracking, made_record(second, first))
+    run_id = log_intent(tracking, made_record(second, first))
     tracking.log(run_id, tags={"stillwatch.host": host, "stillwatch.process": process})
-    ended = threading.Timer(1, close, (tracking, run_id, "cancelled", "by the other"))
+    ended = threading.Timer(1, tracking.fail_run, (run_id, "by the other process"))
     ended.start()
     with changing_champion(tracking, "plate", settings):
         pass
@@ -231,49 +231,33 @@ def test_what_another_process_is_at_work_at_is_waited_for_and_left_to_it(
     assert history(tracking, "plate")[0].state == "cancelled"
 
 
-def test_what_another_machine_left_minutes_ago_is_completed(
+def test_an_intent_that_another_machine_abandoned_minutes_ago_is_completed(
     tracking: Tracking, settings: Settings, two: tuple[int, int]
 ) -> None:
-    tags = {"stillwatch.kind": "promotion", "stillwatch.host": "another"}
-    experiment, begun = tracking.experiment("plate"), milliseconds() - 6 * 60 * 1000
-    run_id = tracking.client.create_run(experiment, begun, tags).info.run_id
-    record = made_record(two[1], two[0])
-    tracking.client.log_dict(run_id, record.model_dump(by_alias=True), "promotion.json")
+    first, second = two
+    begun = milliseconds() - 6 * 60 * 1000
+    tags = {"stillwatch.host": "another"}
+    run = tracking.client.create_run(tracking.experiment("plate"), begun, tags)
+    record = made_record(second, first).model_dump(by_alias=True, exclude_none=True)
+    tracking.log(run.info.run_id, params={"stillwatch.kind": "promotion", **record})
     with changing_champion(tracking, "plate", settings):
-        assert aliases(tracking)["champion"] == two[1]
+        assert aliases(tracking)["champion"] == second
 
 
-def test_half_an_intent_changed_nothing_and_is_cancelled(
-    tracking: Tracking, settings: Settings, two: tuple[int, int]
-) -> None:
-    run_id = tracking.start_run("plate", "cut off", {"stillwatch.kind": "promotion"})
-    tracking.client.log_text(run_id, '{"category": "pl', "promotion.json")
-    before = aliases(tracking)
-    with changing_champion(tracking, "plate", settings):
-        pass
-    assert aliases(tracking) == before
-    assert tracking.client.get_run(run_id).info.status == "FAILED"
-    assert len(history(tracking, "plate")) == 1
-
-
-def test_a_promotion_of_before_it_was_marked_by_a_parameter_is_in_the_history(
-    tracking: Tracking, settings: Settings
-) -> None:
-    run_id = tracking.start_run("plate", "promotion", {"stillwatch.kind": "promotion"})
-    record = made_record(1, None)
-    tracking.client.log_dict(run_id, record.model_dump(by_alias=True), "promotion.json")
-    assert [run.info.run_id for run in open_intents(tracking, "plate")] == [run_id]
-    close(tracking, run_id, "done")
-    assert [entry.record for entry in history(tracking, "plate")] == [record]
-
-
-def test_tags_of_a_promotions_run_change_nothing_in_the_history(
+def test_the_record_of_a_promotion_cannot_be_changed_and_its_tags_have_no_meaning(
     tracking: Tracking, settings: Settings, two: tuple[int, int]
 ) -> None:
     (before,) = history(tracking, "plate")
     tracking.log(before.run_id, tags={"mlflow.user": "mallory", "mlflow.runName": "another"})
     tracking.client.delete_tag(before.run_id, "stillwatch.kind")
+    for key in ("to", "from", "who", "answer"):
+        with pytest.raises(MlflowException, match="Changing param values is not allowed"):
+            tracking.client.log_param(before.run_id, key, "7")
     assert history(tracking, "plate") == [before]
-    tracking.client.log_text(before.run_id, "", "promotion.json")
-    with pytest.raises(TrackingError, match="missing or damaged"):
+
+
+def test_a_damaged_record_is_refused(tracking: Tracking, settings: Settings) -> None:
+    run_id = tracking.start_run("plate", "promotion", {})
+    tracking.log(run_id, params={"stillwatch.kind": "promotion", "to": "nothing"})
+    with pytest.raises(TrackingError, match=f"promotion in run {run_id} .* is damaged"):
         history(tracking, "plate")

@@ -1,4 +1,4 @@
-"""What becomes of a winner: bundles without training, a real store, no reloading in a process."""
+"""The gate, with untrained bundles and a real store, without reloading in a fresh process."""
 
 import json
 import shutil
@@ -26,13 +26,15 @@ from stillwatch.settings import (
 from stillwatch.tasks.data.examine import ExaminedCategory
 from stillwatch.tasks.evaluation.result import DetectorResult
 from stillwatch.tasks.evaluation.test_set import read_test_set
-from stillwatch.tasks.promotion.gate import judge
+from stillwatch.tasks.evaluation.winner import Choice
+from stillwatch.tasks.promotion.gate import judge_winner
 from stillwatch.tasks.promotion.history import history
+from stillwatch.tasks.registry.register import Registration
 from stillwatch.tasks.tracking.client import BUNDLE, Tracking
 from stillwatch.tasks.tracking.tags import THRESHOLD, threshold_tags
-from stillwatch.tasks.training.candidates import Entrant
+from stillwatch.tasks.training.candidates import DetectorSeed
 from stillwatch.tasks.training.task import train_detector
-from stillwatch.tasks.training.training_images import record_learnt_from
+from stillwatch.tasks.training.training_images import record_training_images
 
 QUICK = {"resamples": 200}
 SEES, BLIND = "patchcore", "stfpm"
@@ -69,6 +71,7 @@ class Line:
         run_id = self.tracking.start_run("plate", "stfpm", {})
         write_untrained_bundle(self.folder / run_id, self.plate, "f", self.settings, method)
         self.tracking.log_folder(run_id, self.folder / run_id, BUNDLE)
+        record_training_images(self.tracking, run_id, self.plate.manifest)
         return result(method, run_id=run_id, **changes)
 
     def judged(
@@ -95,10 +98,14 @@ class Line:
         version: int,
         winner: DetectorResult,
         *seeds: DetectorResult,
-        just_checked: bool = True,
+        just_registered: bool = True,
     ) -> None:
-        judged = (winner, [winner, *seeds], self.plate, self.settings)
-        judge(self.tracking, version, *judged, just_checked=just_checked)
+        judge_winner(
+            Registration(version, created=just_registered),
+            Choice(winner, (winner, *seeds)),
+            self.plate,
+            settings=self.settings,
+        )
 
     def weights(self, version: int) -> Path:
         """In the registry; the run has a copy of its own."""
@@ -124,7 +131,7 @@ def line(tracking: Tracking, plate: ExaminedCategory, here: Settings, tmp_path: 
     return Line(tracking, plate, here, tmp_path / "made")
 
 
-def test_the_first_that_is_fit_becomes_champion_and_it_is_in_the_history(line: Line) -> None:
+def test_the_first_version_that_reaches_the_floors_becomes_champion(line: Line) -> None:
     floors = FloorSettings(image_auroc=0.85, aupro=0.5)
     retrain = line.settings.retrain.model_copy(update={"floors": floors})
     line.settings = line.settings.model_copy(update={"retrain": retrain})
@@ -141,7 +148,7 @@ def test_the_first_that_is_fit_becomes_champion_and_it_is_in_the_history(line: L
     assert (entry.record.who, entry.record.answer) == ("stillwatch, automatic", None)
 
 
-def test_where_a_person_has_to_agree_the_first_one_waits_too(line: Line) -> None:
+def test_with_promotion_by_approval_the_first_version_waits(line: Line) -> None:
     line.set_gate(promotion="approval")
     first = line.judged()
     assert aliases(line.tracking)["champion"] is None
@@ -149,7 +156,7 @@ def test_where_a_person_has_to_agree_the_first_one_waits_too(line: Line) -> None
     assert "gate.promotion" in line.tags(first)["not_promoted"]
 
 
-def test_a_first_one_that_is_too_slow_waits(line: Line) -> None:
+def test_a_first_version_over_the_latency_budget_waits(line: Line) -> None:
     line.set_gate(latency_budget_ms=20.0)
     slow = line.judged(ms_per_image=20.5)
     assert aliases(line.tracking)["champion"] is None
@@ -160,7 +167,7 @@ def test_a_first_one_that_is_too_slow_waits(line: Line) -> None:
     assert aliases(line.tracking)["champion"] == fit
 
 
-def test_a_champion_that_a_person_withdrew_is_not_replaced_unasked(line: Line) -> None:
+def test_a_champion_that_a_person_withdrew_is_not_replaced_automatically(line: Line) -> None:
     line.judged()
     line.tracking.client.delete_registered_model_alias(NAME, "champion")
     second = line.judged()
@@ -168,7 +175,7 @@ def test_a_champion_that_a_person_withdrew_is_not_replaced_unasked(line: Line) -
     assert "withdrawn" in line.tags(second)["not_promoted"]
 
 
-def test_identical_weights_are_not_worse_and_wait_unless_that_is_enough(line: Line) -> None:
+def test_identical_weights_are_not_worse_and_wait_unless_the_settings_allow_it(line: Line) -> None:
     first, other_seed, winner = line.judged(), line.result(), line.result()
     second = line.judged(winner, other_seed)
     tags = line.tags(second)
@@ -191,7 +198,7 @@ def test_identical_weights_are_not_worse_and_wait_unless_that_is_enough(line: Li
     assert history(line.tracking, "plate")[0].record.answer == "not_worse"
 
 
-def test_a_better_one_becomes_champion_at_once_and_a_worse_one_is_refused(line: Line) -> None:
+def test_a_better_version_becomes_champion_and_a_worse_one_is_refused(line: Line) -> None:
     blind = line.judged(method=BLIND)
     seeing = line.judged()
     assert line.tags(seeing)["answer"] == "better"
@@ -211,7 +218,7 @@ def test_a_detector_that_was_trained_for_one_epoch_is_refused(line: Line) -> Non
         }
     )
     category, data = examined(line.plate.folder, settings)
-    hasty = train_detector(category, Entrant("stfpm", 0), data=data, settings=settings)
+    hasty = train_detector(category, DetectorSeed("stfpm", 0), data=data, settings=settings)
     tags = line.tags(line.judged(result("stfpm", run_id=hasty.run_id)))
     assert (tags["answer"], tags["gate"], tags["approval"]) == ("worse", "refused", "refused")
     assert "on 12 normals and 12 anomalies" in tags["comparison"]
@@ -221,7 +228,7 @@ def test_a_detector_that_was_trained_for_one_epoch_is_refused(line: Line) -> Non
 @pytest.mark.parametrize(
     ("images", "gate", "standing"), [(12, "open", "pending"), (50, "refused", "refused")]
 )
-def test_a_latency_above_its_budget_waits_and_on_enough_images_refuses_what_is_better(
+def test_a_better_version_over_the_latency_budget_waits_or_is_refused_on_enough_images(
     line: Line, images: int, gate: str, standing: str
 ) -> None:
     make_images(line.plate.folder, anomalies=images, test_normals=images)
@@ -234,14 +241,14 @@ def test_a_latency_above_its_budget_waits_and_on_enough_images_refuses_what_is_b
     assert aliases(line.tracking)["champion"] == blind
 
 
-def test_below_the_floors_or_on_synthetic_anomalies_better_is_not_enough(line: Line) -> None:
+def test_a_better_version_with_synthetic_figures_waits(line: Line) -> None:
     line.judged(method=BLIND)
     tags = line.tags(line.judged(synthetic=True))
     assert (tags["answer"], tags["approval"]) == ("better", "pending")
     assert "synthetic" in tags["not_promoted"]
 
 
-def test_a_champion_of_another_image_size_is_shown_images_of_its_size(line: Line) -> None:
+def test_a_champion_of_another_image_size_inspects_images_of_its_size(line: Line) -> None:
     smaller = line.settings.model_copy(update={"images": ImageSettings(size=48)})
     own, line.plate = line.plate, examined(line.plate.folder, smaller)[0]
     settings, line.settings = line.settings, smaller
@@ -252,19 +259,19 @@ def test_a_champion_of_another_image_size_is_shown_images_of_its_size(line: Line
     assert "12 normals and 12 anomalies" in line.tags(second)["comparison"]
 
 
-def test_test_images_that_either_learnt_from_are_left_out(line: Line) -> None:
+def test_test_images_that_a_detector_was_trained_on_are_left_out(line: Line) -> None:
     winner = line.result()
     manifest = line.plate.manifest
     scratched = [row for row in manifest.rows if row.path.startswith("test/scratch/")][:5]
     rows = (replace(row, part="train") if row in scratched else row for row in manifest.rows)
-    record_learnt_from(line.tracking, winner.run_id, replace(manifest, rows=tuple(rows)))
+    record_training_images(line.tracking, winner.run_id, replace(manifest, rows=tuple(rows)))
     line.judged(winner)
     with_gaps = line.tags(line.judged())
     assert "left out, for a detector had learnt from them: 5" in with_gaps["comparison"]
     assert with_gaps["answer"] == "not_worse", "identical weights need no number of images"
 
 
-def test_synthetic_anomalies_made_from_images_that_either_learnt_from_are_left_out(
+def test_synthetic_anomalies_made_from_training_images_are_left_out(
     line: Line,
 ) -> None:
     line.plate = without_test_rows(line.plate, "scratch")
@@ -273,7 +280,7 @@ def test_synthetic_anomalies_made_from_images_that_either_learnt_from_are_left_o
     manifest = line.plate.manifest
     rows = (replace(row, part="train") if row.path in known else row for row in manifest.rows)
     winner = line.result(synthetic=True)
-    record_learnt_from(line.tracking, winner.run_id, replace(manifest, rows=tuple(rows)))
+    record_training_images(line.tracking, winner.run_id, replace(manifest, rows=tuple(rows)))
     line.judged()
     line.judged(winner)
     with line.tracking.artifact(winner.run_id, "comparison.json") as file:
@@ -283,9 +290,7 @@ def test_synthetic_anomalies_made_from_images_that_either_learnt_from_are_left_o
 
 
 @pytest.mark.parametrize("select_by", ["image_auroc", "pixel_auroc", "aupro"])
-def test_where_no_test_image_is_left_there_is_not_enough_evidence(
-    line: Line, select_by: str
-) -> None:
+def test_without_test_images_there_is_not_enough_evidence(line: Line, select_by: str) -> None:
     evaluation = line.settings.evaluation.model_copy(update={"synthetic_anomalies": 12})
     retrain = line.settings.retrain.model_copy(update={"select_by": select_by})
     line.settings = line.settings.model_copy(update={"evaluation": evaluation, "retrain": retrain})
@@ -295,7 +300,7 @@ def test_where_no_test_image_is_left_there_is_not_enough_evidence(
     assert (tags["answer"], tags["approval"]) == ("not_enough_evidence", "pending")
 
 
-def test_a_champion_that_is_damaged_leaves_the_decision_to_a_person(line: Line) -> None:
+def test_with_a_damaged_champion_a_person_decides(line: Line) -> None:
     line.judged()
     weights = line.weights(1)
     sound = weights.read_bytes()
@@ -311,7 +316,7 @@ def test_a_champion_that_is_damaged_leaves_the_decision_to_a_person(line: Line) 
         assert tags["comparison"].startswith("not compared: the champion, version 1")
 
 
-def test_a_champion_that_cannot_be_read_for_a_moment_is_compared_with_the_next_time(
+def test_a_champion_that_cannot_be_read_now_is_compared_with_at_the_next_retraining(
     line: Line,
 ) -> None:
     line.judged(method=BLIND)
@@ -326,7 +331,7 @@ def test_a_champion_that_cannot_be_read_for_a_moment_is_compared_with_the_next_t
 
 
 @pytest.fixture
-def cut_off(line: Line, monkeypatch: pytest.MonkeyPatch) -> DetectorResult:
+def failed_promotion(line: Line, monkeypatch: pytest.MonkeyPatch) -> DetectorResult:
     """The winner whose registered version, the first, the store did not let become champion."""
 
     def refused(*_: object, **__: object) -> None:
@@ -340,24 +345,24 @@ def cut_off(line: Line, monkeypatch: pytest.MonkeyPatch) -> DetectorResult:
     return winner
 
 
-def test_a_promotion_that_the_store_refuses_is_made_up_for_by_the_next_retraining(
-    line: Line, cut_off: DetectorResult
+def test_a_failed_promotion_is_repeated_by_the_next_retraining(
+    line: Line, failed_promotion: DetectorResult
 ) -> None:
     assert aliases(line.tracking)["champion"] is None
-    line.ask(1, cut_off)
+    line.ask(1, failed_promotion)
     assert aliases(line.tracking)["champion"] == 1
 
 
-def test_a_promotion_that_was_cut_off_is_not_made_up_for_with_what_was_altered_meanwhile(
-    line: Line, cut_off: DetectorResult
+def test_a_failed_promotion_is_not_repeated_with_an_altered_artefact(
+    line: Line, failed_promotion: DetectorResult
 ) -> None:
     line.alter(1)
-    line.ask(1, cut_off, just_checked=False)
+    line.ask(1, failed_promotion, just_registered=False)
     assert aliases(line.tracking)["champion"] is None
     assert "artefact is not what was registered" in line.tags(1)["not_promoted"]
 
 
-def test_what_was_altered_since_it_was_registered_does_not_become_champion_by_itself(
+def test_an_altered_artefact_is_not_promoted_automatically(
     line: Line,
 ) -> None:
     line.judged(method=BLIND)
@@ -369,7 +374,7 @@ def test_what_was_altered_since_it_was_registered_does_not_become_champion_by_it
     assert aliases(line.tracking)["champion"] == champion
     line.alter(second)
     line.set_gate()
-    line.ask(second, waiting, just_checked=False)
+    line.ask(second, waiting, just_registered=False)
     assert aliases(line.tracking)["champion"] == champion
     tags = line.tags(second)
     assert (tags["answer"], tags["approval"]) == ("", "pending")
@@ -377,7 +382,7 @@ def test_what_was_altered_since_it_was_registered_does_not_become_champion_by_it
     assert "sha256" in tags["comparison"]
 
 
-def test_a_version_is_judged_again_only_against_another_champion(line: Line) -> None:
+def test_a_version_is_judged_once_for_each_champion(line: Line) -> None:
     line.judged(method=BLIND)
     line.set_gate(promotion="approval")
     waiting = line.result()

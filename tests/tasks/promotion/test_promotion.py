@@ -1,7 +1,6 @@
-"""What may become champion, by whom, and what is refused: no detector is loaded here."""
+"""Which versions can be promoted or rolled back to, without loading a detector."""
 
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 from made_registries import NAME, aliases, made_record, new_version, pending_version
@@ -10,17 +9,20 @@ from made_stores import new_store
 from stillwatch.errors import PromotionError, StillwatchError, TrackingError
 from stillwatch.settings import Settings
 from stillwatch.tasks.promotion.alias import changing_champion, move_champion
-from stillwatch.tasks.promotion.exported_history import exported_history
-from stillwatch.tasks.promotion.history import begin, categories_with_open_intents, close, history
+from stillwatch.tasks.promotion.history import (
+    categories_with_open_intents,
+    history,
+    log_intent,
+)
 from stillwatch.tasks.promotion.promote import (
     approve_tagged,
     describe_waiting,
     promote,
-    promote_by_itself,
+    promote_automatically,
 )
 from stillwatch.tasks.promotion.rollback import rollback
 from stillwatch.tasks.registry.versions import registered_versions
-from stillwatch.tasks.tracking.client import Tracking, mlflow_folder
+from stillwatch.tasks.tracking.client import Tracking
 
 
 @pytest.fixture
@@ -55,15 +57,15 @@ class TestRefusals:
             with pytest.raises(TrackingError, match=r"'plato' \(did you mean 'plate'"):
                 call("plato", reason="because", settings=settings)
 
-    def test_where_nothing_is_registered(self, settings: Settings, tracking: Tracking) -> None:
+    def test_a_registry_without_versions(self, settings: Settings, tracking: Tracking) -> None:
         with pytest.raises(TrackingError, match="nothing is registered yet"):
             promote("plate", reason="because", settings=settings)
 
-    def test_a_version_that_is_not_there(self, settings: Settings, first: int) -> None:
+    def test_an_unknown_version(self, settings: Settings, first: int) -> None:
         with pytest.raises(TrackingError, match=r"has no version 7\. It has 1\."):
             promote("plate", version=7, reason="because", settings=settings)
 
-    def test_without_a_reason(self, settings: Settings, first: int) -> None:
+    def test_an_empty_reason(self, settings: Settings, first: int) -> None:
         with pytest.raises(PromotionError, match="--reason is missing"):
             promote("plate", reason="  ", settings=settings)
 
@@ -71,7 +73,7 @@ class TestRefusals:
         with pytest.raises(PromotionError, match="is the champion already"):
             promote("plate", version=first, reason="because", settings=settings)
 
-    def test_what_no_gate_has_left_to_a_person(
+    def test_a_version_without_a_judgement(
         self, settings: Settings, tracking: Tracking, first: int
     ) -> None:
         with pytest.raises(PromotionError, match="no challenger that waits"):
@@ -80,7 +82,7 @@ class TestRefusals:
         with pytest.raises(PromotionError, match="waits for no approval"):
             promote("plate", version=other, reason="because", settings=settings)
 
-    def test_what_the_gate_refused_also_where_somebody_overwrote_the_tag(
+    def test_a_version_refused_by_the_gate_also_with_an_overwritten_tag(
         self, settings: Settings, tracking: Tracking, first: int
     ) -> None:
         pending_version(tracking, first, answer="worse")
@@ -92,7 +94,7 @@ class TestRefusals:
         assert tags_of(tracking, vetoed)["stillwatch.approval"] == "refused"
         assert aliases(tracking)["champion"] == first
 
-    def test_what_was_compared_with_an_earlier_champion(
+    def test_a_version_compared_with_a_former_champion(
         self, settings: Settings, tracking: Tracking, first: int
     ) -> None:
         stale = pending_version(tracking, first)
@@ -100,27 +102,27 @@ class TestRefusals:
         with pytest.raises(PromotionError, match=r"champion now is another \(version 3\)"):
             promote("plate", version=stale, reason="because", settings=settings)
         with pytest.raises(PromotionError, match="compared with the champion of that time"):
-            promote_by_itself(tracking, "plate", stale, reason="better", settings=settings)
+            promote_automatically(tracking, "plate", stale, reason="better", settings=settings)
 
-    def test_what_was_champion_before_needs_a_rollback(
+    def test_a_former_champion_needs_a_rollback(
         self, settings: Settings, tracking: Tracking, first: int
     ) -> None:
         champion(tracking, settings, new_version(tracking), first)
         with pytest.raises(PromotionError, match="stillwatch rollback plate --to 1"):
             promote("plate", version=first, reason="because", settings=settings)
 
-    def test_a_rollback_with_nothing_to_go_back_to(self, settings: Settings, first: int) -> None:
+    def test_a_rollback_without_a_previous_champion(self, settings: Settings, first: int) -> None:
         with pytest.raises(PromotionError, match="no previous champion to go back to"):
             rollback("plate", reason="because", settings=settings)
 
-    def test_a_rollback_where_previous_is_the_champion_itself(
+    def test_a_rollback_if_previous_names_the_champion(
         self, settings: Settings, tracking: Tracking, first: int
     ) -> None:
         tracking.client.set_registered_model_alias(NAME, "previous", str(first))
         with pytest.raises(PromotionError, match=r"previous of stillwatch-plate names version 1"):
             rollback("plate", reason="because", settings=settings)
 
-    def test_a_rollback_to_what_never_was_champion_or_is_it(
+    def test_a_rollback_to_the_champion_or_to_a_version_that_never_was_champion(
         self, settings: Settings, tracking: Tracking, first: int
     ) -> None:
         waiting = pending_version(tracking, first)
@@ -130,7 +132,7 @@ class TestRefusals:
         with pytest.raises(PromotionError, match="is the champion already"):
             rollback("plate", to=first, reason="because", settings=settings)
 
-    def test_what_cannot_be_looked_at_stays_where_it_is_and_an_approval_is_kept(
+    def test_a_version_that_cannot_be_read_keeps_its_approval_for_the_next_time(
         self, settings: Settings, tracking: Tracking, first: int
     ) -> None:
         vetoed = pending_version(tracking, first)
@@ -147,72 +149,45 @@ class TestRefusals:
         assert len(history(tracking, "plate")) == 1
 
 
-def test_what_waits_is_listed_and_described_with_its_evidence(
+def test_a_waiting_version_is_listed_and_described_with_its_comparison(
     settings: Settings, tracking: Tracking, first: int
 ) -> None:
     waiting = pending_version(tracking, first, answer="not_worse")
     tag(tracking, waiting, not_promoted="the gate's answer is not_worse")
-    pending = {one.version: one.pending for one in registered_versions(tracking)}
-    assert pending == {first: False, waiting: True}
+    approvals = {one.version: one.approval for one in registered_versions(tracking)}
+    assert approvals == {first: None, waiting: "pending"}
     said = describe_waiting("plate", version=None, settings=settings)
     assert "version 2 of stillwatch-plate waits for approval" in said
     assert "not_worse: by far." in said
     assert "--approve" in said
 
 
-def test_what_is_open_is_found_in_all_categories(
+def test_open_intents_are_found_in_all_categories(
     settings: Settings, tracking: Tracking, first: int
 ) -> None:
     assert categories_with_open_intents(tracking) == []
     tracking.start_run("washer", "a training", {})
-    tracking.start_run("nut", "cut off at once", {"stillwatch.kind": "promotion"})
     intents = {
-        category: begin(
+        category: log_intent(
             tracking, made_record(first, None).model_copy(update={"category": category})
         )
         for category in ("bolt", "gear", "screw", "pin")
     }
-    close(tracking, intents["gear"], "done")
-    close(tracking, intents["pin"], "cancelled", "for a test")
+    tracking.end_run(intents["gear"], "FINISHED")
+    tracking.fail_run(intents["pin"], "for a test")
     tracking.end_run(intents["screw"], "KILLED")
     for run in intents.values():
         tracking.client.delete_tag(run, "stillwatch.kind")
-    assert categories_with_open_intents(tracking) == ["bolt", "nut", "screw"]
+    assert categories_with_open_intents(tracking) == ["bolt", "screw"]
 
 
-def test_the_sweep_completes_what_was_cut_off_where_nothing_else_is_done(
+def test_approvals_complete_an_abandoned_promotion_without_any_approval(
     settings: Settings, tracking: Tracking, first: int
 ) -> None:
     second = new_version(tracking)
-    begin(tracking, made_record(second, first))
+    log_intent(tracking, made_record(second, first))
     assert approve_tagged(settings) == []
     assert aliases(tracking) == {"champion": second, "previous": first, "challenger": None}
-
-
-class TestCopiedHistory:
-    def test_it_says_what_the_store_says(
-        self, settings: Settings, tracking: Tracking, first: int
-    ) -> None:
-        second = new_version(tracking)
-        begin(tracking, made_record(second, first))
-        # The runs of a test are of one second, by which a copy is sorted.
-        copied = exported_history(mlflow_folder(settings), "plate")
-        assert {entry.run_id: entry for entry in copied} == {
-            entry.run_id: entry for entry in history(tracking, "plate")
-        }
-        assert {entry.record.to_version: entry.state for entry in copied} == {1: "done", 2: "open"}
-
-    def test_a_damaged_record_and_a_folder_without_any_are_refused(
-        self, settings: Settings, tracking: Tracking, first: int, tmp_path: Path
-    ) -> None:
-        (file,) = mlflow_folder(settings).rglob("promotion.json")
-        with pytest.raises(TrackingError, match=r"holds no promotion\.json of bolt"):
-            exported_history(file.parent, "bolt")
-        with pytest.raises(TrackingError, match="holds no promotion"):
-            exported_history(tmp_path / "nowhere", "plate")
-        file.write_text("{", encoding="utf-8")
-        with pytest.raises(TrackingError, match=r"promotion\.json: damaged"):
-            exported_history(file.parent, "plate")
 
 
 def test_of_two_promotions_at_once_one_succeeds(
@@ -222,7 +197,7 @@ def test_of_two_promotions_at_once_one_succeeds(
 
     def attempt(version: int) -> StillwatchError | None:
         try:
-            promote_by_itself(tracking, "plate", version, reason="better", settings=settings)
+            promote_automatically(tracking, "plate", version, reason="better", settings=settings)
         except StillwatchError as error:
             return error
         return None

@@ -1,13 +1,12 @@
-"""What registrations that were cut off leave: the dead are removed, the living are left alone."""
+"""Deletion of what interrupted registrations left in the registry."""
 
 from datetime import timedelta
 
 import pytest
-from made_registries import NAME, made_record, new_version
+from made_registries import NAME, new_version
 from made_stores import new_store
 
 from stillwatch.settings import Settings
-from stillwatch.tasks.promotion.alias import changing_champion, move_champion
 from stillwatch.tasks.registry.cleanup import remove_unfinished
 from stillwatch.tasks.registry.versions import registered_categories, versions_of
 from stillwatch.tasks.tracking.client import Tracking
@@ -26,7 +25,9 @@ def run_of(tracking: Tracking, version: int) -> str:
     return str(tracking.client.get_model_version(NAME, str(version)).run_id)
 
 
-def test_the_runs_own_is_removed_and_what_may_still_be_at_work_is_not(tracking: Tracking) -> None:
+def test_a_run_deletes_its_own_unfinished_version_and_not_recent_ones_of_others(
+    tracking: Tracking,
+) -> None:
     finished, own, others = (
         new_version(tracking, **tags) for tags in ({"parity": "equal"}, {}, {})
     )
@@ -34,7 +35,7 @@ def test_the_runs_own_is_removed_and_what_may_still_be_at_work_is_not(tracking: 
     assert remaining(tracking) == [finished, others]
 
 
-def test_what_is_too_old_to_be_at_work_is_removed(tracking: Tracking) -> None:
+def test_an_old_unfinished_version_is_deleted(tracking: Tracking) -> None:
     finished = new_version(tracking, parity="equal")
     new_version(tracking)
     remove_unfinished(tracking, NAME, run_of(tracking, finished), timedelta(0))
@@ -42,7 +43,7 @@ def test_what_is_too_old_to_be_at_work_is_removed(tracking: Tracking) -> None:
 
 
 @pytest.mark.parametrize("sign", ["alias", "tag"])
-def test_what_is_in_production_stays_though_its_tag_is_gone(tracking: Tracking, sign: str) -> None:
+def test_a_champion_without_its_parity_tag_is_kept(tracking: Tracking, sign: str) -> None:
     champion, abandoned = new_version(tracking), new_version(tracking)
     if sign == "alias":
         tracking.client.set_registered_model_alias(NAME, "champion", str(champion))
@@ -53,22 +54,7 @@ def test_what_is_in_production_stays_though_its_tag_is_gone(tracking: Tracking, 
     assert remaining(tracking) == [champion]
 
 
-def test_what_was_champion_stays_though_its_tags_and_its_alias_are_gone(
-    tracking: Tracking, settings: Settings
-) -> None:
-    first, second, abandoned = (new_version(tracking) for _ in range(3))
-    with changing_champion(tracking, "plate", settings):
-        move_champion(tracking, made_record(first, None))
-        move_champion(tracking, made_record(second, first))
-    for version in (first, second):
-        tracking.client.delete_model_version_tag(NAME, str(version), "stillwatch.champion_since")
-    for alias in ("champion", "previous"):
-        tracking.client.delete_registered_model_alias(NAME, alias)
-    remove_unfinished(tracking, NAME, run_of(tracking, abandoned), timedelta(0))
-    assert remaining(tracking) == [first, second]
-
-
-def test_a_model_without_a_version_is_removed_and_one_with_a_version_stays(
+def test_a_logged_model_without_a_version_is_deleted(
     tracking: Tracking,
 ) -> None:
     client, experiment = tracking.client, tracking.experiment("plate")
@@ -84,7 +70,7 @@ def test_a_model_without_a_version_is_removed_and_one_with_a_version_stays(
     assert left.model_id != kept.model_id
 
 
-def test_with_its_last_version_the_registered_model_goes(tracking: Tracking) -> None:
+def test_a_registered_model_without_versions_is_deleted(tracking: Tracking) -> None:
     only = new_version(tracking)
     remove_unfinished(tracking, NAME, run_of(tracking, only), timedelta(hours=1))
     assert registered_categories(tracking) == []

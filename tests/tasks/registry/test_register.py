@@ -10,29 +10,24 @@ import torch
 import yaml
 from made_detectors import examined, make_images, small, write_untrained_bundle
 from made_registries import NAME, aliases
-from made_results import result
 from made_stores import new_store
 
 from stillwatch.bundle import read_bundle
-from stillwatch.errors import PromotionError, SettingsError, TrackingError
-from stillwatch.settings import (
-    FloorSettings,
-    GateSettings,
-    RetrainSettings,
-    Settings,
-    TrainingSettings,
-)
+from stillwatch.errors import PromotionError, TrackingError
+from stillwatch.settings import GateSettings, Settings, TrainingSettings
 from stillwatch.tasks.data.examine import ExaminedCategory
 from stillwatch.tasks.data.version import DataVersion
 from stillwatch.tasks.evaluation.result import DetectorResult
 from stillwatch.tasks.evaluation.task import evaluate_detector
-from stillwatch.tasks.evaluation.winner import below_floors, choose_winner, eligible
+from stillwatch.tasks.evaluation.winner import Choice
+from stillwatch.tasks.promotion.gate import judge_winner
 from stillwatch.tasks.promotion.history import history
 from stillwatch.tasks.promotion.promote import approve_tagged, promote
 from stillwatch.tasks.promotion.rollback import rollback
 from stillwatch.tasks.registry.register import Registration, register_winner
 from stillwatch.tasks.registry.reload import FreshProcess
 from stillwatch.tasks.registry.versions import (
+    RegisteredVersion,
     fetch_bundle,
     registered_versions,
     version_with_alias,
@@ -40,57 +35,12 @@ from stillwatch.tasks.registry.versions import (
 )
 from stillwatch.tasks.tracking.client import BUNDLE, STAGE, TRAINED, Tracking
 from stillwatch.tasks.tracking.tags import threshold_tags
-from stillwatch.tasks.training.candidates import Entrant
+from stillwatch.tasks.training.candidates import DetectorSeed
 from stillwatch.tasks.training.slots import training_slot
 from stillwatch.tasks.training.task import TrainedDetector
+from stillwatch.tasks.training.training_images import record_training_images
 
 pytestmark = pytest.mark.processes
-
-
-class TestChoice:
-    def test_the_best_figure_wins(self) -> None:
-        low = result("a", metrics={"image_auroc": 0.9, "aupro": 0.99})
-        high = result("b", metrics={"image_auroc": 0.91, "aupro": 0.1}, ms_per_image=99.0)
-        assert choose_winner([low, high], "image_auroc") is high
-        assert choose_winner([low, high], "aupro") is low
-
-    def test_seeds_count_by_their_mean_and_the_first_of_them_wins(self) -> None:
-        lucky = [result("a", metrics={"image_auroc": auroc}) for auroc in (0.8, 0.99)]
-        steady = [result("b", metrics={"image_auroc": auroc}) for auroc in (0.9, 0.92)]
-        assert choose_winner([*lucky, *steady], "image_auroc") is steady[0]
-        assert choose_winner([*lucky, result("b", metrics={})], "image_auroc") is lucky[0]
-
-    def test_ties_go_to_aupro_then_to_speed(self) -> None:
-        slow = result("a", metrics={"image_auroc": 0.9, "aupro": 0.8}, ms_per_image=20.0)
-        fast = result("b", metrics={"image_auroc": 0.9 + 1e-12, "aupro": 0.8}, ms_per_image=5.0)
-        local = result("c", metrics={"image_auroc": 0.9, "aupro": 0.81}, ms_per_image=99.0)
-        assert choose_winner([slow, fast], "image_auroc") is fast
-        assert choose_winner([slow, fast, local], "image_auroc") is local
-
-    def test_without_masks_a_tie_goes_to_speed(self) -> None:
-        slow = result("a", metrics={"image_auroc": 1.0}, ms_per_image=20.0)
-        fast = result("b", metrics={"image_auroc": 1.0}, ms_per_image=5.0)
-        assert choose_winner([slow, fast], "image_auroc") is fast
-
-    def test_a_figure_that_nobody_has_is_a_setting_to_change(self) -> None:
-        with pytest.raises(SettingsError, match=r"retrain\.select_by is pixel_auroc"):
-            choose_winner([result(metrics={"image_auroc": 1.0})], "pixel_auroc")
-
-    def test_a_baseline_wins_only_where_it_may(self) -> None:
-        baseline, student = result("patchcore"), result("stfpm")
-        assert eligible([baseline, student], RetrainSettings()) == [student]
-        both = RetrainSettings(allow_baselines=True)
-        assert eligible([baseline, student], both) == [baseline, student]
-        with pytest.raises(SettingsError, match=r"retrain\.allow_baselines"):
-            eligible([baseline], RetrainSettings())
-
-    def test_floors_and_synthetic_figures_keep_a_detector_from_becoming_champion(self) -> None:
-        floors = FloorSettings(image_auroc=0.85, aupro=0.5)
-        assert below_floors(result(), floors) == ()
-        assert below_floors(result(metrics={"image_auroc": 0.9}), floors) == ()
-        assert len(below_floors(result(metrics={"image_auroc": 0.8, "aupro": 0.4}), floors)) == 2
-        assert "synthetic" in below_floors(result(synthetic=True), floors)[0]
-        assert "test/good" in below_floors(result(test_normals_from="validation"), floors)[0]
 
 
 @pytest.mark.parametrize(
@@ -100,7 +50,7 @@ class TestChoice:
         (0.1, r"from sqlite.* and scoring 0 images took more than 0\.1 s\. Wait\.$"),
     ],
 )
-def test_a_model_that_cannot_be_scored_with_is_one_sentence_with_its_remedy(
+def test_a_model_that_cannot_be_loaded_gives_one_sentence_with_its_remedy(
     settings: Settings, seconds: float, said: str
 ) -> None:
     remedies = {"if_slow": "Wait.", "if_broken": "Look for another."}
@@ -142,11 +92,24 @@ def evaluated(
     thresholds = threshold_tags(calibration.reject.value, calibration.review.value)
     tracking.log_folder(run_id, folder / run_id, BUNDLE)
     tracking.log(run_id, tags={STAGE: TRAINED, **thresholds})
-    trained = TrainedDetector("plate", Entrant("stfpm", 0), fingerprint, run_id, reused=False)
+    record_training_images(tracking, run_id, category.manifest)
+    trained = TrainedDetector("plate", DetectorSeed("stfpm", 0), fingerprint, run_id, reused=False)
     return evaluate_detector(trained, category, data=data, settings=settings)
 
 
-def test_the_winner_is_registered_once_and_answers_like_the_evaluated_one(
+def only(winner: DetectorResult) -> Choice:
+    """The choice of a retraining with one detector."""
+    return Choice(winner, (winner,))
+
+
+def registered_and_judged(
+    winner: DetectorResult, category: ExaminedCategory, settings: Settings
+) -> tuple[Registration, RegisteredVersion]:
+    registration = register_winner(only(winner), category, settings=settings)
+    return registration, judge_winner(registration, only(winner), category, settings=settings)
+
+
+def test_the_winner_is_registered_once_with_its_code_tags_and_figures(
     here: Settings,
     tracking: Tracking,
     plate: tuple[ExaminedCategory, DataVersion],
@@ -158,13 +121,14 @@ def test_the_winner_is_registered_once_and_answers_like_the_evaluated_one(
     winner = evaluated(tracking, plate, here, tmp_path / "made")
     parent = tracking.start_run("plate", "retraining", {})
     luckier = winner.model_copy(update={"metrics": winner.metrics | {"image_auroc": 1.0}})
-    seeds = [winner, luckier.model_copy(update={"run_id": "of the second seed"})]
-    first = register_winner(seeds, category, settings=here, parent_run=parent)
+    seeds = (winner, luckier.model_copy(update={"run_id": "of the second seed"}))
+    first = register_winner(Choice(winner, seeds), category, settings=here, parent_run=parent)
     half_registered = tracking.client.create_model_version(NAME, "nowhere", winner.run_id)
-    again = register_winner([winner], category, settings=here)
+    again, judged = registered_and_judged(winner, category, here)
     assert half_registered.version not in {one.version for one in versions_of(tracking, NAME)}
-    assert (first.version, first.alias, first.created) == (1, "champion", True)
-    assert (again.version, again.alias, again.created) == (1, "champion", False)
+    assert (first.version, first.created) == (1, True)
+    assert (again.version, again.created) == (1, False)
+    assert (judged.version, judged.alias) == (1, "champion")
     assert tracking.tags(parent)["stillwatch.model_version"] == "1"
     assert {path.name for path in tmp_path.iterdir()} == {"data", "made", "state"}
 
@@ -199,7 +163,7 @@ def test_the_winner_is_registered_once_and_answers_like_the_evaluated_one(
     assert by_alias.info.fingerprint == "f"
 
 
-def test_a_second_winner_waits_is_approved_by_tag_and_rolled_back(
+def test_a_second_winner_waits_and_is_approved_by_tag_and_rolled_back(
     here: Settings,
     tracking: Tracking,
     plate: tuple[ExaminedCategory, DataVersion],
@@ -207,11 +171,11 @@ def test_a_second_winner_waits_is_approved_by_tag_and_rolled_back(
 ) -> None:
     category, _ = plate
 
-    def registered(fingerprint: str) -> Registration:
+    def registered(fingerprint: str) -> tuple[Registration, RegisteredVersion]:
         winner = evaluated(tracking, plate, here, tmp_path / "made", fingerprint)
-        return register_winner([winner], category, settings=here)
+        return registered_and_judged(winner, category, here)
 
-    first, second = registered("f"), registered("g")
+    first, second = registered("f")[1], registered("g")[1]
     assert (first.alias, first.answer, first.comparison, first.approval) == (
         "champion",
         None,
@@ -236,8 +200,8 @@ def test_a_second_winner_waits_is_approved_by_tag_and_rolled_back(
     assert aliases(tracking) == {"champion": 1, "previous": None, "challenger": None}
     with pytest.raises(PromotionError, match="no previous champion"):
         rollback("plate", reason="once more", settings=here)
-    again = registered("g")
-    assert (again.version, again.created, again.alias) == (2, False, None)
+    again, judged = registered("g")
+    assert (again.version, again.created, judged.alias) == (2, False, None)
     assert aliases(tracking)["champion"] == 1, "what was rolled back does not come back by itself"
 
     def bring_back() -> None:
@@ -273,7 +237,7 @@ def test_a_second_winner_waits_is_approved_by_tag_and_rolled_back(
     assert kinds == [("rollback", 1), ("promotion", 2), ("promotion", 1)]
 
 
-def test_an_approval_by_a_person_is_in_their_name(
+def test_an_approval_is_recorded_with_the_os_account(
     here: Settings,
     tracking: Tracking,
     plate: tuple[ExaminedCategory, DataVersion],
@@ -281,7 +245,7 @@ def test_an_approval_by_a_person_is_in_their_name(
 ) -> None:
     careful = here.model_copy(update={"gate": GateSettings(promotion="approval")})
     winner = evaluated(tracking, plate, careful, tmp_path / "made")
-    waiting = register_winner([winner], plate[0], settings=careful)
+    _, waiting = registered_and_judged(winner, plate[0], careful)
     assert (waiting.alias, waiting.approval) == ("challenger", "pending")
     record = promote("plate", reason="seen on line 3", settings=careful)
     assert (record.who, record.reason) == (psutil.Process().username(), "seen on line 3")
@@ -289,7 +253,7 @@ def test_an_approval_by_a_person_is_in_their_name(
     assert aliases(tracking) == {"champion": 1, "previous": None, "challenger": None}
 
 
-def test_with_all_slots_of_a_gpu_taken_registering_waits_and_promoting_does_not(
+def test_without_a_free_gpu_slot_registering_waits_and_promoting_does_not(
     here: Settings,
     tracking: Tracking,
     plate: tuple[ExaminedCategory, DataVersion],
@@ -305,7 +269,7 @@ def test_with_all_slots_of_a_gpu_taken_registering_waits_and_promoting_does_not(
 
     def register() -> None:
         with suppress(TrackingError):  # where there is no such GPU
-            register_winner([winner], plate[0], settings=on_gpu)
+            register_winner(only(winner), plate[0], settings=on_gpu)
 
     registering = threading.Thread(target=register)
     registering.start()
@@ -314,7 +278,7 @@ def test_with_all_slots_of_a_gpu_taken_registering_waits_and_promoting_does_not(
     with training_slot(here.state_dir, ["cuda:0"], 1):
         assert parity_processes() == []
         registering.join()
-        register_winner([winner], plate[0], settings=on_cpu)
+        registered_and_judged(winner, plate[0], on_cpu)
         record = promote("plate", reason="seen on line 3", settings=on_gpu)
     assert (record.from_version, record.to_version) == (None, 1)
 
@@ -324,7 +288,7 @@ def parity_processes() -> list[psutil.Process]:
     return [one for one in alive if any("reload_process.py" in part for part in one.cmdline())]
 
 
-def test_a_copy_that_differs_is_deleted_with_all_its_traces(
+def test_a_version_that_fails_parity_is_deleted_with_its_model(
     here: Settings,
     tracking: Tracking,
     plate: tuple[ExaminedCategory, DataVersion],
@@ -335,13 +299,13 @@ def test_a_copy_that_differs_is_deleted_with_all_its_traces(
     image = category.folder / "test/good/000.png"
     image.write_bytes((category.folder / "test/scratch/000.png").read_bytes())
     with pytest.raises(TrackingError, match="the version was deleted"):
-        register_winner([winner], category, settings=here)
+        register_winner(only(winner), category, settings=here)
     assert registered_versions(tracking) == []
     assert tracking.client.search_registered_models() == []
     assert tracking.client.search_logged_models([tracking.experiment("plate")]) == []
 
 
-def test_what_is_not_registered_is_refused_with_a_sentence(tracking: Tracking) -> None:
+def test_unknown_models_versions_and_aliases_are_refused(tracking: Tracking) -> None:
     assert registered_versions(tracking) == []
     assert version_with_alias(tracking, NAME, "champion") is None
     with pytest.raises(TrackingError, match="no such model or alias"):

@@ -32,7 +32,7 @@ def make_job(folder: Path, **settings: Any) -> TrainingJob:
     )
 
 
-def test_only_the_batch_that_did_not_fit_becomes_smaller_also_at_the_next_start(
+def test_the_batch_size_that_did_not_fit_is_halved_also_at_the_next_start(
     tmp_path: Path,
 ) -> None:
     job = make_job(tmp_path, batch_size=5, teacher_batch_size=32)
@@ -44,7 +44,7 @@ def test_only_the_batch_that_did_not_fit_becomes_smaller_also_at_the_next_start(
     assert as_last_tried(job) == smaller
 
 
-def test_it_becomes_smaller_once(tmp_path: Path) -> None:
+def test_the_batch_size_is_halved_only_once(tmp_path: Path) -> None:
     job = make_job(tmp_path, batch_size=8)
     smaller = with_half_batch(job, DeviceMemoryError("full", "batch_size"))
     for at_work in (smaller, as_last_tried(job)):
@@ -60,7 +60,7 @@ def test_it_becomes_smaller_once(tmp_path: Path) -> None:
         ("teacher_batch_size", {"teacher_batch_size": 3}),  # of one patch nothing can be learnt
     ],
 )
-def test_what_cannot_be_smaller_fails_as_it_did(
+def test_a_batch_size_that_cannot_be_halved_fails_with_the_same_error(
     setting: str | None, settings: dict[str, int], tmp_path: Path
 ) -> None:
     job, error = make_job(tmp_path, **settings), DeviceMemoryError("full", setting)

@@ -80,7 +80,7 @@ def test_devices_are_filled_one_by_one(tmp_path: Path) -> None:
         assert third == "cuda:0"
 
 
-def test_on_a_cpu_nothing_waits_for_a_training(tmp_path: Path) -> None:
+def test_an_evaluation_on_the_cpu_does_not_wait(tmp_path: Path) -> None:
     settings = Settings.model_validate({"state_dir": tmp_path, "training": {"device": "cpu"}})
     with (
         training_device(settings),
@@ -90,7 +90,7 @@ def test_on_a_cpu_nothing_waits_for_a_training(tmp_path: Path) -> None:
         assert (evaluates, looks) == ("cpu", "cpu")
 
 
-def test_no_more_than_the_slots_of_a_gpu_are_in_use(
+def test_jobs_on_a_gpu_never_exceed_its_slots(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

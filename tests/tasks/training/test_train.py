@@ -32,11 +32,11 @@ from stillwatch.tasks.data.examine import ExaminedCategory
 from stillwatch.tasks.data.version import DataVersion
 from stillwatch.tasks.tracking.client import BUNDLE, Tracking
 from stillwatch.tasks.tracking.retraining_run import finish_retraining_run, start_retraining_run
-from stillwatch.tasks.training.candidates import Entrant
+from stillwatch.tasks.training.candidates import DetectorSeed
 from stillwatch.tasks.training.fingerprint import evaluation_key, fingerprint
 from stillwatch.tasks.training.slots import training_slot
 from stillwatch.tasks.training.task import TrainedDetector, train_detector
-from stillwatch.tasks.training.training_images import read_learnt_from
+from stillwatch.tasks.training.training_images import read_training_images
 
 Train = Callable[..., TrainedDetector]
 
@@ -65,12 +65,14 @@ def plate(here: Settings, tmp_path: Path) -> tuple[ExaminedCategory, DataVersion
 def train(here: Settings, tracking: Tracking, plate: tuple[ExaminedCategory, DataVersion]) -> Train:
     def call(settings: Settings = here, **more: Any) -> TrainedDetector:
         category, data = plate
-        return train_detector(category, Entrant("stfpm", 0), data=data, settings=settings, **more)
+        return train_detector(
+            category, DetectorSeed("stfpm", 0), data=data, settings=settings, **more
+        )
 
     return call
 
 
-def test_what_is_trained_is_kept_with_its_whole_origin_and_never_trained_again(
+def test_a_trained_detector_is_stored_with_its_origin_and_reused(
     here: Settings,
     tracking: Tracking,
     plate: tuple[ExaminedCategory, DataVersion],
@@ -103,7 +105,7 @@ def test_what_is_trained_is_kept_with_its_whole_origin_and_never_trained_again(
     assert info.fingerprint == first.fingerprint
     assert tags["stillwatch.threshold"] == repr(info.calibration.reject.value)
     learnt = {row.md5 for row in category.manifest.rows if row.split == "train"}
-    assert read_learnt_from(tracking, first.run_id) == learnt
+    assert read_training_images(tracking, first.run_id) == learnt
     assert tracking.tags(parent)["stillwatch.reused.stfpm"] == first.run_id
     assert not list((here.state_dir / "trainings").iterdir())
 
@@ -118,7 +120,7 @@ def test_what_is_trained_is_kept_with_its_whole_origin_and_never_trained_again(
     assert not was_trained(tracking, other)
     with tracking.artifact(other.run_id, BUNDLE) as folder:
         recalibrated = read_bundle(folder).info
-    assert read_learnt_from(tracking, other.run_id) == learnt
+    assert read_training_images(tracking, other.run_id) == learnt
     assert recalibrated.weights_sha256 == info.weights_sha256
     assert recalibrated.calibration.reject.alpha == 0.1
     assert tracking.tags(other.run_id)["stillwatch.recalibrated_from"] == first.run_id
@@ -150,7 +152,7 @@ def trainings() -> list[psutil.Process]:
     return [one for one in alive if "stillwatch.training.child" in one.cmdline()]
 
 
-def test_a_killed_training_resumes_and_one_that_could_not_be_stored_is_stored(
+def test_a_killed_training_resumes_and_a_failed_upload_is_repeated(
     here: Settings, tracking: Tracking, train: Train
 ) -> None:
     longer = here.model_copy(update={"detectors": {"stfpm": {"epochs": 12, "batch_size": 8}}})
@@ -208,7 +210,7 @@ stillwatch.detectors.__path__.append({folder!r})
 
 
 @pytest.fixture
-def hungry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Entrant]:
+def hungry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[DetectorSeed]:
     """A method whose second phase has no room for more than four images, here and in children."""
     methods, start = tmp_path / "methods", tmp_path / "start"
     methods.mkdir()
@@ -218,15 +220,15 @@ def hungry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Entrant]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(start), *filter(None, sys.path)]))
     monkeypatch.setattr(detectors, "__path__", [*detectors.__path__, str(methods)])
     detector_classes.cache_clear()
-    yield Entrant("hungry", 0)
+    yield DetectorSeed("hungry", 0)
     detector_classes.cache_clear()
 
 
-def test_what_does_not_fit_is_trained_with_half_the_batch_also_after_a_kill(
+def test_a_training_that_runs_out_of_memory_is_retried_with_half_the_batch_also_after_a_kill(
     here: Settings,
     tracking: Tracking,
     plate: tuple[ExaminedCategory, DataVersion],
-    hungry: Entrant,
+    hungry: DetectorSeed,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     own = {"hungry": {"epochs": 12, "batch_size": 8}}
@@ -242,7 +244,7 @@ def test_what_does_not_fit_is_trained_with_half_the_batch_also_after_a_kill(
         train()
     killer.join()
     assert "Lower detectors.hungry.batch_size" in caplog.text
-    assert "It is tried once more with batch_size=4." in caplog.text
+    assert "Retrying with batch_size=4." in caplog.text
 
     artifacts = here.state_dir / "mlflow" / "artifacts"
     artifacts.write_text("a file where the artifacts should go", encoding="utf-8")
@@ -257,7 +259,7 @@ def test_what_does_not_fit_is_trained_with_half_the_batch_also_after_a_kill(
     assert tracking.tags(stored.run_id)["stillwatch.batch_halved"] == "batch_size=4"
 
     forced = train(force=True)
-    assert "It is tried once more with batch_size=4." in caplog.text
+    assert "Retrying with batch_size=4." in caplog.text
     assert tracking.tags(forced.run_id)["stillwatch.batch_halved"] == "batch_size=4"
     with tracking.artifact(forced.run_id, BUNDLE) as folder:
         info = read_bundle(folder).info
@@ -310,7 +312,7 @@ def test_an_unknown_detector_starts_no_run(
 ) -> None:
     category, data = plate
     with pytest.raises(DetectorError, match="did you mean 'stfpm'"):
-        train_detector(category, Entrant("stfmp", 0), data=data, settings=here)
+        train_detector(category, DetectorSeed("stfmp", 0), data=data, settings=here)
     assert tracking.find_runs("plate", {}) == []
 
 
@@ -343,7 +345,7 @@ def test_a_method_that_needs_no_teacher_asks_for_no_weights(
             "detectors": {detector: own},
         }
     )
-    trained = train_detector(category, Entrant(detector, 0), data=data, settings=without)
+    trained = train_detector(category, DetectorSeed(detector, 0), data=data, settings=without)
     assert tracking.tags(trained.run_id)["stillwatch.teacher"] == "none"
     with tracking.artifact(trained.run_id, BUNDLE) as folder:
         bundle = read_bundle(folder)
@@ -367,7 +369,7 @@ class TestIdentity:
         "photographs": None,
     }
 
-    def test_everything_that_scores_depend_on_changes_it(self) -> None:
+    def test_every_argument_changes_the_fingerprint(self) -> None:
         others = {
             "category_digest": "d",
             "split_digest": "t",
@@ -385,7 +387,7 @@ class TestIdentity:
         made = [fingerprint(**self.parts | {key: value}) for key, value in others.items()]
         assert len({fingerprint(**self.parts), *made}) == len(others) + 1
 
-    def test_it_is_the_same_every_time_and_in_every_order(self) -> None:
+    def test_the_order_of_the_arguments_does_not_matter(self) -> None:
         turned = dict(reversed(list(self.parts.items())))
         assert fingerprint(**turned) == fingerprint(**self.parts)
         assert len(fingerprint(**self.parts)) == 64
