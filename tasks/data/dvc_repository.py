@@ -5,6 +5,7 @@ of it is in this file.
 """
 
 import errno
+import logging
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
+import colorama
 import yaml
 from dvc.config import Config
 from dvc.lock import LockError
@@ -25,11 +27,41 @@ from dvc_data.hashfile.tree import Tree
 
 from stillwatch.errors import StorageError, WorkspaceError
 from stillwatch.files import storage_errors
-from stillwatch.tasks.data.dvc_logging import failures
 
 LOCAL_REMOTE = "stillwatch-local"
 _CONFIG = {"core": {"autostage": False}}
 _PATIENCE_SECONDS = 600.0
+
+
+class _TransferErrors(logging.Handler):
+    """Keeps the error of DVC's latest failed transfer, which DVC logs but does not raise."""
+
+    latest: BaseException | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.exc_info and record.exc_info[1]:
+            self.latest = record.exc_info[1]
+
+
+_transfer_errors = _TransferErrors(level=logging.ERROR)
+
+
+def _silence_dvc() -> None:
+    # Importing DVC wraps stdout for Windows consoles.
+    colorama.deinit()
+    for name in ("dvc", "dvc_data", "dvc_objects"):
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.addHandler(_transfer_errors)
+        logger.setLevel(logging.ERROR)
+        logger.propagate = False
+    # DVC disables this logger for the whole process, and with it the errors of Prefect's tasks.
+    logging.getLogger("asyncio").setLevel(logging.NOTSET)
+    # DVC shows progress bars unless this logger is off.
+    logging.getLogger("dvc.progress").setLevel(logging.CRITICAL)
+
+
+_silence_dvc()
 
 
 @dataclass(frozen=True)
@@ -248,7 +280,7 @@ class DvcRepository:
     @contextmanager
     def _errors(self, where: str | None = None) -> Iterator[None]:
         place = f"{self._repo.root_dir}: DVC, {where}" if where else f"{self._folder}: DVC"
-        failures.latest = None
+        _transfer_errors.latest = None
         try:
             yield
         except (WorkspaceError, StorageError):
@@ -355,7 +387,7 @@ def _ensure_unchanged(folder: Path, now: FileList, expected: FileList) -> None:
 def _ensure_transferred(failed: set[HashInfo], doing: str) -> None:
     if not failed:
         return
-    reason = failures.latest
+    reason = _transfer_errors.latest
     if reason is not None:
         _raise_full_disk(reason, doing)
     raise WorkspaceError(

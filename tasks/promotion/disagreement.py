@@ -15,7 +15,7 @@ from stillwatch.evaluation.evaluation import NORMAL
 from stillwatch.files import storage_errors
 from stillwatch.tasks.html import data_uri
 from stillwatch.tasks.tracking.client import Tracking
-from stillwatch.tasks.tracking.json_artifacts import JsonArtifact
+from stillwatch.tasks.tracking.entries import JsonArtifact
 
 MOST = 12
 """Images of which pictures are kept."""

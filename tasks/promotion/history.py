@@ -20,9 +20,9 @@ from stillwatch.errors import PromotionError, TrackingError
 from stillwatch.tasks.registry.approval import ANSWER, COMPARISON
 from stillwatch.tasks.registry.versions import PREVIOUS, version_with_alias
 from stillwatch.tasks.run_owner import may_live_elsewhere
-from stillwatch.tasks.tracking.client import KIND, Status, Tracking
+from stillwatch.tasks.tracking.client import Status, Tracking, every_page
 from stillwatch.tasks.tracking.entries import milliseconds
-from stillwatch.tasks.tracking.mlflow_pages import every_page
+from stillwatch.tasks.tracking.tags import KIND
 
 RECORD_FILE, OUTCOME_FILE = "promotion.json", "outcome.json"
 Kind = Literal["promotion", "rollback"]

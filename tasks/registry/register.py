@@ -39,15 +39,10 @@ from stillwatch.tasks.registry.versions import (
     version_with_alias,
     versions_of,
 )
-from stillwatch.tasks.tracking.client import (
-    BUNDLE,
-    FINGERPRINT,
-    Tracking,
-    open_tracking,
-)
+from stillwatch.tasks.tracking.client import BUNDLE, Tracking, open_tracking
 from stillwatch.tasks.tracking.entries import figures
-from stillwatch.tasks.tracking.retraining_run import MODEL_VERSION, REGISTERED, WINNER
-from stillwatch.tasks.tracking.tags import threshold_tags
+from stillwatch.tasks.tracking.tags import FINGERPRINT, threshold_tags
+from stillwatch.tasks.training.retraining_run import MODEL_VERSION, REGISTERED, WINNER
 from stillwatch.tasks.training.slots import evaluation_device
 
 SPREAD = "stillwatch.spread"

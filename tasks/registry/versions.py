@@ -16,8 +16,8 @@ from stillwatch.bundle import Bundle, read_bundle
 from stillwatch.errors import TrackingError
 from stillwatch.sections import unknown_name
 from stillwatch.tasks.registry.approval import COMPARISON, standing
-from stillwatch.tasks.tracking.client import BUNDLE, METHOD, Tracking
-from stillwatch.tasks.tracking.mlflow_pages import every_page
+from stillwatch.tasks.tracking.client import BUNDLE, Tracking, every_page
+from stillwatch.tasks.tracking.tags import METHOD
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 PREFIX = "stillwatch-"

@@ -26,8 +26,8 @@ from stillwatch.tasks.registry.versions import (
     version_with_alias,
     versions_of,
 )
-from stillwatch.tasks.tracking.client import (
-    BUNDLE,
+from stillwatch.tasks.tracking.client import BUNDLE, Tracking
+from stillwatch.tasks.tracking.tags import (
     EVALUATED,
     KIND,
     METHOD,
@@ -36,10 +36,9 @@ from stillwatch.tasks.tracking.client import (
     SEED,
     STAGE,
     TRAINED,
-    Tracking,
 )
-from stillwatch.tasks.tracking.retraining_evidence import read_changed_settings, read_validation
-from stillwatch.tasks.tracking.retraining_run import (
+from stillwatch.tasks.training.candidates import Entrant, entrants
+from stillwatch.tasks.training.retraining_run import (
     DETECTORS,
     MODEL_VERSION,
     REGISTERED,
@@ -47,8 +46,9 @@ from stillwatch.tasks.tracking.retraining_run import (
     REUSED,
     SEEDS,
     WINNER,
+    read_changed_settings,
+    read_validation,
 )
-from stillwatch.tasks.training.candidates import Entrant, entrants
 from stillwatch.tasks.validation.report import ValidationReport
 
 

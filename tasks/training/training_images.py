@@ -9,7 +9,7 @@ from typing import Any
 from stillwatch.images.manifest import Manifest
 from stillwatch.images.split import PARTS
 from stillwatch.tasks.tracking.client import Tracking
-from stillwatch.tasks.tracking.json_artifacts import JsonArtifact
+from stillwatch.tasks.tracking.entries import JsonArtifact
 
 LEARNT_FROM = JsonArtifact(
     "learnt_from.json",

@@ -14,8 +14,10 @@ from stillwatch.tasks.data.version import DataVersion
 from stillwatch.tasks.evaluation.result import DetectorResult
 from stillwatch.tasks.evaluation.task import evaluate_detector
 from stillwatch.tasks.promotion.gate import judge
-from stillwatch.tasks.tracking.client import BUNDLE, STAGE, TRAINED, Tracking
-from stillwatch.tasks.tracking.retraining_run import (
+from stillwatch.tasks.tracking.client import BUNDLE, Tracking
+from stillwatch.tasks.tracking.tags import STAGE, TRAINED, threshold_tags
+from stillwatch.tasks.training.candidates import Entrant
+from stillwatch.tasks.training.retraining_run import (
     MODEL_VERSION,
     REGISTERED,
     REUSED,
@@ -23,8 +25,6 @@ from stillwatch.tasks.tracking.retraining_run import (
     finish_retraining_run,
     start_retraining_run,
 )
-from stillwatch.tasks.tracking.tags import threshold_tags
-from stillwatch.tasks.training.candidates import Entrant
 from stillwatch.tasks.training.task import TrainedDetector
 from stillwatch.tasks.validation.report import CheckOutcome, ValidationReport
 
