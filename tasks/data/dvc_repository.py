@@ -99,13 +99,13 @@ class DvcRepository:
         folder: Path,
         remote: str | None,
         local_remote: Path,
-        say: Callable[[str], None],
+        log: Callable[[str], None],
     ) -> None:
         self._repo = repo
         self._folder = folder
         self._remote = remote
         self._local_remote = local_remote
-        self._say = say
+        self._log = log
 
     def scan(self) -> FileList:
         """Hash the folder as it is now; unchanged files are known by size, time and inode."""
@@ -238,7 +238,7 @@ class DvcRepository:
                     ) from error
                 if not waiting:
                     root = self._repo.root_dir
-                    self._say(f"waiting for a dvc command that is at work in {root} ...")
+                    self._log(f"waiting for a dvc command that is at work in {root} ...")
                 waiting = True
 
     def _bring(self, wanted: set[str]) -> None:
@@ -309,7 +309,7 @@ def ensure_dvc(root: Path) -> None:
 
 @contextmanager
 def open_dvc(
-    root: Path, folder: Path, *, remote: str | None, local_remote: Path, say: Callable[[str], None]
+    root: Path, folder: Path, *, remote: str | None, local_remote: Path, log: Callable[[str], None]
 ) -> Iterator[DvcRepository]:
     """Open the DVC repository at ``root``.
 
@@ -318,14 +318,14 @@ def open_dvc(
         folder: the folder in it that holds the image set.
         remote: name of the DVC remote, or None for the repository's default.
         local_remote: folder that serves as remote where there is no default either.
-        say: told when a dvc command has to be waited for.
+        log: called with progress messages.
 
     Raises:
         WorkspaceError: not a DVC repository.
     """
     ensure_dvc(root)
     with _opened(root, _CONFIG) as repo:
-        yield DvcRepository(repo, folder, remote, local_remote, say)
+        yield DvcRepository(repo, folder, remote, local_remote, log)
 
 
 @contextmanager

@@ -31,7 +31,7 @@ from stillwatch.tasks.data.history import (
     version_at,
 )
 from stillwatch.tasks.data.importing import import_image_set
-from stillwatch.tasks.data.workspace import Say, Workspace, writing
+from stillwatch.tasks.data.workspace import Log, Workspace, writing
 
 logger = logging.getLogger(__name__)
 
@@ -89,10 +89,10 @@ def version(
     categories: list[str] | None = None,
 ) -> DataVersion:
     """Import ``root``, if given, into the workspace, then version the workspace's image set."""
-    say = get_run_logger().warning
+    log = get_run_logger().warning
     if root is not None:
-        import_image_set(root, workspace, categories, say=say)
-    return version_image_set(workspace, split=split, smallest_alpha=smallest_alpha, say=say)
+        import_image_set(root, workspace, categories, log=log)
+    return version_image_set(workspace, split=split, smallest_alpha=smallest_alpha, log=log)
 
 
 def version_image_set(
@@ -101,7 +101,7 @@ def version_image_set(
     split: SplitSettings,
     smallest_alpha: float,
     push: bool = True,
-    say: Say = logger.warning,
+    log: Log = logger.warning,
 ) -> DataVersion:
     """Put the image set as it is now on record: DVC cache, remote, split file, commit, tag.
 
@@ -114,7 +114,7 @@ def version_image_set(
         split: shares of validation and calibration; only images that are new are assigned.
         smallest_alpha: smallest false-alarm rate that thresholds are calibrated for, in (0, 1).
         push: copy new images to the DVC remote.
-        say: told when another process has to be waited for.
+        log: called with progress messages.
 
     Raises:
         LayoutError: no category, or a category's name is not allowed. (Whatever else is wrong
@@ -123,7 +123,7 @@ def version_image_set(
         StorageError: a disk is full or a folder cannot be written to.
         WorkspaceError: git or DVC cannot do it; the message says why.
     """
-    with writing(workspace, say) as dvc:
+    with writing(workspace, log) as dvc:
         found = _look(workspace, dvc, split, smallest_alpha)
         if found.recorded is None:
             ensure_committable(workspace.root)
@@ -161,10 +161,10 @@ def matches_tracked(
     *,
     split: SplitSettings,
     smallest_alpha: float,
-    say: Say = logger.warning,
+    log: Log = logger.warning,
 ) -> bool:
     """Whether ``version_image_set`` would find nothing to commit; arguments and errors are its."""
-    with writing(workspace, say) as dvc:
+    with writing(workspace, log) as dvc:
         return _look(workspace, dvc, split, smallest_alpha).recorded is not None
 
 
