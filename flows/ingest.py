@@ -127,7 +127,7 @@ def _second_looks(
             unseen.append(
                 f"{name}: its new good images are announced, but the champion could not look at "
                 f"them: {reason} Look at them yourself, or show them to 'stillwatch inspect' "
-                "once that is mended."
+                "once this is fixed."
             )
     return doubts, unseen
 

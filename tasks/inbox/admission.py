@@ -153,6 +153,7 @@ class CategoryIntake:
 
     @property
     def folder(self) -> Path:
+        """Of the category, in the workspace."""
         return self.workspace.data / self.category
 
     def admit(self, arrival: Arrival) -> Admission | None:
