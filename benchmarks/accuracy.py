@@ -39,6 +39,7 @@ from stillwatch.inference.torch_scorer import load_scorer
 from stillwatch.settings import Settings, load_settings
 from stillwatch.tasks.data.importing import visible_files
 from stillwatch.tasks.data.version import category_digest
+from stillwatch.tasks.evaluation.result import FIGURE_NAMES
 from stillwatch.tasks.inbox.rules import file_md5
 from stillwatch.tasks.tracking.client import BUNDLE, open_tracking
 from stillwatch.teachers.networks import NO_TEACHER
@@ -156,7 +157,7 @@ def _run(
     found = report.categories[category]
     if detector not in found.detectors:
         sys.exit(f"{category}/{detector}, seed {seed}: {found.reason}")
-    done = found.detectors[detector]
+    (done,) = found.detectors[detector].values()
     with open_tracking(settings).artifact(done.run_id, BUNDLE) as folder:
         bundle = read_bundle(folder)
         size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
@@ -168,7 +169,9 @@ def _run(
         "seed": seed,
         "commit": commit(),
         "machine": machine(choose_device(settings.training.device)),
-        "report": done.model_dump(mode="json"),
+        "report": dict.fromkeys(FIGURE_NAMES)
+        | done.metrics
+        | {"ms_per_image": done.ms_per_image, "train_seconds": done.train_seconds},
         "taken_over": _taken_over(bundle.info.training),
         "megabytes": size / 1e6,
         **opinions,

@@ -10,15 +10,9 @@ from prefect.cache_policies import NO_CACHE
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from stillwatch.settings import Settings
-from stillwatch.tasks.tracking.client import (
-    BUNDLE,
-    EVALUATED,
-    FINGERPRINT,
-    STAGE,
-    Tracking,
-    open_tracking,
-)
-from stillwatch.tasks.tracking.entries import DataSource, figures
+from stillwatch.tasks.tracking.client import BUNDLE, Tracking, open_tracking
+from stillwatch.tasks.tracking.entries import figures, training_data
+from stillwatch.tasks.tracking.tags import EVALUATED, FINGERPRINT, STAGE
 from stillwatch.tasks.training.fingerprint import find_finished_run
 from stillwatch.tasks.training.losses import EpochLog
 
@@ -33,7 +27,7 @@ def train_nothing(tracking: Tracking, category: str, detector: str) -> None:
     find_finished_run(tracking, category, identity)
     run_id = tracking.start_run(category, detector, {FINGERPRINT: identity})
     tracking.log(run_id, params={f"param_{number}": number for number in range(PARAMS)})
-    tracking.log_data(run_id, DataSource(category, "d" * 32, Path("data"), {"train": 1}))
+    tracking.log_data(run_id, training_data(category, "d" * 32, Path("data"), {"train": 1}))
     losses = EpochLog(tracking, run_id)
     for epoch in range(EPOCHS):
         losses.add("student", epoch, 1 / (epoch + 1), 1 / (epoch + 1))

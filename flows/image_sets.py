@@ -59,12 +59,12 @@ def version_images(
     """
     place = place_of(settings, root)
     if place.imported_from is not None:
-        import_image_set(place.imported_from, place.workspace, categories, say=say)
+        import_image_set(place.imported_from, place.workspace, categories, log=say)
     return version_image_set(
         place.workspace,
         split=settings.split,
         smallest_alpha=settings.calibration.alpha_reject,
-        say=say,
+        log=say,
     )
 
 

@@ -16,7 +16,7 @@ from stillwatch.tasks.data.workspace import open_workspace
 from stillwatch.tasks.inbox.admission import Admission, admit
 from stillwatch.tasks.inbox.announcements import forget, unannounced
 from stillwatch.tasks.inbox.arrivals import still_files
-from stillwatch.tasks.inbox.champion_check import Doubt, doubted_normals
+from stillwatch.tasks.inbox.champion_check import RejectedNormal, rejected_normals
 from stillwatch.tasks.locks import exclusive
 from stillwatch.tasks.validation.task import page_path, validate
 
@@ -116,7 +116,7 @@ def _second_looks(
     changed: Mapping[str, Sequence[str]],
     data: DataVersion,
     settings: Settings,
-) -> tuple[dict[str, list[Doubt]], list[str]]:
+) -> tuple[dict[str, list[RejectedNormal]], list[str]]:
     """The doubts of each category, and a sentence for each whose champion could not be asked."""
     doubts, unseen = {}, []
     for name in names:
@@ -127,15 +127,17 @@ def _second_looks(
             unseen.append(
                 f"{name}: its new good images are announced, but the champion could not look at "
                 f"them: {reason} Look at them yourself, or show them to 'stillwatch inspect' "
-                "once that is mended."
+                "once this is fixed."
             )
     return doubts, unseen
 
 
-def _doubts(name: str, came: Sequence[str], data: DataVersion, settings: Settings) -> list[Doubt]:
+def _doubts(
+    name: str, came: Sequence[str], data: DataVersion, settings: Settings
+) -> list[RejectedNormal]:
     here = data.categories[name].files
     normals = [path for path in came if path.startswith("train/") and path in here]
-    doubts = doubted_normals(name, normals, folder=data.root / name, settings=settings)
+    doubts = rejected_normals(name, normals, folder=data.root / name, settings=settings)
     for doubt in doubts:
         get_run_logger().warning(
             "%s/%s came as a good part and %s rejects it (p = %.3g). Look at it: if it is not "
@@ -153,7 +155,9 @@ def _sentence(admissions: Sequence[Admission], left_over: Mapping[str, Sequence[
     return said
 
 
-def _rows(admissions: Sequence[Admission], doubts: dict[str, list[Doubt]]) -> list[dict[str, str]]:
+def _rows(
+    admissions: Sequence[Admission], doubts: dict[str, list[RejectedNormal]]
+) -> list[dict[str, str]]:
     looks = {
         (name, doubt.path): f"rejected by {doubt.model}, p = {doubt.p_value:.3g}"
         for name, found in doubts.items()

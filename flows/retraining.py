@@ -20,10 +20,16 @@ from prefect.task_runners import TaskRunner
 from stillwatch.detectors import detector_settings, parse_detector_settings
 from stillwatch.errors import SettingsError, StillwatchError, TrackingError, TrainingError
 from stillwatch.flows.image_sets import chosen_categories, place_of
-from stillwatch.flows.run_report import CategoryReport, RetrainReport
+from stillwatch.flows.run_report import (
+    CategoryReport,
+    RetrainReport,
+    category_report,
+    failure_sentence,
+    prefect_rows,
+    seeds_sentence,
+)
 from stillwatch.flows.runners import detector_runner, task_runner
 from stillwatch.flows.servers.mlflow_server import pages_address
-from stillwatch.flows.summary import category_report, failure_sentence, full_rows, seeds_sentence
 from stillwatch.settings import Settings
 from stillwatch.tasks.data.examine import ExaminedCategory, examine
 from stillwatch.tasks.data.version import DataVersion, version
@@ -34,8 +40,8 @@ from stillwatch.tasks.promotion.gate import judge_task
 from stillwatch.tasks.registry.register import Registration, register_task
 from stillwatch.tasks.registry.versions import RegisteredVersion
 from stillwatch.tasks.reports.task import attach_report
-from stillwatch.tasks.tracking.retraining_run import finish_retraining_run, start_retraining_run
 from stillwatch.tasks.training.candidates import DetectorSeed, list_candidates
+from stillwatch.tasks.training.retraining_run import finish_retraining_run, start_retraining_run
 from stillwatch.tasks.training.task import TrainedDetector, train_task
 from stillwatch.tasks.validation.report import ValidationReport
 from stillwatch.tasks.validation.task import page_path, validate
@@ -79,7 +85,7 @@ def retrain_categories(
     about = f"Retraining on {data.name} ({data.dir_hash})"
     reading = seeds_sentence(report)
     create_table_artifact(
-        table=full_rows(report, pages_address(settings)),
+        table=prefect_rows(report, pages_address(settings)),
         key="retraining",
         description=f"{about}. {reading}" if reading else about,
     )

@@ -1,5 +1,6 @@
-"""What a retraining ended with, as the flow returns it and ``--report FILE.json`` writes it."""
+"""The outcome of a retraining: the flow's return value, ``--report FILE.json``, and table rows."""
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -7,79 +8,16 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from stillwatch.comparison.comparison import Answer
 from stillwatch.files import write_json
-from stillwatch.tasks.evaluation.seeds import Spread
+from stillwatch.tasks.evaluation.notes import threshold_sentences
+from stillwatch.tasks.evaluation.result import DetectorResult
+from stillwatch.tasks.evaluation.seeds import spreads
+from stillwatch.tasks.evaluation.task import FROM_NORMALS_ONLY
+from stillwatch.tasks.evaluation.winner import Choice
+from stillwatch.tasks.registry.register import Registration
+from stillwatch.tasks.registry.versions import RegisteredVersion
+from stillwatch.tasks.training.candidates import DetectorSeed
 
-Interval = tuple[float, float]
-
-
-class GroupReport(BaseModel):
-    """The test normals of one group."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    normals: int
-    rate: float = Field(description="share that is rejected")
-    rate_ci: Interval
-
-
-class SeedReport(BaseModel):
-    """One of several seeds of a detector."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    seed: int
-    image_auroc: float | None = None
-    image_ap: float | None = None
-    pixel_auroc: float | None = None
-    aupro: float | None = None
-    false_alarm_rate: float | None = None
-    recall: float | None = None
-    train_seconds: float
-    reused: bool
-    run_id: str
-
-
-class DetectorReport(BaseModel):
-    """One trained detector, of several seeds the first.
-
-    A figure that cannot be computed (no masks, say) is null.
-    """
-
-    model_config = ConfigDict(extra="forbid")
-
-    image_auroc: float | None = None
-    image_auroc_ci: Interval | None = None
-    image_ap: float | None = None
-    image_ap_ci: Interval | None = None
-    pixel_auroc: float | None = None
-    pixel_auroc_ci: Interval | None = None
-    aupro: float | None = Field(None, description="to 30 % false-positive rate, normalised")
-    aupro_ci: Interval | None = None
-    false_alarm_rate: float | None = Field(None, description="test normals that are rejected")
-    false_alarm_rate_ci: Interval | None = None
-    recall: float | None = Field(None, description="test anomalies that are rejected")
-    recall_ci: Interval | None = None
-    feedback_images: int = Field(0, description="anomalies whose verdict a person corrected")
-    feedback_recall: float | None = Field(None, description="those of them that are rejected")
-    feedback_recall_ci: Interval | None = None
-    threshold: float = Field(description="of the verdict reject, in raw scores")
-    alpha: float = Field(description="false-alarm rate that the threshold is calibrated for")
-    n_calibration: int
-    calibration_groups: int = Field(0, description="of the group pattern; 0 without one")
-    false_alarm_bound: float = Field(description="on average over calibration sets")
-    false_alarm_rate_95: float = Field(description="holds with 95 % confidence for this one")
-    false_alarm_rate_train: float | None = None
-    false_alarm_rate_validation: float | None = None
-    false_alarm_rate_by_group: dict[str, GroupReport] = {}
-    train_seconds: float
-    ms_per_image: float
-    reused: bool = Field(description="taken from an earlier run with the same fingerprint")
-    synthetic: bool = Field(False, description="figures come from synthetic anomalies")
-    run_id: str = Field(description="the MLflow run that holds the evidence")
-    seeds: list[SeedReport] = Field([], description="every seed; empty where there was one")
-    spread: dict[str, Spread] = Field(
-        {}, description="figure -> its mean over the seeds; empty where there was one"
-    )
+Seeds = Mapping[int, DetectorResult]
 
 
 class CategoryReport(BaseModel):
@@ -89,19 +27,21 @@ class CategoryReport(BaseModel):
 
     status: Literal["registered", "unchanged", "failed"]
     reason: str | None = Field(
-        None, description="why it failed, or why its winner did not become champion by itself"
+        None, description="why it failed, or why the winner was not promoted automatically"
     )
     winner: str | None = None
     model_version: int | None = None
-    alias: str | None = Field(None, description="champion or challenger, when it has one")
+    alias: str | None = Field(None, description="champion, challenger or none")
     selected: str | None = Field(None, description="how the winner was chosen")
     answer: Answer | None = Field(None, description="of the gate, about winner and champion")
     comparison: str | None = Field(None, description="the gate's answer as a sentence")
     approval: Literal["pending", "refused"] | None = Field(
         None, description="pending: a person may promote the winner; refused: the gate forbids it"
     )
-    thresholds: list[str] = Field([], description="what the winner's promise, in sentences")
-    detectors: dict[str, DetectorReport] = {}
+    thresholds: list[str] = Field([], description="what the winner's thresholds promise")
+    detectors: dict[str, dict[int, DetectorResult]] = Field(
+        {}, description="detector -> seed -> evaluation.json of the MLflow run"
+    )
 
 
 class RetrainReport(BaseModel):
@@ -128,3 +68,125 @@ class RetrainReport(BaseModel):
             StorageError: the folder cannot be written to.
         """
         write_json(path, self.model_dump(mode="json"))
+
+
+def category_report(
+    results: Mapping[DetectorSeed, DetectorResult],
+    choice: Choice,
+    registration: Registration,
+    version: RegisteredVersion,
+) -> CategoryReport:
+    """The report of a category whose winner is registered and judged.
+
+    Args:
+        results: of all candidates, the first seed of a detector before its other seeds.
+        choice: the winner among them.
+        registration: of the winner.
+        version: the registered winner after the judgement.
+    """
+    detectors: dict[str, dict[int, DetectorResult]] = {}
+    for candidate, result in results.items():
+        detectors.setdefault(candidate.detector, {})[candidate.seed] = result
+    return CategoryReport(
+        status="registered" if registration.created else "unchanged",
+        reason=version.not_promoted or None,
+        winner=choice.winner.detector,
+        model_version=version.version,
+        alias=version.alias,
+        selected=choice.selected,
+        answer=version.answer,
+        comparison=version.comparison or None,
+        approval=version.approval,
+        thresholds=threshold_sentences(choice.winner),
+        detectors=detectors,
+    )
+
+
+def failure_sentence(report: RetrainReport) -> str:
+    """One sentence per failed category."""
+    return " ".join(f"{name}: {reason}" for name, reason in report.failed.items())
+
+
+def seeds_sentence(report: RetrainReport) -> str:
+    """How to read the rows of a retraining with several seeds; empty for one seed."""
+    for category in report.categories.values():
+        for detector in category.detectors.values():
+            if len(detector) > 1:
+                seeds = [str(seed) for seed in detector]
+                return (
+                    f"Figures are means over the seeds {', '.join(seeds)} ± half their range; "
+                    f"the registered detector has seed {seeds[0]}."
+                )
+    return ""
+
+
+def terminal_rows(report: RetrainReport) -> list[dict[str, str]]:
+    """Rows of the terminal's table, one per trained detector."""
+    return [
+        {
+            "category": name,
+            "detector": detector,
+            "image AUROC": _figure(seeds, "image_auroc"),
+            "AUPRO": _figure(seeds, "aupro"),
+            "false alarms": _figure(seeds, "false_alarm_rate"),
+            "recall": _figure(seeds, "recall"),
+            "time": _time(seeds.values()),
+            "model": _model(category, detector),
+        }
+        for name, category in report.categories.items()
+        for detector, seeds in category.detectors.items()
+    ]
+
+
+def prefect_rows(report: RetrainReport, mlflow_address: str) -> list[dict[str, str]]:
+    """Rows of Prefect's table: one per trained detector, with a link to its run in MLflow.
+
+    A failed category has one row more, with the reason.
+    """
+    rows = [{"category": name, "outcome": reason} for name, reason in report.failed.items()]
+    return rows + [
+        {
+            "category": name,
+            "outcome": _outcome(category, detector),
+            "detector": detector,
+            "image AUROC": _figure(seeds, "image_auroc"),
+            "false alarms": _figure(seeds, "false_alarm_rate"),
+            "MLflow run": f"{mlflow_address}/#/runs/{_first(seeds).run_id}",
+        }
+        for name, category in report.categories.items()
+        for detector, seeds in category.detectors.items()
+    ]
+
+
+def _outcome(category: CategoryReport, detector: str) -> str:
+    if detector != category.winner:
+        return "not chosen"
+    approval = {"pending": ", waits for approval", "refused": ", refused by the gate", None: ""}
+    return f"{category.status} {_model(category, detector)}{approval[category.approval]}"
+
+
+def _model(category: CategoryReport, detector: str) -> str:
+    if detector != category.winner:
+        return ""
+    return f"v{category.model_version} {category.alias or ''}".strip()
+
+
+def _time(seeds: Iterable[DetectorResult]) -> str:
+    trained = [one.train_seconds for one in seeds if not one.reused]
+    return f"{sum(trained):.0f} s" if trained else "reused"
+
+
+def _figure(seeds: Seeds, name: str) -> str:
+    """A figure, or its mean and spread over several seeds."""
+    result = _first(seeds)
+    if name not in result.metrics:
+        return "–"
+    spread = spreads(list(seeds.values())).get(name)
+    figure = f"{result.metrics[name]:.3f}" if spread is None else str(spread)
+    synthetic = result.synthetic and name not in FROM_NORMALS_ONLY
+    return f"{figure} synthetic" if synthetic else figure
+
+
+def _first(seeds: Seeds) -> DetectorResult:
+    """The result of the seed that may be registered."""
+    return next(iter(seeds.values()))

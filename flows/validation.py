@@ -7,7 +7,7 @@ from pathlib import Path
 from stillwatch.flows.image_sets import chosen_categories, version_images
 from stillwatch.settings import Settings
 from stillwatch.tasks.data.examine import examine_category
-from stillwatch.tasks.thumbnails import Thumbnails
+from stillwatch.tasks.html import Thumbnails
 from stillwatch.tasks.validation.page import write_page
 from stillwatch.tasks.validation.report import ValidationReport
 from stillwatch.tasks.validation.task import page_path, validate_manifest

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
@@ -16,12 +16,24 @@ from stillwatch.calibration import Calibration
 from stillwatch.drift import Alarm, StreamTests, run_stream_tests
 from stillwatch.settings import DriftSettings
 from stillwatch.tasks.registry.versions import model_name, registered_version, version_file
-from stillwatch.tasks.stream_appearance import unusual_looks
 from stillwatch.tasks.tracking.client import BUNDLE, Tracking
-from stillwatch.tasks.training.training_images import read_appearance
+from stillwatch.tasks.training.training_images import TrainingAppearance, read_appearance
+from stillwatch.tasks.validation.statistics import (
+    EXPOSURE_FLOOR,
+    FEWEST_FOR_STATISTICS,
+    SHARPNESS_FLOOR,
+    brightness_scale,
+    robust_z,
+    sharpness_scale,
+)
 
 ANNOUNCED = "stillwatch.drift"
 """Tag of a version of which an alarm was announced; who deletes it is told again."""
+LAST_IMAGES = 100
+"""Images that are looked at."""
+UNUSUAL_Z = 3.0
+"""Robust standard deviations beyond which their median is unusual."""
+_FEWEST = 10
 
 
 @dataclass(frozen=True)
@@ -151,3 +163,40 @@ def _seed(name: str, version: int) -> int:
 
 def _iso(time: pd.Timestamp) -> str:
     return time.isoformat(timespec="seconds")
+
+
+def unusual_looks(
+    learnt: TrainingAppearance, brightness: ArrayLike, sharpness: ArrayLike
+) -> tuple[str, ...]:
+    """One sentence for each way in which the last images look unlike those that were learnt from.
+
+    Args:
+        learnt: of the model version.
+        brightness: (T,) mean grey values, 0 to 255, in the order of inspection.
+        sharpness: (T,) variances of the Laplacian, likewise.
+    """
+    bright = np.asarray(brightness, dtype=np.float64)[-LAST_IMAGES:]
+    sharp = np.asarray(sharpness, dtype=np.float64)[-LAST_IMAGES:]
+    if bright.size < _FEWEST or len(learnt.brightness) < FEWEST_FOR_STATISTICS:
+        return ()
+    usual_bright, usual_sharp = np.array(learnt.brightness), np.array(learnt.sharpness)
+    exposure = _median_z(brightness_scale(bright), brightness_scale(usual_bright), EXPOSURE_FLOOR)
+    focus = _median_z(sharpness_scale(sharp), sharpness_scale(usual_sharp), SHARPNESS_FLOOR)
+    sentences = []
+    if abs(exposure) > UNUSUAL_Z:
+        sentences.append(
+            f"The last {bright.size} images are {'brighter' if exposure > 0 else 'darker'} than "
+            f"those it has learnt from: median grey value {np.median(bright):.0f}, usually "
+            f"{np.median(usual_bright):.0f}. Look at lamp and exposure."
+        )
+    if abs(focus) > UNUSUAL_Z:
+        sentences.append(
+            f"The last {sharp.size} images are {'sharper' if focus > 0 else 'more blurred'} than "
+            f"those it has learnt from: median variance of the Laplacian {np.median(sharp):.3g}, "
+            f"usually {np.median(usual_sharp):.3g}. Look at lens and focus."
+        )
+    return tuple(sentences)
+
+
+def _median_z(values: NDArray[np.float64], usual: NDArray[np.float64], floor: float) -> float:
+    return float(robust_z(np.array([np.median(values)]), usual, floor)[0])

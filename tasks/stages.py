@@ -21,7 +21,7 @@ from stillwatch.tasks.data.version import DataVersion, matches_tracked, version_
 from stillwatch.tasks.data.workspace import open_workspace
 from stillwatch.tasks.evaluation.scores import read_scores
 from stillwatch.tasks.evaluation.task import evaluate_detector, feedback_metrics
-from stillwatch.tasks.thumbnails import Thumbnails
+from stillwatch.tasks.html import Thumbnails
 from stillwatch.tasks.tracking.client import BUNDLE, open_tracking
 from stillwatch.tasks.training.candidates import DetectorSeed
 from stillwatch.tasks.training.task import train_detector

@@ -17,8 +17,8 @@ from stillwatch.tasks.evaluation.task import evaluate_detector
 from stillwatch.tasks.evaluation.test_set import png, read_test_set
 from stillwatch.tasks.registry.model_package import log_detector_model
 from stillwatch.tasks.registry.versions import CHAMPION, model_name
-from stillwatch.tasks.tracking.client import BUNDLE, STAGE, TRAINED, Tracking
-from stillwatch.tasks.tracking.tags import threshold_tags
+from stillwatch.tasks.tracking.client import BUNDLE, Tracking
+from stillwatch.tasks.tracking.tags import STAGE, TRAINED, threshold_tags
 from stillwatch.tasks.training.candidates import DetectorSeed
 from stillwatch.tasks.training.task import TrainedDetector
 from stillwatch.tasks.training.training_images import record_training_images

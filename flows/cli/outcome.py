@@ -12,8 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from stillwatch.flows.cli.console import console, fail, say
-from stillwatch.flows.run_report import RetrainReport
-from stillwatch.flows.summary import seeds_sentence, short_rows
+from stillwatch.flows.run_report import RetrainReport, seeds_sentence, terminal_rows
 from stillwatch.settings import Settings
 from stillwatch.tasks.training.progress import TrainingProgress, running_trainings
 
@@ -46,7 +45,7 @@ def watched_trainings(settings: Settings, output: Console, *, disabled: bool) ->
 
 def print_outcome(outcome: RetrainReport) -> None:
     """Print one row per category and detector, what was registered, and why anything failed."""
-    rows = short_rows(outcome)
+    rows = terminal_rows(outcome)
     if rows:
         # Headings of two words, and spreads, take two lines, so that it fits 80 columns.
         headings = (name.replace(" ", "\n") for name in rows[0])

@@ -9,13 +9,13 @@ from stillwatch.files import atomic_file
 from stillwatch.tasks.data.dvc_repository import DvcRepository, parse_tracked
 from stillwatch.tasks.data.git import blob_id
 from stillwatch.tasks.data.history import RecordedVersion, files_at, list_versions, version_at
-from stillwatch.tasks.data.workspace import Say, Workspace, writing
+from stillwatch.tasks.data.workspace import Log, Workspace, writing
 
 logger = logging.getLogger(__name__)
 
 
 def checkout_version(
-    workspace: Workspace, revision: str, *, say: Say = logger.warning
+    workspace: Workspace, revision: str, *, log: Log = logger.warning
 ) -> RecordedVersion:
     """Make the image set's folder, its ``.dvc`` file and the split file what they once were.
 
@@ -25,13 +25,13 @@ def checkout_version(
     Args:
         workspace: the git + DVC repository.
         revision: a tag (``data-3``), a commit, or ``HEAD`` for the latest.
-        say: told when another process has to be waited for.
+        log: called with progress messages.
 
     Raises:
         WorkspaceError: no such version, files that no version has would be lost, or DVC can get
             the old ones neither from its cache nor from the remote. Nothing is changed then.
     """
-    with writing(workspace, say) as dvc:
+    with writing(workspace, log) as dvc:
         known = list_versions(workspace)
         wanted = version_at(workspace, revision)
         if wanted is None:

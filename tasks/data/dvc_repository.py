@@ -5,6 +5,7 @@ of it is in this file.
 """
 
 import errno
+import logging
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
+import colorama
 import yaml
 from dvc.config import Config
 from dvc.lock import LockError
@@ -25,11 +27,41 @@ from dvc_data.hashfile.tree import Tree
 
 from stillwatch.errors import StorageError, WorkspaceError
 from stillwatch.files import storage_errors
-from stillwatch.tasks.data.dvc_logging import failures
 
 LOCAL_REMOTE = "stillwatch-local"
 _CONFIG = {"core": {"autostage": False}}
 _PATIENCE_SECONDS = 600.0
+
+
+class _TransferErrors(logging.Handler):
+    """Keeps the error of DVC's latest failed transfer, which DVC logs but does not raise."""
+
+    latest: BaseException | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.exc_info and record.exc_info[1]:
+            self.latest = record.exc_info[1]
+
+
+_transfer_errors = _TransferErrors(level=logging.ERROR)
+
+
+def _silence_dvc() -> None:
+    # Importing DVC wraps stdout for Windows consoles.
+    colorama.deinit()
+    for name in ("dvc", "dvc_data", "dvc_objects"):
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.addHandler(_transfer_errors)
+        logger.setLevel(logging.ERROR)
+        logger.propagate = False
+    # DVC disables this logger for the whole process, and with it the errors of Prefect's tasks.
+    logging.getLogger("asyncio").setLevel(logging.NOTSET)
+    # DVC shows progress bars unless this logger is off.
+    logging.getLogger("dvc.progress").setLevel(logging.CRITICAL)
+
+
+_silence_dvc()
 
 
 @dataclass(frozen=True)
@@ -67,13 +99,13 @@ class DvcRepository:
         folder: Path,
         remote: str | None,
         local_remote: Path,
-        say: Callable[[str], None],
+        log: Callable[[str], None],
     ) -> None:
         self._repo = repo
         self._folder = folder
         self._remote = remote
         self._local_remote = local_remote
-        self._say = say
+        self._log = log
 
     def scan(self) -> FileList:
         """Hash the folder as it is now; unchanged files are known by size, time and inode."""
@@ -206,7 +238,7 @@ class DvcRepository:
                     ) from error
                 if not waiting:
                     root = self._repo.root_dir
-                    self._say(f"waiting for a dvc command that is at work in {root} ...")
+                    self._log(f"waiting for a dvc command that is at work in {root} ...")
                 waiting = True
 
     def _bring(self, wanted: set[str]) -> None:
@@ -248,7 +280,7 @@ class DvcRepository:
     @contextmanager
     def _errors(self, where: str | None = None) -> Iterator[None]:
         place = f"{self._repo.root_dir}: DVC, {where}" if where else f"{self._folder}: DVC"
-        failures.latest = None
+        _transfer_errors.latest = None
         try:
             yield
         except (WorkspaceError, StorageError):
@@ -277,7 +309,7 @@ def ensure_dvc(root: Path) -> None:
 
 @contextmanager
 def open_dvc(
-    root: Path, folder: Path, *, remote: str | None, local_remote: Path, say: Callable[[str], None]
+    root: Path, folder: Path, *, remote: str | None, local_remote: Path, log: Callable[[str], None]
 ) -> Iterator[DvcRepository]:
     """Open the DVC repository at ``root``.
 
@@ -286,14 +318,14 @@ def open_dvc(
         folder: the folder in it that holds the image set.
         remote: name of the DVC remote, or None for the repository's default.
         local_remote: folder that serves as remote where there is no default either.
-        say: told when a dvc command has to be waited for.
+        log: called with progress messages.
 
     Raises:
         WorkspaceError: not a DVC repository.
     """
     ensure_dvc(root)
     with _opened(root, _CONFIG) as repo:
-        yield DvcRepository(repo, folder, remote, local_remote, say)
+        yield DvcRepository(repo, folder, remote, local_remote, log)
 
 
 @contextmanager
@@ -355,7 +387,7 @@ def _ensure_unchanged(folder: Path, now: FileList, expected: FileList) -> None:
 def _ensure_transferred(failed: set[HashInfo], doing: str) -> None:
     if not failed:
         return
-    reason = failures.latest
+    reason = _transfer_errors.latest
     if reason is not None:
         _raise_full_disk(reason, doing)
     raise WorkspaceError(

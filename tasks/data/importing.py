@@ -1,6 +1,5 @@
-"""Bringing an image set from elsewhere into a workspace; the source is only ever read."""
+"""Import an image set from a folder into a workspace; the source is never written to."""
 
-import fcntl
 import logging
 import os
 import shutil
@@ -12,44 +11,40 @@ from pathlib import Path
 from stillwatch.errors import ImageError, LayoutError, WorkspaceError
 from stillwatch.files import storage_errors
 from stillwatch.images.layout import category_folders, check_category_name
-from stillwatch.tasks.data.workspace import Say, Workspace, one_writer
+from stillwatch.tasks.data.workspace import Log, Workspace, one_writer
 
 logger = logging.getLogger(__name__)
-
-_FICLONE = 0x40049409  # linux/fs.h: share the blocks of another file until one is written to
 
 
 @dataclass(frozen=True)
 class ImportedFiles:
-    """How many files an import brought, left as they were, and removed."""
+    """The numbers of files that an import copied, kept and removed."""
 
-    brought: int
+    copied: int
     kept: int
     removed: int
 
 
 def import_image_set(
-    root: Path, workspace: Workspace, categories: list[str] | None, *, say: Say = logger.warning
+    root: Path, workspace: Workspace, categories: list[str] | None, *, log: Log = logger.warning
 ) -> ImportedFiles:
     """Make the workspace's folders of these categories equal to those in ``root``.
 
-    Every file under a category comes along but hidden ones, so that files that are no images are
-    found by the checks. The workspace's other categories are left alone. A file of the same size
-    and time is taken for the same; others come as reflinks or hard links where the file system
-    allows, else as copies, each renamed into place whole. Since a hard link is the source's own
-    file, nothing may write into a file of a workspace.
+    All files of a category are imported except hidden ones, so that the checks find files that are
+    no images. Other categories of the workspace stay unchanged. Files with equal size and
+    modification time count as equal; every other file is copied and then renamed into place.
 
     Args:
         root: an image set in MVTec layout.
-        workspace: where to.
-        categories: their names, or None for all in ``root``.
-        say: told when another process has to be waited for.
+        workspace: the target.
+        categories: names; None: all in ``root``.
+        log: called with progress messages.
 
     Raises:
-        LayoutError: no such category, or a symbolic link that leaves ``root``.
+        LayoutError: there is no such category, or a symbolic link leaves ``root``.
         ImageError: a file cannot be read.
         StorageError: the disk is full, or the workspace cannot be written to.
-        WorkspaceError: ``root`` and the workspace lie in one another.
+        WorkspaceError: one of ``root`` and the workspace contains the other.
     """
     root = root.resolve()
     chosen = _chosen_folders(root, categories)
@@ -60,12 +55,12 @@ def import_image_set(
         for name, folder in chosen.items()
         for path, source in visible_files(folder, root)
     }
-    with one_writer(workspace, say):
+    with one_writer(workspace, log):
         removed = sum(_remove_others(workspace.data, name, sources) for name in chosen)
-        brought = _bring_all(sources, workspace)
+        copied = _copy_all(sources, workspace)
         for name in chosen:
             (workspace.data / name / "train").mkdir(parents=True, exist_ok=True)
-    return ImportedFiles(brought, len(sources) - brought, removed)
+    return ImportedFiles(copied, len(sources) - copied, removed)
 
 
 def _chosen_folders(root: Path, categories: list[str] | None) -> dict[str, Path]:
@@ -93,16 +88,16 @@ def _ensure_apart(folder: Path, data: Path) -> None:
 def visible_files(
     folder: Path, root: Path, prefix: str = "", above: tuple[Path, ...] = ()
 ) -> Iterator[tuple[str, Path]]:
-    """(POSIX path below the category's folder, file to read) of what is imported, links followed.
+    """Yield (POSIX path relative to the category's folder, file) of the files to import.
 
     Args:
-        folder: the category's.
-        root: the image set's, resolved.
+        folder: of the category.
+        root: of the image set, resolved.
         prefix: of the paths.
-        above: the folders that ``folder`` was reached by.
+        above: the folders that lead to ``folder``.
 
     Raises:
-        LayoutError: a link that leaves the image set or goes in a circle, or what is no file.
+        LayoutError: a link leaves the image set or forms a cycle, or an entry is no file.
     """
     here = folder.resolve()
     if here in above:
@@ -138,19 +133,19 @@ def _remove_others(data: Path, name: str, sources: dict[str, Path]) -> int:
     return removed
 
 
-def _bring_all(sources: dict[str, Path], workspace: Workspace) -> int:
-    brought = 0
-    # Not among the images, where a killed import would leave a half file to be versioned.
+def _copy_all(sources: dict[str, Path], workspace: Workspace) -> int:
+    copied = 0
+    # Outside the image set, where a killed import would leave a partial file to be versioned.
     staging = Path(tempfile.mkdtemp(dir=workspace.root / ".dvc" / "tmp", prefix="import-"))
     try:
         for path, source in sources.items():
             target = workspace.data / path
             if not _same(source, target):
-                _bring(source, target, staging / "file")
-                brought += 1
+                _copy(source, target, staging / "file")
+                copied += 1
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    return brought
+    return copied
 
 
 def _same(source: Path, target: Path) -> bool:
@@ -159,50 +154,19 @@ def _same(source: Path, target: Path) -> bool:
     except FileNotFoundError:
         return False
     here = source.stat()
-    if (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino):
-        return True
     return (here.st_size, here.st_mtime_ns) == (there.st_size, there.st_mtime_ns)
 
 
-def _bring(source: Path, target: Path, temporary: Path) -> None:
+def _copy(source: Path, target: Path, temporary: Path) -> None:
+    """Copy a file with its times; never a hard link, by which an edit would change the source."""
     with storage_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        if not _reflink(source, temporary) and not _hard_link(source, temporary):
-            _copy(source, temporary)
+        try:
+            shutil.copy2(source, temporary)
+        except OSError as error:
+            if (error.filename, error.filename2) != (str(source), None):
+                raise
+            raise ImageError(
+                f"{source}: cannot be read ({error.strerror}); check its permissions."
+            ) from error
         temporary.replace(target)
-
-
-def _reflink(source: Path, target: Path) -> bool:
-    try:
-        with source.open("rb") as read, target.open("wb") as written:
-            fcntl.ioctl(written.fileno(), _FICLONE, read.fileno())
-    except OSError:
-        target.unlink(missing_ok=True)
-        return False
-    _take_time(source, target)
-    return True
-
-
-def _hard_link(source: Path, target: Path) -> bool:
-    try:
-        target.hardlink_to(source)
-    except OSError:
-        return False
-    return True
-
-
-def _copy(source: Path, target: Path) -> None:
-    try:
-        read = source.open("rb")
-    except OSError as error:
-        raise ImageError(
-            f"{source}: cannot be read ({error.strerror}); check its permissions."
-        ) from error
-    with read, target.open("wb") as written:
-        shutil.copyfileobj(read, written, 1 << 20)
-    _take_time(source, target)
-
-
-def _take_time(source: Path, target: Path) -> None:
-    stat = source.stat()
-    os.utime(target, ns=(stat.st_atime_ns, stat.st_mtime_ns))

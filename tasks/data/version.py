@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import socket
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,10 +31,12 @@ from stillwatch.tasks.data.history import (
     version_at,
 )
 from stillwatch.tasks.data.importing import import_image_set
-from stillwatch.tasks.data.version_message import version_message
-from stillwatch.tasks.data.workspace import Say, Workspace, writing
+from stillwatch.tasks.data.workspace import Log, Workspace, writing
 
 logger = logging.getLogger(__name__)
+
+_SIGNS = {"added": "+", "changed": "~", "removed": "-"}
+_CATEGORIES_IN_SUBJECT = 4
 
 
 @dataclass(frozen=True)
@@ -86,10 +89,10 @@ def version(
     categories: list[str] | None = None,
 ) -> DataVersion:
     """Import ``root``, if given, into the workspace, then version the workspace's image set."""
-    say = get_run_logger().warning
+    log = get_run_logger().warning
     if root is not None:
-        import_image_set(root, workspace, categories, say=say)
-    return version_image_set(workspace, split=split, smallest_alpha=smallest_alpha, say=say)
+        import_image_set(root, workspace, categories, log=log)
+    return version_image_set(workspace, split=split, smallest_alpha=smallest_alpha, log=log)
 
 
 def version_image_set(
@@ -98,7 +101,7 @@ def version_image_set(
     split: SplitSettings,
     smallest_alpha: float,
     push: bool = True,
-    say: Say = logger.warning,
+    log: Log = logger.warning,
 ) -> DataVersion:
     """Put the image set as it is now on record: DVC cache, remote, split file, commit, tag.
 
@@ -111,7 +114,7 @@ def version_image_set(
         split: shares of validation and calibration; only images that are new are assigned.
         smallest_alpha: smallest false-alarm rate that thresholds are calibrated for, in (0, 1).
         push: copy new images to the DVC remote.
-        say: told when another process has to be waited for.
+        log: called with progress messages.
 
     Raises:
         LayoutError: no category, or a category's name is not allowed. (Whatever else is wrong
@@ -120,7 +123,7 @@ def version_image_set(
         StorageError: a disk is full or a folder cannot be written to.
         WorkspaceError: git or DVC cannot do it; the message says why.
     """
-    with writing(workspace, say) as dvc:
+    with writing(workspace, log) as dvc:
         found = _look(workspace, dvc, split, smallest_alpha)
         if found.recorded is None:
             ensure_committable(workspace.root)
@@ -158,10 +161,10 @@ def matches_tracked(
     *,
     split: SplitSettings,
     smallest_alpha: float,
-    say: Say = logger.warning,
+    log: Log = logger.warning,
 ) -> bool:
     """Whether ``version_image_set`` would find nothing to commit; arguments and errors are its."""
-    with writing(workspace, say) as dvc:
+    with writing(workspace, log) as dvc:
         return _look(workspace, dvc, split, smallest_alpha).recorded is not None
 
 
@@ -324,3 +327,54 @@ def _message(dvc: DvcRepository, found: _Found) -> str:
             latest = None
         before = latest.files if latest else None
     return version_message(before, found.now.files, dir_hash=found.now.dir_hash)
+
+
+def version_message(
+    before: Mapping[str, str] | None, now: Mapping[str, str], *, dir_hash: str
+) -> str:
+    """Subject and body, e.g. ``data: plate +3 ~1 -2, cloth +132``.
+
+    Args:
+        before: path -> md5 of the previous version; None where its file list is not at hand.
+        now: path -> md5, the first folder of a path being its category.
+        dir_hash: DVC's hash of the whole, for the body.
+    """
+    if before is None:
+        subject = _counted(Counter(path.split("/", 1)[0] for path in now))
+        body = ["The previous version's file list is not at hand, so changes are not counted."]
+    else:
+        changes = _changes(before, now)
+        subject = _subject(changes)
+        body = [
+            f"{name}: {', '.join(f'{found[kind]} {kind}' for kind in _SIGNS if found[kind])}"
+            for name, found in changes.items()
+        ]
+    return "\n".join([f"data: {subject}", "", *body, f"DVC: {dir_hash}"])
+
+
+def _changes(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, Counter[str]]:
+    changes: dict[str, Counter[str]] = {}
+    for path in sorted({*before, *now}):
+        if before.get(path) == now.get(path):
+            continue
+        kind = "added" if path not in before else "changed" if path in now else "removed"
+        changes.setdefault(path.split("/", 1)[0], Counter())[kind] += 1
+    return changes
+
+
+def _subject(changes: Mapping[str, Counter[str]]) -> str:
+    if not changes:
+        return "split file"
+    if len(changes) <= _CATEGORIES_IN_SUBJECT:
+        return ", ".join(f"{name} {_signed(found)}" for name, found in changes.items())
+    return f"{len(changes)} categories, {_signed(sum(changes.values(), Counter()))}"
+
+
+def _signed(found: Counter[str]) -> str:
+    return " ".join(f"{sign}{found[kind]}" for kind, sign in _SIGNS.items() if found[kind])
+
+
+def _counted(files: Counter[str]) -> str:
+    if len(files) <= _CATEGORIES_IN_SUBJECT:
+        return ", ".join(f"{name} {count} files" for name, count in files.items())
+    return f"{len(files)} categories, {files.total()} files"

@@ -18,7 +18,7 @@ from stillwatch.tasks.data.git import commit_only, ensure_work_tree, exclude, ru
 
 logger = logging.getLogger(__name__)
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 """Takes one sentence for the user, e.g. a logger's or a console's method."""
 
 
@@ -116,7 +116,7 @@ def managed_workspace(state_dir: Path, root: Path) -> Workspace:
 
 
 @contextmanager
-def one_writer(workspace: Workspace, say: Say = logger.warning) -> Iterator[None]:
+def one_writer(workspace: Workspace, log: Log = logger.warning) -> Iterator[None]:
     """Hold the workspace's lock; where another stillwatch has it, say so and wait."""
     file = workspace.root / ".dvc" / "tmp" / "stillwatch.lock"
     with storage_errors(file):
@@ -125,7 +125,7 @@ def one_writer(workspace: Workspace, say: Say = logger.warning) -> Iterator[None
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        say(f"waiting for another stillwatch that is versioning {workspace.root} ...")
+        log(f"waiting for another stillwatch that is versioning {workspace.root} ...")
         lock.acquire()
     try:
         yield
@@ -134,7 +134,7 @@ def one_writer(workspace: Workspace, say: Say = logger.warning) -> Iterator[None
 
 
 @contextmanager
-def writing(workspace: Workspace, say: Say = logger.warning) -> Iterator[DvcRepository]:
+def writing(workspace: Workspace, log: Log = logger.warning) -> Iterator[DvcRepository]:
     """Hold the workspace's lock with its DVC repository open.
 
     Raises:
@@ -142,13 +142,13 @@ def writing(workspace: Workspace, say: Say = logger.warning) -> Iterator[DvcRepo
     """
     ensure_work_tree(workspace.root)
     with (
-        one_writer(workspace, say),
+        one_writer(workspace, log),
         open_dvc(
             workspace.root,
             workspace.data,
             remote=workspace.remote,
             local_remote=workspace.local_remote,
-            say=say,
+            log=log,
         ) as dvc,
     ):
         # Before DVC adds it to .gitignore itself, which would be one more file to commit.

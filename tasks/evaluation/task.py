@@ -35,8 +35,9 @@ from stillwatch.tasks.evaluation.result import (
 from stillwatch.tasks.evaluation.scores import write_scores
 from stillwatch.tasks.evaluation.test_set import read_corrected_anomalies, read_test_set
 from stillwatch.tasks.locks import exclusive
-from stillwatch.tasks.tracking.client import BUNDLE, EVALUATED, STAGE, Tracking, open_tracking
+from stillwatch.tasks.tracking.client import BUNDLE, Tracking, open_tracking
 from stillwatch.tasks.tracking.entries import figures, milliseconds
+from stillwatch.tasks.tracking.tags import EVALUATED, STAGE
 from stillwatch.tasks.training.slots import evaluation_device
 from stillwatch.tasks.training.task import TrainedDetector
 

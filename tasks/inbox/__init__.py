@@ -1,5 +1,6 @@
-"""New images: which are admitted to an image set, which are quarantined, and why.
+"""New images in the inbox.
 
-``arrivals`` scans the inbox, ``rules`` and ``admission`` decide, ``labels`` takes corrected
-verdicts, ``announcements`` remembers which categories have new images.
+``arrivals`` scans the inbox, ``admission`` moves each file to the image set or to the
+``quarantine``, ``announcements`` keeps admitted files that are not announced yet. ``labels`` takes
+a person's labels, ``champion_check`` finds new normals that the champion rejects.
 """

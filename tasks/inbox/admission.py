@@ -1,4 +1,4 @@
-"""From the inbox into the image set, or into the quarantine with the reason beside the file."""
+"""Admit files from the inbox to the image set; refused files go to the quarantine."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,8 +21,8 @@ from stillwatch.images.layout import (
     mask_names,
 )
 from stillwatch.settings import Settings
-from stillwatch.tasks.data.workspace import Say, Workspace, one_writer
-from stillwatch.tasks.inbox.announcements import note
+from stillwatch.tasks.data.workspace import Log, Workspace, one_writer
+from stillwatch.tasks.inbox import announcements
 from stillwatch.tasks.inbox.arrivals import Arrival
 from stillwatch.tasks.inbox.quarantine import refuse
 from stillwatch.tasks.inbox.rules import (
@@ -39,25 +39,25 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Admission:
-    """What became of one file of the inbox."""
+    """The outcome for one file of the inbox."""
 
     name: str
-    """``category/label/file``, as it lay in the inbox; what is not UTF-8 in it is escaped."""
+    """``category/label/file`` of the inbox; bytes that are not UTF-8 are escaped."""
     category: str
     source: str
-    """As the arrival's."""
+    """``collection`` or ``feedback``, as of the arrival."""
     admitted_as: str | None
-    """POSIX path in the category's folder; None if it was refused."""
+    """POSIX path in the category's folder; None: not admitted."""
     reason: str | None
-    """Why it was refused or stays."""
+    """Why the file was refused, or could not be moved."""
     stays: bool = False
-    """In the inbox, since it cannot be moved."""
+    """The file is still in the inbox, because it cannot be moved."""
 
 
 @task(name="admit", task_run_name="admit", cache_policy=NO_CACHE)
 def admit(arrivals: Sequence[Arrival], workspace: Workspace, settings: Settings) -> list[Admission]:
-    """As ``admit_arrivals``, in a flow run."""
-    return admit_arrivals(arrivals, workspace, settings, say=get_run_logger().warning)
+    """``admit_arrivals`` as a Prefect task, with the run's logger."""
+    return admit_arrivals(arrivals, workspace, settings, log=get_run_logger().warning)
 
 
 def admit_arrivals(
@@ -65,144 +65,151 @@ def admit_arrivals(
     workspace: Workspace,
     settings: Settings,
     *,
-    say: Say = logger.warning,
+    log: Log = logger.warning,
 ) -> list[Admission]:
-    """Move each file to where it belongs: a normal to train, an anomaly to test, a mask to its own.
+    """Move each file from the inbox to the image set or to the quarantine.
 
-    What was corrected goes to ``feedback``, which tells the split and the test to leave it out.
-    A file is in its new place, whole, before it leaves the inbox, and noted as unannounced before
-    that. The label alone decides where it goes: no detector is asked. Refused are files that cannot
-    be decoded or have an unsafe name, images that are too small or that the category has already,
-    masks without an image that they could belong to, masks that do not fit or mark nothing (with
-    the image that comes with them), and whatever would leave some anomalies of a category with a
-    mask and others without.
+    The label alone decides where a file goes, no detector does: normals go to ``train``, anomalies
+    to ``test``, masks to ``ground_truth``, and images whose verdict a person corrected to
+    ``feedback``, which the split and the test leave out. A file is announced as pending, then
+    written whole to its new place, then removed from the inbox.
 
-    One arrival that cannot be dealt with stops no other: it is refused, or if it cannot be moved at
-    all, it stays. So does what was written to since it was found, which the next call looks at.
+    Refused are files that cannot be decoded or have an unsafe name, images that are too small or
+    already in the category, masks without an image, masks of another size or without a marked
+    pixel (together with their image), and files that would leave some anomalies of a category with
+    a mask and others without.
+
+    A file that cannot be processed does not stop the others: it is refused, or stays in the inbox
+    if it cannot be moved. Files that changed since the inbox was scanned stay for the next call.
 
     Args:
         arrivals: files that nobody writes to any more.
-        workspace: holds the image set.
+        workspace: of the image set.
         settings: least side, largest image, and the state folder with the quarantine.
-        say: told what stays in the inbox, and that another process has to be waited for.
+        log: called with progress messages.
 
     Returns:
-        What became of each arrival, but for those that were written to.
+        The outcome of each arrival, except of those that changed since the scan.
 
     Raises:
         StorageError: a folder cannot be written to, or the disk is full.
     """
     admissions = []
-    with one_writer(workspace, say):
-        for name, ours in _by_category(arrivals).items():
-            masks = {one.file: one for one in ours if one.is_mask and one.source == "collection"}
-            desk = _Desk(workspace, name, settings, masks)
-            for arrival in sorted(ours, key=_turn):
-                settled = desk.settle(arrival)
-                if settled is None:
-                    say(
-                        f"{_printable(arrival.name)}: is left for the next ingest, since it or its "
-                        "image was written to or cannot be moved"
+    with one_writer(workspace, log):
+        for category, files in _by_category(arrivals).items():
+            masks = {one.file: one for one in files if one.is_mask and one.source == "collection"}
+            intake = CategoryIntake(workspace, category, settings, masks)
+            for arrival in sorted(files, key=_order):
+                admission = intake.admit(arrival)
+                if admission is None:
+                    log(
+                        f"{_printable(arrival.name)}: stays for the next ingest, because the file "
+                        "or its image changed since the scan, or cannot be moved"
                     )
                     continue
-                if settled.stays:
-                    say(f"{settled.name}: stays in the inbox: {settled.reason}")
-                admissions.append(settled)
+                if admission.stays:
+                    log(f"{admission.name}: stays in the inbox: {admission.reason}")
+                admissions.append(admission)
     return admissions
 
 
-class _WrittenTo(Exception):  # noqa: N818
-    """The arrival, or the image that it is the mask of, is no longer what it was."""
+class ChangedSinceScanError(Exception):
+    """The arrival, or the image of a mask, changed since the inbox was scanned."""
 
 
-class _Stuck(Exception):  # noqa: N818
-    """Why an arrival cannot be moved, for a person."""
+class CannotMoveError(Exception):
+    """The arrival cannot be moved; the message is for the user."""
 
 
 @dataclass
-class _Desk:
+class CategoryIntake:
     """Admits the files of one category."""
 
     workspace: Workspace
     category: str
     settings: Settings
     masks: Mapping[Path, Arrival]
-    """What came with the images that nobody corrected."""
+    """The masks in the inbox, except those of corrected images."""
     known: dict[str, str] = field(default_factory=dict)
     """md5 -> path of the images that the category has."""
-    came: dict[Path, PurePosixPath | None] = field(default_factory=dict)
-    """Where the mask of an image that came would lie in the inbox -> the image in the category's
-    folder; None for one that was refused."""
-    unfit: dict[Path, str] = field(default_factory=dict)
-    """Masks that came with an image and cannot be used -> why."""
-    stayed: set[Path] = field(default_factory=set)
-    """Where the masks of images that stay in the inbox would lie."""
+    images_of: dict[Path, PurePosixPath | None] = field(default_factory=dict)
+    """Path that the inbox would have for an image's mask -> the admitted image in the category's
+    folder; None: the image was refused."""
+    unusable_masks: dict[Path, str] = field(default_factory=dict)
+    """Masks that were refused together with their image -> the reason."""
+    postponed_masks: set[Path] = field(default_factory=set)
+    """Paths that the inbox would have for the masks of images that stay in the inbox."""
     asks_for_masks: bool = field(init=False)
-    """Whether an anomaly must have a mask, as the category's others have."""
+    """Whether an anomaly must have a mask, as the category's other anomalies have."""
 
     def __post_init__(self) -> None:
         self.known.update(images_by_md5(self.folder))
         anomalies = self._anomalies()
-        # The first anomalies of a category decide it for those that come with them.
+        # Where the category has no anomaly yet, the first ones to arrive decide.
         self.asks_for_masks = (
             any(self._has_mask(image) for image in anomalies) if anomalies else bool(self.masks)
         )
 
     @property
     def folder(self) -> Path:
+        """Of the category, in the workspace."""
         return self.workspace.data / self.category
 
-    def settle(self, arrival: Arrival) -> Admission | None:
-        """Move a file into the image set or into the quarantine; None if it was written to."""
+    def admit(self, arrival: Arrival) -> Admission | None:
+        """Move a file to the image set or to the quarantine; None if it changed since the scan."""
         admission = partial(Admission, _printable(arrival.name), self.category, arrival.source)
         try:
-            try:
-                target = self._admit_mask(arrival) if arrival.is_mask else self._admit(arrival)
-            except (StorageError, _WrittenTo, _Stuck):
-                raise
-            except Exception as error:
-                reason = _printable(_sentence(error))
-                self._refuse(arrival, reason)
-                return admission(None, reason)
-            return admission(target, None)
-        except _WrittenTo:
-            self.stayed.add(arrival.mask)
+            return admission(*self._admit_or_refuse(arrival))
+        except ChangedSinceScanError:
+            self.postponed_masks.add(arrival.mask)
             return None
-        except _Stuck as stuck:
-            self.stayed.add(arrival.mask)
-            return admission(None, _printable(str(stuck)), stays=True)
+        except CannotMoveError as error:
+            self.postponed_masks.add(arrival.mask)
+            return admission(None, _printable(str(error)), stays=True)
+
+    def _admit_or_refuse(self, arrival: Arrival) -> tuple[str | None, str | None]:
+        """Return the file's new path in the category's folder, or the reason of its refusal."""
+        try:
+            admit = self._admit_mask if arrival.is_mask else self._admit_image
+            return admit(arrival), None
+        except (StorageError, ChangedSinceScanError, CannotMoveError):
+            raise
+        except Exception as error:
+            reason = _printable(_sentence(error))
+            self._refuse(arrival, reason)
+            return None, reason
 
     def _refuse(self, arrival: Arrival, reason: str) -> None:
         with _moving(arrival):
             try:
                 refuse(arrival, reason, self.settings)
             except OSError as error:
-                raise _Stuck(f"{reason}; it cannot be moved ({error})") from error
+                raise CannotMoveError(f"{reason}; it cannot be moved ({error})") from error
 
     def _move(self, arrival: Arrival, target: str) -> None:
         with _moving(arrival):
-            # Before it: a run that dies after it may not leave images of which nobody is told.
-            note(self.category, target, self.settings.state_dir)
+            # Before the move: a run that dies after the move would leave unannounced images.
+            announcements.add(self.category, target, self.settings.state_dir)
             staging = self.workspace.root / ".dvc" / "tmp"
             move_whole(arrival.file, self.folder / target, staging=staging)
 
-    def _admit(self, arrival: Arrival) -> str:
-        self.came[arrival.mask] = None
+    def _admit_image(self, arrival: Arrival) -> str:
+        self.images_of[arrival.mask] = None
         data = self._checked_bytes(arrival)
         size = check_image(data, name=arrival.file.name, settings=self.settings)
         md5 = bytes_md5(data)
         if md5 in self.known:
             there = PurePosixPath(self.known[md5])
             if there in self._without_mask(arrival.label):
-                self.came[arrival.mask] = there
-            raise Refusal(f"has the very bytes of {there}, which is there already")
+                self.images_of[arrival.mask] = there
+            raise Refusal(f"is a byte-for-byte copy of {there}, which the category has already")
         folder = self._image_folder(arrival)
         self._check_mask_of(arrival, size)
         name = arrival.file.name
         if (self.folder / folder / name).exists():
             name = distinct_name(arrival.file, md5)
         self._move(arrival, f"{folder}/{name}")
-        self.came[arrival.mask] = PurePosixPath(folder, name)
+        self.images_of[arrival.mask] = PurePosixPath(folder, name)
         self.known[md5] = f"{folder}/{name}"
         return self.known[md5]
 
@@ -221,20 +228,20 @@ class _Desk:
         return f"test/{arrival.label}"
 
     def _check_mask_of(self, arrival: Arrival, size: tuple[int, int]) -> None:
-        """Refuse an image along with its mask: without it, it would keep all others from training.
+        """Refuse an image whose mask cannot be used: without its mask it would block training.
 
         Raises:
-            Refusal: the mask that came with it cannot be used.
+            Refusal: the mask that arrived with the image cannot be used.
         """
         mask = self.masks.get(arrival.mask)
         if mask is None:
             return
         if not mask.is_untouched:
-            raise _WrittenTo
+            raise ChangedSinceScanError
         try:
             self._check_mask(mask, size)
         except Refusal as refusal:
-            self.unfit[mask.file] = str(refusal)
+            self.unusable_masks[mask.file] = str(refusal)
             raise Refusal(
                 f"has a mask that cannot be used ({mask.file.name}: {refusal}); put both into the "
                 "inbox again"
@@ -245,8 +252,8 @@ class _Desk:
         check_mask(data, name=mask.file.name, size=size, settings=self.settings)
 
     def _admit_mask(self, arrival: Arrival) -> str:
-        if arrival.file in self.stayed:
-            raise _WrittenTo
+        if arrival.file in self.postponed_masks:
+            raise ChangedSinceScanError
         if arrival.source == "feedback":
             raise Refusal("is a mask, and corrected anomalies have none")
         image = self._checked_image(arrival)
@@ -262,14 +269,22 @@ class _Desk:
         return target
 
     def _checked_image(self, mask: Arrival) -> PurePosixPath:
-        """The image of a mask, which was found to fit it."""
-        if mask.file in self.unfit:
-            raise Refusal(self.unfit[mask.file])
-        image = self.came[mask.file] if mask.file in self.came else self._waiting(mask)
+        """The image of a mask, after the mask was checked against the image.
+
+        Raises:
+            Refusal: there is no such image, or the mask cannot be used.
+        """
+        if mask.file in self.unusable_masks:
+            raise Refusal(self.unusable_masks[mask.file])
+        image = (
+            self.images_of[mask.file]
+            if mask.file in self.images_of
+            else self._image_without_mask(mask)
+        )
         if image is None:
             raise Refusal(
-                "is a mask, and the image that it is named after did not come with it, nor does it "
-                f"lie in test/{mask.label} without one"
+                "is a mask, and the inbox does not have the image of that name, nor does "
+                f"test/{mask.label} have such an image without a mask"
             )
         self._check_mask(mask, self._size(image))
         return image
@@ -285,15 +300,15 @@ class _Desk:
 
     @cached_property
     def _left_without_mask(self) -> list[PurePosixPath]:
-        """The anomalies that had none if all masks that came were admitted."""
+        """The anomalies that would have no mask if all masks in the inbox were admitted."""
         covered = set()
         for mask in self.masks.values():
             with suppress(Refusal):
                 covered.add(self._checked_image(mask))
         return [one for one in self._anomalies() if one not in covered and not self._has_mask(one)]
 
-    def _waiting(self, mask: Arrival) -> PurePosixPath | None:
-        """The image that an earlier run admitted, and was killed before the mask."""
+    def _image_without_mask(self, mask: Arrival) -> PurePosixPath | None:
+        """The image of an earlier run that was killed before it admitted the mask."""
         stem = mask.file.stem.removesuffix(MASK_ENDING)
         found = [
             there
@@ -303,7 +318,7 @@ class _Desk:
         return found[0] if len(found) == 1 else None
 
     def _without_mask(self, label: str) -> dict[PurePosixPath, str]:
-        """The anomalies of this kind that have none: path -> md5."""
+        """The anomalies with this label that have no mask: path -> md5."""
         return {
             path: md5
             for md5, path in ((md5, PurePosixPath(path)) for md5, path in self.known.items())
@@ -311,7 +326,7 @@ class _Desk:
         }
 
     def _anomalies(self) -> list[PurePosixPath]:
-        """The category's, that are tested with."""
+        """The category's test anomalies."""
         return [
             PurePosixPath("test", file.parent.name, file.name)
             for file in sorted((self.folder / "test").glob("*/[!.]*"))
@@ -336,31 +351,31 @@ class _Desk:
 
 @contextmanager
 def _moving(arrival: Arrival) -> Iterator[None]:
-    """Move what was looked at, and nothing that has taken its place since."""
+    """Ensure that the file to be moved is the file that was checked."""
     if not arrival.is_untouched:
-        raise _WrittenTo
+        raise ChangedSinceScanError
     try:
         yield
     except StorageError as error:
-        # Its folder may be somebody else's; a full disk is no matter of this file.
+        # Permissions concern this file alone; a full disk concerns every file.
         if not isinstance(error.__cause__, PermissionError):
             raise
-        raise _Stuck(str(error)) from error
+        raise CannotMoveError(str(error)) from error
 
 
 def _sentence(error: Exception) -> str:
     if isinstance(error, Refusal):
         return str(error)
-    return f"cannot be dealt with ({type(error).__name__}: {error})"
+    return f"cannot be processed ({type(error).__name__}: {error})"
 
 
 def _printable(text: str) -> str:
     return text.encode(errors="backslashreplace").decode()
 
 
-def _turn(arrival: Arrival) -> tuple[bool, bool, Arrival]:
-    # Masks last: what they belong to is among the images. What was corrected first: if the same
-    # bytes were collected, too, they must not come into calibration or test that way.
+def _order(arrival: Arrival) -> tuple[bool, bool, Arrival]:
+    # Masks after the images that they belong to. Corrected images before collected ones: of two
+    # files with the same bytes, the corrected one must not reach calibration or test.
     return arrival.is_mask, arrival.source != "feedback", arrival
 
 

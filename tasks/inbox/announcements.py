@@ -1,4 +1,4 @@
-"""What was admitted and not announced yet: notes in the state folder that outlive a killed run."""
+"""Admitted files that are not announced yet, kept in the state folder across killed runs."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -6,26 +6,26 @@ from pathlib import Path
 from stillwatch.files import storage_errors
 
 
-def note(category: str, path: str, state_dir: Path) -> None:
-    """Keep that a file is about to come into the image set.
+def add(category: str, path: str, state_dir: Path) -> None:
+    """Record that a file is about to be admitted.
 
     Args:
         category: its name.
-        path: POSIX, where in the category's folder the file will lie.
+        path: POSIX, of the file in the category's folder.
         state_dir: the state folder.
 
     Raises:
-        StorageError: the note cannot be written.
+        StorageError: the record cannot be written.
     """
     file = _folder(state_dir) / category
     with storage_errors(file):
         file.parent.mkdir(parents=True, exist_ok=True)
-        with file.open("a", encoding="utf-8") as notes:
-            notes.write(f"{path}\n")
+        with file.open("a", encoding="utf-8") as records:
+            records.write(f"{path}\n")
 
 
 def unannounced(state_dir: Path) -> dict[str, list[str]]:
-    """The categories to be announced -> what came, sorted; a file that was noted may be missing."""
+    """Category -> sorted paths of its unannounced files, of which some may not exist."""
     return {
         file.name: sorted({*file.read_text(encoding="utf-8", errors="replace").splitlines()})
         for file in sorted(_folder(state_dir).glob("*"))
@@ -33,7 +33,7 @@ def unannounced(state_dir: Path) -> dict[str, list[str]]:
 
 
 def forget(categories: Iterable[str], state_dir: Path) -> None:
-    """Remove the notes of these categories.
+    """Remove the records of these categories.
 
     Raises:
         StorageError: the state folder cannot be written to.

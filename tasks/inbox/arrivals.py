@@ -1,7 +1,7 @@
-"""The inbox: image files that somebody dropped, not yet versioned.
+"""Scan the inbox for new image files.
 
-``<category>/<label>/*``, and ``<category>/feedback/<label>/*`` for those whose verdict was
-corrected: the folders are the marks that go with an image into the image set.
+The layout is ``<category>/<label>/*``, and ``<category>/feedback/<label>/*`` for images whose
+verdict a person corrected.
 """
 
 import os
@@ -24,21 +24,21 @@ from stillwatch.images.layout import (
 
 @dataclass(frozen=True, order=True)
 class Arrival:
-    """A file that lies still in the inbox."""
+    """A file in the inbox that nobody writes to any more."""
 
     category: str
-    """Name of the folder; whether it may be a category's name is not checked yet."""
+    """Name of the folder; not checked yet."""
     label: str
     """``good`` for a normal, else the kind of defect: the folder's name."""
     file: Path
     source: Literal["collection", "feedback"]
-    """feedback: a person corrected its verdict, so it is here because of its score."""
+    """feedback: the image was selected by its score, because a person corrected its verdict."""
     stamp: tuple[int, int, int] = field(compare=False)
-    """Its size, modification and change time when it was found."""
+    """Size, modification time and change time at the scan."""
 
     @property
     def is_untouched(self) -> bool:
-        """Whether it lies where it was found and nobody has written to it since."""
+        """Whether the file is unchanged since the scan."""
         try:
             return _stamp(self.file.lstat()) == self.stamp
         except OSError:
@@ -46,35 +46,35 @@ class Arrival:
 
     @property
     def is_mask(self) -> bool:
-        """Whether it marks the defect of the image that it is named after."""
+        """Whether the file is the mask of an image."""
         return self.label != "good" and self.file.stem.endswith(MASK_ENDING)
 
     @property
     def mask(self) -> Path:
-        """Where the inbox has the mask of this image, if it has one."""
+        """The path that the inbox would have for the mask of this image."""
         return self.file.with_name(mask_names(self.file.stem)[0])
 
     @property
     def name(self) -> str:
-        """``category/label/file`` or ``category/feedback/label/file``, for people."""
+        """``category/label/file`` or ``category/feedback/label/file``."""
         return f"{self.category}/{self.folder}/{self.file.name}"
 
     @property
     def folder(self) -> str:
-        """Where in its category's folder it lies, POSIX."""
+        """The file's folder, POSIX, relative to its category's folder."""
         return self.label if self.source == "collection" else f"{FEEDBACK}/{self.label}"
 
 
 def still_files(inbox: Path, settle_seconds: float) -> list[Arrival]:
-    """The files that nobody has written to for a while, sorted; hidden ones are passed by.
+    """The visible files that did not change for a while, sorted.
 
-    A file's change time counts, which the system sets whenever its bytes, size, name or
-    modification time change, so that a copy that keeps the original's time is not taken half-way.
-    On a network share it is the server's, so the age is counted by the server's clock, too.
+    The age of a file is measured from its change time, not its modification time: a copy in
+    progress may already have the modification time of the original. The clock is that of the
+    inbox's file system, which on a network share is the server's.
 
     Args:
         inbox: a folder that may not exist.
-        settle_seconds: how long a file must have been left alone.
+        settle_seconds: a file must be unchanged for so long.
 
     Raises:
         StorageError: the inbox cannot be read.
@@ -105,7 +105,7 @@ def _arrivals(
     name = "good" if label.name in NORMAL_FOLDERS else label.name
     found = []
     for file in _visible(label):
-        with suppress(FileNotFoundError):  # taken away meanwhile
+        with suppress(FileNotFoundError):  # removed meanwhile
             stat = file.stat(follow_symlinks=False)
             if stat.st_ctime <= latest:
                 found.append(Arrival(category.name, name, Path(file.path), source, _stamp(stat)))
@@ -113,11 +113,11 @@ def _arrivals(
 
 
 def _now(inbox: Path) -> float:
-    """By the clock that the change times in this folder are of."""
+    """The current time by the clock of the inbox's file system, in seconds since 1970."""
     try:
         with tempfile.TemporaryFile(dir=inbox) as file:
             return os.fstat(file.fileno()).st_ctime
-    except OSError:  # only the folders in it may be written to
+    except OSError:  # the inbox itself is read-only
         return time.time()
 
 

@@ -1,4 +1,4 @@
-"""A warning for a person: images that came as good parts and that the champion rejects."""
+"""Find new normals that the champion rejects, to warn a person."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,8 +20,8 @@ from stillwatch.tasks.training.slots import spare_device
 
 
 @dataclass(frozen=True)
-class Doubt:
-    """A good part, by its folder, that the champion rejects."""
+class RejectedNormal:
+    """An image that arrived as a normal and that the champion rejects."""
 
     path: str
     """POSIX, in the category's folder."""
@@ -30,23 +30,22 @@ class Doubt:
     p_value: float
 
 
-@task(name="second look", task_run_name="second look {category}", cache_policy=NO_CACHE)
-def doubted_normals(
+@task(name="champion check", task_run_name="champion check {category}", cache_policy=NO_CACHE)
+def rejected_normals(
     category: str, paths: Sequence[str], *, folder: Path, settings: Settings
-) -> list[Doubt]:
-    """Which of the new normals the category's champion rejects; none without a champion.
+) -> list[RejectedNormal]:
+    """The new normals that the category's champion rejects; none without a champion.
 
-    Nothing but the warning follows from it: were images admitted or put into a part of the split by
-    their scores, calibration would be void.
+    The result is only for a warning. If scores decided about admission or about the split,
+    calibration would be void.
 
     Args:
         category: its name.
-        paths: of the new normals, in ``folder``.
-        folder: the category's.
+        paths: of the new normals, POSIX, relative to ``folder``.
+        folder: of the category.
         settings: name the registry and the device.
 
     Raises:
-        TrackingError: the registry does not answer.
         BundleError: the champion's bundle is damaged.
     """
     tracking = open_tracking(settings)
@@ -64,5 +63,8 @@ def doubted_normals(
             max_megapixels=settings.images.max_megapixels,
         )
         images = {path: inspector.inspect_file(folder / path).image for path in paths}
-    rejected = {path: image for path, image in images.items() if image.verdict == "reject"}
-    return [Doubt(path, model, image.p_value) for path, image in rejected.items()]
+    return [
+        RejectedNormal(path, model, image.p_value)
+        for path, image in images.items()
+        if image.verdict == "reject"
+    ]

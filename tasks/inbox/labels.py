@@ -1,4 +1,4 @@
-"""Labels that people give to inspected images: marked, into the inbox and into the score log."""
+"""Take a person's labels of inspected images into the inbox and the score log."""
 
 import shutil
 from collections import Counter
@@ -30,34 +30,34 @@ from stillwatch.tasks.inbox.rules import (
 from stillwatch.text import unknown_name
 
 _AGREES = {"pass": True, "reject": False}
-"""Verdicts that a label can agree with -> whether it is ``good`` then."""
+"""Verdict -> whether a label that agrees with the verdict is ``good``."""
 
 
 @dataclass(frozen=True)
 class LabelledFile:
-    """An image that a person labelled and that is in the inbox now."""
+    """A labelled image that was copied to the inbox."""
 
     file: Path
-    """As it was named; it stays where it is."""
-    waits_as: Path
-    """Its copy in the inbox."""
+    """The original, which stays where it is."""
+    copy: Path
+    """The copy in the inbox."""
     label: str
     given: GivenVerdict | None
-    """What was said of it last; None: the score log does not know it."""
+    """The image's latest verdict; None: the score log does not have the image."""
 
     @property
     def remark(self) -> str:
-        """What the label changes, for people."""
+        """What the label changes, as a phrase for the user."""
         if self.given is None:
-            return "the score log does not know it"
+            return "the score log does not have this image"
         if _AGREES.get(self.given.verdict) == (self.label == "good"):
-            return f"nothing to correct: it was {self.given}, but it is taken all the same"
-        return f"it was {self.given}"
+            return f"the label agrees with the verdict: {self.given}"
+        return f"the label corrects the verdict: {self.given}"
 
 
 @dataclass(frozen=True)
 class LabelCount:
-    """How many images that were given this verdict have this label now."""
+    """How many images with this verdict have this label now."""
 
     given: GivenVerdict
     label: str
@@ -67,21 +67,21 @@ class LabelCount:
 def label_images(
     files: Sequence[Path], category: str, label: str, *, who: str, settings: Settings
 ) -> list[LabelledFile]:
-    """Copy images into the inbox with the label of a person, all of them or none.
+    """Copy images to the inbox as feedback with a person's label, all of them or none.
 
-    They are marked as feedback: chosen by their scores, they are never calibrated on, nor part of
-    the test. Whether the label contradicts the verdict makes no difference to that.
+    Feedback is never used for calibration or test, because the images were selected by their
+    scores. That holds as well where the label agrees with the verdict.
 
     Args:
         files: image files that a detector has inspected.
         category: a category of the image set.
         label: ``good``, or the defect type.
-        who: says so.
+        who: the person.
         settings: name inbox, workspace and score log.
 
     Raises:
-        LayoutError: there is no such category, or no defect type can have this name.
-        ImageError: a file is no usable image, or is in the image set or the inbox already.
+        LayoutError: there is no such category, or the label is not allowed as a defect type.
+        ImageError: a file is no usable image, or is already in the image set or the inbox.
         StorageError: the inbox or the score log cannot be written.
         WorkspaceError: there is no image set.
     """
@@ -92,14 +92,14 @@ def label_images(
     label = "good" if label in NORMAL_FOLDERS else label
     if label != "good":
         check_defect_type(label)
-    known = dict(_waiting(settings, category)) | images_by_md5(folders[category])
+    known = dict(_in_inbox(settings, category)) | images_by_md5(folders[category])
     images: dict[str, Path] = {}
     for file in files:
         try:
             md5 = _checked_md5(file, label, known, settings)
         except Refusal as refusal:
             raise ImageError(
-                f"{file}: {refusal}. Mend that or leave the file out: nothing was put into the "
+                f"{file}: {refusal}. Fix this or leave the file out; nothing was copied to the "
                 "inbox."
             ) from refusal
         images[md5] = file
@@ -125,10 +125,10 @@ def label_images(
 
 
 def count_labels(settings: Settings, category: str) -> list[LabelCount]:
-    """How often people gave which label to images with which verdict; the last label counts.
+    """Count the images per verdict and label; of several labels of an image the last one counts.
 
     Raises:
-        LayoutError: no category can have this name.
+        LayoutError: the name is not allowed for a category.
         StorageError: the score log cannot be read.
     """
     with open_score_log(settings) as log:
@@ -142,22 +142,22 @@ def _checked_md5(file: Path, label: str, known: dict[str, str], settings: Settin
     if not file.exists():
         raise Refusal("no such file")
     if file.name.startswith("."):
-        raise Refusal("begins with a dot, so the inbox would not see it")
+        raise Refusal("begins with a dot, and the inbox ignores such files")
     if label != "good" and file.stem.endswith(MASK_ENDING):
-        raise Refusal(f"ends in {MASK_ENDING}, so the inbox would take it for a mask")
+        raise Refusal(f"ends in {MASK_ENDING}, and the inbox takes such files for masks")
     data = plain_bytes(file.resolve(), place=f"{label}/{file.name}")
     check_image(data, name=file.name, settings=settings)
     md5 = bytes_md5(data)
     if md5 in known:
-        raise Refusal(f"has the very bytes of {known[md5]}")
+        raise Refusal(f"is a byte-for-byte copy of {known[md5]}")
     return md5
 
 
-def _waiting(settings: Settings, category: str) -> Iterator[tuple[str, str]]:
-    """md5 and name of what lies in the category's inbox."""
+def _in_inbox(settings: Settings, category: str) -> Iterator[tuple[str, str]]:
+    """md5 and description of each file in the category's inbox."""
     for arrival in still_files(settings.inbox.path, settle_seconds=0):
         if arrival.category == category and arrival.file.is_file():
-            yield file_md5(arrival.file), f"{arrival.name}, which waits in the inbox"
+            yield file_md5(arrival.file), f"{arrival.name}, which is in the inbox"
 
 
 def _free_name(folder: Path, file: Path, md5: str) -> Path:

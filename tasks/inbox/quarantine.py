@@ -1,4 +1,4 @@
-"""The quarantine: what the inbox refused, with its layout, the reason beside each file."""
+"""The quarantine: refused files in the layout of the inbox, each with its reason beside it."""
 
 import os
 from pathlib import Path
@@ -9,28 +9,27 @@ from stillwatch.tasks.inbox.arrivals import Arrival
 
 _REASON = ".reason.txt"
 _LONGEST_NAME = 200
-"""In bytes, of the 255 that a name may have: room for a number, the reason's ending and what the
-name of a temporary file adds."""
+"""In bytes. A name may have 255; the rest is for a number, ``_REASON`` and the temporary name."""
 
 
 def quarantine(settings: Settings) -> Path:
-    """The folder of refused files; it has the inbox's layout."""
+    """The folder of refused files."""
     return settings.state_dir / "quarantine"
 
 
 def refuse(arrival: Arrival, reason: str, settings: Settings) -> None:
-    """Move a file or folder into the quarantine, its reason first.
+    """Write the reason, then move the file or folder into the quarantine.
 
-    A name that is too long for the reason's to fit beside it is cut; the reason has all of it.
+    A long name is cut; the reason's text has the whole name.
 
     Args:
-        arrival: what is refused.
-        reason: goes on from its name.
+        arrival: the refused file or folder.
+        reason: a phrase that follows the file's name.
         settings: name the state folder.
 
     Raises:
         StorageError: the quarantine cannot be written to, or the disk is full.
-        OSError: this arrival cannot be moved, for whatever other reason.
+        OSError: this arrival cannot be moved for another reason.
     """
     folder = quarantine(settings)
     target = _free_place(folder / arrival.category / arrival.folder, arrival.file)

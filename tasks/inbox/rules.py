@@ -1,4 +1,4 @@
-"""What a file must be to come into the image set, whoever brings it."""
+"""The rules that a file must meet to be admitted to the image set."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,18 +12,18 @@ from stillwatch.settings import Settings
 
 
 class Refusal(Exception):  # noqa: N818
-    """Why a file is not admitted, for a person: words that go on from the file's name."""
+    """Why a file is not admitted; the message is a phrase that follows the file's name."""
 
 
 def plain_bytes(file: Path, *, place: str) -> bytes:
-    """The bytes of a file that may lie under this name in the image set.
+    """Read a plain file with a safe name.
 
     Args:
-        file: what is read.
-        place: POSIX, the folder of its label and its name.
+        file: to read.
+        place: POSIX, ``label/name`` in the image set.
 
     Raises:
-        Refusal: the name is unsafe, or it is no file that can be read.
+        Refusal: the name is unsafe, or the file is not a plain readable file.
     """
     unsafe = unsafe_name(place)
     if unsafe:
@@ -37,7 +37,7 @@ def plain_bytes(file: Path, *, place: str) -> bytes:
 
 
 def check_image(data: bytes, *, name: str, settings: Settings) -> tuple[int, int]:
-    """Refuse what is no whole image, too large or too small.
+    """Refuse files that are no complete image, too large or too small.
 
     Args:
         data: the file's bytes.
@@ -53,7 +53,7 @@ def check_image(data: bytes, *, name: str, settings: Settings) -> tuple[int, int
     if Path(name).suffix.lower() not in IMAGE_SUFFIXES:
         raise Refusal(f"does not end in {', '.join(sorted(IMAGE_SUFFIXES))}")
     limit = settings.images.max_megapixels
-    image = readable(lambda: decode_image(data, name=name, max_megapixels=limit))
+    image = _decoded(lambda: decode_image(data, name=name, max_megapixels=limit))
     least = settings.checks.min_side
     if min(image.width, image.height) < least:
         raise Refusal(f"is {image.width}×{image.height} pixels; checks.min_side asks for {least}")
@@ -61,7 +61,7 @@ def check_image(data: bytes, *, name: str, settings: Settings) -> tuple[int, int
 
 
 def check_mask(data: bytes, *, name: str, size: tuple[int, int], settings: Settings) -> None:
-    """Refuse what is no whole image, does not fit its image or marks nothing.
+    """Refuse masks that are no complete image, differ from their image in size or mark no pixel.
 
     Args:
         data: the file's bytes.
@@ -73,7 +73,7 @@ def check_mask(data: bytes, *, name: str, size: tuple[int, int], settings: Setti
         Refusal: the mask cannot be used.
     """
     limit = settings.images.max_megapixels
-    mask = readable(lambda: decode_mask(data, name=name, max_megapixels=limit))
+    mask = _decoded(lambda: decode_mask(data, name=name, max_megapixels=limit))
     height, width = mask.shape
     if (width, height) != size:
         raise Refusal(
@@ -87,21 +87,17 @@ def check_mask(data: bytes, *, name: str, size: tuple[int, int], settings: Setti
 T = TypeVar("T")
 
 
-def readable(decode: Callable[[], T]) -> T:
-    """What ``decode`` returns.
-
-    Raises:
-        Refusal: it raised an ``ImageError``.
-    """
+def _decoded(decode: Callable[[], T]) -> T:
+    """Call ``decode`` and turn an ``ImageError`` into a ``Refusal``."""
     try:
         return decode()
     except ImageError as error:
-        # What is wrong, without the name that stands before it.
+        # Without the file's name, which the message of an ImageError begins with.
         raise Refusal(str(error).partition(": ")[2]) from error
 
 
 def images_by_md5(category: Path) -> dict[str, str]:
-    """The images that a category's folder has: md5 -> POSIX path in it."""
+    """The images of a category's folder: md5 -> POSIX path relative to the folder."""
     files = [
         file
         for part in ("train", "test", FEEDBACK)
@@ -112,5 +108,5 @@ def images_by_md5(category: Path) -> dict[str, str]:
 
 
 def distinct_name(file: Path, md5: str) -> str:
-    """What a file is called where its own name is taken by other bytes."""
+    """The name for a file whose own name is taken by a file with other bytes."""
     return f"{file.stem}-{md5[:8]}{file.suffix}"

@@ -26,7 +26,7 @@ from stillwatch.tasks.promotion.history import now
 from stillwatch.tasks.registry.artefact_check import is_of_the_artefact, registered_bundle
 from stillwatch.tasks.registry.versions import CHALLENGER, CHAMPION
 from stillwatch.tasks.tracking.client import BUNDLE, Tracking
-from stillwatch.tasks.tracking.json_artifacts import JsonArtifact
+from stillwatch.tasks.tracking.entries import JsonArtifact
 from stillwatch.tasks.training.slots import evaluation_device
 from stillwatch.tasks.training.training_images import read_training_images
 

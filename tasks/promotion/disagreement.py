@@ -13,7 +13,7 @@ from stillwatch.calibration import Verdict
 from stillwatch.evaluation.evaluation import NORMAL
 from stillwatch.tasks.evaluation.gallery import embedded_jpeg, save_jpeg
 from stillwatch.tasks.tracking.client import Tracking
-from stillwatch.tasks.tracking.json_artifacts import JsonArtifact
+from stillwatch.tasks.tracking.entries import JsonArtifact
 
 MOST = 12
 """The largest number of images of which pictures are kept."""

@@ -15,9 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stillwatch.errors import PromotionError, TrackingError
 from stillwatch.tasks.run_owner import may_live_elsewhere
-from stillwatch.tasks.tracking.client import KIND, Tracking
+from stillwatch.tasks.tracking.client import Tracking, every_page
 from stillwatch.tasks.tracking.entries import milliseconds
-from stillwatch.tasks.tracking.mlflow_pages import every_page
+from stillwatch.tasks.tracking.tags import KIND
 
 Kind = Literal["promotion", "rollback"]
 State = Literal["done", "cancelled", "open"]

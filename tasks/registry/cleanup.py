@@ -6,9 +6,8 @@ from mlflow.entities.model_registry import ModelVersion
 
 from stillwatch.tasks.registry.approval import CHAMPION_SINCE
 from stillwatch.tasks.registry.versions import category_of, versions_of
-from stillwatch.tasks.tracking.client import Tracking
+from stillwatch.tasks.tracking.client import Tracking, every_page
 from stillwatch.tasks.tracking.entries import milliseconds
-from stillwatch.tasks.tracking.mlflow_pages import every_page
 
 PARITY = "stillwatch.parity"
 """Tag that a registration writes last; without the tag, a version is unfinished."""

@@ -28,10 +28,10 @@ from stillwatch.tasks.registry.cleanup import PARITY, delete_version, remove_unf
 from stillwatch.tasks.registry.model_package import log_detector_model
 from stillwatch.tasks.registry.reload import FreshProcess
 from stillwatch.tasks.registry.versions import model_name, tag_version, versions_of
-from stillwatch.tasks.tracking.client import BUNDLE, FINGERPRINT, Tracking, open_tracking
+from stillwatch.tasks.tracking.client import BUNDLE, Tracking, open_tracking
 from stillwatch.tasks.tracking.entries import figures
-from stillwatch.tasks.tracking.retraining_run import MODEL_VERSION, REGISTERED, WINNER
-from stillwatch.tasks.tracking.tags import threshold_tags
+from stillwatch.tasks.tracking.tags import FINGERPRINT, threshold_tags
+from stillwatch.tasks.training.retraining_run import MODEL_VERSION, REGISTERED, WINNER
 from stillwatch.tasks.training.slots import evaluation_device
 
 SPREAD = "stillwatch.spread"

@@ -22,8 +22,8 @@ from stillwatch.tasks.registry.approval import (
     Standing,
     standing,
 )
-from stillwatch.tasks.tracking.client import BUNDLE, METHOD, Tracking
-from stillwatch.tasks.tracking.mlflow_pages import every_page
+from stillwatch.tasks.tracking.client import BUNDLE, Tracking, every_page
+from stillwatch.tasks.tracking.tags import METHOD
 from stillwatch.text import unknown_name
 
 if TYPE_CHECKING:

@@ -25,8 +25,8 @@ from stillwatch.tasks.registry.versions import (
     version_with_alias,
     versions_of,
 )
-from stillwatch.tasks.tracking.client import (
-    BUNDLE,
+from stillwatch.tasks.tracking.client import BUNDLE, Tracking
+from stillwatch.tasks.tracking.tags import (
     EVALUATED,
     KIND,
     METHOD,
@@ -35,10 +35,9 @@ from stillwatch.tasks.tracking.client import (
     SEED,
     STAGE,
     TRAINED,
-    Tracking,
 )
-from stillwatch.tasks.tracking.retraining_evidence import read_changed_settings, read_validation
-from stillwatch.tasks.tracking.retraining_run import (
+from stillwatch.tasks.training.candidates import DetectorSeed, list_candidates
+from stillwatch.tasks.training.retraining_run import (
     DETECTORS,
     MODEL_VERSION,
     REGISTERED,
@@ -46,8 +45,9 @@ from stillwatch.tasks.tracking.retraining_run import (
     REUSED,
     SEEDS,
     WINNER,
+    read_changed_settings,
+    read_validation,
 )
-from stillwatch.tasks.training.candidates import DetectorSeed, list_candidates
 from stillwatch.tasks.validation.report import ValidationReport
 from stillwatch.text import unknown_name
 

@@ -1,5 +1,5 @@
-"""The MLflow client: runs, their files and tags.
+"""The MLflow client.
 
-``client`` opens MLflow and turns its errors into ours, ``retraining_run`` is the parent run of one
-category's retraining, ``tags`` names the tags.
+``client`` opens the store and reads and writes runs, ``entries`` gives values the form that MLflow
+logs, ``tags`` names the tags.
 """

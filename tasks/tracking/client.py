@@ -1,23 +1,26 @@
-"""MLflow: where runs are kept, found again and read back.
+"""The MLflow client: start, log to, find and read runs.
 
-Everything goes through one client with an explicit address and explicit run ids, never through
-MLflow's process-wide "current" store, experiment or run, so that it works from any thread and
-process.
+Every call names the store's address and the run's id. MLflow's process-wide "current" store,
+experiment and run are never used, so the client works from any thread and process.
+
+Every function of ``stillwatch.tasks`` that contacts MLflow raises ``TrackingError`` if the store
+does not answer; a docstring names the error again only where something else raises it, too.
 """
 
 import logging
 import os
 import socket
+import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import psutil
 from filelock import FileLock
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.entities import DatasetInput, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from requests.exceptions import ConnectionError as RequestsConnectionError
 from requests.exceptions import Timeout as RequestsTimeout
@@ -27,32 +30,19 @@ from stillwatch.errors import TrackingError
 from stillwatch.files import storage_errors
 from stillwatch.settings import Settings
 from stillwatch.tasks.run_owner import HOST, PROCESS, is_alive, owner_tags
-from stillwatch.tasks.tracking.entries import DataSource
-from stillwatch.tasks.tracking.mlflow_pages import every_page
-from stillwatch.tasks.tracking.s3_errors import s3_errors
+from stillwatch.tasks.tracking.tags import PARENT, REASON
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
-FINGERPRINT = "stillwatch.fingerprint"
-EVALUATION = "stillwatch.evaluation"
-METHOD, SEED = "stillwatch.method", "stillwatch.seed"
-"""Which detector a run trains, and with which seed."""
-STAGE = "stillwatch.stage"
-PARENT = "mlflow.parentRunId"
-KIND = "stillwatch.kind"
-"""What a run is that trains no detector itself."""
-REASON = "stillwatch.reason"
-"""Why a run failed."""
-TRAINED, EVALUATED = "trained", "evaluated"
 BUNDLE = "bundle"
-"""Where a run keeps its bundle among its artifacts."""
+"""The folder of the bundle among a run's artifacts."""
 
 _MOST_METRICS, _MOST_PARAMS, _MOST_TAGS = 1000, 100, 100
 _LONGEST_VALUE = 5000
-_REFUSED_BY_DATABASE = "BAD_REQUEST"
-"""MLflow's name for what breaks a rule of its tables."""
+_CONSTRAINT_VIOLATED = "BAD_REQUEST"
+"""MLflow's error code for a write that violates a constraint of its database."""
 
-# A dead server is worth three tries, not the library's four minutes.
+# Three tries; MLflow's own defaults retry a dead server for four minutes.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
@@ -67,7 +57,7 @@ class Tracking:
     """One MLflow store."""
 
     def __init__(self, uri: str, artifacts: str | None) -> None:
-        """Name a store; nothing is contacted yet.
+        """Describe a store; the constructor contacts nothing.
 
         Args:
             uri: the tracking address.
@@ -83,15 +73,17 @@ class Tracking:
 
     @property
     def local_files(self) -> bool:
-        """Whether new experiments keep their files in a folder, which needs no copy to be read."""
+        """Whether new experiments keep their files in a local folder."""
         return self.artifacts is not None and self.artifacts.startswith("file:")
 
     @contextmanager
     def errors(self, doing: str) -> Iterator[None]:
-        """Turn every way in which MLflow says no into one sentence.
+        """Raise errors of MLflow, its database and its artifact store as ``TrackingError``.
 
-        Raises:
-            TrackingError: naming the store, what was being done and what to do.
+        The message names the store, the failed operation and a remedy.
+
+        Args:
+            doing: the operation, as an infinitive without "to".
         """
         try:
             yield
@@ -100,7 +92,7 @@ class Tracking:
                 f"MLflow at {self.uri} could not {doing} ({error}). The extra postgres is for "
                 "PostgreSQL, the extra s3 for an S3 store: pip install 'stillwatch[postgres,s3]'."
             ) from error
-        except (MlflowException, SQLAlchemyError, OSError, *s3_errors()) as error:
+        except (MlflowException, SQLAlchemyError, OSError, *_s3_errors()) as error:
             remedy = (
                 "Check that the server is up and that tracking.uri in params.yaml names it, and, "
                 "where it asks for a password, that MLFLOW_TRACKING_USERNAME and "
@@ -114,19 +106,15 @@ class Tracking:
             ) from error
 
     def check(self) -> None:
-        """Contact the store, whose tables MLflow makes if they are not there.
-
-        Raises:
-            TrackingError: the store does not answer.
-        """
+        """Contact the store; MLflow creates missing tables."""
         with self.errors("be opened"):
             self.client.search_experiments(max_results=1)
 
     def experiment(self, category: str) -> str:
-        """Id of the category's experiment, made if it is not there.
+        """Return the id of the category's experiment, which is created if it is missing.
 
         Raises:
-            TrackingError: the store does not answer, or somebody deleted the experiment.
+            TrackingError: the experiment was deleted.
         """
         name = experiment_name(category)
         with self.errors(f"open the experiment {name}"):
@@ -144,11 +132,7 @@ class Tracking:
     def start_run(
         self, category: str, name: str, tags: Mapping[str, str], parent: str | None = None
     ) -> str:
-        """Begin a run in the category's experiment and return its id.
-
-        Raises:
-            TrackingError: the store does not answer.
-        """
+        """Start a run in the category's experiment and return its id."""
         experiment = self.experiment(category)
         all_tags = {
             "mlflow.user": psutil.Process().username(),
@@ -164,20 +148,12 @@ class Tracking:
         return str(run.info.run_id)
 
     def end_run(self, run_id: str, status: Status) -> None:
-        """Say how a run ended.
-
-        Raises:
-            TrackingError: the store does not answer.
-        """
+        """End a run with this status."""
         with self.errors("end a run"):
             self.client.set_terminated(run_id, status)
 
     def fail_run(self, run_id: str, reason: BaseException | str) -> None:
-        """End a run as failed, or as killed if ``reason`` is an interruption, and say why.
-
-        Raises:
-            TrackingError: the store does not answer.
-        """
+        """End a run as failed, or as killed after an interruption; the reason becomes a tag."""
         killed = isinstance(reason, BaseException) and not isinstance(reason, Exception)
         self.log(run_id, tags={REASON: str(reason) or type(reason).__name__})
         self.end_run(run_id, "KILLED" if killed else "FAILED")
@@ -190,10 +166,10 @@ class Tracking:
         params: Mapping[str, object] | None = None,
         tags: Mapping[str, object] | None = None,
     ) -> None:
-        """Log in as few requests as MLflow's limits allow.
+        """Log metrics, parameters and tags in as few requests as MLflow's limits allow.
 
         Raises:
-            TrackingError: the store does not answer or refuses a name.
+            TrackingError: MLflow refuses a name.
         """
         all_params = [Param(k, _shortened(v)) for k, v in (params or {}).items()]
         all_tags = [RunTag(k, _shortened(v)) for k, v in (tags or {}).items()]
@@ -210,66 +186,49 @@ class Tracking:
                 metrics = metrics[_MOST_METRICS:]
                 all_params, all_tags = all_params[_MOST_PARAMS:], all_tags[_MOST_TAGS:]
 
-    def log_data(self, run_id: str, data: DataSource) -> None:
-        """Record what a run was trained on: identity and origin, no image is read.
-
-        Raises:
-            TrackingError: the store does not answer.
-        """
-        inputs = [data.as_input()]
+    def log_data(self, run_id: str, data: DatasetInput) -> None:
+        """Record the data that a run was trained on."""
         with self.errors("log the data version"):
             try:
-                self.client.log_inputs(run_id, datasets=inputs)
+                self.client.log_inputs(run_id, datasets=[data])
             except MlflowException as error:
-                if error.error_code != _REFUSED_BY_DATABASE:
+                if error.error_code != _CONSTRAINT_VIOLATED:
                     raise
-                # Another run inserted the same data between MLflow's look and its insert.
-                self.client.log_inputs(run_id, datasets=inputs)
+                # Another run inserted the same data between MLflow's query and its insert.
+                self.client.log_inputs(run_id, datasets=[data])
 
     def log_folder(self, run_id: str, folder: Path, path: str | None = None) -> None:
-        """Upload the contents of ``folder`` under ``path`` of the run's artifacts.
-
-        Raises:
-            TrackingError: the store does not answer or cannot be written.
-        """
+        """Upload the contents of ``folder`` under ``path`` of the run's artifacts."""
         with self.errors(f"store {path or 'the evidence'}"):
             self.client.log_artifacts(run_id, str(folder), path)
 
     @contextmanager
     def artifact(self, run_id: str, path: str) -> Iterator[Path]:
-        """Yield a copy of one artifact, file or folder, for the time of the block.
+        """Download an artifact, a file or a folder, and delete the copy at the end of the block.
 
         Raises:
-            TrackingError: there is no such artifact, or the store does not answer.
+            TrackingError: there is no such artifact.
         """
         with tempfile.TemporaryDirectory(prefix="stillwatch-") as folder:
-            with self.errors(f"hand out {path} of run {run_id}"):
+            with self.errors(f"download {path} of run {run_id}"):
                 where = Path(self.client.download_artifacts(run_id, path, folder))
             yield where
 
     def artifact_names(self, run_id: str) -> frozenset[str]:
-        """The files and folders at the top of a run's artifacts.
+        """The files and folders at the top level of a run's artifacts.
 
         Raises:
-            TrackingError: no such run, or the store does not answer.
+            TrackingError: there is no such run.
         """
         with self.errors(f"list the artifacts of run {run_id}"):
             return frozenset(item.path for item in self.client.list_artifacts(run_id))
 
     def categories(self) -> list[str]:
-        """The categories that have an experiment, sorted.
-
-        Raises:
-            TrackingError: the store does not answer.
-        """
+        """The categories that have an experiment, sorted."""
         return sorted(self.categories_by_experiment().values())
 
     def categories_by_experiment(self) -> dict[str, str]:
-        """The same by the experiment's id.
-
-        Raises:
-            TrackingError: the store does not answer.
-        """
+        """Experiment id -> category, for all categories that have an experiment."""
         prefix = experiment_name("")
         with self.errors("list the experiments"):
             found = every_page(
@@ -280,11 +239,7 @@ class Tracking:
     def find_runs(
         self, category: str, tags: Mapping[str, str], params: Mapping[str, str] | None = None
     ) -> list[Run]:
-        """The runs of the category that carry all these, newest first, whatever their status.
-
-        Raises:
-            TrackingError: the store does not answer.
-        """
+        """The category's runs with all these tags and parameters, newest first, of any status."""
         wanted = [f"tags.`{key}` = '{value}'" for key, value in tags.items()]
         wanted += [f"params.`{key}` = '{value}'" for key, value in (params or {}).items()]
         experiment = self.experiment(category)
@@ -300,17 +255,13 @@ class Tracking:
         """The tags of a run.
 
         Raises:
-            TrackingError: no such run, or the store does not answer.
+            TrackingError: there is no such run.
         """
         with self.errors(f"read run {run_id}"):
             return dict(self.client.get_run(run_id).data.tags)
 
     def close_dead_runs(self, category: str) -> int:
-        """Mark as killed what a process of this machine left running when it died.
-
-        Raises:
-            TrackingError: the store does not answer.
-        """
+        """Mark as killed the running runs of dead processes of this host; return how many."""
         experiment = self.experiment(category)
         here = f"attributes.status = 'RUNNING' and tags.`{HOST}` = '{socket.gethostname()}'"
         with self.errors("search its runs"):
@@ -331,12 +282,12 @@ class Tracking:
                 self.client.create_experiment(
                     name,
                     artifact_location=location,
-                    # Or else MLflow's pages open on their views for language models.
+                    # Without this tag MLflow's pages open in the views for language models.
                     tags={"mlflow.experimentKind": "custom_model_development"},
                 )
             )
         except MlflowException:
-            # Another process may have made it in the meantime.
+            # Another process may have created the experiment meanwhile.
             found = self.client.get_experiment_by_name(name)
             if found is None:
                 raise
@@ -344,15 +295,14 @@ class Tracking:
 
 
 def open_tracking(settings: Settings) -> Tracking:
-    """The MLflow store of ``settings``; a local one is made if it is not there.
+    """Open the MLflow store of ``settings``; a missing local one is created.
 
     Raises:
-        TrackingError: the store does not answer.
         StorageError: the state folder cannot be written to.
     """
     tracking = Tracking(tracking_uri(settings), artifact_uri(settings))
     if settings.tracking.s3_endpoint is not None:
-        # MLflow has no other way to be told, nor have the processes that this one starts.
+        # MLflow reads the endpoint from the environment only; child processes inherit it.
         os.environ["MLFLOW_S3_ENDPOINT_URL"] = settings.tracking.s3_endpoint
     if settings.tracking.server is not None:
         tracking.check()
@@ -360,24 +310,24 @@ def open_tracking(settings: Settings) -> Tracking:
     folder = mlflow_folder(settings)
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    # MLflow makes the tables of a new store on first contact, and fails if two processes do.
+    # MLflow creates the tables of a new store on first contact; two processes at once would fail.
     with tracking.errors("be opened"), FileLock(folder / "open.lock"):
         tracking.check()
     return tracking
 
 
 def tracking_uri(settings: Settings) -> str:
-    """The address of the store: the setting, else SQLite in the state folder."""
+    """The store's address: ``tracking.uri``, else a SQLite file in the state folder."""
     return settings.tracking.uri or f"sqlite:///{mlflow_folder(settings) / 'mlflow.db'}"
 
 
 def mlflow_folder(settings: Settings) -> Path:
-    """Where a local store keeps its database and artifacts."""
+    """The folder of a local store's database and artifacts."""
     return settings.state_dir.resolve() / "mlflow"
 
 
 def artifact_uri(settings: Settings) -> str | None:
-    """Where new experiments keep their files; None when a tracking server decides that itself."""
+    """URI under which new experiments keep their files; None: the tracking server decides."""
     if settings.tracking.server is not None:
         return None
     if settings.tracking.artifacts is not None:
@@ -386,7 +336,7 @@ def artifact_uri(settings: Settings) -> str | None:
 
 
 def _reason(error: BaseException) -> str:
-    """The first line of what was raised, but for a server that is not there, which fills a page."""
+    """The first line of the error's message; one sentence for an unreachable server."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, (RequestsConnectionError, RequestsTimeout)):
@@ -403,3 +353,30 @@ def experiment_name(category: str) -> str:
 
 def _shortened(value: object) -> str:
     return str(value)[:_LONGEST_VALUE]
+
+
+def every_page(search: Callable[..., Any], **arguments: Any) -> list[Any]:
+    """All results of a paged search, in their order.
+
+    Args:
+        search: a method of MLflow's client that takes a ``page_token``.
+        arguments: its other arguments.
+    """
+    found: list[Any] = []
+    token: str | None = None
+    while True:
+        page = search(page_token=token, **arguments)
+        found += page
+        token = page.token
+        if not token:
+            return found
+
+
+def _s3_errors() -> tuple[type[Exception], ...]:
+    """The base classes of boto3's errors; empty where nothing has imported boto3."""
+    if "boto3" not in sys.modules:
+        return ()
+    from boto3.exceptions import Boto3Error
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    return Boto3Error, BotoCoreError, ClientError

@@ -1,12 +1,22 @@
-"""How runs and registered versions are tagged with their thresholds."""
+"""The tags of MLflow runs and registered versions, and their values."""
+
+FINGERPRINT = "stillwatch.fingerprint"
+EVALUATION = "stillwatch.evaluation"
+METHOD, SEED = "stillwatch.method", "stillwatch.seed"
+"""Which detector a run trains, and with which seed."""
+STAGE = "stillwatch.stage"
+TRAINED, EVALUATED = "trained", "evaluated"
+"""The values of ``STAGE``."""
+PARENT = "mlflow.parentRunId"
+KIND = "stillwatch.kind"
+"""What a run is that trains no detector."""
+REASON = "stillwatch.reason"
+"""Why a run failed."""
 
 THRESHOLD = "stillwatch.threshold"
 REVIEW_THRESHOLD = "stillwatch.review_threshold"
 
 
 def threshold_tags(reject: float, review: float) -> dict[str, str]:
-    """The tags that say both thresholds in all their digits.
-
-    Equal tags mean equal thresholds.
-    """
+    """The tags with both thresholds, as ``repr`` writes them: equal tags mean equal thresholds."""
     return {THRESHOLD: repr(reject), REVIEW_THRESHOLD: repr(review)}

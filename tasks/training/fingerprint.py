@@ -5,14 +5,8 @@ import json
 from collections.abc import Mapping
 
 from stillwatch.settings import CalibrationSettings, EvaluationSettings
-from stillwatch.tasks.tracking.client import (
-    EVALUATED,
-    EVALUATION,
-    FINGERPRINT,
-    STAGE,
-    TRAINED,
-    Tracking,
-)
+from stillwatch.tasks.tracking.client import Tracking
+from stillwatch.tasks.tracking.tags import EVALUATED, EVALUATION, FINGERPRINT, STAGE, TRAINED
 
 _FINGERPRINT_VERSION = 1
 """Increase when code that all methods share changes the scores of a trained detector."""

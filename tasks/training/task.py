@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlflow.entities import DatasetInput
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
@@ -21,8 +22,9 @@ from stillwatch.tasks.data.examine import ExaminedCategory
 from stillwatch.tasks.data.pull import category_here
 from stillwatch.tasks.data.version import DataVersion
 from stillwatch.tasks.locks import exclusive
-from stillwatch.tasks.tracking.client import (
-    BUNDLE,
+from stillwatch.tasks.tracking.client import BUNDLE, Tracking, open_tracking
+from stillwatch.tasks.tracking.entries import figures, flattened, training_data
+from stillwatch.tasks.tracking.tags import (
     EVALUATION,
     FINGERPRINT,
     METHOD,
@@ -30,17 +32,14 @@ from stillwatch.tasks.tracking.client import (
     SEED,
     STAGE,
     TRAINED,
-    Tracking,
-    open_tracking,
+    threshold_tags,
 )
-from stillwatch.tasks.tracking.entries import DataSource, figures, flattened
-from stillwatch.tasks.tracking.retraining_run import REUSED, data_tags
-from stillwatch.tasks.tracking.tags import threshold_tags
 from stillwatch.tasks.training.candidates import DetectorSeed
 from stillwatch.tasks.training.fingerprint import evaluation_key, find_finished_run, fingerprint
 from stillwatch.tasks.training.losses import EpochLog
 from stillwatch.tasks.training.memory_retry import as_last_tried, halved_batch, with_half_batch
 from stillwatch.tasks.training.progress import visible_progress
+from stillwatch.tasks.training.retraining_run import REUSED, data_tags
 from stillwatch.tasks.training.slots import training_device
 from stillwatch.tasks.training.training_images import record_training_images
 from stillwatch.teachers.networks import NO_TEACHER
@@ -200,7 +199,7 @@ def _find_finished(tracking: Tracking, plan: _Plan) -> str | None:
 def _fill_run(tracking: Tracking, run_id: str, plan: _Plan, *, force: bool) -> bool:
     """Store a bundle in the run; return whether an earlier retraining trained it."""
     tracking.log(run_id, params=_params(plan))
-    tracking.log_data(run_id, _data_source(plan))
+    tracking.log_data(run_id, _training_data(plan))
     losses = EpochLog(tracking, run_id)
     earlier = None
     if not force:
@@ -348,8 +347,8 @@ def _params(plan: _Plan) -> dict[str, object]:
     }
 
 
-def _data_source(plan: _Plan) -> DataSource:
-    return DataSource(
+def _training_data(plan: _Plan) -> DatasetInput:
+    return training_data(
         name=plan.job.category,
         digest=plan.data.dir_hash,
         folder=plan.data.root / plan.job.category,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from stillwatch.images.manifest import Manifest
 from stillwatch.images.split import PARTS
 from stillwatch.tasks.tracking.client import Tracking
-from stillwatch.tasks.tracking.json_artifacts import JsonArtifact
+from stillwatch.tasks.tracking.entries import JsonArtifact
 
 TRAINING_IMAGES = JsonArtifact(
     "training_images.json", "Retrain with --force: the training records the file again."

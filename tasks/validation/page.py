@@ -8,8 +8,7 @@ from pathlib import Path
 
 from stillwatch.files import atomic_file
 from stillwatch.images.split import PARTS
-from stillwatch.tasks.html import TEMPLATES
-from stillwatch.tasks.thumbnails import Thumbnails
+from stillwatch.tasks.html import TEMPLATES, Thumbnails
 from stillwatch.tasks.validation.report import CheckOutcome, Failure, ValidationReport
 from stillwatch.text import printable
 

@@ -8,8 +8,7 @@ from prefect.cache_policies import NO_CACHE
 
 from stillwatch.images.manifest import Manifest
 from stillwatch.settings import CalibrationSettings, CheckSettings
-from stillwatch.tasks.thumbnails import Thumbnails
-from stillwatch.tasks.validation.manifest_frame import manifest_frame
+from stillwatch.tasks.html import Thumbnails
 from stillwatch.tasks.validation.page import markdown_page, write_page
 from stillwatch.tasks.validation.report import ValidationReport
 from stillwatch.tasks.validation.statistics import category_statistics
@@ -61,7 +60,7 @@ def validate_manifest(
 ) -> ValidationReport:
     """Judge a manifest by the whole suite; the arguments are those of ``validate``."""
     # Great Expectations takes three seconds to import.
-    from stillwatch.tasks.validation.checkpoint import build_report, run_checkpoint
+    from stillwatch.tasks.validation.checkpoint import build_report, manifest_frame, run_checkpoint
     from stillwatch.tasks.validation.suite import build_suite
 
     statistics = category_statistics(manifest, near_duplicate_ratio=checks.near_duplicate_ratio)

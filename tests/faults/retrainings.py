@@ -9,7 +9,7 @@ from tests.flows.conftest import Plant
 from tests.flows.started_services import client_of
 
 from stillwatch.tasks.registry.cleanup import PARITY
-from stillwatch.tasks.tracking.client import FINGERPRINT
+from stillwatch.tasks.tracking.tags import FINGERPRINT
 from stillwatch.tasks.training.progress import running_trainings
 
 NAME = "stillwatch-bolt"

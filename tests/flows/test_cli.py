@@ -201,9 +201,9 @@ def test_a_corrected_image_waits_in_the_inbox_and_is_taken_once(tmp_path: Path) 
     done = plant.run("label", "bolt", "seen.png", "--as", "spot", "--by", "Eva", "--json")
     assert done.returncode == 0, done.stderr
     (labelled,) = json.loads(done.stdout)["labelled"]
-    assert Path(labelled["waits_as"]) == plant.folder / "inbox/bolt/feedback/spot/seen.png"
-    assert Path(labelled["waits_as"]).read_bytes() == (plant.folder / "seen.png").read_bytes()
-    assert "waits in the inbox" in refusal(plant, "label", "bolt", "seen.png", "--as", "good")
+    assert Path(labelled["copy"]) == plant.folder / "inbox/bolt/feedback/spot/seen.png"
+    assert Path(labelled["copy"]).read_bytes() == (plant.folder / "seen.png").read_bytes()
+    assert "is in the inbox" in refusal(plant, "label", "bolt", "seen.png", "--as", "good")
 
 
 def test_a_report_that_cannot_be_written_is_refused_before_any_work(line: Plant) -> None:

@@ -13,12 +13,12 @@ from PIL import Image
 from tests.flows.conftest import Plant, write_category
 from tests.flows.started_services import client_of
 
-from stillwatch.flows.run_report import (
-    CategoryReport,
-    DetectorReport,
-    GroupReport,
-    RetrainReport,
-    SeedReport,
+from stillwatch.flows.run_report import CategoryReport, RetrainReport
+from stillwatch.tasks.evaluation.result import (
+    CorrectedAnomaly,
+    DetectorResult,
+    FeedbackResult,
+    GroupResult,
 )
 
 pytestmark = [pytest.mark.servers, pytest.mark.long, pytest.mark.xdist_group("retrain")]
@@ -70,15 +70,18 @@ def test_the_report_has_the_documented_keys(first: dict[str, Any]) -> None:
     assert report.data_version is not None
     assert report.data_version.endswith(".dir")
     documented = (ROOT / "docs" / "report.md").read_text(encoding="utf-8")
-    for model in (RetrainReport, CategoryReport, DetectorReport, GroupReport, SeedReport):
+    models = (RetrainReport, CategoryReport, DetectorResult)
+    for model in (*models, GroupResult, FeedbackResult, CorrectedAnomaly):
         for name in model.model_fields:
             assert f'"{name}"' in documented or f"`{name}`" in documented, name
-    for figures in first["categories"]["bolt"]["detectors"].values():
-        low, high = figures["image_auroc_ci"]
-        assert 0 <= low <= figures["image_auroc"] <= high <= 1
-        assert figures["alpha"] == 0.2
-        assert figures["n_calibration"] == 4
-        assert not figures["reused"]
+    for seeds in first["categories"]["bolt"]["detectors"].values():
+        assert list(seeds) == ["0"]
+        result = seeds["0"]
+        low, high = result["intervals"]["image_auroc"]
+        assert 0 <= low <= result["metrics"]["image_auroc"] <= high <= 1
+        assert result["alpha"] == 0.2
+        assert result["n_calibration"] == 4
+        assert not result["reused"]
 
 
 def test_prefect_keeps_every_run_and_task(plant: Plant, first: dict[str, Any]) -> None:
@@ -133,10 +136,9 @@ def test_a_second_retraining_reuses_everything(plant: Plant, first: dict[str, An
     second = plant.retrain("--category", "bolt")
     bolt = second["categories"]["bolt"]
     assert (bolt["status"], bolt["model_version"]) == ("unchanged", 1)
-    assert all(figures["reused"] for figures in bolt["detectors"].values())
-    for name, figures in bolt["detectors"].items():
-        earlier = first["categories"]["bolt"]["detectors"][name]
-        assert figures | {"reused": False} == earlier
+    for name, seeds in bolt["detectors"].items():
+        earlier = first["categories"]["bolt"]["detectors"][name]["0"]
+        assert seeds == {"0": earlier | {"reused": True}}
     assert (commits(plant), len(trained_runs(plant))) == before
 
 
@@ -163,14 +165,9 @@ def test_two_retrainings_at_the_same_time_end_well_with_one_result(
     )
     report = RetrainReport.model_validate_json((plant.folder / "0.json").read_bytes())
     stfpm = report.categories["bolt"].detectors["stfpm"]
-    one, other = stfpm.seeds
-    assert (one.seed, one.run_id, one.image_auroc) == (1, stfpm.run_id, stfpm.image_auroc)
-    assert (other.seed, other.run_id) == (
-        0,
-        first["categories"]["bolt"]["detectors"]["stfpm"]["run_id"],
-    )
-    aurocs = [one.image_auroc or 0, other.image_auroc or 0]
-    assert stfpm.spread["image_auroc"].mean == pytest.approx(sum(aurocs) / 2)
+    assert list(stfpm) == [1, 0]
+    before = first["categories"]["bolt"]["detectors"]["stfpm"]["0"]
+    assert stfpm[0].run_id == before["run_id"]
     with sqlite3.connect(plant.state / "prefect" / "prefect.db") as database:
         names = {row[0] for row in database.execute("select name from task_run").fetchall()}
     assert {"train bolt/stfpm seed 1", "evaluate bolt/stfpm seed 0"} <= names
@@ -226,9 +223,9 @@ def test_the_process_runner_gives_the_same_figures(plant: Plant, first: dict[str
     finally:
         plant.set_params()
     assert "temporary server" not in done.stderr, "a worker does not know the server"
-    ours = json.loads(done.stdout)["categories"]["bolt"]["detectors"]["reverse_distillation"]
-    theirs = first["categories"]["bolt"]["detectors"]["reverse_distillation"]
-    timed = {"train_seconds", "ms_per_image", "run_id"}
+    ours = json.loads(done.stdout)["categories"]["bolt"]["detectors"]["reverse_distillation"]["0"]
+    theirs = first["categories"]["bolt"]["detectors"]["reverse_distillation"]["0"]
+    timed = {"train_seconds", "ms_per_image", "run_id", "evaluated_at"}
     assert not ours["reused"]
     assert {k: v for k, v in ours.items() if k not in timed} == {
         k: v for k, v in theirs.items() if k not in timed

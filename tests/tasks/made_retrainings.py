@@ -16,8 +16,10 @@ from stillwatch.tasks.evaluation.task import evaluate_detector
 from stillwatch.tasks.evaluation.winner import Choice
 from stillwatch.tasks.promotion.gate import judge_winner
 from stillwatch.tasks.registry.register import Registration
-from stillwatch.tasks.tracking.client import BUNDLE, STAGE, TRAINED, Tracking
-from stillwatch.tasks.tracking.retraining_run import (
+from stillwatch.tasks.tracking.client import BUNDLE, Tracking
+from stillwatch.tasks.tracking.tags import STAGE, TRAINED, threshold_tags
+from stillwatch.tasks.training.candidates import DetectorSeed
+from stillwatch.tasks.training.retraining_run import (
     MODEL_VERSION,
     REGISTERED,
     REUSED,
@@ -25,8 +27,6 @@ from stillwatch.tasks.tracking.retraining_run import (
     finish_retraining_run,
     start_retraining_run,
 )
-from stillwatch.tasks.tracking.tags import threshold_tags
-from stillwatch.tasks.training.candidates import DetectorSeed
 from stillwatch.tasks.training.task import TrainedDetector
 from stillwatch.tasks.training.training_images import record_training_images
 from stillwatch.tasks.validation.report import CheckOutcome, ValidationReport

@@ -40,14 +40,13 @@ def label(
         print_json(
             {
                 "labelled": [
-                    asdict(one) | {"file": str(one.file), "waits_as": str(one.waits_as)}
-                    for one in done
+                    asdict(one) | {"file": str(one.file), "copy": str(one.copy)} for one in done
                 ],
                 "counts": [asdict(one) for one in counts],
             }
         )
         return
     for one in done:
-        say(f"{one.file}: waits as {one.waits_as}; {one.remark}")
+        say(f"{one.file}: copied to {one.copy}; {one.remark}")
     for count in counts:
         say(f"so far in {category}: {count.images} × {count.given}, labelled {count.label}")

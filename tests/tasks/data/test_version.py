@@ -427,7 +427,7 @@ print(data.changed, data.tag, data.commit)
         said: list[str] = []
         asked = threading.Event()
 
-        def say(sentence: str) -> None:
+        def log(sentence: str) -> None:
             said.append(sentence)
             asked.set()
 
@@ -439,7 +439,7 @@ print(data.changed, data.tag, data.commit)
                     workspace,
                     split=SplitSettings(),
                     smallest_alpha=ALPHA,
-                    say=say,
+                    log=log,
                 )
                 assert asked.wait(timeout=60)
                 assert not waiting.done()

@@ -1,5 +1,4 @@
 import errno
-import os
 import subprocess
 import sys
 import threading
@@ -160,12 +159,12 @@ def test_a_second_writer_says_so_and_waits(workspace: Workspace) -> None:
     said: list[str] = []
     asked = threading.Event()
 
-    def say(sentence: str) -> None:
+    def log(sentence: str) -> None:
         said.append(sentence)
         asked.set()
 
     def second() -> bool:
-        with one_writer(workspace, say):
+        with one_writer(workspace, log):
             return released.is_set()
 
     released = threading.Event()
@@ -222,7 +221,7 @@ class TestImport:
         for file in sorted((root / "plate" / "test" / "hole").iterdir()):
             file.unlink()
         done = import_image_set(root, workspace, None)
-        assert done == ImportedFiles(brought=2, kept=9, removed=2)
+        assert done == ImportedFiles(copied=2, kept=9, removed=2)
         assert contents(workspace.data) == contents(root)
         assert not (workspace.data / "plate" / "test" / "hole").exists()
 
@@ -299,29 +298,25 @@ class TestImport:
         with pytest.raises(WorkspaceError, match="one lies in the other"):
             import_image_set(around, workspace, None)
 
-    def test_where_nothing_can_be_linked_files_are_copied_with_their_time(
-        self, root: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+    def test_files_are_copies_with_the_sources_modification_time(
+        self, root: Path, workspace: Workspace
     ) -> None:
-        def refuse(*_: object) -> None:
-            raise OSError(errno.EXDEV, "Invalid cross-device link")
-
-        monkeypatch.setattr(os, "link", refuse)
-        monkeypatch.setattr(importing.fcntl, "ioctl", refuse)
         import_image_set(root, workspace, None)
         assert tree(workspace.data) == tree(root)
-        sample = "plate/train/good/000.png"
-        assert (workspace.data / sample).stat().st_ino != (root / sample).stat().st_ino
-        assert import_image_set(root, workspace, None) == ImportedFiles(0, 12, 0)
+        before = tree(root)
+        (workspace.data / "plate/train/good/000.png").write_bytes(b"edited in the workspace")
+        assert tree(root) == before
+        assert import_image_set(root, workspace, None) == ImportedFiles(1, 11, 0)
+        assert tree(workspace.data) == tree(root)
 
-    def test_a_full_disk_leaves_no_half_file(
+    def test_a_full_disk_leaves_no_partial_file(
         self, root: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def refuse(*_: object) -> None:
-            raise OSError(errno.ENOSPC, "No space left on device")
+        def run_out(source: Path, target: Path) -> None:
+            target.write_bytes(source.read_bytes()[:10])
+            raise OSError(errno.ENOSPC, "No space left on device", str(source), None, str(target))
 
-        monkeypatch.setattr(os, "link", refuse)
-        monkeypatch.setattr(importing.fcntl, "ioctl", refuse)
-        monkeypatch.setattr(importing.shutil, "copyfileobj", refuse)
+        monkeypatch.setattr(importing.shutil, "copy2", run_out)
         with pytest.raises(StorageError, match="no space left"):
             import_image_set(root, workspace, None)
         assert contents(workspace.data) == {}
@@ -330,16 +325,9 @@ class TestImport:
     def test_an_unreadable_file_is_named(
         self, root: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def refuse(*_: object) -> None:
-            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        def deny(source: Path, *_: object) -> None:
+            raise PermissionError(errno.EACCES, "Permission denied", str(source))
 
-        def deny(source: Path, *arguments: object) -> object:
-            if source.is_relative_to(root):
-                raise PermissionError(errno.EACCES, "Permission denied")
-            return path_open(source, *arguments)
-
-        path_open = Path.open
-        monkeypatch.setattr(os, "link", refuse)
-        monkeypatch.setattr(Path, "open", deny)
+        monkeypatch.setattr(importing.shutil, "copy2", deny)
         with pytest.raises(ImageError, match=r"000_mask\.png: cannot be read"):
             import_image_set(root, workspace, ["plate"])

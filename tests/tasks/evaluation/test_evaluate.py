@@ -20,7 +20,8 @@ from stillwatch.tasks.data.version import DataVersion
 from stillwatch.tasks.evaluation.result import DetectorResult
 from stillwatch.tasks.evaluation.task import evaluate_detector, named_metrics
 from stillwatch.tasks.evaluation.test_set import image_files, read_test_set
-from stillwatch.tasks.tracking.client import BUNDLE, STAGE, TRAINED, Tracking
+from stillwatch.tasks.tracking.client import BUNDLE, Tracking
+from stillwatch.tasks.tracking.tags import STAGE, TRAINED
 from stillwatch.tasks.training.candidates import DetectorSeed
 from stillwatch.tasks.training.task import TrainedDetector
 

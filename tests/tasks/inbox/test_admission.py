@@ -137,7 +137,7 @@ def refused(folder: Path, make_image: MakeImage) -> dict[str, str]:
     make_image(folder / "hole" / "lost_mask.png", 702)
     return {
         "good/cut.png": "damaged or cut short",
-        "good/whole.png": "has the very bytes of train/good/again.png",
+        "good/whole.png": "is a byte-for-byte copy of train/good/again.png",
         "good/empty.png": "the file is empty",
         "good/notes.txt": "does not end in .bmp",
         "good/-rf.png": "begins with a dash",
@@ -145,7 +145,7 @@ def refused(folder: Path, make_image: MakeImage) -> dict[str, str]:
         "good/link.png": "is not a plain file",
         "good/deeper": "is not a plain file",
         "hole/bare.png": "has no mask, as other anomalies of bolt have",
-        "hole/lost_mask.png": "did not come with it",
+        "hole/lost_mask.png": "the inbox does not have the image of that name",
     }
 
 
@@ -299,7 +299,9 @@ def test_the_mask_of_a_refused_image_is_not_taken_for_anothers(
     (inbox / "dent" / "1.png").write_bytes((bolt / "test" / "dent" / "1.png").read_bytes()[:60])
     write_mask(inbox / "dent" / "1_mask.png")
     admitted = admit(workspace, plant)
-    assert "did not come with it" in str(admitted["bolt/dent/1_mask.png"].reason)
+    assert "the inbox does not have the image of that name" in str(
+        admitted["bolt/dent/1_mask.png"].reason
+    )
     assert not (bolt / "ground_truth" / "dent").exists()
 
 
@@ -324,7 +326,7 @@ def test_what_is_written_to_after_it_was_found_is_left_for_the_next_run(
     make_image(inbox / "hole" / "1.png", 501)
     make_image(inbox / "hole" / "2.png", 502)
     told: list[str] = []
-    assert admit_arrivals(found, workspace, plant, say=told.append) == []
+    assert admit_arrivals(found, workspace, plant, log=told.append) == []
     assert [one.partition(":")[0] for one in told] == [
         *("bolt/hole/1.png", "bolt/hole/2.png", "bolt/hole/1_mask.png"),
     ]

@@ -51,7 +51,7 @@ def md5(file: Path) -> str:
 def label(files: list[Path], label: str, plant: Settings) -> list[str]:
     done = label_images(files, "plate", label, who="Eva", settings=plant)
     assert [one.file for one in done] == files
-    return [one.waits_as.relative_to(plant.inbox.path).as_posix() for one in done]
+    return [one.copy.relative_to(plant.inbox.path).as_posix() for one in done]
 
 
 def inbox(plant: Settings) -> set[str]:
@@ -79,15 +79,18 @@ def test_corrected_normals_are_only_trained_on_and_anomalies_not_learnt_from(
 
 def test_what_the_verdict_was_is_said_and_counted(plant: Settings, seen: list[Path]) -> None:
     (first,) = label_images(seen[:1], "plate", "good", who="Eva", settings=plant)
-    assert (first.given, first.remark) == (GivenVerdict(3, "reject"), "it was reject (version 3)")
+    assert (first.given, first.remark) == (
+        GivenVerdict(3, "reject"),
+        "the label corrects the verdict: reject (version 3)",
+    )
     second, third = label_images(seen[1:], "plate", "ok", who="Eva", settings=plant)
-    assert second.remark.startswith("nothing to correct: it was pass (version 3)")
-    assert (third.given, third.remark) == (None, "the score log does not know it")
+    assert second.remark.startswith("the label agrees with the verdict: pass (version 3)")
+    assert (third.given, third.remark) == (None, "the score log does not have this image")
     assert count_labels(plant, "plate") == [
         LabelCount(GivenVerdict(3, "reject"), "good", 1),
         LabelCount(GivenVerdict(3, "pass"), "good", 1),
     ]
-    first.waits_as.unlink()
+    first.copy.unlink()
     label(seen[:1], "hole", plant)
     assert LabelCount(GivenVerdict(3, "reject"), "hole", 1) in count_labels(plant, "plate")
     assert len(count_labels(plant, "plate")) == 2, "the last label counts"
@@ -115,13 +118,13 @@ def test_one_file_that_cannot_be_taken_keeps_all_out(
         tmp_path / "missing.png": "no such file",
         folder: "not a plain file",
         folder / ".hidden.png": "begins with a dot",
-        folder / "1_mask.png": "take it for a mask",
+        folder / "1_mask.png": "takes such files for masks",
         folder / "notes.txt": "does not end in .bmp",
         folder / "-rf.png": "begins with a dash",
         folder / "cut.png": "damaged or cut short",
-        plate / "train" / "good" / "000.png": "very bytes of train/good/000.png",
-        seen[2]: f"very bytes of {known}, which waits in the inbox",
-        seen[1]: f"very bytes of {seen[1]}",
+        plate / "train" / "good" / "000.png": "byte-for-byte copy of train/good/000.png",
+        seen[2]: f"byte-for-byte copy of {known}, which is in the inbox",
+        seen[1]: f"byte-for-byte copy of {seen[1]}",
     }
     for file, reason in refused.items():
         with pytest.raises(ImageError) as refusal:

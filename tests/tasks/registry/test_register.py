@@ -33,8 +33,8 @@ from stillwatch.tasks.registry.versions import (
     version_with_alias,
     versions_of,
 )
-from stillwatch.tasks.tracking.client import BUNDLE, STAGE, TRAINED, Tracking
-from stillwatch.tasks.tracking.tags import threshold_tags
+from stillwatch.tasks.tracking.client import BUNDLE, Tracking
+from stillwatch.tasks.tracking.tags import STAGE, TRAINED, threshold_tags
 from stillwatch.tasks.training.candidates import DetectorSeed
 from stillwatch.tasks.training.slots import training_slot
 from stillwatch.tasks.training.task import TrainedDetector

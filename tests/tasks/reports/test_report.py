@@ -18,7 +18,7 @@ from stillwatch.tasks.reports.page import report_page
 from stillwatch.tasks.reports.record import RetrainingRecord, find_retraining, read_retraining
 from stillwatch.tasks.reports.sentences import summary
 from stillwatch.tasks.reports.task import write_report
-from stillwatch.tasks.tracking.retraining_run import finish_retraining_run
+from stillwatch.tasks.training.retraining_run import finish_retraining_run
 from stillwatch.tasks.validation.report import CheckOutcome, Failure
 
 pytestmark = pytest.mark.xdist_group("report")  # its fixtures take seconds

@@ -12,13 +12,13 @@ import pytest
 from absent_packages import without
 from made_stores import new_store
 from mlflow import MlflowClient
-from mlflow.entities import Metric
+from mlflow.entities import DatasetInput, Metric
 
 from stillwatch.errors import StorageError, TrackingError
 from stillwatch.settings import Settings, TrackingSettings
 from stillwatch.tasks.registry.versions import champions, versions_tagged
 from stillwatch.tasks.tracking.client import Tracking, open_tracking
-from stillwatch.tasks.tracking.entries import DataSource, figures, flattened
+from stillwatch.tasks.tracking.entries import figures, flattened, training_data
 from stillwatch.tasks.training.losses import EpochLog
 
 DIR_HASH = "0123456789abcdef0123456789abcdef.dir"
@@ -56,10 +56,10 @@ def test_runs_that_record_the_same_data_at_the_same_moment_do_not_collide(
 ) -> None:
     runs = [tracking.start_run("plate", f"run-{number}", {}) for number in range(8)]
     for version in range(5):
-        data = DataSource("plate", f"{version:032}.dir", tmp_path, {"train": 7})
+        data = training_data("plate", f"{version:032}.dir", tmp_path, {"train": 7})
         moment = Barrier(len(runs))
 
-        def record(run_id: str, data: DataSource = data, moment: Barrier = moment) -> None:
+        def record(run_id: str, data: DatasetInput = data, moment: Barrier = moment) -> None:
             moment.wait()
             tracking.log_data(run_id, data)
 
@@ -95,7 +95,7 @@ def test_the_data_version_is_an_input_with_dvcs_own_hash(
     tracking: Tracking, tmp_path: Path
 ) -> None:
     run_id = tracking.start_run("plate", "stfpm", {})
-    tracking.log_data(run_id, DataSource("plate", DIR_HASH, tmp_path, {"train": 7}))
+    tracking.log_data(run_id, training_data("plate", DIR_HASH, tmp_path, {"train": 7}))
     (logged,) = tracking.client.get_run(run_id).inputs.dataset_inputs
     assert (logged.dataset.name, logged.dataset.digest) == ("plate", DIR_HASH)
     assert str(tmp_path) in logged.dataset.source
@@ -174,7 +174,7 @@ def test_a_run_says_why_it_failed_and_whether_it_was_interrupted(tracking: Track
 def test_an_artifact_that_is_not_there_is_an_error_that_names_it(tracking: Tracking) -> None:
     run_id = tracking.start_run("plate", "stfpm", {})
     with (
-        pytest.raises(TrackingError, match=f"could not hand out bundle of run {run_id}"),
+        pytest.raises(TrackingError, match=f"could not download bundle of run {run_id}"),
         tracking.artifact(run_id, "bundle"),
     ):
         pass

@@ -31,9 +31,9 @@ from stillwatch.settings import (
 from stillwatch.tasks.data.examine import ExaminedCategory
 from stillwatch.tasks.data.version import DataVersion
 from stillwatch.tasks.tracking.client import BUNDLE, Tracking
-from stillwatch.tasks.tracking.retraining_run import finish_retraining_run, start_retraining_run
 from stillwatch.tasks.training.candidates import DetectorSeed
 from stillwatch.tasks.training.fingerprint import evaluation_key, fingerprint
+from stillwatch.tasks.training.retraining_run import finish_retraining_run, start_retraining_run
 from stillwatch.tasks.training.slots import training_slot
 from stillwatch.tasks.training.task import TrainedDetector, train_detector
 from stillwatch.tasks.training.training_images import read_training_images

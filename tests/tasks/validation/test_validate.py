@@ -15,7 +15,7 @@ from stillwatch.errors import ValidationError
 from stillwatch.flows.servers.prefect_server import prefect_api
 from stillwatch.images.manifest import Manifest
 from stillwatch.settings import CalibrationSettings, Settings
-from stillwatch.tasks.validation.manifest_frame import manifest_frame
+from stillwatch.tasks.validation.checkpoint import manifest_frame
 from stillwatch.tasks.validation.report import Failure, ValidationReport
 from stillwatch.tasks.validation.statistics import category_statistics
 from stillwatch.tasks.validation.task import artifact_key, table_rows, validate, validate_manifest

@@ -10,7 +10,7 @@ from made_pages import Page
 from PIL import Image
 
 from stillwatch.errors import StorageError
-from stillwatch.tasks.thumbnails import LONGEST_SIDE, Thumbnails
+from stillwatch.tasks.html import LONGEST_SIDE, Thumbnails
 from stillwatch.tasks.validation.page import MOST_ON_THE_PAGE, markdown_page, write_page
 from stillwatch.tasks.validation.report import CheckOutcome, Failure, Severity, ValidationReport
 

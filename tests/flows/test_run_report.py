@@ -1,0 +1,91 @@
+import pytest
+from tests.tasks.made_results import result
+
+from stillwatch.flows.run_report import (
+    CategoryReport,
+    RetrainReport,
+    category_report,
+    prefect_rows,
+    seeds_sentence,
+    terminal_rows,
+)
+from stillwatch.tasks.registry.register import Registration
+from stillwatch.tasks.training.candidates import list_candidates
+
+
+@pytest.fixture
+def report() -> RetrainReport:
+    """Two detectors with two seeds, of which stfpm won, beside a category that failed."""
+    figures = {"stfpm": (0.9, 0.8), "patchcore": (0.7, 0.7)}
+    results = {
+        one: result(
+            one.detector,
+            run_id=f"{one.detector}-{one.seed}",
+            metrics={"image_auroc": figures[one.detector][one.seed], "false_alarm_rate": 0.05},
+            reused=one.seed == 1,
+        )
+        for one in list_candidates(figures, (0, 1))
+    }
+    registration = Registration(
+        category="plate",
+        detector="stfpm",
+        name="stillwatch-plate",
+        version=3,
+        alias="challenger",
+        run_id="stfpm-0",
+        created=True,
+        selected="selected on test (best of 2)",
+        answer="not_enough_evidence",
+        comparison="too few images",
+        approval="pending",
+        not_promoted="a person decides",
+    )
+    failed = CategoryReport(status="failed", reason="cloth: no images.")
+    plate = category_report(results, registration)
+    return RetrainReport(data_version="d.dir", categories={"plate": plate, "cloth": failed})
+
+
+def test_the_report_keeps_the_result_of_each_seed(report: RetrainReport) -> None:
+    read = RetrainReport.model_validate_json(report.model_dump_json())
+    stfpm = read.categories["plate"].detectors["stfpm"]
+    assert [(seed, one.run_id) for seed, one in stfpm.items()] == [(0, "stfpm-0"), (1, "stfpm-1")]
+    assert read == report
+    assert report.failed == {"cloth": "cloth: no images."}
+
+
+def test_the_terminal_shows_means_over_the_seeds(report: RetrainReport) -> None:
+    stfpm, patchcore = terminal_rows(report)
+    assert stfpm == {
+        "category": "plate",
+        "detector": "stfpm",
+        "image AUROC": "0.850 ± 0.050",
+        "AUPRO": "–",
+        "false alarms": "0.050 ± 0.000",
+        "recall": "–",
+        "time": "1 s",
+        "model": "v3 challenger",
+    }
+    assert (patchcore["image AUROC"], patchcore["model"]) == ("0.700 ± 0.000", "")
+    assert "seeds 0, 1" in seeds_sentence(report)
+
+
+def test_prefects_table_has_five_columns_and_a_link(report: RetrainReport) -> None:
+    failed, stfpm, patchcore = prefect_rows(report, "http://mlflow")
+    assert failed == {"category": "cloth", "outcome": "cloth: no images."}
+    assert stfpm == {
+        "category": "plate",
+        "outcome": "registered v3 challenger, waits for approval",
+        "detector": "stfpm",
+        "image AUROC": "0.850 ± 0.050",
+        "false alarms": "0.050 ± 0.000",
+        "MLflow run": "http://mlflow/#/runs/stfpm-0",
+    }
+    assert patchcore["outcome"] == "not chosen"
+
+
+def test_figures_from_synthetic_anomalies_are_marked(report: RetrainReport) -> None:
+    plate = report.categories["plate"]
+    made = {0: result(synthetic=True, metrics={"image_auroc": 0.9, "false_alarm_rate": 0.1})}
+    plate = plate.model_copy(update={"detectors": {"stfpm": made}})
+    (row,) = terminal_rows(RetrainReport(data_version=None, categories={"plate": plate}))
+    assert (row["image AUROC"], row["false alarms"]) == ("0.900 synthetic", "0.100")
