@@ -174,9 +174,6 @@ def write_bundle(
         folder: where the bundle goes.
         info: its ``weights_sha256`` and ``weights_bytes`` are filled in here.
         tensors: the detector's state by name.
-
-    Raises:
-        StorageError: the folder cannot be written or the disk is full; nothing is left behind.
     """
     arrays = {name: np.asarray(value, order="C") for name, value in tensors.items()}
     weights = save(arrays)
@@ -242,9 +239,6 @@ def write_graph_info(
         info: of the bundle that the graph was made from.
         graph_format: of the graph.
         model_version: of the registry, if the graph gives the scores of one.
-
-    Raises:
-        StorageError: the folder cannot be written or the disk is full.
     """
     graph = GraphInfo(
         format=graph_format,
@@ -279,7 +273,6 @@ def recalibrated(
 
     Raises:
         CalibrationError: the calibration set is too small for an alpha.
-        StorageError: ``folder`` cannot be written.
     """
     calibration = calibrate(
         bundle.info.calibration.scores, alpha_reject=alpha_reject, alpha_review=alpha_review

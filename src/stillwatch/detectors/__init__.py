@@ -1,4 +1,8 @@
-"""The methods. A module in this package that defines a ``Detector`` is found by itself."""
+"""The detection methods, one module each.
+
+A module in this package that defines a ``Detector`` is found by itself. ``base`` says what a
+detector must provide; ``blocks`` holds the parts that several methods share.
+"""
 
 import importlib
 import inspect
@@ -14,6 +18,16 @@ from stillwatch.sections import Section, parse_section
 from stillwatch.settings import Profile, Settings
 from stillwatch.teachers.networks import Teacher
 from stillwatch.text import unknown_name
+
+__all__ = [
+    "Detector",
+    "build_detector",
+    "changed_from_profile",
+    "detector_class",
+    "detector_classes",
+    "detector_settings",
+    "parse_detector_settings",
+]
 
 
 @cache

@@ -15,6 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 from stillwatch.drift.martingale import log_capital, ranks_among_earlier
 from stillwatch.drift.windows import WINDOW, window_levels, window_p_values
 
+__all__ = ["Alarm", "StreamTests", "run_stream_tests"]
+
 
 @dataclass(frozen=True)
 class Alarm:

@@ -44,8 +44,6 @@ def export_bundle(
     Raises:
         ExportError: the detector cannot be exported, its graph does not give what it gives, or
             ``folder`` holds something. Nothing is left behind.
-        StorageError: ``folder`` cannot be written.
-        StillwatchError: the bundle cannot be loaded.
     """
     require_new(folder)
     if bundle.info.graph is not None:

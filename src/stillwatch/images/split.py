@@ -64,11 +64,7 @@ def read_split_file(path: Path) -> dict[str, Assignment]:
 
 
 def write_split_file(path: Path, assignments: Mapping[str, Mapping[str, str]]) -> None:
-    """Write the split file, sorted, so that a version's difference shows what was added.
-
-    Raises:
-        StorageError: the file cannot be written.
-    """
+    """Write the split file, sorted, so that a version's difference shows what was added."""
     categories = {name: dict(assignment) for name, assignment in assignments.items()}
     write_json(path, {"schema_version": SCHEMA_VERSION, "categories": categories})
 

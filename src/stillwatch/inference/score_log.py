@@ -163,9 +163,12 @@ def logged(
 class ScoreLog:
     """The logs of all categories; use as a context manager, from any thread.
 
+    Every method raises ``LayoutError`` for a name that no category can have, and ``StorageError``
+    where the log cannot be read or written.
+
     Args:
         folder: holds one file per category.
-        most_rows: kept per category.
+        most_rows: rows that are kept per category.
     """
 
     def __init__(self, folder: Path, most_rows: int) -> None:
@@ -181,12 +184,7 @@ class ScoreLog:
             engine.dispose()
 
     def append(self, category: str, images: Sequence[LoggedImage]) -> None:
-        """Add rows in one transaction, and remove what is then too old.
-
-        Raises:
-            LayoutError: no category can have this name.
-            StorageError: the log cannot be written.
-        """
+        """Add rows in one transaction, and remove what is then too old."""
         check_category_name(category)
         now = datetime.now(UTC).replace(tzinfo=None)
         rows = [{"time": now, "category": category} | asdict(image) for image in images]
@@ -206,10 +204,6 @@ class ScoreLog:
             Index ``id``, ascending; columns ``time`` (UTC), ``category``, ``model_version``,
             ``file``, ``md5``, ``score``, ``p_value``, ``verdict``, ``brightness``, ``sharpness``.
             Empty where nothing was inspected yet.
-
-        Raises:
-            LayoutError: no category can have this name.
-            StorageError: the log cannot be read.
         """
         import pandas as pd
 
@@ -223,12 +217,7 @@ class ScoreLog:
         return frame
 
     def verdicts_of(self, category: str, md5s: Collection[str]) -> dict[str, GivenVerdict]:
-        """What was said last of each of these images: md5 -> verdict, where the log knows it.
-
-        Raises:
-            LayoutError: no category can have this name.
-            StorageError: the log cannot be read.
-        """
+        """What was said last of each of these images: md5 -> verdict, where the log knows it."""
         check_category_name(category)
         columns = _SCORES.c.md5, _SCORES.c.model_version, _SCORES.c.verdict
         query = select(*columns).where(_SCORES.c.md5.in_(md5s)).order_by(_SCORES.c.id)
@@ -239,12 +228,7 @@ class ScoreLog:
             }
 
     def append_labels(self, category: str, images: Sequence[LabelledImage]) -> None:
-        """Add what a person says of images, in one transaction.
-
-        Raises:
-            LayoutError: no category can have this name.
-            StorageError: the log cannot be written.
-        """
+        """Add what a person says of images, in one transaction."""
         check_category_name(category)
         now = datetime.now(UTC).replace(tzinfo=None)
         rows = [
@@ -264,12 +248,7 @@ class ScoreLog:
             connection.execute(insert(_LABELS), rows)
 
     def read_labels(self, category: str) -> list[LabelledImage]:
-        """What people said of images, in that order.
-
-        Raises:
-            LayoutError: no category can have this name.
-            StorageError: the log cannot be read.
-        """
+        """What people said of images, in that order."""
         check_category_name(category)
         query = select(_LABELS).order_by(_LABELS.c.id)
         with self._errors(category), self._engine(category).connect() as connection:

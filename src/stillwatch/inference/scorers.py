@@ -14,7 +14,6 @@ def open_scorer(bundle: Bundle, device: str = "auto") -> Scorer:
 
     Raises:
         BundleError: the runtime that its graph needs is not installed, or cannot load it.
-        StillwatchError: as ``stillwatch.inference.torch_scorer.load_scorer``.
     """
     graph = bundle.info.graph
     if graph is None:

@@ -20,11 +20,7 @@ INK, MUTED, HAIRLINE = "#222222", "#6b6b6b", "#dddddd"
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG, atomically and without a date or version in it.
-
-    Raises:
-        StorageError: the folder cannot be written to or the disk is full.
-    """
+    """Write a figure as PNG, atomically and without a date or version in it."""
     with atomic_file(path) as temporary:
         figure.savefig(temporary, format="png", metadata={"Software": None})
 

@@ -47,11 +47,7 @@ def grouped(**groups: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
-    """Replace the folder's checkpoint; a reader sees the one that was there or the whole new one.
-
-    Raises:
-        StorageError: the folder cannot be written or the disk is full.
-    """
+    """Replace the folder's checkpoint; a reader sees the one that was there or the whole new one."""
     tensors = {
         key: value.detach().cpu().contiguous().clone() for key, value in checkpoint.tensors.items()
     }

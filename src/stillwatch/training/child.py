@@ -65,11 +65,7 @@ def main() -> int:
 
 
 def run(job: TrainingJob, emit: Emit) -> TrainingOutcome:
-    """Do the whole job; afterwards the bundle is complete and the checkpoint is gone.
-
-    Raises:
-        StillwatchError: whatever kept it from a bundle.
-    """
+    """Do the whole job; afterwards the bundle is complete and the checkpoint is gone."""
     device = choose_device(job.training.device)
     store = ImageStore.open(job.store)
     strides = detector_class(job.detector).teacher_strides(job.teacher.name, job.detector_settings)

@@ -72,7 +72,6 @@ def train(
     Raises:
         TrainingError: no images, or a loss that is not finite.
         DeviceMemoryError: a batch does not fit into the device's memory.
-        StorageError: the checkpoint cannot be written.
     """
     for part, images in (("train", train_images), ("validation", validation_images)):
         if len(images) == 0:

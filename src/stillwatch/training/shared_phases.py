@@ -58,10 +58,6 @@ def load_shared(folder: Path, phase: Phase) -> SharedPhase | None:
 
 
 def save_shared(folder: Path, weights: dict[str, Tensor], epoch: int, seconds: float) -> None:
-    """Keep a phase's weights, the epoch that they are of and the seconds that all epochs took.
-
-    Raises:
-        StorageError: the folder cannot be written or the disk is full.
-    """
+    """Keep a phase's weights, the epoch that they are of and the seconds that all epochs took."""
     state = {"identity": folder.name, "epoch": epoch, "seconds": seconds}
     save_checkpoint(folder, Checkpoint(state, grouped(**{_GROUP: weights})))
