@@ -57,7 +57,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def ensure_writable(folder: Path) -> None:
-    """Make ``folder`` and try it out, before work begins whose result is to go there.
+    """Make ``folder`` and check that it can be written to, before a long computation.
 
     Raises:
         StorageError: it cannot be made or written to.
@@ -79,7 +79,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def move_whole(source: Path, target: Path, *, staging: Path) -> None:
-    """Put a file or folder, or a whole copy, in its place; only then does it leave its own.
+    """Move a file or folder to ``target``, across file systems by a complete copy first.
 
     Args:
         source: a file, a symbolic link, which is not followed, or a folder.
@@ -131,7 +131,7 @@ def _move_across(source: Path, target: Path, staging: Path) -> None:
 
 
 def _replace_folder(new: Path, path: Path) -> None:
-    """Rename ``new`` to ``path``, also while others do the same: the last one stays."""
+    """Rename ``new`` to ``path``, also while other processes do the same: the last one stays."""
     while True:
         try:
             new.replace(path)
@@ -148,7 +148,7 @@ def _replace_folder(new: Path, path: Path) -> None:
 
 @contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
-    """Turn the system's refusals to write ``path`` into a sentence that says what to do."""
+    """Turn an ``OSError`` about ``path`` into a ``StorageError`` that says what to do."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""A folder of everyday photographs, on which networks are distilled that know no category."""
+"""Read a folder of everyday photographs, on which teachers of patches are trained."""
 
 import hashlib
 import os
@@ -13,9 +13,9 @@ from stillwatch.images.decode import decode_image, read_bytes, resize_image
 from stillwatch.images.layout import IMAGE_SUFFIXES
 
 MOST = 1000
-"""Photographs that are read of a folder: as many as fit into memory beside a training."""
+"""Most photographs that are read: as many as fit into memory beside a training."""
 _FEWEST = 3
-"""One to watch the loss on, and two to train on: one is the other's negative in a metric loss."""
+"""One to validate on, and two to train on: each is the other's negative in a metric loss."""
 
 
 def photograph_files(folder: Path) -> list[Path]:
@@ -39,7 +39,7 @@ def photograph_files(folder: Path) -> list[Path]:
 
 
 def photographs_digest(folder: Path) -> str:
-    """sha256 over what is read of ``folder``.
+    """sha256 over the photographs of ``folder`` that are read.
 
     Raises:
         LayoutError: no such folder, or too few images in it.

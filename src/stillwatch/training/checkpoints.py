@@ -47,7 +47,7 @@ def grouped(**groups: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
-    """Replace the folder's checkpoint; a reader sees the one that was there or the whole new one."""
+    """Replace the folder's checkpoint atomically."""
     tensors = {
         key: value.detach().cpu().contiguous().clone() for key, value in checkpoint.tensors.items()
     }
