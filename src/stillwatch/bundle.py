@@ -293,11 +293,7 @@ def recalibrated(
 
 
 def _file_info(path: Path) -> FileInfo:
-    """Digest and size of a file.
-
-    Raises:
-        OSError: it cannot be read.
-    """
+    """Digest and size of a file."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return FileInfo(sha256=digest, bytes=path.stat().st_size)

@@ -33,11 +33,7 @@ def choose_device(setting: str) -> torch.device:
 
 
 def usable_devices(setting: str) -> tuple[str, ...]:
-    """The devices of this machine that a training may take; ``auto`` stands for every GPU.
-
-    Raises:
-        SettingsError: as ``choose_device``.
-    """
+    """The devices of this machine that a training may take; ``auto`` stands for every GPU."""
     first = choose_device(setting)
     if setting == "auto" and first.type == "cuda":
         return tuple(f"cuda:{index}" for index in range(torch.cuda.device_count()))

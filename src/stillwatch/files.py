@@ -1,6 +1,7 @@
 """Atomic files and folders, storage errors as sentences, and the MD5 of files.
 
-A reader sees a whole file or none, whatever happens to the writer.
+A reader sees a whole file or none, whatever happens to the writer. Every function that writes
+raises ``StorageError`` where the folder cannot be written to or the disk is full.
 """
 
 import errno
@@ -20,11 +21,7 @@ from stillwatch.errors import StorageError
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; rename it into place if the block succeeds.
-
-    Raises:
-        StorageError: the folder cannot be written to or the disk is full.
-    """
+    """Yield a temporary path beside ``path``; rename it into place if the block succeeds."""
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -40,11 +37,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside ``path``; it replaces ``path`` if the block succeeds.
-
-    Raises:
-        StorageError: the parent folder cannot be written to or the disk is full.
-    """
+    """Yield a temporary folder beside ``path``; it replaces ``path`` if the block succeeds."""
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
@@ -57,22 +50,14 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def ensure_writable(folder: Path) -> None:
-    """Make ``folder`` and check that it can be written to, before a long computation.
-
-    Raises:
-        StorageError: it cannot be made or written to.
-    """
+    """Make ``folder`` and check that it can be written to, before a long computation."""
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write ``value`` as indented JSON with sorted keys, atomically.
-
-    Raises:
-        StorageError: the folder cannot be written to or the disk is full.
-    """
+    """Write ``value`` as indented JSON with sorted keys, atomically."""
     text = json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n"
     with atomic_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

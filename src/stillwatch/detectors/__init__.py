@@ -43,11 +43,7 @@ def detector_classes() -> dict[str, type[Detector]]:
 
 
 def detector_class(name: str) -> type[Detector]:
-    """The method called ``name``.
-
-    Raises:
-        DetectorError: there is none; names the nearest.
-    """
+    """The method called ``name``."""
     classes = detector_classes()
     if name not in classes:
         raise DetectorError(f"{unknown_name('detector', name, list(classes))}.")
@@ -99,9 +95,6 @@ def changed_from_profile(name: str, values: Mapping[str, Any], profile: Profile)
         name: of the method.
         values: all its settings, as in JSON.
         profile: to hold them against.
-
-    Raises:
-        DetectorError: no such method.
     """
     usual = parse_detector_settings(name, {}, profile).model_dump(mode="json")
     return {key: value for key, value in values.items() if usual.get(key) != value}

@@ -169,9 +169,6 @@ def inspect_test(inspector: Inspector, test: TestImages, size: int) -> Inspected
         inspector: the bundle under test.
         test: at least one image.
         size: side E that the maps are brought to.
-
-    Raises:
-        DetectorError: the images are not of the bundle's size, or the maps are unusable.
     """
     inspected: list[InspectedImage] = []
     milliseconds: list[float] = []

@@ -1,4 +1,7 @@
-"""Decode image files, for training, inspection and serving alike. Needs no torch."""
+"""Decode image files, for training, inspection and serving alike. Needs no torch.
+
+Every function that reads or decodes a file raises ``ImageError`` where the file cannot be used.
+"""
 
 import re
 import warnings
@@ -96,11 +99,7 @@ def resize_image(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
 def read_image(
     path: Path, *, size: int, white_level: int | None, max_megapixels: float = 100.0
 ) -> NDArray[np.uint8]:
-    """Read, decode and resize one file to uint8 (size, size, 3); see ``decode_image``.
-
-    Raises:
-        ImageError: the file cannot be read or decoded.
-    """
+    """Read, decode and resize one file to uint8 (size, size, 3); see ``decode_image``."""
     data = read_bytes(path)
     decoded = decode_image(
         data, name=str(path), white_level=white_level, max_megapixels=max_megapixels
@@ -109,22 +108,14 @@ def read_image(
 
 
 def decode_mask(data: bytes, *, name: str, max_megapixels: float = 100.0) -> NDArray[np.bool_]:
-    """Decode a ground-truth mask to bool (H, W): true where any colour is above 0.
-
-    Raises:
-        ImageError: as ``decode_image``.
-    """
+    """Decode a ground-truth mask to bool (H, W): true where any colour is above 0."""
     samples, _mode = _decode_samples(data, name, max_megapixels)
     largest: Samples = samples if samples.ndim == 2 else samples.max(axis=2)
     return largest > 0
 
 
 def read_mask(path: Path, *, max_megapixels: float = 100.0) -> NDArray[np.bool_]:
-    """Read a ground-truth mask as bool (H, W); see ``decode_mask``.
-
-    Raises:
-        ImageError: the file cannot be read or decoded.
-    """
+    """Read a ground-truth mask as bool (H, W); see ``decode_mask``."""
     return decode_mask(read_bytes(path), name=str(path), max_megapixels=max_megapixels)
 
 
@@ -156,11 +147,7 @@ def white_level_of(peak: int) -> int:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The bytes of an image file.
-
-    Raises:
-        ImageError: the file cannot be read.
-    """
+    """The bytes of an image file."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -170,11 +157,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def peak_of_16_bit(path: Path, *, max_megapixels: float = 100.0) -> int | None:
-    """Largest sample of a 16-bit image file; None for 8 bits, of which only the header is read.
-
-    Raises:
-        ImageError: the file cannot be read or decoded.
-    """
+    """Largest sample of a 16-bit image file; None for 8 bits, of which only the header is read."""
     name = str(path)
     with _damage_named(name), path.open("rb") as file:
         raw_mode = _raw_mode(_open(file, name, max_megapixels))

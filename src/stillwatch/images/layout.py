@@ -146,9 +146,6 @@ def scan_image_set(root: Path) -> dict[str, Category]:
 
     One unusable category fails the whole scan; to go on without it, scan the folders of
     ``category_folders`` one by one.
-
-    Raises:
-        LayoutError: as ``category_folders`` and ``scan_category``.
     """
     return {name: scan_category(folder) for name, folder in category_folders(root).items()}
 

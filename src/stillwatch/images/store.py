@@ -35,9 +35,6 @@ def store_folder(cache: Path, *, category: str, digest: str, size: int, white_le
         digest: the category's digest (hexadecimal).
         size: side of the stored images in pixels.
         white_level: the manifest's.
-
-    Raises:
-        LayoutError: not a category's name.
     """
     check_category_name(category)
     return cache / category / f"{digest}-{size}-{white_level}-v{_VERSION}"
@@ -48,9 +45,6 @@ def mark_used(folder: Path) -> None:
 
     The newest stores are kept at any age, so that an earlier version of the images need not be
     decoded again. The rest of a killed writer counts as a store.
-
-    Raises:
-        StorageError: the folder cannot be written to.
     """
     with storage_errors(folder):
         os.utime(folder)

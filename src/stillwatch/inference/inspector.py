@@ -100,11 +100,7 @@ class Inspector:
         self.max_megapixels = max_megapixels
 
     def read(self, path: Path) -> NDArray[np.uint8]:
-        """Decode and resize an image file as the bundle's training images were: (S, S, 3).
-
-        Raises:
-            ImageError: the file is not a whole image.
-        """
+        """Decode and resize an image file as the bundle's training images were: (S, S, 3)."""
         return self.decode(read_bytes(path), name=str(path)).image
 
     def decode(self, data: bytes, *, name: str) -> DecodedFile:
@@ -113,9 +109,6 @@ class Inspector:
         Args:
             data: the file's bytes.
             name: what errors call the file.
-
-        Raises:
-            ImageError: as ``stillwatch.images.decode.decode_image``.
         """
         info = self.bundle.info
         decoded = decode_image(
@@ -143,12 +136,7 @@ class Inspector:
             yield from self._judge(maps)
 
     def inspect_file(self, path: Path) -> InspectedFile:
-        """Inspect one image file.
-
-        Raises:
-            ImageError: the file cannot be read or is not a whole image.
-            DetectorError: the maps are unusable.
-        """
+        """Inspect one image file."""
         file = self.decode(read_bytes(path), name=str(path))
         inspected = next(self.inspect(file.image[None]))
         return InspectedFile(path, file.md5, file.pixels, inspected)

@@ -105,11 +105,7 @@ def load_teacher(settings: TeacherSettings, strides: tuple[int, ...] = STRIDES) 
 
 
 def empty_teacher(name: str, digest: str, strides: tuple[int, ...] = STRIDES) -> Teacher:
-    """Build a teacher with random weights, whose state is then loaded from a bundle.
-
-    Raises:
-        TeacherError: unknown name, or no feature maps at these strides.
-    """
+    """Build a teacher with random weights, whose state is then loaded from a bundle."""
     if not strides:
         return _no_teacher()
     return _teacher(name, digest, architecture(name, strides), strides)

@@ -160,9 +160,6 @@ def require_sides(sides: Sequence[int], patch_size: int, method: str, *, multipl
         patch_size: in pixels.
         method: its name.
         multiple: of which the method's images have sides.
-
-    Raises:
-        DetectorError: says what to do.
     """
     if min(sides) < patch_size:
         smallest = patch_size + -patch_size % multiple
