@@ -90,7 +90,7 @@ def test_one_flipped_bit_in_the_weights(tmp_path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
-    with pytest.raises(BundleError, match="damaged or exchanged"):
+    with pytest.raises(BundleError, match="damaged or was replaced"):
         read_bundle(path.parent)
 
 

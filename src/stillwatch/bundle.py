@@ -1,7 +1,8 @@
-"""A trained, calibrated detector as a folder of open files.
+"""Write and read bundles: a trained and calibrated detector as a folder of files.
 
 ``weights.safetensors`` holds every tensor, the teacher's included; ``bundle.json`` holds everything
-else. An exported bundle holds a graph in place of the weights, and needs no torch. No pickle.
+else. An exported bundle holds a graph in place of the weights, and needs no torch. Nothing is
+pickled.
 """
 
 import hashlib
@@ -35,12 +36,12 @@ GRAPH_FILES: dict[GraphFormat, tuple[str, ...]] = {
     "onnx": ("model.onnx",),
     "openvino": ("model.xml", "model.bin"),
 }
-"""Of each format; the first is the one that its runtime opens."""
+"""Files of each format; the runtime opens the first."""
 _MAKE_AGAIN = "Copy the bundle again from where it was made, or make it again."
 
 
 class DetectorInfo(Section):
-    """Which method, and the settings that rebuild it."""
+    """The method, its version, and the settings that rebuild the detector."""
 
     name: str
     version: int
@@ -55,7 +56,7 @@ class TeacherInfo(Section):
 
 
 class NormalScores(Section):
-    """Image scores of the normals that the detector has seen, for the in-sample rates."""
+    """Image scores of the normals that the detector was trained and validated on."""
 
     train: tuple[FiniteFloat, ...]
     validation: tuple[FiniteFloat, ...]
@@ -71,16 +72,18 @@ class EpochLosses(Section):
 
 
 class TrainingInfo(Section):
-    """How the training went."""
+    """Seed, duration, device and losses of the training."""
 
     seed: int
-    seconds: FiniteFloat = Field(description="without the phases that were taken over")
+    seconds: FiniteFloat = Field(
+        description="without the phases whose weights came from another training"
+    )
     device: str
     resumed: bool
     kept_epochs: dict[str, int]
     taken_over: dict[str, FiniteFloat] = Field(
         default_factory=dict,
-        description="phase that another training has trained -> its seconds there, where known",
+        description="phase whose weights came from another training -> seconds that it took there",
     )
     losses: tuple[EpochLosses, ...]
 
@@ -109,7 +112,7 @@ class GraphInfo(Section):
 
 
 class BundleInfo(Section):
-    """Everything in ``bundle.json``; ``write_bundle`` fills in the two facts about the weights."""
+    """The content of ``bundle.json``; ``write_bundle`` fills in digest and size of the weights."""
 
     schema_version: int = SCHEMA_VERSION
     stillwatch_version: str = __version__
@@ -138,7 +141,7 @@ class BundleInfo(Section):
 
     @property
     def files(self) -> dict[str, FileInfo]:
-        """What lies beside ``bundle.json``, by name."""
+        """The files beside ``bundle.json``, by name."""
         if self.graph is not None:
             return self.graph.files
         return {WEIGHTS_FILE: FileInfo(sha256=self.weights_sha256, bytes=self.weights_bytes)}
@@ -159,7 +162,7 @@ class BundleInfo(Section):
 
 @dataclass(frozen=True)
 class Bundle:
-    """A folder that has been checked, and what its ``bundle.json`` says."""
+    """A checked folder and the content of its ``bundle.json``."""
 
     folder: Path
     info: BundleInfo
@@ -168,15 +171,12 @@ class Bundle:
 def write_bundle(
     folder: Path, info: BundleInfo, tensors: Mapping[str, NDArray[np.generic]]
 ) -> Bundle:
-    """Write a bundle; a bundle that ``folder`` held is replaced as a whole.
+    """Write a bundle; an earlier bundle in ``folder`` is replaced as a whole.
 
     Args:
         folder: where the bundle goes.
         info: its ``weights_sha256`` and ``weights_bytes`` are filled in here.
         tensors: the detector's state by name.
-
-    Raises:
-        StorageError: the folder cannot be written or the disk is full; nothing is left behind.
     """
     arrays = {name: np.asarray(value, order="C") for name, value in tensors.items()}
     weights = save(arrays)
@@ -207,7 +207,7 @@ def read_bundle(folder: Path) -> Bundle:
 
 
 def read_info(path: Path) -> BundleInfo:
-    """Read a ``bundle.json`` alone; what lies beside it is not looked at.
+    """Read a ``bundle.json`` without checking the files beside it.
 
     Raises:
         BundleError: it is missing, truncated, not ours, or of a newer schema.
@@ -235,16 +235,13 @@ def write_graph_info(
     *,
     model_version: int | None = None,
 ) -> Bundle:
-    """Make a folder that holds a graph's files an exported bundle.
+    """Write the ``bundle.json`` of an exported bundle into the folder of the graph.
 
     Args:
         folder: holds ``GRAPH_FILES[graph_format]``; ``bundle.json`` is written beside them.
         info: of the bundle that the graph was made from.
         graph_format: of the graph.
         model_version: of the registry, if the graph gives the scores of one.
-
-    Raises:
-        StorageError: the folder cannot be written or the disk is full.
     """
     graph = GraphInfo(
         format=graph_format,
@@ -275,11 +272,10 @@ def read_weights(bundle: Bundle) -> dict[str, NDArray[np.generic]]:
 def recalibrated(
     bundle: Bundle, folder: Path, *, alpha_reject: float, alpha_review: float
 ) -> Bundle:
-    """The same detector with other false-alarm rates, as a new bundle; scores nothing again.
+    """Write the same detector with other false-alarm rates as a new bundle; no image is scored.
 
     Raises:
         CalibrationError: the calibration set is too small for an alpha.
-        StorageError: ``folder`` cannot be written.
     """
     calibration = calibrate(
         bundle.info.calibration.scores, alpha_reject=alpha_reject, alpha_review=alpha_review
@@ -297,18 +293,14 @@ def recalibrated(
 
 
 def _file_info(path: Path) -> FileInfo:
-    """Digest and size of a file.
-
-    Raises:
-        OSError: it cannot be read.
-    """
+    """Digest and size of a file."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return FileInfo(sha256=digest, bytes=path.stat().st_size)
 
 
 def _check_file(path: Path, expected: FileInfo) -> None:
-    """Refuse a file that is not the one that was written.
+    """Raise if a file is not the one that ``bundle.json`` describes.
 
     Raises:
         BundleError: it is missing, truncated or exchanged.
@@ -317,8 +309,7 @@ def _check_file(path: Path, expected: FileInfo) -> None:
         found = _file_info(path)
     except OSError as error:
         raise BundleError(
-            f"{path}: cannot be read ({error.strerror}), and a bundle is nothing without it. "
-            f"{_MAKE_AGAIN}"
+            f"{path}: cannot be read ({error.strerror}), and the bundle needs it. {_MAKE_AGAIN}"
         ) from error
     if found.bytes < expected.bytes:
         raise BundleError(
@@ -327,7 +318,7 @@ def _check_file(path: Path, expected: FileInfo) -> None:
     if found.sha256 != expected.sha256:
         raise BundleError(
             f"{path}: its sha256 is {found.sha256[:12]}… and bundle.json says "
-            f"{expected.sha256[:12]}…, so it is damaged or exchanged. {_MAKE_AGAIN}"
+            f"{expected.sha256[:12]}…, so it is damaged or was replaced. {_MAKE_AGAIN}"
         )
 
 

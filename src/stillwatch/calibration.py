@@ -1,4 +1,4 @@
-"""Thresholds with a finite-sample false-alarm bound, from held-out normals only.
+"""Calibrate thresholds with a finite-sample false-alarm bound on held-out normals.
 
 Split conformal prediction (Vovk, Gammerman & Shafer, *Algorithmic Learning in a Random World*,
 2005; Vovk, "Conditional validity of inductive conformal predictors", ACML 2012, for the
@@ -26,26 +26,26 @@ Verdict = Literal["pass", "review", "reject"]
 
 @dataclass(frozen=True)
 class Threshold:
-    """A raw-score value and what it promises about normals."""
+    """A threshold on the raw score, with its false-alarm bound."""
 
     value: float
     """The score of one calibration image, exact in float32."""
     alpha: float
-    """The false-alarm rate that was asked for."""
+    """The requested false-alarm rate."""
     n: int
-    """Calibration normals behind it."""
+    """Number of calibration normals."""
     rank: int
     """``value`` is the rank-th smallest calibration score, 1-based."""
     bound: float
     """(n+1-rank)/(n+1) <= alpha: an exchangeable normal is above ``value`` with at most this
     probability, on average over draws of the calibration set."""
     rate_95: float
-    """With 95 % confidence the false-alarm rate of this very threshold is at most this."""
+    """Upper 95 % confidence bound of the false-alarm rate of this threshold."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Both thresholds and the scores that they come from."""
+    """The two thresholds and the calibration scores."""
 
     scores: tuple[float, ...]
     """Scores of the calibration normals, ascending."""
@@ -154,13 +154,13 @@ def _too_few(n: int, alpha: float, name: str) -> str:
 
 
 def _exact(alpha: float, name: str) -> Fraction:
-    """The decimal that was written, not the binary float: 0.05 and 19 images must give rank 19."""
+    """``alpha`` as the decimal in the settings: 0.05 and 19 images must give rank 19."""
     if not 0 < alpha < 1:
         raise CalibrationError(f"{name} is {alpha}: choose a rate between 0 and 1.")
     return Fraction(repr(float(alpha)))
 
 
 def _beta_quantile(a: float, b: float, probability: float) -> float:
-    from scipy.special import betaincinv  # takes a quarter of a second, and few callers need it
+    from scipy.special import betaincinv  # imports for a quarter of a second
 
     return float(betaincinv(a, b, probability))

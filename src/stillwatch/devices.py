@@ -1,4 +1,4 @@
-"""Where torch computes, in which precision, and how much memory may be filled there."""
+"""Choose the device and the precision of torch, and check the device's memory."""
 
 import os
 from collections.abc import Iterator
@@ -33,11 +33,7 @@ def choose_device(setting: str) -> torch.device:
 
 
 def usable_devices(setting: str) -> tuple[str, ...]:
-    """The devices of this machine that a training may take; ``auto`` stands for every GPU.
-
-    Raises:
-        SettingsError: as ``choose_device``.
-    """
+    """The devices of this machine that a training may take; ``auto`` stands for every GPU."""
     first = choose_device(setting)
     if setting == "auto" and first.type == "cuda":
         return tuple(f"cuda:{index}" for index in range(torch.cuda.device_count()))
@@ -77,7 +73,7 @@ def full_precision(device: torch.device) -> Iterator[None]:
 
 
 def fits(size: int, device: torch.device) -> bool:
-    """Whether ``size`` more bytes leave half of the device's memory to the training itself."""
+    """Whether ``size`` bytes fit into half of the device's memory; the training needs the rest."""
     if device.type == "cuda":
         return size < _MEMORY_SHARE * torch.cuda.mem_get_info(device)[0]
     return size < _MEMORY_SHARE * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -1,4 +1,4 @@
-"""Everything stillwatch raises on purpose.
+"""The exceptions of stillwatch.
 
 ::
 
@@ -14,22 +14,22 @@
     ├── TrainingError      a training that ended without a detector
     │   └── DeviceMemoryError  because its device has not enough memory for a batch
     ├── CalibrationError   a threshold that cannot be given with its bound
-    ├── BundleError        a trained detector's folder: damaged, too new, tampered with
-    ├── ExportError        a graph that cannot be made, or that does not score as the detector does
+    ├── BundleError        the folder of a trained detector: damaged, changed, or of a newer schema
+    ├── ExportError        a graph that cannot be made, or whose scores differ from the detector's
     ├── StorageError       a folder that cannot be written, a full disk
     ├── WorkspaceError     git and DVC
     ├── ValidationError    an image set that failed a critical check
     ├── TrackingError      MLflow: store, artifacts, registry
-    │   └── ArtefactError      because what it holds is not what was put there
-    ├── PromotionError     a version that may not become champion, or none to go back to
+    │   └── ArtefactError      because a stored file differs from the one that was stored
+    ├── PromotionError     a version that may not become champion, or no earlier champion
     └── ServerError        a server that does not start or does not answer
 
-Every message names the file or the setting, says what is wrong and what to do.
+Every message names the file or the setting, and says what is wrong and what to do.
 """
 
 
 class StillwatchError(Exception):
-    """Base of all errors that a user can do something about."""
+    """Base class of the errors that a user can fix."""
 
 
 class SettingsError(StillwatchError):
@@ -72,7 +72,7 @@ class DeviceMemoryError(TrainingError):
     """A batch does not fit into the device's memory."""
 
     def __init__(self, message: str, batch_setting: str | None = None) -> None:
-        """Say which of the detector's settings would make the batch smaller, if one would."""
+        """Store the detector's setting that makes the batch smaller; None if there is none."""
         super().__init__(message)
         self.batch_setting = batch_setting
 
@@ -86,7 +86,7 @@ class BundleError(StillwatchError):
 
 
 class ExportError(StillwatchError):
-    """A detector cannot be exported, or its graph does not give what the detector gives."""
+    """A detector cannot be exported, or the scores of its graph differ from the detector's."""
 
 
 class StorageError(StillwatchError):
@@ -102,15 +102,15 @@ class ValidationError(StillwatchError):
 
 
 class TrackingError(StillwatchError):
-    """MLflow cannot be reached, or what it holds is not what was put there."""
+    """MLflow cannot be reached, or a stored file differs from the one that was stored."""
 
 
 class ArtefactError(TrackingError):
-    """What MLflow holds is not what was put there: to ask again does not help."""
+    """A file in MLflow differs from the one that was stored; trying again does not help."""
 
 
 class PromotionError(StillwatchError):
-    """A version may not become champion, or there is none to go back to."""
+    """A version may not become champion, or there is no earlier champion to restore."""
 
 
 class ServerError(StillwatchError):

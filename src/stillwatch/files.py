@@ -1,6 +1,7 @@
 """Atomic files and folders, storage errors as sentences, and the MD5 of files.
 
-A reader sees a whole file or none, whatever happens to the writer.
+A reader sees a whole file or none, whatever happens to the writer. Every function that writes
+raises ``StorageError`` where the folder cannot be written to or the disk is full.
 """
 
 import errno
@@ -20,11 +21,7 @@ from stillwatch.errors import StorageError
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; rename it into place if the block succeeds.
-
-    Raises:
-        StorageError: the folder cannot be written to or the disk is full.
-    """
+    """Yield a temporary path beside ``path``; rename it into place if the block succeeds."""
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -40,11 +37,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside ``path``; it replaces ``path`` if the block succeeds.
-
-    Raises:
-        StorageError: the parent folder cannot be written to or the disk is full.
-    """
+    """Yield a temporary folder beside ``path``; it replaces ``path`` if the block succeeds."""
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
@@ -57,29 +50,21 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def ensure_writable(folder: Path) -> None:
-    """Make ``folder`` and try it out, before work begins whose result is to go there.
-
-    Raises:
-        StorageError: it cannot be made or written to.
-    """
+    """Make ``folder`` and check that it can be written to, before a long computation."""
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write ``value`` as indented JSON with sorted keys, atomically.
-
-    Raises:
-        StorageError: the folder cannot be written to or the disk is full.
-    """
+    """Write ``value`` as indented JSON with sorted keys, atomically."""
     text = json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n"
     with atomic_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def move_whole(source: Path, target: Path, *, staging: Path) -> None:
-    """Put a file or folder, or a whole copy, in its place; only then does it leave its own.
+    """Move a file or folder to ``target``, across file systems by a complete copy first.
 
     Args:
         source: a file, a symbolic link, which is not followed, or a folder.
@@ -131,7 +116,7 @@ def _move_across(source: Path, target: Path, staging: Path) -> None:
 
 
 def _replace_folder(new: Path, path: Path) -> None:
-    """Rename ``new`` to ``path``, also while others do the same: the last one stays."""
+    """Rename ``new`` to ``path``, also while other processes do the same: the last one stays."""
     while True:
         try:
             new.replace(path)
@@ -148,7 +133,7 @@ def _replace_folder(new: Path, path: Path) -> None:
 
 @contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
-    """Turn the system's refusals to write ``path`` into a sentence that says what to do."""
+    """Turn an ``OSError`` about ``path`` into a ``StorageError`` that says what to do."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What settings and descriptions are made of: typed sections in which a wrong key is named."""
+"""Typed sections of settings and of ``bundle.json``; an unknown key is an error."""
 
 from collections.abc import Sequence
 from typing import Any, TypeVar
@@ -42,7 +42,7 @@ def parse_section(section: type[S], values: Any, *, where: str) -> S:
 
 
 def _causes(items: Sequence[Any]) -> list[Any]:
-    """Without what is only said because something inside of it is wrong, too."""
+    """Without errors that only repeat that a value inside is wrong."""
     places = [item["loc"] for item in items]
     return [
         item

@@ -1,4 +1,4 @@
-"""``params.yaml`` as typed settings: every knob once, unknown keys refused by name."""
+"""The settings in ``params.yaml``, typed; an unknown key is an error."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -26,9 +26,9 @@ Address = Annotated[str, AfterValidator(_without_password)]
 Share = Annotated[float, Field(gt=0.0, lt=1.0)]
 Margin = Annotated[float, Field(ge=0.0, lt=1.0)]
 Profile = Literal["paper", "laptop"]
-"""What a method's own settings are where nothing else is said."""
+"""The set of defaults of a method's own settings."""
 SelectBy = Literal["image_auroc", "image_ap", "pixel_auroc", "aupro"]
-"""The figure that chooses between detectors and decides about a challenger."""
+"""The figure that selects a detector and decides about a challenger."""
 
 
 class WorkspaceSettings(Section):
@@ -43,7 +43,7 @@ class WorkspaceSettings(Section):
 
 
 class InboxSettings(Section):
-    """Where new images are dropped."""
+    """The folder for new images."""
 
     path: Path = Field(Path("inbox"), description="holds <category>/{good,<defect>}/*")
     settle_seconds: float = Field(
@@ -119,7 +119,7 @@ class TeacherSettings(Section):
 
 
 class TrainingSettings(Section):
-    """What all methods share in training; the rest is each method's own."""
+    """Settings of the training that all methods share."""
 
     seed: int = Field(0, ge=0, description="seed of initialisation, order and augmentation")
     device: str = Field(
@@ -152,25 +152,25 @@ class EvaluationSettings(Section):
 
 
 class FloorSettings(Section):
-    """Absolute minimum of what becomes champion without a person."""
+    """Lowest figures with which a version becomes champion without a person."""
 
     image_auroc: float = Field(0.7, ge=0, le=1)
     aupro: float = Field(0.3, ge=0, le=1, description="asked only where there are masks")
 
 
 class RetrainSettings(Section):
-    """What the retrain flow does when nothing is said on the command line."""
+    """Defaults of the flow ``retrain``."""
 
     detectors: tuple[str, ...] = Field(("stfpm", "reverse_distillation"), min_length=1)
     select_by: SelectBy = "image_auroc"
     allow_baselines: bool = Field(
-        False, description="what distils nothing (patchcore, autoencoder) may win, too"
+        False, description="baselines, which do not distil (patchcore, autoencoder), may win"
     )
     floors: FloorSettings = FloorSettings()
 
 
 class VetoMargins(Section):
-    """How much worse than the champion's a figure that does not decide may be."""
+    """How much worse than the champion's the other figures may be."""
 
     image_auroc: Margin = 0.02
     aupro: Margin = 0.02
@@ -179,24 +179,24 @@ class VetoMargins(Section):
 
 
 class GateSettings(Section):
-    """When a challenger may replace the champion, both inspected on the same test images."""
+    """When a challenger may replace the champion, on the same test images."""
 
     margin: Margin = Field(
-        0.02, description="of retrain.select_by: surely not lower by more than this is not_worse"
+        0.02, description="of retrain.select_by: not_worse means surely not lower by more than this"
     )
     veto_margins: VetoMargins = VetoMargins()
-    resamples: int = Field(2000, ge=100, description="of the test images")
+    resamples: int = Field(2000, ge=100, description="resamples of the test images")
     latency_budget_ms: float | None = Field(
         None,
         gt=0,
-        description="per image, on the machine that compares, of the first one on that which "
-        "evaluated it: above it a person decides, surely above it a challenger is refused; "
+        description="per image, on the machine that compares (of the first version: that "
+        "evaluates): above the budget a person decides; surely above, the challenger is refused; "
         "null: none",
     )
     promotion: Literal["automatic", "approval"] = Field(
         "automatic",
-        description="automatic: the answers below promote by themselves; approval: a person agrees "
-        "to every champion, the first included",
+        description="automatic: the answers below promote without a person; approval: a person "
+        "approves every champion, the first included",
     )
     automatic: tuple[Literal["better", "not_worse"], ...] = Field(
         ("better",),
@@ -205,13 +205,15 @@ class GateSettings(Section):
 
 
 class InspectionSettings(Section):
-    """What is inspected, and what is kept of it."""
+    """Folders to inspect, and the length of the score log."""
 
     path: Path = Field(
-        Path("to_inspect"), description="the deployment inspect looks at folders in it, no others"
+        Path("to_inspect"), description="the deployment inspect may read folders in it, no others"
     )
     log_rows: int = Field(
-        1_000_000, ge=1, description="of the score log, per category; the oldest go first"
+        1_000_000,
+        ge=1,
+        description="rows of the score log per category; the oldest are removed first",
     )
 
 
@@ -222,7 +224,7 @@ class ServingSettings(Section):
         5.0, gt=0, description="how often the registry is asked for the champions"
     )
     max_image_mb: float = Field(32.0, gt=0, description="larger files are refused")
-    max_requests: int = Field(64, ge=1, description="in work at a time; more are refused")
+    max_requests: int = Field(64, ge=1, description="requests at a time; more are refused")
     batch_size: int = Field(16, ge=1, description="images that are scored together, at most")
     batch_wait_ms: float = Field(
         2.0, ge=0, description="how long the first image of a batch waits for others"
@@ -230,24 +232,24 @@ class ServingSettings(Section):
 
 
 class DriftSettings(Section):
-    """When the stream of a champion's scores counts as drifted, and what follows."""
+    """When the scores of a champion count as drifted, and what follows."""
 
     false_alarm_probability: Share = Field(
         0.01,
-        description="that a stream without drift, all of it in the log, ever alarms; each test",
+        description="probability that a stream without drift ever alarms, for each test",
     )
     on_alarm: Literal["ask", "retrain"] = Field(
-        "ask", description="ask: a person for images; retrain: at once, on the images there are"
+        "ask", description="ask: ask a person for images; retrain: at once, on the present images"
     )
 
 
 class RuntimeSettings(Section):
-    """How the flow runs."""
+    """Where the flows run their tasks."""
 
     task_runner: Literal["thread", "process", "ray"] = Field(
         "thread",
-        description="what the flow's tasks run in; trainings are processes in each case, with ray "
-        "on the machines of a cluster",
+        description="where tasks run; a training is always a process, with ray on a machine of the "
+        "cluster",
     )
     ray_address: str | None = Field(
         None,
@@ -361,7 +363,7 @@ def load_settings(path: Path) -> Settings:
             "with --params."
         ) from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SettingsError(f"{path}: cannot be read as YAML ({error}). Mend the file.") from error
+        raise SettingsError(f"{path}: cannot be read as YAML ({error}). Fix the file.") from error
     settings = parse_section(Settings, values or {}, where=str(path))
     return _anchor_paths(settings, path.resolve().parent)
 

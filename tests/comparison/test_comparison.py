@@ -422,8 +422,8 @@ def test_the_sentence_gives_figures_interval_and_reasons() -> None:
     assert judge(worst, best, dropped=3).sentence == (
         "better: image_auroc of b is 1.000 and the champion's 0.000 on 10 normals and 10 "
         "anomalies, a difference of +1.000 (95 % interval +1.000 to +1.000), which is above 0; "
-        "vetoed by false_alarm_rate (+0.445 to +1.000, 0.02 allowed); test images left out, for a "
-        "detector had learnt from them: 3."
+        "vetoed by false_alarm_rate (+0.445 to +1.000, 0.02 allowed); test images left out, "
+        "because a detector was trained on them: 3."
     )
     assert "with the same scores on every image." in judge(best, best).sentence
 

@@ -80,7 +80,7 @@ def test_damage_is_found_by_file(exported: Bundle, tmp_path: Path) -> None:
         data[len(data) // 2] ^= 1
         (copy.folder / name).unlink()  # it is a link
         (copy.folder / name).write_bytes(data)
-        with pytest.raises(BundleError, match=rf"{name}: its sha256 .* damaged or exchanged"):
+        with pytest.raises(BundleError, match=rf"{name}: its sha256 .* damaged or was replaced"):
             read_bundle(copy.folder)
 
 

@@ -22,7 +22,8 @@ from stillwatch.testing.toys import toy_normals, toy_teacher
 from stillwatch.training import data as training_data
 from stillwatch.training.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from stillwatch.training.data import ImagePool
-from stillwatch.training.loop import EpochReport, TrainingSummary, train
+from stillwatch.training.job import EpochReport
+from stillwatch.training.loop import TrainingSummary, train
 
 CPU = torch.device("cpu")
 

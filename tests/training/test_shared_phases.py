@@ -15,7 +15,8 @@ from stillwatch.sections import Section
 from stillwatch.settings import TrainingSettings
 from stillwatch.teachers.networks import Teacher
 from stillwatch.testing.toys import toy_normals, toy_teacher
-from stillwatch.training.loop import EpochReport, TrainingSummary, train
+from stillwatch.training.job import EpochReport
+from stillwatch.training.loop import TrainingSummary, train
 
 PHOTOGRAPHS = np.random.default_rng(0).integers(0, 256, (10, 128, 128, 3), dtype=np.uint8)
 

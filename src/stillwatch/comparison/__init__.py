@@ -1,4 +1,10 @@
-"""Which of two detectors is better on the same test images, and how sure that is.
+"""Compare two detectors on the same test images: better, not worse, worse, or not enough evidence.
 
-``comparison`` answers better, worse or not enough evidence; the paired statistics are beside it.
+``comparison`` gives the answer; ``paired_bootstrap`` and ``paired_rates`` compute the intervals of
+the differences.
 """
+
+from stillwatch.comparison.comparison import Comparison, compare
+from stillwatch.comparison.paired_bootstrap import Candidate, unseen
+
+__all__ = ["Candidate", "Comparison", "compare", "unseen"]

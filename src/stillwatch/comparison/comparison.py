@@ -1,4 +1,6 @@
-"""Whether a challenger may replace the champion: one figure decides, the others may only veto.
+"""Decide whether a challenger may replace the champion on the same test images.
+
+One figure decides; the others may only veto.
 
 ``retrain.select_by`` decides, by the 95 % interval of challenger less champion and a margin δ (an
 interval held against a non-inferiority margin: Piaggio et al., "Reporting of noninferiority and
@@ -11,10 +13,10 @@ worse                  upper end < -δ
 not_enough_evidence    otherwise; also with too few images, or where the figure is undefined
 =====================  =========================================================================
 
-``paired_bootstrap`` says what the interval promises. Pixel figures are those of a threshold grid,
-and no difference that the grid may have made is ``better``. What resampling cannot see: two
-detectors without a single error differ by 0 in every resample, with ten images as with a thousand,
-and the answer is ``not_worse``. Resampling knows nothing of images harder than those at hand.
+``paired_bootstrap`` describes the interval. Pixel figures are those of a threshold grid, and no
+difference that the grid may have made is ``better``. A limit of resampling: two detectors without a
+single error differ by 0 in every resample, with ten images as with a thousand, and the answer is
+``not_worse``. Resampling says nothing about images that are harder than the test images.
 """
 
 from collections.abc import Sequence
@@ -32,13 +34,13 @@ from stillwatch.settings import GateSettings, SelectBy
 Answer = Literal["better", "not_worse", "worse", "not_enough_evidence"]
 
 MIN_IMAGES = 10
-"""Of each kind that the figure needs. With fewer the intervals are too narrow: in simulations they
-held the true AUROC difference in 94 of 100 cases with 40 normals and 40 anomalies, in 90 with 10 of
-each, in 86 with 8 and in 76 with 5."""
+"""Least number of images of each kind that a figure needs. With fewer the intervals are too narrow:
+in simulations they held the true AUROC difference in 94 of 100 cases with 40 normals and 40
+anomalies, in 90 with 10 of each, in 86 with 8 and in 76 with 5."""
 _ROUNDING = 1e-9
-"""An end beyond its margin by less is beyond it by floating-point arithmetic only."""
+"""An interval may pass its margin by this much through floating-point rounding."""
 _OF_GRID = 1e-3
-"""What a difference of pixel figures on their threshold grids may be off by."""
+"""Largest error of a difference of pixel figures that are computed on threshold grids."""
 _PIXEL_FIGURES = frozenset({"pixel_auroc", "pixel_ap", "aupro"})
 _LOWER_IS_BETTER = frozenset({"false_alarm_rate"})
 
@@ -48,14 +50,14 @@ class MetricDifference(PairedFigure):
     """One figure of the comparison."""
 
     margin: float
-    """δ of the figure that decides, the veto margin of another."""
+    """δ for the figure that decides, the veto margin for another figure."""
     vetoes: bool
-    """It does not decide, and its interval lies wholly beyond the margin, on the worse side."""
+    """The figure does not decide, and its whole interval is worse than the margin allows."""
 
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds per image, of both on the machine that compared them: medians over batches."""
+    """Milliseconds per image of both detectors on one machine: medians over batches."""
 
     champion_ms: float
     challenger_ms: float
@@ -63,11 +65,11 @@ class Latency:
     """95 % of the challenger's median, by order statistics; None with fewer than six batches."""
     budget_ms: float | None
     within_budget: bool
-    """The challenger's median is; true without a budget."""
+    """The challenger's median is within the budget; true without a budget."""
 
     @property
     def surely_over_budget(self) -> bool:
-        """All of the interval is above it; a machine that was busy for a moment cannot do that."""
+        """The whole interval is above the budget: more than a moment of load on the machine."""
         if self.budget_ms is None or self.interval is None:
             return False
         return self.interval[0] > self.budget_ms
@@ -75,32 +77,32 @@ class Latency:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Challenger against champion."""
+    """Result of the comparison of a challenger with the champion."""
 
     answer: Answer
-    """By ``select_by`` alone."""
+    """From ``select_by`` alone."""
     select_by: str
     winner: str
     """The challenger's detector."""
     detectors: tuple[str, ...]
-    """Those that it was chosen from."""
+    """The detectors among which the winner was chosen."""
     differences: dict[str, MetricDifference]
     """``select_by`` and the figures that may veto, as far as they are defined."""
     latency: Latency
     vetoes: tuple[str, ...]
-    """Figures that forbid promotion by itself; ``latency`` may be one."""
+    """Figures that forbid an automatic promotion; ``latency`` may be one."""
     refused: bool
     """The answer is ``worse``, or a veto rests neither on too few images nor on a latency that may
-    be within the budget: no person may agree."""
+    be within the budget. Then no person may approve the promotion."""
     identical: bool
     """The same scores, verdicts and pixel counts on every image."""
     lacking: tuple[str, ...]
-    """What the test images lack for an answer, one phrase each."""
+    """Kinds of images of which there are too few, one phrase each."""
     normals: int
-    """Test images compared on."""
+    """Number of normal test images."""
     anomalies: int
     dropped: int
-    """Test images left out because a detector had learnt from them."""
+    """Test images left out because a detector was trained or calibrated on them."""
 
     @property
     def promotable(self) -> bool:
@@ -109,17 +111,17 @@ class Comparison:
 
     @property
     def sentence(self) -> str:
-        """The answer, its reasons and what stands against it, for a person."""
+        """The answer, its reason and the vetoes, as one sentence."""
         parts = [f"{self.answer}: {self._reason()}"]
         parts += [f"vetoed by {self._veto(name)}" for name in self.vetoes]
         if self.dropped:
             parts.append(
-                f"test images left out, for a detector had learnt from them: {self.dropped}"
+                f"test images left out, because a detector was trained on them: {self.dropped}"
             )
         return "; ".join(parts) + "."
 
     def record(self) -> dict[str, Any]:
-        """All of it, for JSON."""
+        """All fields as JSON values."""
         return asdict(self) | {"promotable": self.promotable, "sentence": self.sentence}
 
     def _reason(self) -> str:
@@ -205,7 +207,7 @@ def compare(
     if select_by not in differences:
         lacking = lacking or ("no defect-free pixel",)
     elif identical:
-        lacking = ()  # what is known, not estimated, needs no number of images
+        lacking = ()  # equal on every image: nothing is estimated
     anomalies = int(np.count_nonzero(champion.anomalous))
     answer = _answer(differences, select_by, identical=identical, lacking=lacking)
     return Comparison(
@@ -226,7 +228,7 @@ def compare(
 
 
 def answer_from(interval: Interval, margin: float, error: float = _ROUNDING) -> Answer:
-    """The answer by the interval of a difference, higher being better.
+    """The answer that the interval of a difference gives; higher is better.
 
     Args:
         interval: of challenger less champion.
@@ -280,8 +282,8 @@ def _latency(champion: Candidate, challenger: Candidate, budget: float | None) -
 
 
 def _median_interval(values: Sequence[float]) -> Interval | None:
-    """95 %, exact whatever the distribution; None where no two of so few values hold it."""
-    from scipy.stats import quantile_test  # takes most of a second, and few callers need it
+    """Exact 95 % interval of the median for any distribution; None with too few values."""
+    from scipy.stats import quantile_test  # imports for most of a second
 
     interval = quantile_test(values, q=median(values)).confidence_interval(0.95)
     if np.isnan([interval.low, interval.high]).any():
@@ -305,7 +307,7 @@ def _same_counts(one: GridCounts | None, other: GridCounts | None) -> bool:
 
 
 def _lacking(candidate: Candidate, figure: str) -> tuple[str, ...]:
-    """Which kinds of images there are too few of to say anything about a figure."""
+    """The kinds of images of which a figure needs more."""
     normals = int(np.count_nonzero(~candidate.anomalous))
     anomalies = len(candidate.paths) - normals
     if figure == "false_alarm_rate":

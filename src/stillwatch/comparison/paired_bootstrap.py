@@ -1,27 +1,26 @@
-"""Differences between detectors that inspected the same test images, with 95 % intervals.
+"""Paired bootstrap: 95 % intervals of the differences between detectors on the same images.
 
 Paired percentile bootstrap (Efron & Tibshirani, *An Introduction to the Bootstrap*, 1993, chapters
 13 and 16): all detectors are judged on the same resamples of the images, so that what makes an
 image hard for all of them cancels out of a difference.
 
-A challenger that is the best of K detectors *on these images* looks better than it is. Taking the
-best anew in every resample and reading the percentiles off would flatter it twice, once by the
-images and once more by the resample: of six equal detectors the best was then called better than an
-equal champion in 30 of 100 simulated retrainings. The choice is repeated all the same, to measure
-how much it gains: in each resample the detector that wins there gains something on its own figure
-over all images, and the challenger gains something on its own. The mean of the first less the
-second is the optimism of the choice (Efron, "Estimating the error rate of a prediction rule", JASA
-78, 1983; Efron & Tibshirani, chapter 17), and the challenger's interval is moved by it. It is
-exactly zero for one detector, and for a challenger that wins every resample. In the same
-simulations 2 to 5 of 100 were then wrongly called better, where 2.5 are promised.
+A challenger that is the best of K detectors *on these images* looks better than it is. Choosing the
+best in every resample and taking the percentiles would count this advantage twice, once from the
+images and once from the resample: of six equal detectors the best was then called better than an
+equal champion in 30 of 100 simulated retrainings. The choice is repeated nevertheless, to measure
+its gain: in each resample the detector that wins there gains something on its own figure over all
+images, and the challenger gains something on its own. The mean of the first less the second is the
+optimism of the choice (Efron, "Estimating the error rate of a prediction rule", JASA 78, 1983;
+Efron & Tibshirani, chapter 17), and the challenger's interval is moved by it. It is exactly zero
+for one detector, and for a challenger that wins every resample. In the same simulations 2 to 5 of
+100 were then wrongly called better, where 2.5 are promised.
 
-Recall and false-alarm rate are counts of few images that differ, on which percentiles promise too
-much: their intervals are those of ``paired_rates``, moved by the same optimism. That interval does
-not know of strata, so that it is rather too wide than too narrow.
+Recall and false-alarm rate are counts of few images that differ, for which percentile intervals are
+too narrow: their intervals are those of ``paired_rates``, moved by the same optimism. That interval
+ignores the strata, so it is too wide rather than too narrow.
 
-What an interval speaks of: other images of the same kinds in the same proportions. What it takes as
-given: the trained detectors, their seeds and their thresholds. It takes images as independent of
-each other.
+An interval is about other images of the same kinds in the same proportions. The trained detectors,
+their seeds and their thresholds are fixed. Images count as independent of each other.
 """
 
 from collections import Counter
@@ -40,15 +39,15 @@ from stillwatch.evaluation.pixel_metrics import GridCounts, grid_counts
 from stillwatch.settings import SelectBy
 
 RARE = 5
-"""Defect types with fewer test images than this are drawn from together, and no group has fewer."""
+"""Defect types with fewer test images are joined into one stratum, until it has this many."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """What one trained detector made of the test images."""
+    """Scores, verdicts and pixel counts of one trained detector on the test images."""
 
     detector: str
-    """Its method; candidates of one method are its seeds."""
+    """Name of the method; candidates of one method differ in their seed."""
     paths: tuple[str, ...]
     defect_types: tuple[str, ...]
     """(N,), ``good`` for normals."""
@@ -78,23 +77,23 @@ class PairedFigure:
     interval: Interval
     """95 % interval of the difference, moved by the optimism."""
     optimism: float
-    """What the choice among several detectors adds to the difference by luck; estimated."""
+    """Estimate of how much the choice among several detectors adds to the difference by chance."""
     seeds: tuple[float, ...]
-    """Of each seed of the challenger's detector; the first is the challenger's own."""
+    """The figure for each seed of the challenger's detector; the first is the challenger."""
 
 
-def unseen(md5s: Sequence[str], learnt_from: Collection[str]) -> tuple[NDArray[np.bool_], int]:
-    """Which test images neither detector has learnt from, and how many are dropped.
+def unseen(md5s: Sequence[str], training_md5s: Collection[str]) -> tuple[NDArray[np.bool_], int]:
+    """The test images on which no detector was trained or calibrated, and how many are dropped.
 
     Args:
         md5s: (N,) of the test images' bytes.
-        learnt_from: of all images that champion or challengers had in train, validation or
+        training_md5s: of all images that champion or challengers had in train, validation or
             calibration.
 
     Returns:
         (N,) bool, true for images to keep, and the number of the others.
     """
-    kept = np.array([md5 not in learnt_from for md5 in md5s], dtype=bool)
+    kept = np.array([md5 not in training_md5s for md5 in md5s], dtype=bool)
     return kept, int(np.count_nonzero(~kept))
 
 
@@ -104,7 +103,7 @@ def measured(
     masks: NDArray[np.bool_] | None,
     kept: NDArray[np.bool_],
 ) -> Candidate:
-    """The candidate that made this of the test images.
+    """The candidate from what its detector gave for the test images.
 
     Args:
         detector: name of its method.
@@ -217,7 +216,7 @@ def _strata(defect_types: Sequence[str]) -> list[str]:
             break
         together.add(kind)
         images += size
-    # No folder is called that.
+    # not the name of a folder
     return ["<rare>" if kind in together else kind for kind in defect_types]
 
 
@@ -273,7 +272,7 @@ def _paired(
     winner_gains = detectors[winners, np.arange(len(winners))] - detectors[winners, 0]
     optimism = float(np.mean((winner_gains - (challenger - challenger[0]))[defined]))
     if np.array_equal(challenger, champion, equal_nan=True):
-        optimism = 0.0  # the same figure on whatever images: luck has no part in it
+        optimism = 0.0  # the figures are equal on all images: no advantage by chance
     return PairedFigure(
         champion=float(champion[0]),
         challenger=float(challenger[0]),

@@ -1,4 +1,8 @@
-"""The methods. A module in this package that defines a ``Detector`` is found by itself."""
+"""The detection methods, one module each.
+
+A module in this package that defines a ``Detector`` is found by itself. ``base`` says what a
+detector must provide; ``blocks`` holds the parts that several methods share.
+"""
 
 import importlib
 import inspect
@@ -15,6 +19,16 @@ from stillwatch.settings import Profile, Settings
 from stillwatch.teachers.networks import Teacher
 from stillwatch.text import unknown_name
 
+__all__ = [
+    "Detector",
+    "build_detector",
+    "changed_from_profile",
+    "detector_class",
+    "detector_classes",
+    "detector_settings",
+    "parse_detector_settings",
+]
+
 
 @cache
 def detector_classes() -> dict[str, type[Detector]]:
@@ -29,11 +43,7 @@ def detector_classes() -> dict[str, type[Detector]]:
 
 
 def detector_class(name: str) -> type[Detector]:
-    """The method called ``name``.
-
-    Raises:
-        DetectorError: there is none; names the nearest.
-    """
+    """The method called ``name``."""
     classes = detector_classes()
     if name not in classes:
         raise DetectorError(f"{unknown_name('detector', name, list(classes))}.")
@@ -85,9 +95,6 @@ def changed_from_profile(name: str, values: Mapping[str, Any], profile: Profile)
         name: of the method.
         values: all its settings, as in JSON.
         profile: to hold them against.
-
-    Raises:
-        DetectorError: no such method.
     """
     usual = parse_detector_settings(name, {}, profile).model_dump(mode="json")
     return {key: value for key, value in values.items() if usual.get(key) != value}

@@ -1,8 +1,9 @@
-"""Convolutional autoencoder, the baseline of style distillation: what it cannot rebuild is odd.
+"""Convolutional autoencoder: the reconstruction error is the anomaly map.
 
 Bergmann, Löwe, Fauser, Sattlegger, Steger, "Improving Unsupervised Defect Segmentation by Applying
 Structural Similarity to Autoencoders", VISAPP 2019, arXiv 1807.02011: trained and scored with the
-squared error or with SSIM. It distils nothing, and wins a retraining only where
+squared error or with SSIM. It is a baseline without distillation, the one of
+style distillation, and wins a retraining only where
 ``retrain.allow_baselines`` says so. With x an image, A(x) its reconstruction and d either distance
 at each pixel,
 
@@ -44,11 +45,11 @@ DISTANCES: dict[Distance, Callable[[Tensor, Tensor], Tensor]] = {
 _WIDTHS = (32, 64, 128)
 _CODE = 32
 _MARGIN = 16
-"""Pixels that are added around an image: about as far as zero padding shows."""
+"""Pixels added around an image: about the reach of the zero padding."""
 
 
 class AutoencoderSettings(Section):
-    """The authors' batch_size, 128, is of crops."""
+    """Settings; the authors' batch of 128 has crops in place of whole images."""
 
     epochs: int = Field(30, ge=1, description="passes over the training normals")
     batch_size: int = Field(8, ge=1, description="images per step, at most")
@@ -75,7 +76,7 @@ class Autoencoder(Detector):
 
     @classmethod
     def teacher_strides(cls, teacher_name: str, settings: Mapping[str, Any]) -> tuple[int, ...]:
-        """None: it looks at images alone."""
+        """None: the method uses images only."""
         return ()
 
     def phases(self) -> list[Phase]:
@@ -113,7 +114,7 @@ def autoencoder_phase(
     batch_size: int,
     learning_rate: float,
 ) -> Phase:
-    """The training of an autoencoder to rebuild normals."""
+    """The phase that trains an autoencoder to reconstruct normals."""
 
     def loss(batch: Batch) -> Tensor:
         return DISTANCES[distance](batch.images, autoencoder(batch.images)).mean()
@@ -130,7 +131,7 @@ def autoencoder_phase(
 
 
 class ConvolutionalAutoencoder(nn.Module):
-    """Three halvings to a code of 32 channels, and back."""
+    """An encoder of three halvings to a code of 32 channels, and its decoder."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -150,18 +151,18 @@ class ConvolutionalAutoencoder(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) as they are rebuilt, in the same size, in [0, 1]."""
+        """Reconstruct images (B, 3, H, W) in the same size, in [0, 1]."""
         return away_from_edges(self._rebuilt, images, multiple=8)
 
     def _rebuilt(self, images: Tensor) -> Tensor:
-        # Below zero a negative image would be as similar to the image, by SSIM, as itself.
+        # To SSIM, an inverted image with negative values is as similar to the image as itself.
         return torch.sigmoid(self.decoder(self.encoder(images)))
 
 
 def away_from_edges(
     network: Callable[[Tensor], Tensor], images: Tensor, *, multiple: int
 ) -> Tensor:
-    """What a network makes of images, without what its zero padding does at their edges.
+    """Apply a network to images with a margin, so that zero padding does not reach the image.
 
     Args:
         network: images to images of the same size, which is a multiple of ``multiple``.

@@ -1,4 +1,4 @@
-"""What every detector promises to the training loop, the calibration and the inspection."""
+"""The interface of detectors: ``Detector``, and the ``Phase`` and ``Batch`` of its training."""
 
 import math
 from abc import ABC, abstractmethod
@@ -14,7 +14,7 @@ from stillwatch.teachers.networks import STRIDES, Teacher
 
 
 class Batch(Protocol):
-    """What one training step sees; what it does not ask for is neither computed nor kept."""
+    """The data of one training step; each part is computed when it is first used."""
 
     @property
     def progress(self) -> float:
@@ -45,12 +45,12 @@ class Batch(Protocol):
 
 
 def constant(_progress: float) -> float:
-    """A learning-rate schedule that changes nothing."""
+    """A constant learning rate."""
     return 1.0
 
 
 def warm_up_and_cosine(progress: float) -> float:
-    """Rise over the first twentieth of the training, then half a cosine down to 0."""
+    """Linear rise over the first twentieth of the training, then half a cosine down to 0."""
     warm_up = 0.05
     if progress < warm_up:
         return progress / warm_up
@@ -64,7 +64,7 @@ def schedule_of(optimizer: str) -> Callable[[float], float]:
 
 @dataclass(frozen=True)
 class Phase:
-    """One stage of a training: what is trained, with which loss, optimiser and length."""
+    """One stage of a training: the trained module, its loss, its optimiser and its length."""
 
     name: str
     module: nn.Module
@@ -73,28 +73,28 @@ class Phase:
     """Scalar mean loss of a batch; also evaluated, without gradients, on validation normals.
     It may draw from torch's global random generator, which is seeded anew in every epoch."""
     optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
-    """All that it remembers between steps is tensors."""
+    """Makes the optimiser, whose state must be tensors only."""
     epochs: int
     """Passes over its images; more where those would have fewer steps than ``least_steps``."""
     batch_size: int
     """Upper limit; an epoch is divided into batches of equal size, to within one image."""
     least_steps: int = 1
-    """Of the optimiser, rounded up to whole passes."""
+    """Least number of optimiser steps, rounded up to whole passes."""
     schedule: Callable[[float], float] = constant
     """Factor on the learning rate as a function of progress in (0, 1), applied every step."""
     keeps_best_epoch: bool = True
     """Keep the epoch with the lowest validation loss; otherwise the last one."""
     prepare: Callable[[Iterable[Batch]], None] | None = None
-    """See the images that the phase trains on once, in order, before its first step."""
+    """Called with the images of the phase, once and in order, before the first step."""
     on_photographs: bool = False
     """Train on photographs in place of normals: their batches have twice the normals' side. Where
     no photographs were given they hold the normals, enlarged."""
     settings_prefix: str = ""
-    """What the names of its ``batch_size`` and ``learning_rate`` begin with in the settings."""
+    """Prefix of the settings ``batch_size`` and ``learning_rate`` of this phase."""
     shared_as: str | None = None
-    """What the phase trains, in words that change whenever it does, if that depends on nothing but
-    its images and the teacher. Its weights are kept for other trainings, of other categories and
-    seeds, too; the module's weights before it must not depend on the seed."""
+    """A text that identifies what the phase trains, for a phase that depends only on its images and
+    the teacher; None for other phases. The trained weights are kept for trainings of other
+    categories and seeds, so the initial weights must not depend on the seed."""
 
     def steps_per_epoch(self, images: int) -> int:
         """Batches that ``images`` images are divided into."""
@@ -118,20 +118,20 @@ class Detector(nn.Module, ABC):
     name: ClassVar[str]
     """The method's name in ``params.yaml``, MLflow and the tables."""
     version: ClassVar[int]
-    """Raised whenever the code changes what training or scoring gives; part of the fingerprint."""
+    """Increased when a change of the code changes weights or scores; part of the fingerprint."""
     Settings: ClassVar[type[Section]]
-    """The method's own settings; their defaults, the profile ``laptop``, are what two CPU cores can
-    afford."""
+    """The method's own settings; the defaults are the profile ``laptop``, for two CPU cores."""
     paper: ClassVar[Mapping[str, Any]] = {}
-    """The profile ``paper``: what was published, where it differs from the defaults."""
+    """The profile ``paper``: the published settings that differ from the defaults."""
     quick: ClassVar[Mapping[str, Any]]
-    """Settings under which it learns a toy set of a dozen small images in seconds."""
+    """Settings with which the method learns a dozen small images in seconds."""
     distils: ClassVar[bool] = True
-    """Whether a student imitates a teacher; others are baselines, and win only where they may."""
+    """Whether a student imitates a teacher. Other methods are baselines; see
+    ``retrain.allow_baselines``."""
     uses_photographs: ClassVar[bool] = False
-    """Whether it trains on photographs, too, if there are any."""
+    """Whether the method also trains on photographs, where there are any."""
     side_multiple: ClassVar[int] = 1
-    """Sides of images are multiples of this many pixels."""
+    """The sides of images must be multiples of this number of pixels."""
     exportable: ClassVar[bool] = False
     """Whether ``anomaly_map`` traces to ONNX with parity."""
 
@@ -167,7 +167,7 @@ class Detector(nn.Module, ABC):
         return STRIDES
 
     def prepare(self, normals: Iterable[Batch]) -> None:
-        """See the training normals once, in order, before the first phase (statistics, memory)."""
+        """Compute statistics or a memory from the training normals, before the first phase."""
 
     @abstractmethod
     def phases(self) -> list[Phase]:
@@ -188,7 +188,7 @@ class Detector(nn.Module, ABC):
         """
 
     def train(self, mode: bool = True) -> Self:
-        """Set the mode of everything but the teacher, which is frozen for good."""
+        """Set the mode of all modules except the teacher, which stays in eval mode."""
         super().train(mode)
         self.teacher.eval()
         return self

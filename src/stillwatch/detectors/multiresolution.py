@@ -1,4 +1,4 @@
-"""Multiresolution knowledge distillation: a compact cloner imitates a network's critical points.
+"""Multiresolution knowledge distillation: a compact cloner imitates a pretrained network.
 
 Salehi, Sadjadi, Baselizadeh, Rohban, Rabiee, "Multiresolution Knowledge Distillation for Anomaly
 Detection", CVPR 2021, arXiv 2011.11108, section 3.
@@ -48,7 +48,7 @@ from stillwatch.sections import Section
 from stillwatch.teachers.networks import STRIDES, Teacher
 
 _NARROW = 16
-"""Width of all layers of a compact cloner but those that are compared."""
+"""Width of the layers of a compact cloner that are not compared."""
 _COMPACT_VGG = (
     (_NARROW, _NARROW),
     (_NARROW, 128),
@@ -56,7 +56,7 @@ _COMPACT_VGG = (
     (_NARROW, _NARROW, 512),
     (_NARROW, _NARROW, 512),
 )
-"""Widths between the pools, whichever VGG is the source."""
+"""Widths of the layers between the pools, for every VGG."""
 
 
 class MultiresolutionSettings(Section):

@@ -1,7 +1,7 @@
 """PatchCore: the distance of each patch's features to a memory of normal patches.
 
 Roth, Pemula, Zepeda, Schölkopf, Brox, Gehler, "Towards Total Recall in Industrial Anomaly
-Detection", CVPR 2022, arXiv 2106.08265, section 3. It is no distillation: it is here as the
+Detection", CVPR 2022, arXiv 2106.08265, section 3. It does not distil: it is a
 baseline, and wins a retraining only where ``retrain.allow_baselines`` says so.
 
 With M the memory, a coreset of the normals' patches, p a patch of an image:
@@ -80,13 +80,13 @@ class PatchCore(Detector):
         self.register_buffer("memory", torch.zeros(1, sum(teacher.channels[_LEVELS])))
 
     def prepare(self, normals: Iterable[Batch]) -> None:
-        """Remember the coreset of all patches."""
+        """Store the coreset of all patches."""
         patches = torch.cat([_patches(batch.features).flatten(0, 2) for batch in normals])
         size = max(1, math.ceil(self.settings.coreset * len(patches)))
         self.memory = patches[greedy_coreset(_projected(patches), size)]
 
     def phases(self) -> list[Phase]:
-        """None: there is nothing to train."""
+        """No phases: nothing is trained."""
         return []
 
     def anomaly_map(self, images: Tensor) -> Tensor:
@@ -128,7 +128,7 @@ class PatchCore(Detector):
         found = []
         for block in parts(patches.flatten(0, -2), _QUERIES):
             rows = torch.cdist(block, self.memory).topk(count, largest=False).indices
-            # Anew, since products leave few digits of a distance that is small beside the vectors.
+            # Computed again: cdist uses products, which leave few digits of a small distance.
             found.append(((block[:, None] - self.memory[rows]).norm(dim=-1), rows))
         distances, rows = (torch.cat(blocks) for blocks in zip(*found, strict=True))
         shape = (*patches.shape[:-1], count)

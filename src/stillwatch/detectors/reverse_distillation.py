@@ -1,4 +1,4 @@
-"""Reverse distillation: a decoder rebuilds the teacher's features from a one-class embedding.
+"""Reverse distillation: a decoder reconstructs the teacher's features from an embedding.
 
 Deng, Li, "Anomaly Detection via Reverse Distillation from One-Class Embedding", CVPR 2022,
 arXiv 2201.10703, sections 3.2 to 3.4.
@@ -21,12 +21,13 @@ an embedding a quarter as wide as its deepest level. A few hundred normals teach
 rebuild anomalies, too; against the same, positions that are rebuilt well already get a tenth of the
 gradient (``easy_share``), and what the embedding sees in training is disturbed (``disturbance``,
 see ``disturbance.py``). In the map (``relative``), each level's distances are divided by the square
-root of their median in the same image: a part in an unseen pose, or in other light, is rebuilt a
-little worse everywhere, a defect in its own place. No image is forgiven more than the largest
-median of the validation normals, so that what is wrong everywhere stays visible. The levels are
-then added in units of their rise on those normals, that is by how much the maximum of a level's
-smoothed map exceeds its mean there, so that the noisiest does not drown the others. The weights
-kept are those of the epoch with the lowest loss on held-out normals, the authors' of the last.
+root of their median in the same image: a part in an unseen pose, or in other light, is
+reconstructed a little worse everywhere, a defect at its place only. The divisor is at most the
+largest median of the validation normals, so that an image with defects everywhere keeps its high
+score. The levels are then added in units of their rise on those normals, that is by how much the
+maximum of a level's smoothed map exceeds its mean there, so that the noisiest does not drown the
+others. The weights kept are those of the epoch with the lowest loss on held-out normals, the
+authors' of the last.
 
 Measured (docs/results.md): profile ``laptop``, 256 pixels, means over the seeds.
 
@@ -59,7 +60,7 @@ from stillwatch.sections import Section
 from stillwatch.teachers.networks import STRIDES, Teacher
 
 _MINING_RISE = 0.25
-"""Share of the training over which the share of easy positions rises from 0."""
+"""Share of the training during which the share of easy positions rises from 0."""
 
 _LEAST = 1e-6
 
@@ -85,7 +86,7 @@ class ReverseDistillationSettings(Section):
         True, description="train on features that are turned and shifted in a window"
     )
     relative: bool = Field(
-        True, description="distances relative to what is usual in the image and at the level"
+        True, description="distances relative to the image's median and to normals"
     )
 
 
@@ -136,7 +137,7 @@ class ReverseDistillation(Detector):
         ]
 
     def finalize(self, validation_normals: Iterable[Batch]) -> None:
-        """Measure each level's medians, and what it reaches relative to them, on normals."""
+        """Measure the median and the relative maximum of each level on normals."""
         batches = [self._distances(batch.features) for batch in validation_normals]
         levels = [torch.cat(level) for level in zip(*batches, strict=True)]
         self.largest_medians = torch.stack([_medians(level).max() for level in levels])
@@ -146,7 +147,7 @@ class ReverseDistillation(Detector):
         self.rises = torch.stack(rises).clamp_min(_LEAST)
 
     def anomaly_map(self, images: Tensor) -> Tensor:
-        """Sum over the levels of 1 - cos, each relative to what is usual, at input size, smoothed.
+        """Sum over the levels of 1 - cos, each relative to normals, at input size, smoothed.
 
         Args:
             images: float32 (B, 3, H, W) in [0, 1]; sides are multiples of 32.
@@ -237,7 +238,7 @@ class EmbeddingAndDecoder(nn.Module):
         self._initialise()
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
-        """The teacher's feature maps as the decoder rebuilds them, in the same shapes."""
+        """Reconstruct the teacher's feature maps, in the same shapes."""
         fused = torch.cat(
             [
                 self.fuse_shallow(features[0]),

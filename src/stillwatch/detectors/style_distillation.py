@@ -1,4 +1,4 @@
-"""Style distillation: a network imitates an autoencoder's style, and nothing else of it.
+"""Style distillation: a network imitates the small errors of an autoencoder on normals.
 
 Chung, Park, Keum, Ki, Kang, "Unsupervised Anomaly Detection Using Style Distillation", IEEE Access
 8, 2020, pages 221494 to 221502 (document 9288772).
@@ -83,7 +83,7 @@ class StyleDistillation(Detector):
 
     @classmethod
     def teacher_strides(cls, teacher_name: str, settings: Mapping[str, Any]) -> tuple[int, ...]:
-        """None: it looks at images alone."""
+        """None: the method uses images only."""
         return ()
 
     def phases(self) -> list[Phase]:
@@ -128,7 +128,7 @@ class StyleDistillation(Detector):
 
 
 class StyleNetwork(nn.Module):
-    """The image plus what a small U-Net adds to it; its skips let all content through."""
+    """Adds the output of a small U-Net to the image."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -145,7 +145,7 @@ class StyleNetwork(nn.Module):
         nn.init.zeros_(self.change.bias)  # type: ignore[arg-type]
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) with another style, in the same size."""
+        """Change the style of images (B, 3, H, W), in the same size."""
         return away_from_edges(self._changed, images, multiple=4)
 
     def _changed(self, images: Tensor) -> Tensor:

@@ -1,4 +1,6 @@
-"""Uninformed students: they regress a patch teacher's descriptors, err and disagree on anomalies.
+"""Uninformed students: an ensemble regresses the descriptors of a patch teacher.
+
+On anomalies the students err and disagree.
 
 Bergmann, Fauser, Sattlegger, Steger, "Uninformed Students: Student-Teacher Anomaly Detection with
 Discriminative Latent Embeddings", CVPR 2020, arXiv 1911.02357, section 3.
@@ -66,7 +68,7 @@ from stillwatch.sections import Section
 from stillwatch.teachers.networks import Teacher
 
 _WEIGHT_DECAY = 1e-5
-"""The authors', of Adam."""
+"""The authors' weight decay of Adam."""
 
 
 class UninformedStudentsSettings(Section):
@@ -167,7 +169,7 @@ class UninformedStudents(Detector):
         return (32,) if settings["knowledge_weight"] else ()
 
     def prepare(self, normals: Iterable[Batch]) -> None:
-        """Refuse images that a patch does not fit into."""
+        """Raise if images are smaller than a patch."""
         sides = next(iter(normals)).images.shape[2:]
         for size in self.settings.patch_sizes:
             require_sides(sides, size, self.name)
@@ -270,7 +272,7 @@ class UninformedStudents(Detector):
 
     def _students_loss(self, scale: "_Scale", images: Tensor) -> Tensor:
         network, stride, window = scale.teacher.network, self.settings.stride, self.settings.window
-        # What is beyond the edges is seen in scoring, too.
+        # Scoring pads images as well.
         images = network.padded(images, stride)
         if window is not None:
             side = network.receptive_field + (window - 1) * stride

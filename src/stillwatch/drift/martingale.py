@@ -1,4 +1,4 @@
-"""A conformal test martingale: has the stream of scores changed since it began?
+"""Conformal test martingale: detects a change within the stream of scores.
 
 Null hypothesis: the calibration scores and the stream's, in this order, are exchangeable, that is
 every order of them is equally likely (drawn independently from one distribution, they are). Then
@@ -45,7 +45,7 @@ _SYMMETRIC: tuple[Distribution, ...] = (
     lambda p: np.asarray(p**3 * (10 - 15 * p + 6 * p**2)),
 )
 BETS = 2 * len(_POWERS) + len(_SYMMETRIC)
-"""How many there are: power martingales, Beta(a, 1), which bet on scores that are higher than
+"""Number of bets: power martingales, Beta(a, 1), which bet on scores that are higher than
 before, from sudden to slight (with a = 2 on slightly lower ones); their mirror images, Beta(1, a);
 Beta(1/2, 1/2) on scores that spread more than before, and Beta(3, 3) on scores that spread less."""
 
@@ -99,7 +99,7 @@ def log_capital(ranks: ArrayLike, cells: ArrayLike) -> Values:
 
 
 def _log_wins(rank: Values, count: Values) -> Iterator[Values]:
-    """What each bet turns 1 into, image by image.
+    """Logarithm of the factor that each bet wins on each image.
 
     Ranks are mirrored, not distributions: near 1 the difference of two of their values is lost.
     """

@@ -1,4 +1,4 @@
-"""Calibration and stream scores in one order, ties broken at random.
+"""Order calibration and stream scores, ties broken at random.
 
 Random numbers break ties: scores that are equal by nature (a camera that repeats itself, 8-bit
 images) have no ranks of their own otherwise. Where the scores are exchangeable, so are the pairs
@@ -29,10 +29,10 @@ def random_order(
 
 
 def smaller_before(order: NDArray[np.int64]) -> NDArray[np.int64]:
-    """For each of N numbered things, how many with a smaller number stand before it in ``order``.
+    """For each of N numbered items, count the smaller numbers that stand before it in ``order``.
 
     The levels of a wavelet matrix (Claude, Navarro & Ordóñez, "The wavelet matrix", Information
-    Systems 47, 2015): each halves the blocks of numbers, and in O(N) counts for the things of every
+    Systems 47, 2015): each halves the blocks of numbers, and in O(N) counts for the items of every
     right half those of its left half that stand before them. O(N log N) in all.
 
     Args:

@@ -1,4 +1,4 @@
-"""Windows of the stream against the calibration scores: was it another stream from its first image?
+"""Windows of the stream against the calibration scores: detects a difference from the first image.
 
 A martingale against the stream's own past is slow to see that (``stillwatch.drift.martingale``).
 Here the stream is cut into windows that do not overlap, and each is compared with the calibration
@@ -8,9 +8,9 @@ them together with at most a. All windows share one set of calibration scores, s
 p-values are dependent; the union bound allows for that.
 
 What the guarantee needs: that the calibration scores and those of a window are exchangeable (see
-``stillwatch.drift.martingale`` for what is not). What the test sees: that scores of the window tend
-to lie above, or below, the calibration scores; not that they only spread more. With few calibration
-images it sees large shifts only.
+``stillwatch.drift.martingale`` for what is not). The test detects scores that tend to lie
+above, or below, the calibration scores, not scores that only spread more. With few calibration
+images it detects large shifts only.
 """
 
 import numpy as np
@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from stillwatch.drift.ranking import random_order
 
 WINDOW = 100
-"""Images in a window."""
+"""Number of images in a window."""
 
 
 def window_p_values(
@@ -35,7 +35,7 @@ def window_p_values(
     Returns:
         float64 (T // WINDOW,), in (0, 1].
     """
-    from scipy.stats import mannwhitneyu  # takes a second, and few callers need it
+    from scipy.stats import mannwhitneyu  # imports for a second
 
     count = np.size(scores) // WINDOW
     if count == 0:
@@ -50,7 +50,7 @@ def window_p_values(
 
 
 def window_levels(count: int, probability: float) -> NDArray[np.float64]:
-    """What the p-value of window 1 .. ``count`` must not exceed to alarm: float64 (count,).
+    """Levels of windows 1 .. ``count``: a p-value at or below raises an alarm; float64 (count,).
 
     Of however many windows, the levels add up to less than ``probability``.
     """

@@ -1,5 +1,9 @@
-"""How good a detector is on labelled test images.
+"""Figures of a detector on labelled test images, with 95 % intervals.
 
-``metrics`` and ``pixel_metrics`` are pure functions of arrays, ``bootstrap`` gives their
-intervals, ``evaluation`` puts both together for a test set.
+``evaluation`` computes all of them; ``metrics`` has the image figures, by scikit-learn;
+``pixel_metrics`` AUPRO and its relatives; ``bootstrap`` the intervals, from the ``counts``.
 """
+
+from stillwatch.evaluation.evaluation import Evaluation, TestImages, evaluate
+
+__all__ = ["Evaluation", "TestImages", "evaluate"]

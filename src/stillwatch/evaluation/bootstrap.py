@@ -1,10 +1,10 @@
-"""95 % intervals by resampling test images.
+"""Stratified bootstrap over test images: 95 % intervals of all figures.
 
 Stratified percentile bootstrap (Efron & Tibshirani, *An Introduction to the Bootstrap*, 1993,
 chapter 13): within normals and within each defect type as many images are drawn, with replacement,
 as there are. A resample is a vector of weights, one per image; a figure of a resample is computed
 from weighted sums of the images' counts, so that no pixel is touched again. A region is drawn with
-its image. The detector, its thresholds and the choice of images are taken as given.
+its image. The detector and its thresholds are fixed.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ Interval = tuple[float, float]
 
 
 def resample_weights(strata: Sequence[str], resamples: int, seed: int) -> Floats:
-    """How often each image is drawn in each resample.
+    """Count how often each image is drawn in each resample.
 
     Args:
         strata: (N,) stratum of each image: ``good`` or its defect type.

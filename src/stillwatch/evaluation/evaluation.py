@@ -1,7 +1,7 @@
-"""Test images in, every figure that a person or a gate asks for out.
+"""Evaluate a detector on labelled test images.
 
-All images go through inspection, so that the figures are those of the verdicts that a plant would
-see. A figure that is undefined for a test set (no anomalies, no normals, no masks) is absent.
+All images go through inspection, so that the figures are those of the verdicts in production. A
+figure that is undefined for a test set (no anomalies, no normals, no masks) is absent.
 """
 
 from collections.abc import Sequence
@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from stillwatch.bundle import BundleInfo
 from stillwatch.calibration import Verdict, clopper_pearson
 from stillwatch.errors import LayoutError
-from stillwatch.evaluation import bootstrap, metrics
-from stillwatch.evaluation import pixel_metrics as region_overlap
+from stillwatch.evaluation import bootstrap, metrics, pixel_metrics
 from stillwatch.evaluation.bootstrap import Interval
 from stillwatch.evaluation.counts import Floats
 from stillwatch.evaluation.metrics import Curve
@@ -29,7 +28,7 @@ NORMAL = "good"
 
 @dataclass(frozen=True)
 class TestImages:
-    """What a detector is judged on."""
+    """Labelled test images of one category."""
 
     __test__: ClassVar[bool] = False  # pytest collects classes by this name
 
@@ -41,9 +40,9 @@ class TestImages:
     masks: NDArray[np.bool_] | None
     """(N, E, E) at the evaluation size E, all false for normals; None: image metrics only."""
     synthetic: bool = False
-    """The anomalies are made, not photographed."""
+    """True for generated anomalies."""
     made_from: dict[str, str] = field(default_factory=dict)
-    """Path of a made anomaly -> of the normal that it equals outside its mask."""
+    """Path of a generated anomaly -> path of the normal that it equals outside its mask."""
     groups: dict[str, str] = field(default_factory=dict)
     """Path -> group; empty without a group pattern."""
 
@@ -63,9 +62,9 @@ class FalseAlarms(TypedDict, total=False):
     """Share of normals that are rejected; a rate without normals is absent."""
 
     in_sample: float
-    """Of the training normals: what a threshold set on them would promise."""
+    """On the training normals; too low, because the detector was trained on them."""
     held_out: float
-    """Of the validation normals."""
+    """On the validation normals."""
     test: float
     test_ci: Interval
     """Clopper-Pearson, 95 %."""
@@ -84,13 +83,13 @@ class GroupFalseAlarms:
 
 @dataclass(frozen=True)
 class InspectedTest:
-    """What one detector made of the test images, before any figure."""
+    """Scores, verdicts and maps of one detector on the test images."""
 
     rows: list[ImageRow]
     maps: NDArray[np.float32]
     """(N, E, E) at the evaluation size."""
     batch_ms: tuple[float, ...]
-    """Milliseconds per image of each batch; the first, which warms up, is there only if alone."""
+    """Milliseconds per image of each batch; the first (warm-up) counts only if it is alone."""
 
     @property
     def ms_per_image(self) -> float:
@@ -103,9 +102,9 @@ class Evaluation(InspectedTest):
     """All figures of one detector on one test set."""
 
     metrics: dict[str, float]
-    """image_auroc, image_ap, f1 (at the reject threshold), f1_oracle (best, knows the labels),
-    recall (anomalies rejected), false_alarm_rate (normals rejected), review_rate (normals with the
-    verdict review), and with masks pixel_auroc, pixel_ap, aupro."""
+    """image_auroc, image_ap, f1 (at the reject threshold), f1_oracle (best over all thresholds,
+    chosen with the labels), recall (anomalies rejected), false_alarm_rate (normals rejected),
+    review_rate (normals with the verdict review), and with masks pixel_auroc, pixel_ap, aupro."""
     intervals: dict[str, Interval]
     """95 %: Clopper-Pearson for the three rates, bootstrap over images for the others."""
     recall_by_defect: dict[str, float]
@@ -164,15 +163,12 @@ def evaluate(
 
 
 def inspect_test(inspector: Inspector, test: TestImages, size: int) -> InspectedTest:
-    """Inspect all test images: the part of an evaluation that needs the detector.
+    """Inspect all test images; the only part of an evaluation that needs the detector.
 
     Args:
         inspector: the bundle under test.
         test: at least one image.
         size: side E that the maps are brought to.
-
-    Raises:
-        DetectorError: the images are not of the bundle's size, or the maps are unusable.
     """
     inspected: list[InspectedImage] = []
     milliseconds: list[float] = []
@@ -238,14 +234,14 @@ def _rates(rows: Sequence[ImageRow]) -> _Figures:
 
 
 def _pixels(maps: NDArray[np.float32], masks: NDArray[np.bool_], weights: Floats) -> _Figures:
-    pixels = region_overlap.sort_pixels(maps, masks)
-    counts = region_overlap.count_pixels(pixels)
-    grid = region_overlap.threshold_grid(counts)
-    on_grid = region_overlap.count_on_grid(pixels, counts.ranks[grid])
+    pixels = pixel_metrics.sort_pixels(maps, masks)
+    counts = pixel_metrics.count_pixels(pixels)
+    grid = pixel_metrics.threshold_grid(counts)
+    on_grid = pixel_metrics.count_on_grid(pixels, counts.ranks[grid])
     return _Figures(
-        metrics=region_overlap.exact_pixel_metrics(counts),
+        metrics=pixel_metrics.exact_pixel_metrics(counts),
         intervals=bootstrap.pixel_intervals(on_grid, weights),
-        curves=region_overlap.pixel_curves(counts, grid),
+        curves=pixel_metrics.pixel_curves(counts, grid),
     )
 
 

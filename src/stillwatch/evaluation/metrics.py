@@ -47,9 +47,6 @@ def image_f1(labels: ArrayLike, rejected: ArrayLike) -> float:
     Args:
         labels: (N,) bool, true for anomalies.
         rejected: (N,) bool.
-
-    Raises:
-        ValueError: there are no anomalies or no normals.
     """
     from sklearn.metrics import f1_score
 

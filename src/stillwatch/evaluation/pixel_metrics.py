@@ -1,4 +1,4 @@
-"""Pixel-level figures of a whole test set from one sort: AUPRO, AUROC, AP and their curves.
+"""Pixel-level figures from one sort of all pixels: AUPRO, AUROC, AP and their curves.
 
 AUPRO is MVTec's own: Bergmann et al., "The MVTec Anomaly Detection Dataset", IJCV 2021, in the
 convention of its evaluation code. Every distinct score is a threshold; the per-region overlap (PRO)
@@ -26,7 +26,7 @@ _EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=np.int8)
 class SortedPixels:
     """All pixels of a test set in the order of descending anomaly score.
 
-    Each pixel is known by its *cell*: i < N for a defect-free pixel of image i, N + r for region r.
+    The *cell* of a pixel is i < N for a defect-free pixel of image i, N + r for region r.
     """
 
     cells: NDArray[np.uint32]
@@ -34,7 +34,7 @@ class SortedPixels:
     last: NDArray[np.intp]
     """(D,) rank of the last pixel of each distinct score."""
     images: int
-    """N."""
+    """Number N of images."""
     region_images: NDArray[np.intp]
     """(R,) the image that each region is in."""
     region_areas: NDArray[np.int64]
@@ -43,7 +43,7 @@ class SortedPixels:
 
 @dataclass(frozen=True)
 class PixelCounts:
-    """Cumulative counts of a test set at every distinct score that bends a curve.
+    """Cumulative counts of a test set at every distinct score at which a curve bends.
 
     In a run of scores that only defect-free pixels have, the curves are level: its inner scores are
     left out, and no figure changes by it.
@@ -100,7 +100,7 @@ def sort_pixels(maps: NDArray[np.float32], masks: NDArray[np.bool_]) -> SortedPi
 
 
 def count_pixels(pixels: SortedPixels) -> PixelCounts:
-    """Cumulative counts at every distinct score that matters. There must be a region."""
+    """Cumulative counts at every distinct score at which a curve bends. There must be a region."""
     defective = np.flatnonzero(pixels.cells >= pixels.images)
     scores = np.searchsorted(pixels.last, defective)
     bends = np.unique(np.concatenate([scores, np.maximum(scores - 1, 0), [len(pixels.last) - 1]]))

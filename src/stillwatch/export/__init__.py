@@ -1,4 +1,5 @@
-"""A bundle as an ONNX or OpenVINO graph, in float32 or 8-bit integers.
+"""Export a bundle as an ONNX or OpenVINO graph, which needs no PyTorch.
 
-``export`` writes a bundle that needs no PyTorch, and compares its scores with the original's.
+``export`` writes the exported bundle and compares its scores with those of the original;
+``graphs`` traces a detector; ``quantization`` computes convolutions in 8-bit integers.
 """

@@ -1,7 +1,7 @@
-"""A bundle as an exported bundle, which inspects where there is no torch.
+"""Export a bundle as a graph for machines without torch.
 
-It is written only if it gives what the detector gives, on real images. ``parity.json`` beside the
-graph says how near it comes.
+The export is written only if its scores and maps equal those of the detector on real images, within
+a tolerance. ``parity.json`` beside the graph records the differences.
 """
 
 from dataclasses import asdict
@@ -42,10 +42,8 @@ def export_bundle(
         model_version: of the registry, where the bundle is from there; the score log names it.
 
     Raises:
-        ExportError: the detector cannot be exported, its graph does not give what it gives, or
+        ExportError: the detector cannot be exported, its graph gives other scores, or
             ``folder`` holds something. Nothing is left behind.
-        StorageError: ``folder`` cannot be written.
-        StillwatchError: the bundle cannot be loaded.
     """
     require_new(folder)
     if bundle.info.graph is not None:
@@ -89,10 +87,10 @@ def _write_graph(
 
 
 def require_new(folder: Path) -> None:
-    """Refuse a folder that holds something: an exported bundle replaces it as a whole.
+    """Raise if a folder is not empty: an exported bundle would replace the folder as a whole.
 
     Raises:
-        ExportError: it is no folder, or not empty.
+        ExportError: the path is not a folder, or the folder is not empty.
     """
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise ExportError(f"{folder}: is there already. Name a folder that is new or empty.")

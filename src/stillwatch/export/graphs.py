@@ -1,4 +1,4 @@
-"""A detector as a graph that needs no torch, with all that is done to pixels before and after."""
+"""Trace a detector into an ONNX or OpenVINO graph, from uint8 pixels to anomaly maps."""
 
 import importlib
 from pathlib import Path
@@ -12,7 +12,7 @@ from stillwatch.errors import ExportError
 from stillwatch.teachers.networks import images_to_input
 
 _EXAMPLES = 2
-"""Images in the traced batch; one would be taken for a constant."""
+"""Images in the traced batch: the exporter takes a batch of one for a constant."""
 
 
 def write_onnx(detector: Detector, image_size: int, path: Path) -> None:
@@ -29,8 +29,8 @@ def write_onnx(detector: Detector, image_size: int, path: Path) -> None:
     """
     if not detector.exportable:
         raise ExportError(
-            f"detector '{detector.name}' cannot be exported: its method does not promise that its "
-            "maps can be computed without PyTorch. Inspect with PyTorch, or train another method."
+            f"detector '{detector.name}' cannot be exported: its method is not marked as "
+            "exportable. Inspect with PyTorch, or train another method."
         )
     try:
         importlib.import_module("onnxscript")
@@ -46,11 +46,11 @@ def write_onnx(detector: Detector, image_size: int, path: Path) -> None:
             (pixels,),
             dynamic_shapes={"pixels": {0: torch.export.Dim("batch")}},
         )
-        # Of a module in place of a program torch may make a graph for this very batch size.
+        # From a module in place of a program torch may make a graph for this batch size only.
         graph = torch.onnx.export(
             program, dynamo=True, input_names=["pixels"], output_names=["maps"], verbose=False
         )
-    except Exception as error:  # tracing runs a method's own code, and may raise anything
+    except Exception as error:  # tracing runs the code of a method, which may raise anything
         reason = str(error).strip().partition("\n")[0]
         raise ExportError(
             f"detector '{detector.name}' with teacher '{detector.teacher.name}' cannot be exported "
@@ -72,7 +72,7 @@ def onnx_to_openvino(onnx: Path, xml: Path) -> None:
             f"openvino is not installed ({error}). Install it: pip install 'stillwatch[export]'."
         ) from error
     try:
-        # Not openvino.convert_model, which reports its use to the makers.
+        # Not openvino.convert_model, which sends usage data to its makers.
         graph = openvino.Core().read_model(onnx)
     except RuntimeError as error:
         raise ExportError(

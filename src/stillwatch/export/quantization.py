@@ -1,4 +1,4 @@
-"""A graph whose convolutions compute with 8-bit integers: static post-training quantisation.
+"""Quantise the convolutions of a graph to 8-bit integers after training.
 
 Ranges are those that the activations take on training normals. Only convolutions are quantised: the
 distances between teacher and student, small differences of large numbers, stay in float32. Weights

@@ -84,8 +84,6 @@ def export_quantized(
         ExportError: as ``export_bundle`` and ``quantize_onnx``, or a figure is lower by more.
             Nothing is left behind.
         CalibrationError: too few calibration normals.
-        StorageError: ``folder`` cannot be written.
-        StillwatchError: the bundle cannot be loaded.
     """
     require_new(folder)
     with tempfile.TemporaryDirectory(prefix="stillwatch-") as made:

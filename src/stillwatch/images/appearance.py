@@ -1,4 +1,4 @@
-"""How bright and how sharp an image is: for the manifest, and for every image that is inspected."""
+"""Brightness and sharpness of an image, for the manifest and for the score log."""
 
 import numpy as np
 from numpy.typing import NDArray

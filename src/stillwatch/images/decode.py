@@ -1,4 +1,7 @@
-"""Image files to pixels, torch-free: one decoder for training, inspection and serving."""
+"""Decode image files, for training, inspection and serving alike. Needs no torch.
+
+Every function that reads or decodes a file raises ``ImageError`` where the file cannot be used.
+"""
 
 import re
 import warnings
@@ -20,7 +23,7 @@ from stillwatch.errors import ImageError, ImageTooLargeError, UnknownFormatError
 
 Samples = NDArray[np.uint8] | NDArray[np.uint16]
 
-# Pillow's own Image.open is passed by: its size limit is one global of the process, and it warns.
+# Not Pillow's Image.open: its size limit is global in the process, and it only warns.
 _FORMATS: tuple[tuple[bytes, type[PillowFile]], ...] = (
     (b"\x89PNG\r\n\x1a\n", PngImagePlugin.PngImageFile),
     (b"\xff\xd8\xff", JpegImagePlugin.JpegImageFile),
@@ -40,13 +43,13 @@ _TURNS: dict[int, Callable[[Samples], Samples]] = {
     7: lambda samples: samples[::-1, ::-1].swapaxes(0, 1),
     8: lambda samples: samples.swapaxes(0, 1)[::-1],
 }
-"""What turns an image of this EXIF orientation upright."""
+"""EXIF orientation -> operation that turns the image upright."""
 _PILLOW_FILTER = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 
 
 @dataclass(frozen=True)
 class DecodedImage:
-    """Pixels as everything else in stillwatch sees them, and what the file held."""
+    """The pixels of an image file, and facts about the file."""
 
     pixels: NDArray[np.uint8]
     """(H, W, 3), upright as far as EXIF can be read; grey is replicated, alpha dropped, 16 bits
@@ -96,11 +99,7 @@ def resize_image(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
 def read_image(
     path: Path, *, size: int, white_level: int | None, max_megapixels: float = 100.0
 ) -> NDArray[np.uint8]:
-    """Read, decode and resize one file to uint8 (size, size, 3); see ``decode_image``.
-
-    Raises:
-        ImageError: the file cannot be read or decoded.
-    """
+    """Read, decode and resize one file to uint8 (size, size, 3); see ``decode_image``."""
     data = read_bytes(path)
     decoded = decode_image(
         data, name=str(path), white_level=white_level, max_megapixels=max_megapixels
@@ -109,22 +108,14 @@ def read_image(
 
 
 def decode_mask(data: bytes, *, name: str, max_megapixels: float = 100.0) -> NDArray[np.bool_]:
-    """Decode a ground-truth mask to bool (H, W): true where any colour is above 0.
-
-    Raises:
-        ImageError: as ``decode_image``.
-    """
+    """Decode a ground-truth mask to bool (H, W): true where any colour is above 0."""
     samples, _mode = _decode_samples(data, name, max_megapixels)
     largest: Samples = samples if samples.ndim == 2 else samples.max(axis=2)
     return largest > 0
 
 
 def read_mask(path: Path, *, max_megapixels: float = 100.0) -> NDArray[np.bool_]:
-    """Read a ground-truth mask as bool (H, W); see ``decode_mask``.
-
-    Raises:
-        ImageError: the file cannot be read or decoded.
-    """
+    """Read a ground-truth mask as bool (H, W); see ``decode_mask``."""
     return decode_mask(read_bytes(path), name=str(path), max_megapixels=max_megapixels)
 
 
@@ -156,11 +147,7 @@ def white_level_of(peak: int) -> int:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The bytes of an image file.
-
-    Raises:
-        ImageError: the file cannot be read.
-    """
+    """The bytes of an image file."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -170,11 +157,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def peak_of_16_bit(path: Path, *, max_megapixels: float = 100.0) -> int | None:
-    """Largest sample of a 16-bit image file; None for 8 bits, of which only the header is read.
-
-    Raises:
-        ImageError: the file cannot be read or decoded.
-    """
+    """Largest sample of a 16-bit image file; None for 8 bits, of which only the header is read."""
     name = str(path)
     with _damage_named(name), path.open("rb") as file:
         raw_mode = _raw_mode(_open(file, name, max_megapixels))
@@ -189,20 +172,20 @@ def _decode_samples(data: bytes, name: str, max_megapixels: float) -> tuple[Samp
     with _damage_named(name):
         image = _open(BytesIO(data), name, max_megapixels)
         if isinstance(image, PngImagePlugin.PngImageFile):
-            # Decoding alone skips the checksums, and verifying uses an image up.
+            # Decoding does not check the checksums, and an image cannot be used after verify.
             PngImagePlugin.PngImageFile(BytesIO(data)).verify()
         kind, _, depth = _raw_mode(image).partition(";")
         mode = f"{kind};16" if depth.startswith("16") else str(image.mode)
         image.load()
         cut = depth.startswith("16") and kind in _COLOUR_THAT_PILLOW_CUTS_TO_8_BITS
         samples = _decode_wide_colour(data) if cut else _samples_of(image, name)
-        if not isinstance(image, TiffImagePlugin.TiffImageFile):  # these come upright
+        if not isinstance(image, TiffImagePlugin.TiffImageFile):  # Pillow turns these upright
             samples = _upright(samples, image)
     return samples, mode
 
 
 def _open(file: BinaryIO, name: str, max_megapixels: float) -> PillowFile:
-    """Read an image's header, and refuse from it what must not be decoded."""
+    """Read the header of an image, and raise if the image must not be decoded."""
     start = file.read(8)
     file.seek(0)
     if not start:
@@ -260,7 +243,7 @@ def _samples_of(image: PillowFile, name: str) -> Samples:
 
 
 def _decode_wide_colour(data: bytes) -> Samples:
-    import cv2  # slow to import, and needed by these rare files only
+    import cv2  # slow to import; only these rare files need it
 
     samples = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if samples is None or samples.dtype != np.uint16 or samples.ndim != 3:
@@ -272,7 +255,7 @@ def _decode_wide_colour(data: bytes) -> Samples:
 def _upright(samples: Samples, image: PillowFile) -> Samples:
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # damaged metadata says nothing against the pixels
+    except Exception:  # the pixels may be fine although the metadata are damaged
         return samples
     turn = _TURNS.get(orientation) if isinstance(orientation, int) else None
     return turn(samples) if turn else samples
@@ -280,7 +263,7 @@ def _upright(samples: Samples, image: PillowFile) -> Samples:
 
 @contextmanager
 def _damage_named(name: str) -> Iterator[None]:
-    """Pillow's parsers raise nearly anything on damaged data: make it one sentence."""
+    """Turn what Pillow raises on damaged data into an ``ImageError``."""
     try:
         yield
     except (ImageError, MemoryError):

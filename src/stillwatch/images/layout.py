@@ -1,4 +1,4 @@
-"""The MVTec layout: which files of a folder tree are which category's images and masks.
+"""The MVTec layout: find the images and masks of each category in a folder tree.
 
 ::
 
@@ -12,8 +12,8 @@
 As described by Bergmann et al., "The MVTec Anomaly Detection Dataset" (IJCV 2021); HALCON's
 folder name ``ok`` is taken for ``good``, and a mask may also have its image's plain stem.
 
-``feedback`` is ours. A person corrected the verdicts of its images, so they are there because of
-their scores: as calibration or test images they would make thresholds and figures wrong.
+The folder ``feedback`` is our own. It holds images whose verdicts a person corrected, that is,
+images selected by their scores: in calibration or test they would bias thresholds and figures.
 """
 
 import os
@@ -30,7 +30,7 @@ NORMAL_FOLDERS = ("good", "ok")
 FEEDBACK = "feedback"
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
 LEFT_BY_FILE_MANAGERS = {"thumbs.db", "desktop.ini"}
-"""In lower case; what is neither image nor mistake."""
+"""Files to ignore, in lower case."""
 MASK_ENDING = "_mask"
 _CATEGORY_NAME = re.compile(r"[a-z0-9_-]+")
 _REFUSED_ELSEWHERE = frozenset('\\:*?"<>|')
@@ -38,7 +38,7 @@ _REFUSED_ELSEWHERE = frozenset('\\:*?"<>|')
 
 @dataclass(frozen=True, order=True)
 class ImageFile:
-    """One file in an image folder; whether it really is an image only decoding tells."""
+    """One file in an image folder; the file is not decoded yet."""
 
     path: str
     """POSIX, relative to the category's folder, as on disk: ``train/good/000.png``."""
@@ -53,7 +53,7 @@ class ImageFile:
 
 @dataclass(frozen=True)
 class Category:
-    """One product line's files."""
+    """The images of one category."""
 
     name: str
     folder: Path
@@ -81,7 +81,7 @@ class Category:
 
 
 def check_category_name(name: str) -> None:
-    """Refuse a name that could not be a folder, an experiment and a model name at once.
+    """Raise if a name cannot be used for a folder, an experiment and a model.
 
     Raises:
         LayoutError: the name is not made of a-z, 0-9, ``_`` and ``-`` only.
@@ -94,7 +94,7 @@ def check_category_name(name: str) -> None:
 
 
 def check_defect_type(name: str) -> None:
-    """Refuse a name that could not be the folder of a defect.
+    """Raise if a name cannot be the folder of a defect.
 
     Raises:
         LayoutError: it is empty, hidden, more than one folder, or unsafe.
@@ -109,7 +109,7 @@ def check_defect_type(name: str) -> None:
 
 
 def is_feedback(path: str) -> bool:
-    """Whether an image is there because a person corrected its verdict.
+    """Whether a path is in the folder of corrected images.
 
     Args:
         path: POSIX, relative to the category's folder.
@@ -146,9 +146,6 @@ def scan_image_set(root: Path) -> dict[str, Category]:
 
     One unusable category fails the whole scan; to go on without it, scan the folders of
     ``category_folders`` one by one.
-
-    Raises:
-        LayoutError: as ``category_folders`` and ``scan_category``.
     """
     return {name: scan_category(folder) for name, folder in category_folders(root).items()}
 
@@ -156,8 +153,8 @@ def scan_image_set(root: Path) -> dict[str, Category]:
 def scan_category(folder: Path) -> Category:
     """List one category's images and masks; the image set's root is the folder's parent.
 
-    Every visible file in an image folder is listed, whatever its suffix, so that what is not an
-    image is reported rather than passed over.
+    Every visible file in an image folder is listed, whatever its suffix, so that a file that is
+    not an image is reported.
 
     Raises:
         LayoutError: no ``train/good``, no image in it, folders that would not be read, a name that
@@ -186,7 +183,7 @@ def scan_category(folder: Path) -> Category:
 
 
 def unsafe_name(path: str) -> str | None:
-    """Say what makes a path unsafe for shells, tables or another system; None if nothing does."""
+    """Describe what makes a path unsafe for shells, tables or other systems; None if it is safe."""
     for part in PurePosixPath(path).parts:
         if any(unicodedata.category(character) in ("Cc", "Cf", "Zl", "Zp") for character in part):
             return "has a control or invisible character"
@@ -244,7 +241,7 @@ def _feedback_images(folder: Path, root: Path) -> Iterator[ImageFile]:
 
 
 def mask_names(stem: str) -> tuple[str, str]:
-    """What the mask of an image with this stem may be called, the usual name first."""
+    """Possible file names of the mask of an image with this stem, the usual name first."""
     return f"{stem}{MASK_ENDING}.png", f"{stem}.png"
 
 

@@ -1,4 +1,4 @@
-"""The manifest: one row of facts per image, from one read and one decode of each file."""
+"""Build the manifest: one row of facts per image; each file is read and decoded once."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -32,7 +32,7 @@ _HASH_SIDE = 16
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What is known of one image file; None where it could not be decoded or has no mask."""
+    """The facts about one image file; None where it cannot be decoded or has no mask."""
 
     path: str
     """POSIX, relative to the category's folder."""
@@ -65,7 +65,7 @@ class ImageFacts:
     hash: str | None
     """256-bit perceptual hash, 64 hexadecimal digits (``perceptual_hash``)."""
     decode_error: str | None
-    """Why there are no pixels, in one sentence."""
+    """Why the file cannot be decoded, in one sentence."""
     mask: str | None
     """The mask's path, relative to the category's folder."""
     mask_width: int | None
@@ -170,7 +170,7 @@ class _MaskFacts:
 
 @dataclass(frozen=True)
 class _Reader:
-    """Everything that the worker threads share; they only read it."""
+    """What the worker threads share, read-only."""
 
     folder: Path
     white_level: int
@@ -249,7 +249,7 @@ def _white_level(category: Category, images: ImageSettings, pool: ThreadPoolExec
                 category.folder / image.path, max_megapixels=images.max_megapixels
             )
         except ImageError:
-            return 0  # its row will say why
+            return 0  # the manifest's row says why
         return peak or 0
 
     return white_level_of(max(pool.map(peak_of, category.train_normals), default=0))

@@ -1,4 +1,8 @@
-"""A folder of everyday photographs, on which networks are distilled that know no category."""
+"""Read a folder of everyday photographs, on which teachers of patches are trained.
+
+Every function raises ``LayoutError`` without a folder or with too few images in it, and
+``ImageError`` for a file that cannot be read.
+"""
 
 import hashlib
 import os
@@ -13,17 +17,13 @@ from stillwatch.images.decode import decode_image, read_bytes, resize_image
 from stillwatch.images.layout import IMAGE_SUFFIXES
 
 MOST = 1000
-"""Photographs that are read of a folder: as many as fit into memory beside a training."""
+"""Most photographs that are read: as many as fit into memory beside a training."""
 _FEWEST = 3
-"""One to watch the loss on, and two to train on: one is the other's negative in a metric loss."""
+"""One to validate on, and two to train on: each is the other's negative in a metric loss."""
 
 
 def photograph_files(folder: Path) -> list[Path]:
-    """The images in ``folder`` and below, at most ``MOST``, evenly spread over their order.
-
-    Raises:
-        LayoutError: no such folder, or too few images in it.
-    """
+    """The images in ``folder`` and below, at most ``MOST``, evenly spread over their order."""
     files = sorted(
         path
         for path in folder.rglob("*")
@@ -39,12 +39,7 @@ def photograph_files(folder: Path) -> list[Path]:
 
 
 def photographs_digest(folder: Path) -> str:
-    """sha256 over what is read of ``folder``.
-
-    Raises:
-        LayoutError: no such folder, or too few images in it.
-        ImageError: a file cannot be read.
-    """
+    """sha256 over the photographs of ``folder`` that are read."""
     digest = hashlib.sha256()
     for path in photograph_files(folder):
         digest.update(hashlib.sha256(read_bytes(path)).digest())
@@ -52,12 +47,7 @@ def photographs_digest(folder: Path) -> str:
 
 
 def read_photographs(folder: Path, side: int) -> NDArray[np.uint8]:
-    """The middle squares of the photographs, resized: uint8 (N, side, side, 3).
-
-    Raises:
-        LayoutError: no such folder, or too few images in it.
-        ImageError: a file cannot be read or decoded.
-    """
+    """The middle squares of the photographs, resized: uint8 (N, side, side, 3)."""
 
     def read(path: Path) -> NDArray[np.uint8]:
         pixels = decode_image(read_bytes(path), name=str(path)).pixels

@@ -1,11 +1,12 @@
-"""Who of the normals is in train, validation and calibration: assigned once, by content.
+"""Assign the normals to train, validation and calibration, once and by content.
 
 An assignment is kept in the split file, versioned with the data. Whatever is added to or removed
 from the images later, an assigned image never changes its part: otherwise calibration images
 would have been trained on, and the thresholds' false-alarm bound would be void.
 
-So would it be if scores had a say in who is in calibration. Corrected normals, which are there
-because of theirs, only ever come into train, and change nothing for the others.
+The bound would also be void if scores decided which images are in calibration. Corrected normals,
+which were selected by their scores, therefore only come into train, and do not change the parts of
+other images.
 """
 
 import hashlib
@@ -64,11 +65,7 @@ def read_split_file(path: Path) -> dict[str, Assignment]:
 
 
 def write_split_file(path: Path, assignments: Mapping[str, Mapping[str, str]]) -> None:
-    """Write the split file, sorted, so that a version's difference shows what was added.
-
-    Raises:
-        StorageError: the file cannot be written.
-    """
+    """Write the split file, sorted, so that a version's difference shows what was added."""
     categories = {name: dict(assignment) for name, assignment in assignments.items()}
     write_json(path, {"schema_version": SCHEMA_VERSION, "categories": categories})
 
@@ -170,7 +167,7 @@ def group_of(path: str, pattern: str | None) -> str | None:
 
 
 def _group_in_name(path: str, pattern: str | None) -> str | None:
-    """The group that the file name shares with others; None if it is of no such group."""
+    """The group in the file name; None without a match."""
     if pattern is None:
         return None
     try:
@@ -185,7 +182,7 @@ def _group_in_name(path: str, pattern: str | None) -> str | None:
 
 
 def split_digest(assignment: Mapping[str, str]) -> str:
-    """Identity of an assignment: sha256 (hexadecimal) over its sorted entries."""
+    """Digest of an assignment: sha256 (hexadecimal) over its sorted entries."""
     lines = "".join(f"{md5} {part}\n" for md5, part in sorted(assignment.items()))
     return hashlib.sha256(lines.encode()).hexdigest()
 
@@ -207,12 +204,12 @@ def _groups(
 
 
 def _content_key(members: list[str]) -> str:
-    # Not the md5 itself: of a group's md5s the smallest one would favour large groups.
+    # Not the smallest md5 of a group, which would favour large groups.
     return hashlib.sha256("".join(sorted(members)).encode()).hexdigest()
 
 
 def _share(share: float, count: int) -> int:
-    # As written in the settings: in binary, 0.07 of 100 images would be 8.
+    # As the decimal in the settings: with the binary float, 0.07 of 100 images would be 8.
     return math.ceil(Fraction(str(share)) * count)
 
 

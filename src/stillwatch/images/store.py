@@ -1,4 +1,4 @@
-"""The store: a category's images decoded once, as one memory-mapped array on disk."""
+"""The store: the decoded images of a category as one memory-mapped array on disk."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from stillwatch.images.decode import resize_image
 from stillwatch.images.layout import check_category_name
 
 _VERSION = 1
-"""Raised when decoding or resizing changes any pixel, so that older stores are not used."""
+"""Increased when decoding or resizing changes a pixel, so that older stores are not used."""
 _PIXELS = "images.npy"
 _PATHS = "paths.json"
 _KEPT = 3
@@ -27,7 +27,7 @@ _UNUSED_SECONDS = 24 * 60 * 60
 
 
 def store_folder(cache: Path, *, category: str, digest: str, size: int, white_level: int) -> Path:
-    """Where the store of these images at this size belongs; everything that sets its pixels.
+    """The folder of a store, named by everything that its pixels depend on.
 
     Args:
         cache: folder of all stores.
@@ -35,28 +35,22 @@ def store_folder(cache: Path, *, category: str, digest: str, size: int, white_le
         digest: the category's digest (hexadecimal).
         size: side of the stored images in pixels.
         white_level: the manifest's.
-
-    Raises:
-        LayoutError: not a category's name.
     """
     check_category_name(category)
     return cache / category / f"{digest}-{size}-{white_level}-v{_VERSION}"
 
 
 def mark_used(folder: Path) -> None:
-    """Note that a store is in use, and remove those of the same category that long were not.
+    """Mark a store as used, and remove stores of the category that were not used for a day.
 
-    The last few are kept whatever their age, so that going back to an older version of the images
-    costs no decoding. What a killed writer has left counts as a store.
-
-    Raises:
-        StorageError: the folder cannot be written to.
+    The newest stores are kept at any age, so that an earlier version of the images need not be
+    decoded again. The rest of a killed writer counts as a store.
     """
     with storage_errors(folder):
         os.utime(folder)
         used = {}
         for store in folder.parent.iterdir():
-            with suppress(FileNotFoundError):  # another writer has just put it in its place
+            with suppress(FileNotFoundError):  # another process has just renamed it
                 used[store] = store.stat().st_mtime
     newest_first = sorted(used, key=lambda store: used[store], reverse=True)
     for store in newest_first[_KEPT:]:
@@ -172,4 +166,4 @@ class StoreWriter:
 
 
 class _IncompleteError(Exception):
-    """Makes the folder's context throw away what was written."""
+    """Makes the context of the folder discard the files."""

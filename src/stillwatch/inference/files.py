@@ -70,10 +70,6 @@ def inspect_files(
         paths: image files.
         settings: name the device, the largest image and the score log.
         out: folder that overlays are written to, or None for no pictures.
-
-    Raises:
-        StorageError: ``out`` or the score log cannot be written to.
-        StillwatchError: as ``stillwatch.inference.scorers.open_scorer``.
     """
     if out is not None:
         ensure_writable(out)
@@ -119,11 +115,7 @@ def inspect_files(
 
 
 def write_rows(rows: Sequence[InspectionRow], out: Path) -> None:
-    """Write ``inspection.csv`` and ``inspection.json`` into ``out``.
-
-    Raises:
-        StorageError: ``out`` cannot be written to.
-    """
+    """Write ``inspection.csv`` and ``inspection.json`` into ``out``."""
     records = [asdict(row) for row in rows]
     write_json(out / "inspection.json", records)
     with (

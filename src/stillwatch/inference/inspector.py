@@ -1,7 +1,7 @@
-"""Bundle and images in, verdicts, maps and masks out: the only inference path.
+"""Inspect images with a bundle: scores, verdicts, anomaly maps and masks.
 
-Calibration, evaluation, the command line, the served model and the exported model all come through
-here. What computes the maps is a ``Scorer``, so that nothing here needs torch.
+The only inference path: calibration, evaluation, the command line and the service all use it. A
+``Scorer`` computes the maps, so that nothing here needs torch.
 """
 
 from collections.abc import Iterator, Sequence
@@ -31,7 +31,7 @@ class Scorer(Protocol):
 
 @dataclass(frozen=True)
 class InspectedImage:
-    """What stillwatch says about one image."""
+    """The result for one image."""
 
     score: float
     """Maximum of the map, exact in float32."""
@@ -49,7 +49,7 @@ class DecodedFile:
     """An image file that has been read for inspection."""
 
     md5: str
-    """Of the file's bytes, hexadecimal; what the manifest and DVC know the image by."""
+    """MD5 of the file's bytes, hexadecimal; the identifier in the manifest and in DVC."""
     pixels: NDArray[np.uint8]
     """(height, width, 3), upright, at the file's own size."""
     image: NDArray[np.uint8]
@@ -58,7 +58,7 @@ class DecodedFile:
 
 @dataclass(frozen=True)
 class InspectedFile:
-    """An inspected image file, with its own pixels to show the result on."""
+    """An inspected image file, with the pixels of the file."""
 
     path: Path
     md5: str
@@ -78,7 +78,14 @@ class InspectedFile:
 
 
 class Inspector:
-    """Judges images by a bundle's thresholds."""
+    """Gives images a score, a p-value, a verdict and a mask.
+
+    Args:
+        bundle: with the thresholds.
+        scorer: as ``open_scorer`` gives it.
+        batch_size: images per call of the scorer.
+        max_megapixels: larger images are refused without decoding.
+    """
 
     def __init__(
         self,
@@ -93,11 +100,7 @@ class Inspector:
         self.max_megapixels = max_megapixels
 
     def read(self, path: Path) -> NDArray[np.uint8]:
-        """Decode and resize an image file as the bundle's training images were: (S, S, 3).
-
-        Raises:
-            ImageError: the file is not a whole image.
-        """
+        """Decode and resize an image file as the bundle's training images were: (S, S, 3)."""
         return self.decode(read_bytes(path), name=str(path)).image
 
     def decode(self, data: bytes, *, name: str) -> DecodedFile:
@@ -106,9 +109,6 @@ class Inspector:
         Args:
             data: the file's bytes.
             name: what errors call the file.
-
-        Raises:
-            ImageError: as ``stillwatch.images.decode.decode_image``.
         """
         info = self.bundle.info
         decoded = decode_image(
@@ -121,7 +121,7 @@ class Inspector:
         )
 
     def inspect(self, images: NDArray[np.uint8]) -> Iterator[InspectedImage]:
-        """Judge images uint8 (N, S, S, 3), one batch in memory at a time, in their order.
+        """Inspect images uint8 (N, S, S, 3) in their order, one batch in memory at a time.
 
         Raises:
             DetectorError: the images are not of the bundle's size, or the maps are unusable.
@@ -136,12 +136,7 @@ class Inspector:
             yield from self._judge(maps)
 
     def inspect_file(self, path: Path) -> InspectedFile:
-        """Judge one image file.
-
-        Raises:
-            ImageError: the file cannot be read or is not a whole image.
-            DetectorError: the maps are unusable.
-        """
+        """Inspect one image file."""
         file = self.decode(read_bytes(path), name=str(path))
         inspected = next(self.inspect(file.image[None]))
         return InspectedFile(path, file.md5, file.pixels, inspected)
@@ -159,7 +154,7 @@ class Inspector:
 def score_images(
     scorer: Scorer, images: NDArray[np.uint8], batch_size: int = 16
 ) -> NDArray[np.float32]:
-    """Image scores, float32 (N,), of uint8 images (N, S, S, 3), by the path that inspection takes.
+    """Image scores, float32 (N,), of uint8 images (N, S, S, 3), computed as in an inspection.
 
     Raises:
         DetectorError: the maps have the wrong type or shape or are not finite.
@@ -174,7 +169,7 @@ def bilinear(values: NDArray[np.float32], height: int, width: int) -> NDArray[np
         return values
     # Pillow's bilinear averages over an area when it shrinks, OpenCV's does not.
     resized = cv2.resize(values, (width, height), interpolation=cv2.INTER_LINEAR)
-    # Rounding must not lift a map above its own maximum: that could cross a threshold.
+    # Rounding must not raise a map above its maximum: the maximum could cross a threshold.
     return np.asarray(np.clip(resized, values.min(), values.max()), dtype=np.float32)
 
 
@@ -243,9 +238,9 @@ def _maps(
         if maps.dtype != np.float32 or maps.shape != batch.shape[:3]:
             raise DetectorError(
                 f"the scorer returned {maps.dtype} maps of shape {maps.shape} for images of shape "
-                f"{batch.shape}; it must return float32 {batch.shape[:3]}. Mend the method."
+                f"{batch.shape}; it must return float32 {batch.shape[:3]}. Fix the method."
             )
-        # A score that is not a number is above no threshold: it would pass.
+        # NaN is above no threshold: the image would pass.
         if not np.isfinite(maps).all():
             raise DetectorError(
                 "the anomaly maps are not finite numbers, so no verdict can be given: the detector "

@@ -1,6 +1,6 @@
-"""Anomaly maps and masks laid over the image that they belong to.
+"""Draw anomaly maps and masks over an image, without matplotlib.
 
-Drawn without matplotlib, which an edge box does not have.
+An edge box has no matplotlib.
 """
 
 import cv2
@@ -12,7 +12,7 @@ from stillwatch.inference.inspector import resize_map, resize_mask_keeping_rejec
 MASK_COLOUR = (64, 220, 255)
 TRUTH_COLOUR = (0, 225, 135)
 
-# From black over red to yellow: lightness alone tells the order.
+# From black over red to yellow: the lightness increases with the value.
 _HEAT_TABLE: NDArray[np.uint8] = np.asarray(
     cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_INFERNO)[:, 0, ::-1]
 )

@@ -1,4 +1,4 @@
-"""Whether two runs of one detector say the same about the same images."""
+"""Check that two runs of one detector give the same scores and verdicts on the same images."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from stillwatch.calibration import Calibration, Verdict
 from stillwatch.inference.inspector import InspectedImage
 
 _OF_THRESHOLD, _OF_LARGEST = 1e-4, 1e-5
-"""Far above float32 rounding of the scores, far below what moves a verdict."""
+"""Tolerances relative to the threshold and to the largest score: far above float32 rounding."""
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What one run of a detector said about some images, in their order."""
+    """Scores and verdicts of one run, in the order of the images."""
 
     scores: tuple[float, ...]
     verdicts: tuple[Verdict, ...]
@@ -23,19 +23,19 @@ class Scores:
 
 @dataclass(frozen=True)
 class Parity:
-    """How far two runs of a detector were apart, maps included."""
+    """Differences between two runs of a detector, maps included."""
 
     images: int
     tolerance: float
     """Absolute, in units of the raw score."""
     score_difference: float
-    """Largest absolute one."""
+    """Largest absolute difference of a score."""
     map_difference: float
-    """Largest absolute one of any pixel."""
+    """Largest absolute difference of a pixel of the maps."""
     verdicts_compared: int
     """Images farther than ``tolerance`` from both thresholds: their verdicts must be equal."""
     problem: str | None
-    """One sentence on how the runs differ; None when they are the same."""
+    """How the runs differ, in one sentence; None if they agree."""
 
 
 def compare(
@@ -75,7 +75,7 @@ def tolerance_of(threshold: float, scores: Sequence[float]) -> float:
 def difference(
     first: Scores, second: Scores, thresholds: Sequence[float], tolerance: float
 ) -> str | None:
-    """One sentence on how two runs differ; None when scores and verdicts agree.
+    """Describe how two runs differ; None if scores and verdicts agree.
 
     Verdicts must be equal for every image farther than ``tolerance`` from every threshold.
     """
@@ -92,7 +92,7 @@ def difference(
 def scores_agree(
     a: ArrayLike, b: ArrayLike, thresholds: Sequence[float], tolerance: float
 ) -> str | None:
-    """Whether two runs of one detector are the same to within ``tolerance``.
+    """Compare the scores of two runs within ``tolerance``.
 
     They agree when no score differs by more than ``tolerance`` and every image farther than that
     from a threshold lies on the same side of it in both.

@@ -1,9 +1,10 @@
-"""The score log: one row for every image that was inspected, in the order of inspection.
+"""The score log: one row for every inspected image, in the order of inspection.
 
-Beside them one row for every image that a person labelled afterwards; these are all kept.
+A second table has one row for every image that a person labelled afterwards; its rows are never
+removed.
 
 One SQLite file per category in the state folder, in write-ahead mode, so that the service, the
-command line and flows may write at once while others read. The oldest scores go first.
+command line and flows may write at once while others read. The oldest scores are removed first.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -50,7 +51,7 @@ FOLDER = "scores"
 """In the state folder; holds ``<category>.db``."""
 
 _WAIT_SECONDS = 30
-"""For another writer to finish."""
+"""How long to wait for another process that writes."""
 
 _TABLES = MetaData()
 _SCORES = Table(
@@ -86,7 +87,7 @@ _LABELS = Table(
 
 @dataclass(frozen=True)
 class Appearance:
-    """What an image file looks like, for whoever watches for drift."""
+    """Digest, brightness and sharpness of an image file."""
 
     md5: str
     """Of the file's bytes, hexadecimal, as in the manifest."""
@@ -98,7 +99,7 @@ class Appearance:
 
 @dataclass(frozen=True)
 class LoggedImage:
-    """What is kept of one inspected image; the log adds its number and the time."""
+    """One row of the score log; the log adds the number and the time."""
 
     model_version: int | None
     """In the registry; None for a bundle that was not taken from there."""
@@ -114,24 +115,24 @@ class LoggedImage:
 
 @dataclass(frozen=True)
 class GivenVerdict:
-    """What was said last of an image."""
+    """The latest verdict on an image."""
 
     model_version: int | None
     """In the registry; None for a bundle that was not taken from there."""
     verdict: Verdict
 
     def __str__(self) -> str:
-        """For people."""
+        """Verdict and version, such as ``reject (version 3)``."""
         version = self.model_version
         return f"{self.verdict} ({'a bundle' if version is None else f'version {version}'})"
 
 
 @dataclass(frozen=True)
 class LabelledImage:
-    """What a person says of an image; the log adds the time."""
+    """The label that a person gave an image; the log adds the time."""
 
     given: GivenVerdict | None
-    """What was said last of it; None: the log does not know it."""
+    """The latest verdict; None for an image that is not in the log."""
     file: str
     """The file's name without its folder."""
     md5: str
@@ -149,7 +150,7 @@ def appearance(md5: str, pixels: NDArray[np.uint8]) -> Appearance:
 def logged(
     looks: Appearance, image: InspectedImage, *, model_version: int | None, file: str | None
 ) -> LoggedImage:
-    """The row of an image."""
+    """Make the row of an inspected image."""
     return LoggedImage(
         model_version=model_version,
         file=None if file is None else _as_text(file),
@@ -163,9 +164,12 @@ def logged(
 class ScoreLog:
     """The logs of all categories; use as a context manager, from any thread.
 
+    Every method raises ``LayoutError`` for a name that no category can have, and ``StorageError``
+    where the log cannot be read or written.
+
     Args:
         folder: holds one file per category.
-        most_rows: kept per category.
+        most_rows: rows that are kept per category.
     """
 
     def __init__(self, folder: Path, most_rows: int) -> None:
@@ -181,12 +185,7 @@ class ScoreLog:
             engine.dispose()
 
     def append(self, category: str, images: Sequence[LoggedImage]) -> None:
-        """Add rows in one transaction, and remove what is then too old.
-
-        Raises:
-            LayoutError: no category can have this name.
-            StorageError: the log cannot be written.
-        """
+        """Add rows in one transaction, and remove what is then too old."""
         check_category_name(category)
         now = datetime.now(UTC).replace(tzinfo=None)
         rows = [{"time": now, "category": category} | asdict(image) for image in images]
@@ -196,20 +195,16 @@ class ScoreLog:
             connection.execute(delete(_SCORES).where(_SCORES.c.id <= newest - self._most_rows))
 
     def read_scores(self, category: str, version: int | None) -> "pd.DataFrame":
-        """What one model version said, whatever the verdict, in the order of inspection.
+        """Read all rows of one model version, in the order of inspection.
 
         Args:
             category: its name.
-            version: of the registry; None: what was said by bundles that are not from there.
+            version: of the registry; None: rows of bundles that are not from there.
 
         Returns:
             Index ``id``, ascending; columns ``time`` (UTC), ``category``, ``model_version``,
             ``file``, ``md5``, ``score``, ``p_value``, ``verdict``, ``brightness``, ``sharpness``.
             Empty where nothing was inspected yet.
-
-        Raises:
-            LayoutError: no category can have this name.
-            StorageError: the log cannot be read.
         """
         import pandas as pd
 
@@ -223,12 +218,7 @@ class ScoreLog:
         return frame
 
     def verdicts_of(self, category: str, md5s: Collection[str]) -> dict[str, GivenVerdict]:
-        """What was said last of each of these images: md5 -> verdict, where the log knows it.
-
-        Raises:
-            LayoutError: no category can have this name.
-            StorageError: the log cannot be read.
-        """
+        """The latest verdict on each of these images: md5 -> verdict, for images in the log."""
         check_category_name(category)
         columns = _SCORES.c.md5, _SCORES.c.model_version, _SCORES.c.verdict
         query = select(*columns).where(_SCORES.c.md5.in_(md5s)).order_by(_SCORES.c.id)
@@ -239,12 +229,7 @@ class ScoreLog:
             }
 
     def append_labels(self, category: str, images: Sequence[LabelledImage]) -> None:
-        """Add what a person says of images, in one transaction.
-
-        Raises:
-            LayoutError: no category can have this name.
-            StorageError: the log cannot be written.
-        """
+        """Add labels that a person gave, in one transaction."""
         check_category_name(category)
         now = datetime.now(UTC).replace(tzinfo=None)
         rows = [
@@ -264,12 +249,7 @@ class ScoreLog:
             connection.execute(insert(_LABELS), rows)
 
     def read_labels(self, category: str) -> list[LabelledImage]:
-        """What people said of images, in that order.
-
-        Raises:
-            LayoutError: no category can have this name.
-            StorageError: the log cannot be read.
-        """
+        """All labels, in the order in which they were given."""
         check_category_name(category)
         query = select(_LABELS).order_by(_LABELS.c.id)
         with self._errors(category), self._engine(category).connect() as connection:
@@ -309,8 +289,8 @@ class ScoreLog:
             reason = str(error.__cause__ or error).strip().splitlines()[0]
             raise StorageError(
                 f"{self._file(category)}: the score log cannot be used ({reason}). Check that its "
-                "folder is on a local disk, may be written to and is not full; a damaged log is "
-                "begun anew when its file is moved away."
+                "folder is on a local disk, may be written to and is not full; to replace a "
+                "damaged log, move its file away."
             ) from error
 
 
@@ -320,7 +300,7 @@ def open_score_log(settings: Settings) -> ScoreLog:
 
 
 def _as_text(file: str) -> str:
-    """A name of a file system need not be text that a database takes."""
+    """Replace characters of a file name that cannot be encoded in UTF-8."""
     return file.encode(errors="replace").decode()
 
 

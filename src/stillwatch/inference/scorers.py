@@ -6,7 +6,7 @@ from stillwatch.inference.inspector import Scorer
 
 
 def open_scorer(bundle: Bundle, device: str = "auto") -> Scorer:
-    """The scorer of a bundle; only one that holds weights needs torch.
+    """Open the scorer of a bundle; only a bundle with weights needs torch.
 
     Args:
         bundle: as ``read_bundle`` gives it.
@@ -14,7 +14,6 @@ def open_scorer(bundle: Bundle, device: str = "auto") -> Scorer:
 
     Raises:
         BundleError: the runtime that its graph needs is not installed, or cannot load it.
-        StillwatchError: as ``stillwatch.inference.torch_scorer.load_scorer``.
     """
     graph = bundle.info.graph
     if graph is None:

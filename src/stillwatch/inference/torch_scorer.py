@@ -1,4 +1,4 @@
-"""A trained detector as the scorer that ``stillwatch.inference.inspector`` asks for."""
+"""Scorer of bundles with weights: the detector, run by PyTorch."""
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ class TorchScorer:
 
 
 def load_scorer(bundle: Bundle, device: str = "auto") -> TorchScorer:
-    """The scorer of a bundle.
+    """Load a bundle's detector as a scorer.
 
     Args:
         bundle: as ``read_bundle`` gives it.

@@ -1,7 +1,7 @@
-"""Pictures of a detector's work, for people: a gallery, histograms and curves.
+"""Draw a detector's results with matplotlib: a gallery, histograms and curves.
 
-Everything is drawn on ``Figure`` objects of its own, without pyplot and its global state, so that
-threads can draw side by side.
+Each picture is a ``Figure`` of its own, without pyplot and its global state, so that several
+threads can draw.
 """
 
 from stillwatch.pictures.charts import (

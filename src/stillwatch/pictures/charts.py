@@ -203,7 +203,7 @@ def _figure(width: float, height: float, title: str, synthetic: bool) -> Figure:
 
 
 def _score_bins(scores: NDArray[np.float64]) -> tuple[NDArray[np.float64], bool]:
-    """Return bin edges, and whether a log scale is needed lest a few large scores hide the rest."""
+    """Return bin edges, and whether a log scale is needed beside a few large scores."""
     low, high = float(scores.min()), float(scores.max())
     if high <= low:
         return np.linspace(low - 0.5, low + 0.5, _BINS + 1), False

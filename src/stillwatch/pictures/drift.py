@@ -1,4 +1,4 @@
-"""A stream of scores and what the drift tests made of it."""
+"""Draw a stream of scores and the results of the drift tests."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -57,7 +57,7 @@ def drift_chart(
 
 
 def _draw_scores(axes: Axes, values: NDArray[np.float64], calibration: Calibration) -> None:
-    """Quantiles of blocks of images: a million points are a smear."""
+    """Draw quantiles of blocks of images in place of a million points."""
     blocks = np.array_split(values, min(_BLOCKS, values.size))
     ends = np.cumsum([block.size for block in blocks])
     middles = ends - np.array([(block.size - 1) / 2 for block in blocks])

@@ -1,4 +1,4 @@
-"""A page of test images with what the detector saw in them, its mistakes first."""
+"""Draw a gallery of test images with maps and verdicts, the detector's errors first."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -65,12 +65,12 @@ class GalleryItem:
 
     @property
     def false_pass(self) -> bool:
-        """A defect that nobody would see."""
+        """Whether an anomaly has the verdict pass."""
         return self.defect_type != _NORMAL and self.verdict == "pass"
 
     @property
     def false_reject(self) -> bool:
-        """A good part thrown away."""
+        """Whether a normal has the verdict reject."""
         return self.defect_type == _NORMAL and self.verdict == "reject"
 
 
@@ -82,7 +82,7 @@ def gallery(
     limit: int = 16,
     synthetic: bool = False,
 ) -> Figure:
-    """Draw test images: image, ground truth, map, overlay, and what was said about them.
+    """Draw test images: image, ground truth, map, overlay, score and verdict.
 
     All maps share one colour scale, with the reject threshold in its middle.
 

@@ -1,4 +1,4 @@
-"""What all pictures have in common: colours, clean axes, a heading, a way to the disk.
+"""The style of all pictures: colours, axes and headings; and functions that save a figure.
 
 Colours are those of Okabe and Ito, which people with any kind of colour vision can tell apart.
 """
@@ -20,31 +20,27 @@ INK, MUTED, HAIRLINE = "#222222", "#6b6b6b", "#dddddd"
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG, atomically and without a date or version in it.
-
-    Raises:
-        StorageError: the folder cannot be written to or the disk is full.
-    """
+    """Write a figure as PNG, atomically and without a date or version in it."""
     with atomic_file(path) as temporary:
         figure.savefig(temporary, format="png", metadata={"Software": None})
 
 
 def svg(figure: Figure) -> bytes:
-    """A figure as an SVG file, its text as outlines: it needs no font where it is looked at."""
+    """A figure as an SVG file; text is drawn as outlines, so that no font is needed."""
     file = BytesIO()
     figure.savefig(file, format="svg", metadata={"Date": None})
     return file.getvalue()
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Return an empty white figure, in inches at 100 dpi, that belongs to nobody else."""
+    """Return an empty white figure of a size in inches, at 100 dpi."""
     figure = Figure(figsize=(width, height), dpi=100, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     return figure
 
 
 def heading(title: str, synthetic: bool, width: float) -> str:
-    """Return the title, with a mark if the anomalies are made, broken to fit a width in inches."""
+    """Return the title, wrapped to a width in inches and marked where anomalies are synthetic."""
     lines = wrap(title, int(width * 11))
     return "\n".join([*lines, "synthetic anomalies"] if synthetic else lines)
 
@@ -58,7 +54,7 @@ def plain_log_ticks(axis: Axis, low: float, high: float) -> None:
 
 
 def clean(axes: Axes) -> Axes:
-    """Take away what carries no information and return the axes."""
+    """Remove the frame and other ink without information, and return the axes."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(MUTED)
     axes.tick_params(colors=MUTED, labelsize=9)

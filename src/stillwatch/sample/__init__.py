@@ -1,5 +1,5 @@
-"""The built-in sample image set: two made categories with planted defects, and their masks.
+"""Generated images: the built-in sample set, and synthetic anomalies.
 
-``image_set`` writes the set, ``plate`` and ``cloth`` draw its two products, ``synthetic`` makes
-anomalies for a category that has none.
+``image_set`` writes the two categories of the sample set with defects and masks, which ``plate``
+and ``cloth`` draw; ``synthetic`` makes anomalies for a category that has none.
 """

@@ -53,7 +53,6 @@ def make_sample_set(root: Path, *, seed: int = 0) -> None:
 
     Raises:
         LayoutError: one of the two category folders exists already.
-        StorageError: ``root`` cannot be written to or the disk is full.
     """
     folders = {name: root / name for name in SUBJECTS}
     for folder in folders.values():

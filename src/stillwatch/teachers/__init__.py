@@ -1,4 +1,9 @@
-"""Frozen pretrained networks that detectors learn from.
+"""Frozen pretrained networks whose feature maps detectors compare with a student's.
 
-``networks`` builds a teacher from a weight file, ``weights`` finds the file and checks its digest.
+``weights`` finds a weights file and checks its digest, without torch; ``networks`` loads a teacher;
+``architectures`` builds its network with timm or torchvision.
 """
+
+from stillwatch.teachers.weights import TeacherWeights, find_weights
+
+__all__ = ["TeacherWeights", "find_weights"]

@@ -61,7 +61,7 @@ class Teacher(nn.Module):
         self.requires_grad_(False).eval()
 
     def normalise(self, images: Tensor) -> Tensor:
-        """What the network expects, from float images (B, 3, H, W) in [0, 1]."""
+        """Normalise float images (B, 3, H, W) in [0, 1] as the network expects."""
         return (images - self.mean) / self.std
 
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -70,12 +70,16 @@ class Teacher(nn.Module):
 
 
 def images_to_input(pixels: Tensor) -> Tensor:
-    """Float images (B, 3, H, W) in [0, 1], channels last in memory, from uint8 (B, H, W, 3)."""
+    """Convert uint8 (B, H, W, 3) to float (B, 3, H, W) in [0, 1], channels last in memory."""
     return pixels.permute(0, 3, 1, 2).float().div_(255)
 
 
 def load_teacher(settings: TeacherSettings, strides: tuple[int, ...] = STRIDES) -> Teacher:
-    """The teacher with its pretrained weights, frozen, on the CPU; no network without strides.
+    """Load a teacher with its pretrained weights, frozen, on the CPU.
+
+    Args:
+        settings: name and weights.
+        strides: of the feature maps; without any, the teacher has no network and no weights.
 
     Raises:
         TeacherError: unknown name, no feature maps at these strides, or weights that are missing,
@@ -101,11 +105,7 @@ def load_teacher(settings: TeacherSettings, strides: tuple[int, ...] = STRIDES) 
 
 
 def empty_teacher(name: str, digest: str, strides: tuple[int, ...] = STRIDES) -> Teacher:
-    """The same architecture with random weights, to be filled from a bundle.
-
-    Raises:
-        TeacherError: unknown name, or no feature maps at these strides.
-    """
+    """Build a teacher with random weights, whose state is then loaded from a bundle."""
     if not strides:
         return _no_teacher()
     return _teacher(name, digest, architecture(name, strides), strides)
@@ -137,7 +137,7 @@ def _filled(network: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
 
 
 def _plain(key: str) -> str:
-    """A tensor's name before timm, cutting a sequence, made features_0 of features.0."""
+    """A tensor's name as in the file: timm renames features.0 to features_0."""
     return key.replace("_", ".")
 
 
@@ -149,7 +149,7 @@ def _read_state(path: Path) -> dict[str, Tensor]:
             state = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # unpickling damaged bytes raises nearly anything
+    except Exception as error:  # unpickling damaged bytes may raise any exception
         raise TeacherError(
             f"{path}: cannot be read as a weights file ({error}). Replace the file."
         ) from error

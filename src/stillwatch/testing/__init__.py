@@ -1,4 +1,4 @@
-"""What every detector must pass, and tiny parts to test one with.
+"""Checks that every detector passes, and small parts to test a detector with.
 
-``battery`` is the list of checks (``check_detector``), ``toys`` makes a small teacher and images.
+``battery`` has the checks (``check_detector``); ``toys`` makes a small teacher and small images.
 """

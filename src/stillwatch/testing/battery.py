@@ -1,4 +1,4 @@
-"""The battery that every method passes, in the manner of scikit-learn's ``check_estimator``.
+"""Checks that every method passes, like scikit-learn's ``check_estimator``.
 
 It trains the method with its ``quick`` settings on a dozen toy images with a toy teacher, which
 takes seconds on one core.
@@ -26,17 +26,18 @@ from stillwatch.inference.parity import tolerance_of
 from stillwatch.inference.torch_scorer import TorchScorer
 from stillwatch.settings import TrainingSettings
 from stillwatch.testing.toys import DEFECT, SIDE, planted_defects, toy_normals, toy_teacher
-from stillwatch.training.loop import EpochReport, train
+from stillwatch.training.job import EpochReport
+from stillwatch.training.loop import train
 
 NORMALS = 12
-"""That are trained on."""
+"""Number of training normals."""
 GPU_TOLERANCE = 0.1
-"""By how much scores of two trainings on a GPU may differ, relative to the largest: its sums are
-not always added in the same order."""
+"""Largest difference of the scores of two trainings on a GPU, relative to the largest score: a GPU
+does not always add in the same order."""
 
 
 class Trial:
-    """A method under test on one device, trained once for all checks that do not train it anew."""
+    """A method under test on one device, trained once for the checks that need no training."""
 
     def __init__(self, method: type[Detector], device: str = "cpu") -> None:
         self.method = method

@@ -1,4 +1,4 @@
-"""Images and a teacher so small that a method learns from them in seconds."""
+"""Small images and a small teacher, from which a method learns in seconds."""
 
 import numpy as np
 import torch
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from stillwatch.teachers.networks import Teacher
 
 SIDE = 64
-"""Of the toy images, in pixels."""
+"""Side of the toy images, in pixels."""
 DEFECT = slice(24, 40)
 """Rows and columns of the planted defects."""
 
@@ -19,7 +19,7 @@ def toy_normals(count: int, first: int = 0) -> NDArray[np.uint8]:
 
 
 def planted_defects(count: int) -> NDArray[np.uint8]:
-    """Normals of their own with a square of noise in the middle."""
+    """Other normals with a square of noise in the middle."""
     images = toy_normals(count, first=1000)
     noise = np.random.default_rng(0).integers(0, 256, images.shape, dtype=np.uint8)
     images[:, DEFECT, DEFECT] = noise[:, DEFECT, DEFECT]
@@ -30,7 +30,7 @@ def toy_teacher() -> Teacher:
     """A small network with fixed random weights, at strides 4, 8 and 16."""
     channels = (12, 20, 28)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(123_456)  # no student's
+        torch.manual_seed(123_456)  # a seed that no student has
         return Teacher("toy", "0" * 64, _ToyNetwork, channels, (0.5,) * 3, (0.25,) * 3)
 
 

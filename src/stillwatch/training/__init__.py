@@ -1,5 +1,5 @@
-"""Training a detector: the loop, its batches, and its checkpoints.
+"""Train a detector: the loop, its batches and its checkpoints.
 
-``loop`` trains in this process; ``job`` does so in a child process (``child``) that may be killed
-and resumes from a checkpoint.
+``job`` trains in a child process (``child``), which can be killed and resumes from a checkpoint;
+``loop`` trains in this process; ``shared_phases`` keeps what several trainings have in common.
 """

@@ -1,4 +1,4 @@
-"""A training in progress as one file: tensors, and JSON in its header. No pickle."""
+"""Checkpoints: a training in progress as one safetensors file, with JSON in its header."""
 
 import json
 import logging
@@ -20,15 +20,15 @@ _HEADER = "stillwatch"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a training needs to go on as if it had never stopped."""
+    """The state from which a training continues exactly as without the interruption."""
 
     state: dict[str, Any]
     """JSON values."""
     tensors: dict[str, Tensor]
-    """Names are ``group.rest``; the group says whose they are."""
+    """Tensors by ``group.name``."""
 
     def group(self, name: str) -> dict[str, Tensor]:
-        """The tensors of one group under the rest of their names."""
+        """The tensors of one group, without its prefix."""
         start = f"{name}."
         return {
             key.removeprefix(start): value
@@ -47,11 +47,7 @@ def grouped(**groups: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
-    """Replace the folder's checkpoint; a reader sees the one that was there or the whole new one.
-
-    Raises:
-        StorageError: the folder cannot be written or the disk is full.
-    """
+    """Replace the folder's checkpoint atomically."""
     tensors = {
         key: value.detach().cpu().contiguous().clone() for key, value in checkpoint.tensors.items()
     }
@@ -64,8 +60,8 @@ def load_checkpoint(folder: Path, identity: str) -> Checkpoint | None:
     """Read the folder's checkpoint of the training that ``identity`` names.
 
     Returns:
-        None when there is none, when it is of another training, or when it is damaged: then the
-        training starts from the beginning, which the log says.
+        None when there is none, when it is of another training, or when it is damaged; the log then
+        says that the training starts from the beginning.
     """
     path = folder / _FILE
     if not path.exists():
@@ -84,7 +80,7 @@ def load_checkpoint(folder: Path, identity: str) -> Checkpoint | None:
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """What an optimiser remembers between steps, by parameter number and name."""
+    """The state of an optimiser, by parameter number and name."""
     return {
         f"{index}.{name}": value
         for index, values in optimizer.state_dict()["state"].items()
@@ -94,9 +90,9 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Put back what ``optimizer_tensors`` took, in the memory layout of each parameter.
+    """Restore the state from ``optimizer_tensors``, in the memory layout of each parameter.
 
-    The layout matters: on another one, elementwise kernels may round the last bit differently.
+    With another layout, elementwise kernels may round the last bit differently.
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}

@@ -1,4 +1,4 @@
-"""The child that ``training_job`` starts: trains, calibrates, writes the bundle, reports.
+"""The child process of a training: trains, calibrates, writes the bundle, reports.
 
     python -m stillwatch.training.child
 
@@ -48,7 +48,7 @@ Emit = Callable[[str, dict[str, Any]], None]
 
 
 def main() -> int:
-    """Read the job, do it, report; 0 when the bundle is written."""
+    """Read the job from stdin and run it; 0 when the bundle is written."""
     emit = _event_writer()
     job = TrainingJob.model_validate_json(sys.stdin.readline())
     threading.Thread(target=_exit_with_parent, name="parent-watch", daemon=True).start()
@@ -65,11 +65,7 @@ def main() -> int:
 
 
 def run(job: TrainingJob, emit: Emit) -> TrainingOutcome:
-    """Do the whole job; afterwards the bundle is complete and the checkpoint is gone.
-
-    Raises:
-        StillwatchError: whatever kept it from a bundle.
-    """
+    """Run the whole job; afterwards the bundle is complete and the checkpoint is removed."""
     device = choose_device(job.training.device)
     store = ImageStore.open(job.store)
     strides = detector_class(job.detector).teacher_strides(job.teacher.name, job.detector_settings)
@@ -181,7 +177,7 @@ def _peak_memory(device: torch.device) -> int:
 
 
 def _event_writer() -> Emit:
-    """Writes events to what stdout is now; whatever else is printed goes to stderr from here on."""
+    """Write events to the present stdout; all other output goes to stderr from here on."""
     stream = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 

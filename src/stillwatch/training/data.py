@@ -1,4 +1,4 @@
-"""Images as the training loop reads them: on the device where they fit, their features kept."""
+"""The images of a training, on the device where they fit, and the teacher's features of them."""
 
 import math
 from collections.abc import Iterator
@@ -19,20 +19,20 @@ _FEATURE_BATCH = 16
 PHOTOGRAPH_ENLARGEMENT = 2
 """Side of a photograph relative to that of the category's images."""
 _WATCHED_SHARE = 0.1
-"""Of the photographs, to watch the loss on."""
+"""Share of the photographs that are for validation."""
 
 
 class ImagePool:
-    """Images that a training draws batches from, and the teacher's features of them.
+    """Images from which a training draws batches, with the teacher's features.
 
     Features are rounded to float16 whether they are kept or, where memory is short, computed anew
-    for every batch: how much memory a machine has must not decide what it trains.
+    for every batch, so that the memory of a machine does not change the trained weights.
 
     Args:
         images: uint8 (N, S, S, 3).
         teacher: gives the features.
-        device: where batches are wanted.
-        photographs: what a batch's ``photographs`` are drawn from.
+        device: of the batches.
+        photographs: from which a batch's ``photographs`` are drawn.
         enlargement: by which the sides of the images are multiplied in batches.
     """
 
@@ -49,7 +49,7 @@ class ImagePool:
         self.device = device
         self.photographs = photographs
         self.enlargement = enlargement
-        # A copy: the store that the images come from is a memory map that must not be written to.
+        # A copy: the images are in a memory map that must not be written to.
         pixels = torch.tensor(np.asarray(images))
         self._pixels = pixels.to(device) if fits(pixels.nbytes, device) else pixels
         self._features: list[Tensor] | None = None
@@ -86,7 +86,7 @@ class ImagePool:
         ]
 
     def _keep_features(self) -> None:
-        """Fill the store of features, (N, h, w, C) per level, where there is room for it."""
+        """Compute and keep all features, (N, h, w, C) per level, where they fit into memory."""
         first = [level.permute(0, 2, 3, 1) for level in self._computed(torch.tensor([0]))]
         size = len(self) * sum(level.nbytes for level in first)
         homes = [home for home in (self.device, torch.device("cpu")) if fits(size, home)]
@@ -114,7 +114,7 @@ class ImagePool:
 
 @dataclass(frozen=True)
 class ImageBatch:
-    """Some of the images; pixels and features are fetched when they are asked for."""
+    """Some of the images; pixels and features are computed when they are first used."""
 
     pool: ImagePool
     rows: Tensor
@@ -143,16 +143,16 @@ class ImageBatch:
 
 
 class TrainingImages:
-    """All that a training may look at.
+    """All images of a training.
 
     Args:
         train_images: uint8 (N, S, S, 3), normals.
         validation_images: uint8 (M, S, S, 3), normals.
         photographs: uint8 (P, 2S, 2S, 3), at least 3, in place of the normals for phases that
-            train on photographs: what these learn may then be shared by all categories. None: they
-            get the normals, enlarged.
+            train on photographs: the weights of these phases may then be shared by all categories.
+            None: they get the normals, enlarged.
         teacher: gives the features.
-        device: where batches are wanted.
+        device: of the batches.
     """
 
     def __init__(
@@ -172,7 +172,7 @@ class TrainingImages:
 
     @cached_property
     def photographs(self) -> tuple[ImagePool, ImagePool]:
-        """What phases on photographs train on, and what they are watched on."""
+        """Training and validation images of phases on photographs."""
         train, watched = self.photograph_pixels
         enlargement = PHOTOGRAPH_ENLARGEMENT if self._photographs is None else 1
         return self._make(train, enlargement=enlargement), self._make(

@@ -1,7 +1,7 @@
-"""A training as a child process that can be watched, timed out and killed; free of torch.
+"""Run a training in a child process, with progress events and a timeout. Needs no torch.
 
 The job goes to the child as one line of JSON on its stdin, which then stays open: the child ends
-when it closes, so that it never outlives a parent that was killed. Events come back as lines of
+when it closes, so that it ends with a killed parent. Events come back as lines of
 JSON on its stdout.
 """
 
@@ -31,7 +31,7 @@ _TAIL_BYTES = 4000
 
 
 class TrainingJob(Section):
-    """Everything that the child needs to know."""
+    """The description of a training, as the child process reads it."""
 
     category: str
     detector: str
@@ -47,7 +47,7 @@ class TrainingJob(Section):
     )
     groups: dict[str, str] = Field(description="path -> group; empty without groups")
     checkpoint: Path = Field(description="folder that a killed training resumes from")
-    shared: Path = Field(description="folder of what trainings have in common")
+    shared: Path = Field(description="folder of the weights that trainings share")
     bundle: Path = Field(description="folder that the bundle is written to")
     fingerprint: str
     provenance: dict[str, str]
@@ -60,7 +60,7 @@ class TrainingJob(Section):
 
 @dataclass(frozen=True)
 class EpochReport:
-    """How one epoch went."""
+    """Losses and times of one epoch."""
 
     phase: str
     epoch: int
@@ -70,19 +70,19 @@ class EpochReport:
     train_loss: float
     validation_loss: float
     seconds: float
-    """Of training so far, those before a resume included."""
+    """Seconds of training so far, those before a resume included."""
     seconds_left: float
 
 
 @dataclass(frozen=True)
 class TrainingOutcome:
-    """What the child says when the bundle is written."""
+    """Result of a training whose bundle is written."""
 
     seconds: float
-    """Of training, those before a resume included."""
+    """Seconds of training, those before a resume included."""
     resumed: bool
     peak_memory_bytes: int
-    """Of the GPU if there is one, else of the process."""
+    """Peak memory of the GPU if there is one, else of the process."""
     device: str
 
 
@@ -91,7 +91,7 @@ def run_training(job: TrainingJob, *, on_epoch: Callable[[EpochReport], None]) -
 
     Args:
         job: what to train.
-        on_epoch: called after every epoch; whatever it raises, the child is killed.
+        on_epoch: called after every epoch; the child is killed when it raises.
 
     Raises:
         TrainingError: the child's own sentence, a timeout, or a crash with the end of its stderr.
@@ -100,7 +100,7 @@ def run_training(job: TrainingJob, *, on_epoch: Callable[[EpochReport], None]) -
     deadline = time.monotonic() + 60 * job.training.timeout_minutes
     with tempfile.TemporaryFile() as stderr, _child(stderr) as child:
         events = _events(child)
-        with suppress(BrokenPipeError):  # a child that died at once is dealt with below
+        with suppress(BrokenPipeError):  # the loop below reports a child that died at once
             _send(child, job)
         while True:
             event = _next_event(events, deadline, job)
@@ -146,12 +146,12 @@ def _send(child: subprocess.Popen[str], job: TrainingJob) -> None:
 
 
 def _events(child: subprocess.Popen[str]) -> "queue.Queue[dict[str, Any] | None]":
-    """The child's events; None after the last. A thread reads, so that waiting can be cut short."""
+    """The child's events, None after the last; read in a thread, so that waiting can time out."""
     events: queue.Queue[dict[str, Any] | None] = queue.Queue()
     stdout: IO[str] = child.stdout  # type: ignore[assignment]
 
     def read() -> None:
-        # The last line may be half of one, if the child was killed.
+        # A killed child may leave an incomplete last line.
         with stdout, suppress(json.JSONDecodeError):
             for line in stdout:
                 events.put(json.loads(line))

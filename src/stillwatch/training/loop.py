@@ -1,8 +1,8 @@
-"""The one training loop: every method's phases, seeded, resumable, watched on validation normals.
+"""The training loop of all methods: seeded, resumable, with a validation loss in each epoch.
 
-Every epoch starts from a seed made of the setting, the phase and the epoch, and no random state is
-carried from one epoch to the next: a training resumed from a checkpoint therefore takes the steps
-that it would have taken anyway.
+Every epoch starts from a seed made of the setting, the phase and the epoch. No random state is
+carried from one epoch to the next, so a training that resumes from a checkpoint ends with the same
+weights.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from stillwatch.errors import DeviceMemoryError, TrainingError
 from stillwatch.settings import TrainingSettings
 from stillwatch.training.checkpoints import Checkpoint, grouped, load_checkpoint, save_checkpoint
 from stillwatch.training.data import ImagePool, TrainingImages
-from stillwatch.training.job import EpochReport as EpochReport
+from stillwatch.training.job import EpochReport
 from stillwatch.training.shared_phases import load_shared, save_shared, shared_folder
 from stillwatch.training.state import PhaseState
 
@@ -32,14 +32,14 @@ _STATISTICS_BATCH = 16
 
 @dataclass(frozen=True)
 class TrainingSummary:
-    """How a whole training went."""
+    """Times and losses of a whole training."""
 
     seconds: float
-    """Without the phases that were taken over."""
+    """Seconds, without the phases whose weights came from another training."""
     kept_epochs: dict[str, int]
     """Phase -> the epoch whose weights were kept."""
     taken_over: dict[str, float]
-    """Phase that another training has trained -> its seconds there, where they are known."""
+    """Phase whose weights came from another training -> seconds that it took there."""
     resumed: bool
     epochs: tuple[EpochReport, ...]
 
@@ -67,12 +67,11 @@ def train(
         checkpoint: folder to resume from and to write to; None: no checkpoints.
         on_epoch: called after every epoch that this call trains.
         photographs: uint8 (P, 2S, 2S, 3), at least 3, for phases and losses that ask for them.
-        shared: folder of the phases that other trainings have trained, too; None: none are kept.
+        shared: folder of phases that several trainings share; None: none are kept.
 
     Raises:
         TrainingError: no images, or a loss that is not finite.
         DeviceMemoryError: a batch does not fit into the device's memory.
-        StorageError: the checkpoint cannot be written.
     """
     for part, images in (("train", train_images), ("validation", validation_images)):
         if len(images) == 0:
@@ -121,7 +120,7 @@ class _Training:
     kept_epochs: dict[str, int] = field(default_factory=dict)
     taken_over: dict[str, float] = field(default_factory=dict)
     batch_setting: str | None = None
-    """Which of the detector's settings limits the batches of what runs."""
+    """The detector's setting that limits the batch size of the running phase."""
     started: float = field(default_factory=time.monotonic)
 
     def run(self) -> TrainingSummary:
@@ -130,7 +129,7 @@ class _Training:
         if saved is None:
             self._measure("prepare", self.detector.prepare, train)
         else:
-            self._take_up(saved)
+            self._resume(saved)
         phases = self.detector.phases()
         reached = 0 if saved is None else saved.state["phase"]
         for index in range(reached, len(phases)):
@@ -196,7 +195,7 @@ class _Training:
     def _run_shared_phase(
         self, state: PhaseState, index: int, phases: list[Phase], shared: Path
     ) -> None:
-        """Take over what another training has made of the phase, else run and keep it."""
+        """Load the phase's weights from another training, else train the phase and keep them."""
         phase = state.phase
         images = self.images.photograph_pixels if phase.on_photographs else self.images.pixels
         folder = shared_folder(shared, phase, self.detector.teacher, images)
@@ -207,8 +206,7 @@ class _Training:
         else:
             phase.module.eval()
             self.kept_epochs[phase.name] = found.epoch
-            if found.seconds is not None:
-                self.taken_over[phase.name] = found.seconds
+            self.taken_over[phase.name] = found.seconds
 
     def _pools(self, phase: Phase) -> tuple[ImagePool, ImagePool]:
         return self.images.photographs if phase.on_photographs else self.images.normals
@@ -268,12 +266,12 @@ class _Training:
         checkpoint = Checkpoint(values | state.values(), tensors | state.tensors())
         save_checkpoint(self.checkpoint, checkpoint)
 
-    def _take_up(self, saved: Checkpoint) -> None:
+    def _resume(self, saved: Checkpoint) -> None:
         own = self.detector.state_dict()
         self.detector.load_state_dict(own | saved.group("detector"))
         self.reports = [EpochReport(**report) for report in saved.state["reports"]]
         self.kept_epochs = saved.state["kept_epochs"]
-        self.taken_over = saved.state.get("taken_over", {})
+        self.taken_over = saved.state["taken_over"]
         self.started -= saved.state["seconds"]
 
     def _seed_phase(self, phase: Phase, index: int, moment: str) -> None:
@@ -283,7 +281,7 @@ class _Training:
             _seed(f"shared/{phase.name}/{moment}")
 
     def _seconds_of(self, phase: Phase) -> float:
-        """Of the phase that has just ended, those before a resume included."""
+        """Seconds of the phase that has just ended, those before a resume included."""
         before = [report.seconds for report in self.reports if report.phase != phase.name]
         return self._seconds() - max(before, default=0.0)
 
@@ -302,7 +300,7 @@ def _without_teacher(detector: Detector) -> dict[str, Tensor]:
 
 
 def _identity(detector: Detector, settings: TrainingSettings, *images: NDArray[np.uint8]) -> str:
-    """What must be the same for a checkpoint to be of this training."""
+    """Digest of everything that a checkpoint of this training depends on."""
     digest = hashlib.sha256(
         f"{detector.name}/{detector.version}/{detector.settings.model_dump_json()}/"
         f"{detector.teacher.digest}/{settings.seed}".encode()

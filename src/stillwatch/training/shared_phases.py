@@ -1,4 +1,4 @@
-"""Phases that trainings have in common: trained by the first, kept in a folder for the rest."""
+"""Phases that several trainings share: the first training keeps the weights in a folder."""
 
 import hashlib
 from collections.abc import Iterable
@@ -18,18 +18,18 @@ _GROUP = "kept"
 
 @dataclass(frozen=True)
 class SharedPhase:
-    """A phase that another training has trained."""
+    """What another training recorded of a phase."""
 
     epoch: int
-    """That was kept."""
-    seconds: float | None
-    """That it took; None where an earlier version did not write them down."""
+    """Epoch whose weights were kept."""
+    seconds: float
+    """Duration of all epochs."""
 
 
 def shared_folder(
     root: Path, phase: Phase, teacher: Teacher, images: Iterable[NDArray[np.uint8]]
 ) -> Path:
-    """Where a phase's weights belong: named by all that they depend on.
+    """The folder of a phase's weights, named by everything that they depend on.
 
     Args:
         root: folder of all shared phases.
@@ -45,23 +45,19 @@ def shared_folder(
 
 
 def load_shared(folder: Path, phase: Phase) -> SharedPhase | None:
-    """Give the phase's module the weights in ``folder``.
+    """Load the weights in ``folder`` into the phase's module.
 
     Returns:
-        How it was trained; None if nothing usable is there, and nothing has changed.
+        Epoch and duration; None, with the module unchanged, if there are no usable weights.
     """
     found = load_checkpoint(folder, folder.name)
     if found is None:
         return None
     phase.module.load_state_dict(found.group(_GROUP))
-    return SharedPhase(found.state["epoch"], found.state.get("seconds"))
+    return SharedPhase(found.state["epoch"], found.state["seconds"])
 
 
 def save_shared(folder: Path, weights: dict[str, Tensor], epoch: int, seconds: float) -> None:
-    """Keep a phase's weights, the epoch that they are of and the seconds that all epochs took.
-
-    Raises:
-        StorageError: the folder cannot be written or the disk is full.
-    """
+    """Keep a phase's weights, the epoch that they are of and the seconds that all epochs took."""
     state = {"identity": folder.name, "epoch": epoch, "seconds": seconds}
     save_checkpoint(folder, Checkpoint(state, grouped(**{_GROUP: weights})))

@@ -1,4 +1,4 @@
-"""What changes while a phase is trained, and how a checkpoint holds it."""
+"""The state of a phase during its training, and its form in a checkpoint."""
 
 import math
 from dataclasses import dataclass, field
@@ -18,12 +18,12 @@ from stillwatch.training.checkpoints import (
 
 @dataclass
 class PhaseState:
-    """A phase's optimiser, and the weights that it keeps."""
+    """A phase's optimiser, and the weights that are kept."""
 
     phase: Phase
     optimizer: torch.optim.Optimizer
     kept: dict[str, Tensor] = field(default_factory=dict)
-    """Weights of the epoch that is kept as things stand."""
+    """Weights of the best epoch so far, or of the last."""
     kept_loss: float = math.inf
     kept_epoch: int = -1
     epochs_done: int = 0
@@ -42,18 +42,18 @@ class PhaseState:
             group["lr"] = group["initial_lr"] * self.phase.schedule(progress)
 
     def keep_if_better(self, loss: float, epoch: int) -> None:
-        """Keep the module's present weights, unless the epoch kept so far had a lower loss."""
+        """Keep the module's present weights, unless an earlier epoch had a lower loss."""
         if loss < self.kept_loss or not self.phase.keeps_best_epoch:
             weights = self.phase.module.state_dict()
             self.kept = {name: value.detach().clone() for name, value in weights.items()}
             self.kept_loss, self.kept_epoch = loss, epoch
 
     def tensors(self) -> dict[str, Tensor]:
-        """For a checkpoint; the module's own weights are not among them."""
+        """Tensors for a checkpoint, without the module's own weights."""
         return grouped(optimizer=optimizer_tensors(self.optimizer), kept=self.kept)
 
     def values(self) -> dict[str, Any]:
-        """For a checkpoint, as JSON."""
+        """JSON values for a checkpoint."""
         return {
             "kept_loss": self.kept_loss,
             "kept_epoch": self.kept_epoch,
@@ -61,7 +61,7 @@ class PhaseState:
         }
 
     def restore(self, saved: Checkpoint) -> None:
-        """Put back what ``tensors`` and ``values`` gave."""
+        """Restore what ``tensors`` and ``values`` gave."""
         restore_optimizer(self.optimizer, saved.group("optimizer"))
         self.kept = saved.group("kept")
         self.kept_loss = saved.state["kept_loss"]

@@ -286,7 +286,7 @@ def test_a_champion_that_was_tampered_with_leaves_the_old_one_serving(
     assert service.inspect(line.files[0])["model_version"] == 2
     said = service.log.read_text()
     assert "version 3 is the champion and cannot be served, version 2 goes on" in said
-    assert "damaged or exchanged" in said
+    assert "damaged or was replaced" in said
     line.category.make_champion(2)
     until(lambda: service.state()["problem"] is None)
     assert service.figure(NOT_SERVED) == 0

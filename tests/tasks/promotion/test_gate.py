@@ -267,7 +267,7 @@ def test_test_images_that_a_detector_was_trained_on_are_left_out(line: Line) -> 
     record_training_images(line.tracking, winner.run_id, replace(manifest, rows=tuple(rows)))
     line.judged(winner)
     with_gaps = line.tags(line.judged())
-    assert "left out, for a detector had learnt from them: 5" in with_gaps["comparison"]
+    assert "left out, because a detector was trained on them: 5" in with_gaps["comparison"]
     assert with_gaps["answer"] == "not_worse", "identical weights need no number of images"
 
 

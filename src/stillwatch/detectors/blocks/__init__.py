@@ -1,4 +1,4 @@
-"""Layers, losses and maps that several detectors share.
+"""Layers, losses, augmentations and map arithmetic that several detectors share.
 
-A method's file in ``stillwatch.detectors`` holds what is its own; what two of them need is here.
+A method's own code is in its module in ``stillwatch.detectors``.
 """

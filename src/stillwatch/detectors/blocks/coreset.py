@@ -1,4 +1,4 @@
-"""Greedy k-centre selection: a small subset that no point is far from.
+"""Greedy k-centre selection: a coreset that is near to every point.
 
 Sener, Savarese, "Active Learning for Convolutional Neural Networks: A Core-Set Approach", ICLR
 2018, arXiv 1708.00489, algorithm 1, as PatchCore uses it.
@@ -12,9 +12,9 @@ _BLOCK = 16384
 
 
 def greedy_coreset(points: Tensor, size: int) -> Tensor:
-    """Rows of ``points`` such that each is the farthest from those before it.
+    """Choose rows of ``points``, each the farthest from the rows chosen before.
 
-    The same choice as the textbook loop, which measures every point again after every choice.
+    The choice is that of the textbook loop, which measures every point again after every choice.
     Distances to the chosen only ever shrink, so an old distance is an upper bound: while the
     farthest point of a working set is at least as far as every bound outside it, it is the
     farthest of all, and the points outside are measured later, against many choices in one product.
@@ -43,7 +43,7 @@ def greedy_coreset(points: Tensor, size: int) -> Tensor:
 
 
 def _chosen_within_working_set(points: Tensor, norms: Tensor, bounds: Tensor, most: int) -> Tensor:
-    """The next choices, for as long as the points outside the working set cannot be farther."""
+    """Choose until a point outside of the working set may be farther."""
     count = min(_WORKING_SET + 1, len(points))
     farthest, rows = bounds.topk(count)
     outside = farthest[-1] if count < len(points) else farthest.new_tensor(-torch.inf)
@@ -64,7 +64,7 @@ def _chosen_within_working_set(points: Tensor, norms: Tensor, bounds: Tensor, mo
 
 
 def _shrink(bounds: Tensor, points: Tensor, norms: Tensor, centres: Tensor) -> None:
-    """Bring ``bounds`` down to the squared distance to the nearest of ``centres``."""
+    """Lower ``bounds`` to the squared distance to the nearest of ``centres``."""
     for start in range(0, len(points), _BLOCK):
         block = slice(start, start + _BLOCK)
         products = points[block] @ points[centres].T

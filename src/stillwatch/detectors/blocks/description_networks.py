@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 Size = Literal["tiny", "small", "medium"]
-"""PDN-S and PDN-M are small and medium; tiny is ours, half as wide as small."""
+"""small is PDN-S, medium is PDN-M; tiny is our own, half as wide as small."""
 RECEPTIVE_FIELD = 33
-"""Of the patch description networks, in pixels."""
+"""Receptive field of the patch description networks, in pixels."""
 STRIDE = 4
-"""Pixels between their descriptors."""
+"""Pixels between two descriptors."""
 
 _SIDE = 256
-"""Of the images for which the decoder's sides are published."""
+"""Side of the images for which the sides of the decoder are published."""
 _DECODED_SIDES = (3, 8, 15, 32, 63, 127)
 _CODED_SIDE = 8
 _CODE = 64
@@ -52,7 +52,7 @@ def description_network(size: Size, outputs: int) -> nn.Sequential:
 
 
 class GlobalAutoencoder(nn.Module):
-    """Predicts what a patch description network says from one code of the whole image.
+    """Predicts the output of a patch description network from one code of the whole image.
 
     Images of 256 pixels meet the authors' layers; with others, what is coded is averaged to the
     same 8×8 positions, and the sides of the decoder's stages are in proportion.

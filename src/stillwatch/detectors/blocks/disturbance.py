@@ -1,10 +1,11 @@
-"""Feature maps disturbed in a window, for decoders that must not just pass on what they see.
+"""Disturb feature maps in a random window, so that a decoder learns the normal features.
 
-A decoder that learns to rebuild a few hundred normals learns to rebuild anomalies, too. One that
-has to rebuild the normal features from disturbed ones cannot: it must know what belongs there.
-Others disturb features by noise (You et al., UniAD, NeurIPS 2022, section 3.3), or images, by
-noise (Tien et al., RD++, CVPR 2023) or made-up defects (Zhang et al., DeSTSeg, CVPR 2023); turning
-and shifting a window of the features is our own, and costs no second pass of the teacher.
+A decoder that learns to reconstruct a few hundred normals also learns to reconstruct anomalies. A
+decoder that must reconstruct normal features from disturbed ones does not. Others disturb features
+by noise (You et al., UniAD, NeurIPS 2022, section 3.3), or images, by noise (Tien et al., RD++,
+CVPR 2023) or made-up defects (Zhang et al., DeSTSeg, CVPR 2023); turning and shifting a window of
+the features is our own, and needs no second pass of the teacher. It is not done by torchvision,
+whose transforms of a batch are the same for all images and mirror no edges.
 """
 
 import torch
@@ -12,18 +13,18 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 _LARGEST_TURN = 0.6
-"""Radians, either way."""
+"""In radians, in both directions."""
 _LARGEST_SHIFT = 0.05
-"""Share of the image's side, either way."""
+"""Share of the side of the image, in both directions."""
 _WINDOW_SIDES = (0.1, 0.4)
-"""Shares of the image's side."""
+"""Shares of the side of the image."""
 
 
 def disturbed(features: list[Tensor]) -> list[Tensor]:
-    """A random window of each image turned around its middle and shifted, alike at all levels.
+    """Turn and shift a random window of each image, in the same way at all levels.
 
-    What the window then shows is read from the same image, mirrored at its edges. Random numbers
-    come from torch's global generator.
+    The window shows another part of the same image, mirrored at its edges. Random numbers come
+    from torch's global generator.
 
     Args:
         features: float (B, C_l, h_l, w_l) per level.
@@ -49,7 +50,7 @@ def _either_way(*shape: int) -> Tensor:
 
 
 def _turned_around(middle: Tensor, angle: Tensor, shift: Tensor) -> Tensor:
-    """Where to read what a window shows: affine (B, 2, 3)."""
+    """Affine transforms (B, 2, 3) from the window to the place that it shows."""
     cosine, sine = angle.cos(), angle.sin()
     turn = torch.stack(
         [torch.stack([cosine, -sine], dim=1), torch.stack([sine, cosine], dim=1)], dim=1

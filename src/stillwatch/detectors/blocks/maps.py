@@ -1,4 +1,4 @@
-"""Distances between feature maps, and what turns them into one anomaly map."""
+"""Distances between feature maps; resizing and smoothing of anomaly maps."""
 
 from collections.abc import Iterable, Sequence
 
@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 _SIGMA, _SIGMA_SIDE = 4.0, 256
-"""Several methods smooth their final map by this many pixels of images of this side."""
+"""Standard deviation of the Gaussian in pixels, and the side of the image that it is for."""
 
 _EASY_GRADIENT = 0.1
 
@@ -102,7 +102,7 @@ def gaussian_smooth(maps: Tensor, sigma: float) -> Tensor:
 
 
 def _smoothing_matrix(length: int, sigma: float) -> Tensor:
-    """The filter with its mirrored edges as one (length, length) matrix, each row summing to 1.
+    """The filter with mirrored edges as a (length, length) matrix whose rows sum to 1.
 
     On maps of our sizes a product with it is faster than a convolution with one channel, and maps
     smaller than the kernel need no case of their own.

@@ -1,4 +1,4 @@
-"""An optimiser that needs fewer steps than Adam for kernels that a normalisation follows."""
+"""The optimiser Muon, which needs fewer steps than Adam for normalised layers."""
 
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -43,7 +43,7 @@ class Muon(torch.optim.Optimizer):
 def muon_or_adam(
     name: Literal["muon", "adam"], rate: float, **of_adam: Any
 ) -> Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]:
-    """Makes the optimiser called ``name``; what else is given goes to Adam."""
+    """Return a function that makes the optimiser; other arguments go to Adam."""
     if name == "muon":
         return partial(Muon, lr=rate)
     return partial(torch.optim.Adam, lr=rate, **of_adam)

@@ -1,4 +1,4 @@
-"""Rows a part at a time, where all at once would fill the memory."""
+"""Process the rows of a tensor in parts, to limit memory."""
 
 from collections.abc import Sequence
 
@@ -7,5 +7,5 @@ from torch import Tensor
 
 
 def parts(rows: Tensor, size: int) -> Sequence[Tensor]:
-    """``rows``, ``size`` at a time; all of them where a graph is traced, which has no loops."""
+    """Split ``rows`` into parts of ``size``; one part in a traced graph, which has no loops."""
     return (rows,) if torch.compiler.is_exporting() else torch.split(rows, size)

@@ -1,4 +1,4 @@
-"""How a network that describes patches is taught without labels, once for all categories.
+"""Train a patch descriptor network without labels, once for all categories.
 
 Bergmann, Fauser, Sattlegger, Steger, "Uninformed Students", CVPR 2020, arXiv 1911.02357, section
 3.1. With T the patch network, D a linear layer, P a pretrained network, p a patch, p+ the same one
@@ -28,16 +28,16 @@ from stillwatch.detectors.blocks.augmentations import (
 from stillwatch.detectors.blocks.patch_networks import DESCRIPTOR, PatchNetwork, PatchSize
 
 MARGIN = 1.0
-"""Of the triplet loss."""
+"""Margin of the triplet loss."""
 _NOISE = 0.1
 _GREY_SHARE = 0.1
 _ZOOM = (4.0, 16.0)
-"""Sides of a photograph that a patch is cut from, in patches."""
+"""Lowest and highest side, in patches, to which a photograph is resized."""
 _PRETRAINED_SIDE = 64
 
 
 class PatchTeacher(nn.Module):
-    """A patch network and the layer that decodes its descriptors while it is taught.
+    """A patch network and the layer that decodes its descriptors during training.
 
     Its first weights depend on the patch size alone.
 
@@ -86,12 +86,12 @@ def pretrained_descriptors(deepest: Tensor) -> Tensor:
 
 
 def pretrained_input(patches: Tensor) -> Tensor:
-    """Patches (B, 3, p, p) in the size at which the pretrained network sees them."""
+    """Patches (B, 3, p, p) resized to the input size of the pretrained network."""
     return F.interpolate(patches, (_PRETRAINED_SIDE,) * 2, mode="bilinear", align_corners=False)
 
 
 def patches_and_shifted(images: Tensor, patch_size: int) -> tuple[Tensor, Tensor]:
-    """A random patch of each image, and the same one shifted and noisy.
+    """Cut a random patch of each image, and the same patch shifted and with noise.
 
     An image is zoomed to 4 to 16 times the patch before it is cut, and loses its colours in one of
     ten cases; the shift is at most a quarter of the patch.

@@ -1,10 +1,11 @@
-"""Networks that describe one small patch, and their evaluation at every patch of an image at once.
+"""Networks that describe small patches, and their dense evaluation on an image.
 
 Bergmann, Fauser, Sattlegger, Steger, "Uninformed Students", CVPR 2020, arXiv 1911.02357, section
-3.1 and appendix. All strides are in pools. Dense evaluation replaces a pool of stride 2 by one of
-stride 1 and dilates every later layer twice as much, which gives what Bailer, Habtegebrial,
-Varanasi, Stricker, "Fast Dense Feature Extraction with CNNs that have Pooling or Striding Layers",
-BMVC 2017, compute by shifting and interleaving: the same weights, the same values.
+3.1 and appendix. All strides are in the pooling layers. Dense evaluation replaces a pool of stride
+2 by one of stride 1 and dilates every later layer twice as much, which gives what Bailer,
+Habtegebrial, Varanasi, Stricker, "Fast Dense Feature Extraction with CNNs that have Pooling or
+Striding Layers", BMVC 2017, compute by shifting and interleaving: the same weights, the same
+values.
 
 The printed tables leave some layers open; where they do, these are the sizes that the printed
 output sizes force, and 128 channels in the third layer of the network for patches of 65 pixels.
@@ -20,7 +21,7 @@ from torch.nn import functional as F  # noqa: N812
 from stillwatch.errors import DetectorError
 
 DESCRIPTOR = 128
-"""Values that describe a patch."""
+"""Number of values that describe a patch."""
 _SLOPE = 0.005
 
 PatchSize = Literal[17, 33, 65]
@@ -35,7 +36,7 @@ class _Convolution:
 
 
 _POOL = "pool"
-"""2×2 maximum of stride 2."""
+"""Max-pooling over 2×2 with stride 2."""
 _LAYERS: dict[int, tuple[_Convolution | str, ...]] = {
     17: (
         _Convolution(6, 128),
@@ -126,13 +127,13 @@ class PatchNetwork(nn.Module):
         return self.forward(self.padded(images, stride), stride)
 
     def padded(self, images: Tensor, stride: Stride) -> Tensor:
-        """Images, mirrored at the edges, of which ``forward`` gives what ``dense`` promises."""
+        """Pad images by mirroring, so that ``forward`` gives the result of ``dense``."""
         before = self.patch_size // 2 - stride // 2
         after = self.receptive_field - 1 - before
         return F.pad(images, (before, after, before, after), mode="reflect")
 
     def _last_wide(self) -> int:
-        """Index of the last layer that looks at more than one position: it does the striding."""
+        """Index of the last layer whose kernel is wider than 1; this layer has the stride."""
         wide = (
             index
             for index, layer in enumerate(self._layers)
@@ -152,20 +153,17 @@ def _receptive_field(layers: Sequence[_Convolution | str]) -> int:
 
 
 def require_sides(sides: Sequence[int], patch_size: int, method: str, *, multiple: int = 1) -> None:
-    """Refuse images that are smaller than a patch.
+    """Raise if images are smaller than a patch.
 
     Args:
         sides: of the images, in pixels.
         patch_size: in pixels.
         method: its name.
         multiple: of which the method's images have sides.
-
-    Raises:
-        DetectorError: says what to do.
     """
     if min(sides) < patch_size:
         smallest = patch_size + -patch_size % multiple
         raise DetectorError(
             f"{method}: images of {sides[1]}×{sides[0]} pixels are smaller than the {patch_size} "
-            f"pixels that its patch network looks at. Raise images.size to {smallest} or more."
+            f"pixels that its patch network needs. Raise images.size to {smallest} or more."
         )

@@ -1,4 +1,4 @@
-"""How much two images look alike, at each pixel."""
+"""Pixelwise distances between two images: squared error and structural dissimilarity."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""Feature maps in units of what each channel does on normals."""
+"""Standardise feature maps by the mean and deviation of each channel on normals."""
 
 from collections.abc import Iterable
 
@@ -20,7 +20,7 @@ class Standardisation(nn.Module):
         self.register_buffer("std", torch.ones(channels, 1, 1))
 
     def measure(self, maps: Iterable[Tensor]) -> None:
-        """Take mean and deviation over all positions of float maps (B, C, h, w), at least one."""
+        """Compute mean and deviation over all positions of at least one map (B, C, h, w)."""
         sums = torch.zeros(2, len(self.mean), dtype=torch.float64, device=self.mean.device)
         count = 0
         for part in maps:
