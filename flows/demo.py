@@ -28,7 +28,7 @@ def place_sample_set(settings: Settings, say: Callable[[str], None]) -> Path | N
         workspace,
         split=settings.split,
         smallest_alpha=settings.calibration.alpha_reject,
-        say=say,
+        log=say,
     ):
         say(f"{workspace.data} holds the very bytes that {workspace.dvc_file.name} records")
         return None

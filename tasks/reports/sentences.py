@@ -1,4 +1,4 @@
-"""What a retraining ended with and what that means, in sentences for its report."""
+"""Sentences of the report: the outcome of a retraining and its meaning."""
 
 from collections.abc import Iterator
 
@@ -47,7 +47,7 @@ def headline(record: RetrainingRecord) -> str:
 
 
 def summary(record: RetrainingRecord) -> list[str]:
-    """What a person must know first."""
+    """The most important facts."""
     winner = record.winner
     if winner is None:
         return list(_without_winner(record))
@@ -58,18 +58,18 @@ def summary(record: RetrainingRecord) -> list[str]:
 
 
 def outcome(detector: DetectorRecord) -> str:
-    """What became of one detector, in a few words."""
+    """The outcome of one candidate in a few words."""
     if detector.reason:
         return f"failed: {detector.reason}"
     if detector.run_id is None:
-        return "its training did not begin"
+        return "its training did not start"
     if detector.result is not None:
         return "trained by an earlier retraining" if detector.reused else "trained"
     return "not trained" if detector.bundle is None else "trained, but not evaluated"
 
 
 def gate(record: RetrainingRecord) -> list[str]:
-    """What the gate said about the winner and the champion of that time."""
+    """The gate's answer about the winner and the champion of that time."""
     if record.winner is None or record.winner.version is None:
         return ["Nothing was compared with the champion: there is no new version."]
     tags = record.winner.version.tags
@@ -86,7 +86,7 @@ def gate(record: RetrainingRecord) -> list[str]:
 
 
 def disagreement(found: Disagreement) -> str:
-    """How often a version and the champion gave different verdicts, and who was right."""
+    """How often the version and the champion gave different verdicts, and which was right."""
     count = found.worse + found.better
     if not count:
         return "Both gave the same verdict on every image."
@@ -98,7 +98,7 @@ def disagreement(found: Disagreement) -> str:
 
 
 def caveats(winner: WinnerRecord) -> list[str]:
-    """What the figures of the winner do not say."""
+    """The limits of the winner's figures."""
     result = winner.result
     sentences = []
     if result.synthetic:
