@@ -40,6 +40,7 @@ SOUND = ValidationReport(
         "split": {"train": 40, "test": 24},
         "part": {"train": 17, "validation": 4, "calibration": 19, "test": 24},
         "defect_type": {"good": 12, "scratch": 12},
+        "feedback": {},
         "mask": {"scratch": 12},
     },
 )
