@@ -55,8 +55,8 @@ def checks(record: RetrainingRecord) -> Table:
         for check in record.validation.outcomes
         if check.failures
     ]
-    head = ("looked for", "found", "severity", "what to do")
-    return Table("What the checks found", head, rows, frozenset({1}))
+    head = ("check", "found", "severity", "what to do")
+    return Table("Failed checks", head, rows, frozenset({1}))
 
 
 def trained(record: RetrainingRecord) -> Table:

@@ -15,7 +15,7 @@ from stillwatch.tasks.evaluation.result import DetectorResult
 from stillwatch.tasks.evaluation.task import evaluate_detector
 from stillwatch.tasks.promotion.gate import judge
 from stillwatch.tasks.tracking.client import BUNDLE, Tracking
-from stillwatch.tasks.tracking.tags import STAGE, TRAINED, threshold_tags
+from stillwatch.tasks.tracking.tags import METHOD, SEED, STAGE, TRAINED, threshold_tags
 from stillwatch.tasks.training.candidates import Entrant
 from stillwatch.tasks.training.retraining_run import (
     MODEL_VERSION,
@@ -89,7 +89,7 @@ class RetrainedPlate:
 
     def begun(self, parent: str, method: str) -> str:
         """The run of a detector whose training has begun."""
-        return self.tracking.start_run("plate", method, {"stillwatch.method": method}, parent)
+        return self.tracking.start_run("plate", method, {METHOD: method, SEED: "0"}, parent)
 
     def reused(self, parent: str, result: DetectorResult, entrant: str | None = None) -> None:
         """Let a detector of an earlier retraining compete."""

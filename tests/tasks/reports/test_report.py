@@ -207,7 +207,7 @@ def test_a_missed_minimum_is_reported_with_a_remedy(first: RetrainingRecord) -> 
     tags = {COMPARED_WITH: "none", NOT_PROMOTED: "image_auroc 0.612 is below its floor 0.7"}
     waiting = replace(first.winner.version, aliases=("challenger",), approval="pending", tags=tags)
     page = page_of(replace(first, winner=replace(first.winner, version=waiting)))
-    assert "did not become champion by itself: image_auroc 0.612 is below its floor" in page.words
+    assert "was not promoted automatically: image_auroc 0.612 is below its floor" in page.words
     assert "stillwatch promote plate --version 1 --approve" in page.words
     assert "There was no champion to compare it with" in page.words
 
@@ -299,10 +299,8 @@ def test_the_report_has_caveats_about_its_figures(first: RetrainingRecord) -> No
     more = {"false_alarm_rate": (0.2, 0.6)}
     assert "more than was promised" in words(intervals=more)
     assert "more than was promised" not in words()
-    without = replace(first, winner=replace(first.winner, images=()))
-    assert "kept no pictures" in page_of(without).words
     deleted = replace(first, winner=replace(first.winner, version=None))
-    assert "its version was deleted since" in page_of(deleted).words
+    assert "its version was deleted later" in page_of(deleted).words
 
 
 def test_the_outcome_of_the_checks_is_stored_with_the_retraining(plate: RetrainedPlate) -> None:
