@@ -19,7 +19,7 @@ from stillwatch.tasks.drift import (
 )
 from stillwatch.tasks.registry.versions import champions
 from stillwatch.tasks.tracking.client import BUNDLE, Tracking, open_tracking
-from stillwatch.tasks.training.training_images import LEARNT_FROM, LearntAppearance
+from stillwatch.tasks.training.training_images import LearntAppearance
 
 LEARNT = LearntAppearance(tuple(np.linspace(110, 130, 30)), tuple(np.linspace(90, 110, 30)))
 
@@ -96,14 +96,6 @@ def test_changed_brightness_is_described(tracking: Tracking, settings: Settings)
     assert "darker" in sentence
     assert "median grey value 80, usually 120" in sentence
     assert watched(tracking, settings, quiet(100)).looks == ()
-
-
-def test_a_version_without_recorded_appearance_has_no_description(
-    tracking: Tracking, settings: Settings
-) -> None:
-    run_id = tracking.client.get_model_version("stillwatch-plate", "1").run_id
-    tracking.client.log_dict(run_id, {"train": []}, LEARNT_FROM.name)
-    assert watched(tracking, settings, quiet(100), brightness=80).looks == ()
 
 
 def test_a_damaged_bundle_and_an_unknown_version_are_refused(
