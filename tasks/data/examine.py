@@ -17,9 +17,6 @@ from stillwatch.settings import Settings
 from stillwatch.tasks.data.version import CategoryVersion
 from stillwatch.tasks.validation.report import printable
 
-OWN_WHITE_LEVEL = 0
-"""In a store's name: the white level follows from the images' bit depth."""
-
 
 @dataclass(frozen=True)
 class ExaminedCategory:
@@ -100,7 +97,7 @@ def store_of(version: CategoryVersion, settings: Settings) -> Path:
         category=version.name,
         digest=version.digest,
         size=settings.images.size,
-        white_level=settings.images.white_level or OWN_WHITE_LEVEL,
+        white_level=settings.images.white_level or 0,  # 0: from the images' bit depth
     )
 
 

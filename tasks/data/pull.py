@@ -30,7 +30,7 @@ def category_here(
         settings: this machine's state folder, image size and white level.
 
     Raises:
-        WorkspaceError: the version was not pushed, or this machine cannot pull all files.
+        WorkspaceError: this machine cannot pull all files.
         StorageError: the state folder cannot be written to, or the disk is full.
     """
     if data.host == socket.gethostname():
@@ -39,7 +39,7 @@ def category_here(
     with exclusive(settings, f"pull-{version.name}", f"pulling the images of {version.name}"):
         root = settings.state_dir / "pulled" / version.digest
         if not root.exists():
-            _pull(version, _remote_of(data), root, settings)
+            _pull(version, data.remote, root, settings)
         store = store_of(version, settings)
         if store.exists():
             mark_used(store)
@@ -66,12 +66,3 @@ def _pull(version: CategoryVersion, remote: DvcRemote, root: Path, settings: Set
             initialise_dvc(repository, in_git=False)
     with open_pulled(repository, remote) as dvc, atomic_folder(root) as folder:
         dvc.deliver(version.files, folder / version.name)
-
-
-def _remote_of(data: DataVersion) -> DvcRemote:
-    if data.remote is None:
-        raise WorkspaceError(
-            f"{data.root}: the data version {data.name} is on {data.host} only. Push it to a DVC "
-            f"remote that {socket.gethostname()} can reach."
-        )
-    return data.remote

@@ -70,8 +70,8 @@ class DataVersion:
     """Whether this call made the commit."""
     host: str
     """The host name of the machine with ``root``."""
-    remote: DvcRemote | None
-    """The remote that other machines pull from; None: the files were not pushed."""
+    remote: DvcRemote
+    """The remote that other machines pull from."""
 
     @property
     def name(self) -> str:
@@ -100,7 +100,6 @@ def version_image_set(
     *,
     split: SplitSettings,
     smallest_alpha: float,
-    push: bool = True,
     log: Log = logger.warning,
 ) -> DataVersion:
     """Record the image set on disk: DVC cache, remote, ``.dvc`` file, split file, commit, tag.
@@ -113,7 +112,6 @@ def version_image_set(
         workspace: the git + DVC repository.
         split: shares of validation and calibration; only new images are assigned.
         smallest_alpha: smallest false-alarm rate that thresholds are calibrated for, in (0, 1).
-        push: copy new images to the DVC remote.
         log: called with progress messages.
 
     Raises:
@@ -128,10 +126,8 @@ def version_image_set(
         if found.recorded is None:
             ensure_committable(workspace.root)
         dvc.store(found.now)
-        remote = None
-        if push:
-            dvc.push(found.now)
-            remote = dvc.remote()
+        dvc.push(found.now)
+        remote = dvc.remote()
         dvc.track(found.now)
         if read_split_file(workspace.split_file) != found.assignments:
             write_split_file(workspace.split_file, found.assignments)

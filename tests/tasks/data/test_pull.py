@@ -82,8 +82,6 @@ def test_a_failed_pull_is_reported_and_leaves_no_files(
     workspace: Workspace, plate: Path, here: Settings, there: Settings, tmp_path: Path
 ) -> None:
     category, data = versioned(workspace, here)
-    with pytest.raises(WorkspaceError, match="is on another-machine only"):
-        category_here(category, replace(data, remote=None), there)
     empty = DvcRemote("bucket", {"url": str(tmp_path / "empty")})
     with pytest.raises(WorkspaceError, match="on the remote 'bucket'"):
         category_here(category, replace(data, remote=empty), there)

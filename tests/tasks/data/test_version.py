@@ -173,7 +173,6 @@ class TestUnchanged:
         assert matches(clone)
         again = versioned(clone)
         assert again == replace(first, root=clone.data, changed=False, remote=again.remote)
-        assert again.remote is not None
         assert again.remote.settings["url"] == str(clone.local_remote)
         assert git(clone, "status", "--porcelain") == ""
         assert len([path for path in clone.local_remote.rglob("*") if path.is_file()]) == 16
@@ -390,15 +389,6 @@ class TestRemote:
         make_image(plate / "train" / "good" / "new.png", 500)
         versioned(workspace)
         assert (tmp_path / "nas").is_dir()
-
-    def test_without_push_the_next_run_pushes(self, workspace: Workspace, plate: Path) -> None:
-        data = versioned(workspace, push=False)
-        assert not workspace.local_remote.exists()
-        assert data.remote is None, "no other machine can pull it"
-        pushed = versioned(workspace)
-        assert pushed.remote is not None
-        assert pushed == replace(data, changed=False, remote=pushed.remote)
-        assert len([path for path in workspace.local_remote.rglob("*") if path.is_file()]) == 16
 
 
 class TestAtOnce:
