@@ -1,4 +1,4 @@
-"""Second floor: one step, one tool. The only floor that knows DVC, GX and MLflow."""
+"""The steps of the pipeline, as Prefect tasks; only this package uses DVC, GX and MLflow."""
 
 from stillwatch.tasks.telemetry import switch_off_telemetry
 

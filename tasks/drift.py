@@ -1,4 +1,8 @@
-"""The stream of scores of one model version, tested for drift; and who was told of an alarm."""
+"""Test the score stream of a model version for drift; record announced alarms.
+
+The image appearance (brightness and sharpness) is compared with plain limits, in sentences for a
+person: a changed appearance may explain an alarm, but is none.
+"""
 
 import json
 from dataclasses import dataclass
@@ -28,17 +32,17 @@ from stillwatch.tasks.validation.statistics import (
 )
 
 ANNOUNCED = "stillwatch.drift"
-"""Tag of a version of which an alarm was announced; who deletes it is told again."""
+"""Tag of a version whose alarm was announced; without the tag the alarm is announced again."""
 LAST_IMAGES = 100
-"""Images that are looked at."""
+"""Number of images whose appearance is compared."""
 UNUSUAL_Z = 3.0
-"""Robust standard deviations beyond which their median is unusual."""
+"""In robust standard deviations: the limit beyond which the median is unusual."""
 _FEWEST = 10
 
 
 @dataclass(frozen=True)
 class WatchedStream:
-    """What a model version has inspected so far, and what the tests say about it."""
+    """The images that a model version has inspected, with the results of the tests."""
 
     category: str
     version: int
@@ -48,9 +52,9 @@ class WatchedStream:
     tests: StreamTests
     alarm: Alarm | None
     alarm_time: str | None
-    """When the image of the alarm was inspected; ISO 8601, UTC."""
+    """Inspection time of the image of the alarm; ISO 8601, UTC."""
     looks: tuple[str, ...]
-    """Sentences about brightness and sharpness of the last images."""
+    """Sentences about unusual brightness and sharpness of the last images."""
 
     @property
     def title(self) -> str:
@@ -59,12 +63,12 @@ class WatchedStream:
 
     @property
     def sentence(self) -> str:
-        """The alarm, or that there is none, in one sentence."""
+        """The outcome in one sentence."""
         if self.alarm is None:
             return f"{self.title}: no drift in {self.scores.size} images"
         changed = {
-            "martingale": "the scores are no longer what they were",
-            "windows": "the scores are not those of the calibration images",
+            "martingale": "the scores have changed",
+            "windows": "the scores differ from those of the calibration images",
         }[self.alarm.test]
         return (
             f"{self.title}: {changed}, seen at image {self.alarm.image} of {self.scores.size} "
@@ -72,7 +76,7 @@ class WatchedStream:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON: ``capital`` as its decimal logarithm, test figures where there are any."""
+        """The stream for JSON; the martingale's capital as a decimal logarithm."""
         windows = self.tests.window_p_values
         return {
             "category": self.category,
@@ -92,18 +96,18 @@ class WatchedStream:
 def watch_stream(
     tracking: Tracking, category: str, version: int, rows: pd.DataFrame, settings: DriftSettings
 ) -> WatchedStream:
-    """Test what a registered version has inspected so far.
+    """Test all scores of a registered version for drift.
 
     Args:
-        tracking: holds the version's calibration scores and what it has learnt from.
-        category: whose.
-        version: of the category's model.
-        rows: of this version in the score log, all of them, in the order of inspection: columns
+        tracking: the store with the version's calibration scores and training images.
+        category: of the model.
+        version: of the model.
+        rows: all rows of this version in the score log, in the order of inspection, with columns
             ``time`` (UTC), ``score``, ``brightness``, ``sharpness``.
         settings: the probability of a false alarm.
 
     Raises:
-        TrackingError: there is no such version, a record is damaged, or the store does not answer.
+        TrackingError: there is no such version, or a record is damaged.
         BundleError: the version's ``bundle.json`` is damaged.
     """
     name = model_name(category)
@@ -134,20 +138,16 @@ watch = task(name="watch", task_run_name="watch {category}", cache_policy=NO_CAC
 
 
 def is_announced(tracking: Tracking, category: str, version: int) -> bool:
-    """Whether an alarm of this version was announced before.
+    """Whether an alarm of this version was announced.
 
     Raises:
-        TrackingError: there is no such version, or the registry does not answer.
+        TrackingError: there is no such version.
     """
     return ANNOUNCED in registered_version(tracking, category, version).tags
 
 
 def remember_announced(tracking: Tracking, stream: WatchedStream) -> None:
-    """Keep in the registry that the alarm of this version was announced.
-
-    Raises:
-        TrackingError: the registry does not answer.
-    """
+    """Record in the registry that the alarm of this version was announced."""
     name = model_name(stream.category)
     said = json.dumps(
         {"announced": datetime.now(UTC).isoformat(timespec="seconds"), "alarm": stream.sentence}
@@ -157,7 +157,7 @@ def remember_announced(tracking: Tracking, stream: WatchedStream) -> None:
 
 
 def _seed(name: str, version: int) -> int:
-    """Of its own for each version, the same each time, and known before any score."""
+    """A seed per version, fixed before the first score."""
     return int.from_bytes(f"{name}/{version}".encode())
 
 
@@ -168,10 +168,10 @@ def _iso(time: pd.Timestamp) -> str:
 def unusual_looks(
     learnt: TrainingAppearance, brightness: ArrayLike, sharpness: ArrayLike
 ) -> tuple[str, ...]:
-    """One sentence for each way in which the last images look unlike those that were learnt from.
+    """One sentence for each way in which the last images differ from the training images.
 
     Args:
-        learnt: of the model version.
+        learnt: appearance of the training images.
         brightness: (T,) mean grey values, 0 to 255, in the order of inspection.
         sharpness: (T,) variances of the Laplacian, likewise.
     """
@@ -186,13 +186,13 @@ def unusual_looks(
     if abs(exposure) > UNUSUAL_Z:
         sentences.append(
             f"The last {bright.size} images are {'brighter' if exposure > 0 else 'darker'} than "
-            f"those it has learnt from: median grey value {np.median(bright):.0f}, usually "
+            f"the training images: median grey value {np.median(bright):.0f}, usually "
             f"{np.median(usual_bright):.0f}. Look at lamp and exposure."
         )
     if abs(focus) > UNUSUAL_Z:
         sentences.append(
             f"The last {sharp.size} images are {'sharper' if focus > 0 else 'more blurred'} than "
-            f"those it has learnt from: median variance of the Laplacian {np.median(sharp):.3g}, "
+            f"the training images: median variance of the Laplacian {np.median(sharp):.3g}, "
             f"usually {np.median(usual_sharp):.3g}. Look at lens and focus."
         )
     return tuple(sentences)

@@ -1,35 +1,49 @@
-"""One at a time, across threads and processes of one machine."""
+"""Locks across threads and processes of one machine."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from stillwatch.files import storage_errors
 from stillwatch.settings import Settings
 
+logger = logging.getLogger(__name__)
+
 
 @contextmanager
 def exclusive(settings: Settings, name: str, doing: str) -> Iterator[None]:
-    """Hold the lock ``name`` of the state folder; wait for whoever holds it, and say so.
+    """Hold the lock ``name`` of the state folder; wait, with a message, while another holds it.
 
     Args:
-        settings: names the state folder.
+        settings: name the state folder.
         name: of the lock; a file name.
-        doing: what somebody else is seen doing meanwhile, for the message.
+        doing: what the holder does, for the message.
 
     Raises:
         StorageError: the state folder cannot be written to.
     """
-    folder = settings.state_dir / "locks"
-    with storage_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / f"{name}.lock")
+    file = settings.state_dir / "locks" / f"{name}.lock"
+    with held(file, f"Another stillwatch is {doing}: waiting for it.", logger.warning):
+        yield
+
+
+@contextmanager
+def held(file: Path, message: str, log: Callable[[str], None]) -> Iterator[None]:
+    """Hold the lock ``file``; while another holds it, call ``log`` with ``message`` and wait.
+
+    Raises:
+        StorageError: the file cannot be created.
+    """
+    lock = FileLock(file)
+    with storage_errors(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            logging.getLogger(__name__).warning("Another stillwatch is %s: waiting for it.", doing)
+            log(message)
             lock.acquire()
     try:
         yield

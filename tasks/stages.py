@@ -1,7 +1,6 @@
-"""The stages of ``dvc.yaml``: the flow's own task functions for a laptop without any server.
+"""Run the stages of ``dvc.yaml``: the task functions of the flow, without any server.
 
-Usage: ``python -m stillwatch.tasks.stages STAGE CATEGORY [DETECTOR]``, in the workspace, as DVC
-runs it.
+Usage: ``python -m stillwatch.tasks.stages STAGE CATEGORY [DETECTOR]``, in the workspace.
 """
 
 import csv
@@ -88,7 +87,7 @@ def train_stage(settings: Settings, category: str, detector: str) -> None:
 
 
 def main() -> int:
-    """Run one stage; a refusal is one sentence on stderr and exit code 1."""
+    """Run one stage; an error is one sentence on stderr and exit code 1."""
     parser = ArgumentParser(description=__doc__)
     stages = parser.add_subparsers(required=True, dest="stage")
     for stage in ("validate", "train"):
@@ -111,11 +110,11 @@ def main() -> int:
 
 def _examined(settings: Settings, category: str) -> tuple[DataVersion, ExaminedCategory]:
     workspace = open_workspace(settings)
-    # While DVC runs a stage, nothing may be added to what the stage depends on.
+    # While DVC runs a stage, the stage must not change its own dependencies.
     split, smallest_alpha = settings.split, settings.calibration.alpha_reject
     if not matches_tracked(workspace, split=split, smallest_alpha=smallest_alpha):
         raise WorkspaceError(
-            f"{workspace.data}: is not what {workspace.dvc_file.name} records at HEAD. Run "
+            f"{workspace.data}: differs from {workspace.dvc_file.name} at HEAD. Run "
             "'stillwatch data add' first, then 'dvc repro'."
         )
     data = version_image_set(workspace, split=split, smallest_alpha=smallest_alpha)

@@ -1,4 +1,4 @@
-"""The one place that switches off the telemetry of every library stillwatch builds on."""
+"""Switch off the telemetry of the libraries that stillwatch uses."""
 
 import os
 
@@ -15,10 +15,10 @@ SWITCHES = {
 
 
 def switch_off_telemetry() -> None:
-    """Tell Prefect, MLflow, DVC and Great Expectations to send nothing.
+    """Set the environment variables that switch telemetry off.
 
-    Must run before any of them is imported; child processes inherit it. A variable that is
-    already set keeps its value, so a user can decide otherwise.
+    Must run before one of the libraries is imported; child processes inherit the variables. A
+    variable that is already set keeps its value, so that a user can decide otherwise.
     """
     for variable, value in SWITCHES.items():
         os.environ.setdefault(variable, value)

@@ -27,6 +27,7 @@ from stillwatch.images.store import ImageStore
 from stillwatch.inference.inspector import score_images
 from stillwatch.inference.torch_scorer import TorchScorer
 from stillwatch.settings import EvaluationSettings, FloorSettings, ImageSettings, Settings
+from stillwatch.tasks.data.dvc_repository import DvcRemote
 from stillwatch.tasks.data.examine import ExaminedCategory, examine_category
 from stillwatch.tasks.data.version import CategoryVersion, DataVersion
 from stillwatch.teachers.networks import load_teacher
@@ -109,7 +110,7 @@ def examined(folder: Path, settings: Settings) -> tuple[ExaminedCategory, DataVe
         message="data: plate +40",
         changed=True,
         host=socket.gethostname(),
-        remote=None,
+        remote=DvcRemote("unused", {}),
     )
     return examine_category(version, root=folder.parent, settings=settings), data
 

@@ -1,5 +1,5 @@
 """Image sets in git and DVC.
 
-``workspace`` finds the repository, ``version`` records a state of the images, ``checkout`` and
-``pull`` bring one back, ``importing`` brings in a folder from outside.
+``workspace`` finds the repository, ``version`` records a version of the images, ``checkout``
+restores one, ``pull`` fetches one on another machine, ``importing`` copies a folder from outside.
 """

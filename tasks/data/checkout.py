@@ -1,4 +1,4 @@
-"""Restoring an older version of an image set, without losing what no version has."""
+"""Restore an older version of an image set; refuse to lose files that no version has."""
 
 import contextlib
 import logging
@@ -17,10 +17,10 @@ logger = logging.getLogger(__name__)
 def checkout_version(
     workspace: Workspace, revision: str, *, log: Log = logger.warning
 ) -> RecordedVersion:
-    """Make the image set's folder, its ``.dvc`` file and the split file what they once were.
+    """Restore the image set's folder, its ``.dvc`` file and the split file of a version.
 
-    Nothing is committed: HEAD, index and all other files stay as they are. Training on it gives
-    the old version; adding images to it gives a new one on top of the latest.
+    Nothing is committed: HEAD, index and all other files stay unchanged. A training then uses the
+    old version; added images give a new version on top of the latest.
 
     Args:
         workspace: the git + DVC repository.
@@ -28,8 +28,8 @@ def checkout_version(
         log: called with progress messages.
 
     Raises:
-        WorkspaceError: no such version, files that no version has would be lost, or DVC can get
-            the old ones neither from its cache nor from the remote. Nothing is changed then.
+        WorkspaceError: there is no such version, files that no version has would be lost, or
+            neither DVC's cache nor the remote has the old files. Nothing is changed then.
     """
     with writing(workspace, log) as dvc:
         known = list_versions(workspace)

@@ -1,7 +1,7 @@
-"""What stillwatch asks of DVC, in one process and quietly: hash, add, push, fetch, check out.
+"""Use DVC from Python: hash, add, push, fetch and check out a folder, without any output.
 
-``dvc.repo.Repo`` is DVC's own Python interface, but it is documented only by its source; every use
-of it is in this file.
+``dvc.repo.Repo`` is DVC's Python interface. It is documented only by its source, so every use of it
+is in this module.
 """
 
 import errno
@@ -66,7 +66,7 @@ _silence_dvc()
 
 @dataclass(frozen=True)
 class FileList:
-    """One state of an image set's folder: DVC's hash of it (``<md5>.dir``) and path -> md5."""
+    """The content of an image set's folder: DVC's hash (``<md5>.dir``) and path -> md5."""
 
     dir_hash: str
     files: Mapping[str, str]
@@ -74,7 +74,7 @@ class FileList:
 
 @dataclass(frozen=True)
 class Tracked:
-    """What a ``.dvc`` file says of the folder that it tracks."""
+    """The content of a ``.dvc`` file that tracks a folder."""
 
     dir_hash: str
     file_count: int
@@ -82,16 +82,16 @@ class Tracked:
 
 @dataclass(frozen=True)
 class DvcRemote:
-    """A DVC remote as another machine can be told of it."""
+    """The name and settings of a DVC remote, for use on another machine."""
 
     name: str
     settings: Mapping[str, str]
-    """Its address and what else the repository's shared configuration says; no password, which
-    belongs into each machine's own configuration or environment."""
+    """The address and other settings of the repository's shared configuration. Passwords are not
+    among them: they belong in each machine's own configuration or environment."""
 
 
 class DvcRepository:
-    """An open DVC repository and the one folder in it that holds the image set."""
+    """An open DVC repository with the folder of the image set."""
 
     def __init__(
         self,
@@ -108,13 +108,13 @@ class DvcRepository:
         self._log = log
 
     def scan(self) -> FileList:
-        """Hash the folder as it is now; unchanged files are known by size, time and inode."""
+        """Hash the folder; files with the size, time and inode of the last scan are not read."""
         with self._errors():
             _, tree = self._build(dry_run=True)
         return _file_list(tree)
 
     def store(self, expected: FileList) -> None:
-        """Put the folder's files into DVC's cache, where the ``.dvc`` file can refer to them."""
+        """Add the folder's files to DVC's cache."""
         if self._repo.cache.local.exists(expected.dir_hash):
             return
         with self._errors():
@@ -126,10 +126,7 @@ class DvcRepository:
             _ensure_transferred(done.failed, f"{self._folder}: copying it to DVC's cache")
 
     def track(self, expected: FileList) -> None:
-        """Write the ``.dvc`` file, if it does not yet say what ``expected`` says.
-
-        The files in the folder are left alone (no relinking), so hard links stay what they are.
-        """
+        """Write the ``.dvc`` file, unless it matches ``expected`` already; no file is relinked."""
         file = self._folder.with_name(f"{self._folder.name}.dvc")
         before = file.read_bytes() if file.exists() else None
         if before is not None and parse_tracked(before) == _tracked(expected):
@@ -145,9 +142,9 @@ class DvcRepository:
             raise
 
     def push(self, file_list: FileList) -> None:
-        """Copy to the remote what it does not have of ``file_list``.
+        """Copy the files of ``file_list`` that the remote lacks.
 
-        DVC writes a folder's list last, so a remote that has the list has all its files.
+        DVC writes the list of a folder last: a remote with the list has all files of it.
         """
         remote = self._remote_name()
         with self._errors(f"remote '{remote}'"):
@@ -159,7 +156,7 @@ class DvcRepository:
             )
 
     def fetch(self, dir_hash: str) -> FileList:
-        """Bring a state of the folder into DVC's cache, from the remote where it is not there.
+        """Fetch a version of the folder from the remote, as far as DVC's cache lacks it.
 
         Raises:
             WorkspaceError: neither the cache nor the remote has all of it.
@@ -168,15 +165,15 @@ class DvcRepository:
         if file_list is None:
             raise WorkspaceError(
                 f"{self._folder}: the file list {dir_hash} is neither in DVC's cache nor on the "
-                f"remote '{self._remote_name()}'. It was never pushed, or was cleaned away."
+                f"remote '{self._remote_name()}'. It was never pushed, or was removed."
             )
         self._bring(set(file_list.files.values()))
         return file_list
 
     def deliver(self, files: Mapping[str, str], folder: Path) -> None:
-        """Put files, path -> md5, into a folder; the remote is asked for what the cache lacks.
+        """Create files, path -> md5, in a folder; what the cache lacks is fetched from the remote.
 
-        They are hard links to the cache, which is on the same disk: nobody may write to them.
+        The files are hard links to the cache, on the same disk: nobody may write to them.
 
         Raises:
             WorkspaceError: neither the cache nor the remote has all of them.
@@ -188,7 +185,7 @@ class DvcRepository:
             place.hardlink_to(self._repo.cache.local.oid_to_path(md5))
 
     def remote(self) -> DvcRemote:
-        """The remote that new images are pushed to."""
+        """The remote that receives new images."""
         name = self._remote_name()
         with self._errors():
             shared = self._repo.config.load_one("repo")["remote"].get(name, {})
@@ -196,7 +193,7 @@ class DvcRepository:
         return DvcRemote(name, {"url": url} | shared)
 
     def file_list(self, dir_hash: str) -> FileList | None:
-        """Look up an earlier state's file list in the cache, then on the remote."""
+        """The file list of a version, from the cache or the remote; None if both lack it."""
         cache, wanted = self._repo.cache.local, HashInfo("md5", dir_hash)
         if not cache.exists(dir_hash):
             remote = self._remote_name()
@@ -206,7 +203,7 @@ class DvcRepository:
             return _file_list(Tree.load(cache, wanted)) if cache.exists(dir_hash) else None
 
     def check_out(self) -> None:
-        """Make the folder what its ``.dvc`` file says; everything must be in the cache."""
+        """Replace the folder's content by that of its ``.dvc`` file, which the cache must have."""
         with self._errors():
             target = f"{self._folder}.dvc"
             self._when_unlocked(lambda: self._repo.checkout(targets=[target], force=True))
@@ -238,7 +235,7 @@ class DvcRepository:
                     ) from error
                 if not waiting:
                     root = self._repo.root_dir
-                    self._log(f"waiting for a dvc command that is at work in {root} ...")
+                    self._log(f"waiting for a dvc command that runs in {root} ...")
                 waiting = True
 
     def _bring(self, wanted: set[str]) -> None:
@@ -262,7 +259,7 @@ class DvcRepository:
         config = self._repo.config
         name: str | None = self._remote or config["core"].get("remote")
         if name is None:
-            # By name and not as the default, so that a default set later by a person is obeyed.
+            # Not as the default remote, so that a default that a person sets later is used.
             if config["remote"].get(LOCAL_REMOTE, {}).get("url") != str(self._local_remote):
                 remote = {LOCAL_REMOTE: {"url": str(self._local_remote)}}
                 with Config(self._repo.dvc_dir).edit("local") as local:
@@ -289,16 +286,16 @@ class DvcRepository:
             _raise_full_disk(error, place)
             reason = re.sub(r"\x1b\[\d+m", "", f"{type(error).__name__}: {error}").rstrip(".")
             raise WorkspaceError(
-                f"{place} failed ({reason}). Nothing was committed; mend "
-                "that and run stillwatch again, it continues where it stopped."
+                f"{place} failed ({reason}). Nothing was committed; fix "
+                "this and run stillwatch again, it continues where it stopped."
             ) from error
 
 
 def ensure_dvc(root: Path) -> None:
-    """Check that ``root`` is the top folder of a DVC repository, whatever lies above it.
+    """Check that ``root`` itself is the top folder of a DVC repository.
 
     Raises:
-        WorkspaceError: it is not.
+        WorkspaceError: ``root`` is not.
     """
     if not (root / ".dvc").is_dir():
         raise WorkspaceError(
@@ -317,7 +314,7 @@ def open_dvc(
         root: the repository's top folder.
         folder: the folder in it that holds the image set.
         remote: name of the DVC remote, or None for the repository's default.
-        local_remote: folder that serves as remote where there is no default either.
+        local_remote: folder that is the remote where the repository has no default either.
         log: called with progress messages.
 
     Raises:
@@ -330,7 +327,7 @@ def open_dvc(
 
 @contextmanager
 def open_pulled(root: Path, remote: DvcRemote) -> Iterator[DvcRepository]:
-    """Open the DVC repository at ``root``, in which files of another machine's remote are kept.
+    """Open the DVC repository at ``root`` for files of another machine's remote.
 
     Raises:
         WorkspaceError: not a DVC repository.
@@ -346,7 +343,7 @@ def _opened(root: Path, config: Mapping[str, object]) -> Iterator[Repo]:
     try:
         repo = Repo(str(root), config=config)
     except Exception as error:  # DVC's and git's bindings share no base class
-        raise WorkspaceError(f"{root}: DVC cannot open it ({error}). Mend that first.") from error
+        raise WorkspaceError(f"{root}: DVC cannot open it ({error}). Fix this first.") from error
     try:
         yield repo
     finally:
@@ -354,7 +351,7 @@ def _opened(root: Path, config: Mapping[str, object]) -> Iterator[Repo]:
 
 
 def initialise_dvc(root: Path, *, in_git: bool = True) -> None:
-    """Make ``root``, a git work tree, a DVC repository: cache type copy, no telemetry."""
+    """Initialise DVC in ``root``: cache type copy, no telemetry."""
     repo = Repo.init(str(root), no_scm=not in_git)
     try:
         with repo.config.edit("repo") as config:
@@ -365,7 +362,7 @@ def initialise_dvc(root: Path, *, in_git: bool = True) -> None:
 
 
 def parse_tracked(text: bytes) -> Tracked | None:
-    """Read a ``.dvc`` file that tracks one folder; None if it is anything else."""
+    """Parse a ``.dvc`` file that tracks one folder; None for any other content."""
     try:
         (out,) = yaml.safe_load(text)["outs"]
         return Tracked(str(out["md5"]), int(out["nfiles"]))
@@ -392,7 +389,7 @@ def _ensure_transferred(failed: set[HashInfo], doing: str) -> None:
         _raise_full_disk(reason, doing)
     raise WorkspaceError(
         f"{doing} failed for {len(failed)} files ({reason or 'DVC gives no reason'}). Nothing was "
-        "committed; mend that and run stillwatch again, it continues where it stopped."
+        "committed; fix this and run stillwatch again, it continues where it stopped."
     )
 
 

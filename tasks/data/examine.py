@@ -1,4 +1,4 @@
-"""One category's images, each file read once: the manifest of facts and the store of pixels."""
+"""Read the files of one category once: the manifest of facts and the store of decoded pixels."""
 
 import shutil
 from contextlib import nullcontext
@@ -17,9 +17,6 @@ from stillwatch.settings import Settings
 from stillwatch.tasks.data.version import CategoryVersion
 from stillwatch.text import printable
 
-OWN_WHITE_LEVEL = 0
-"""Stands for the category's own bit depth in a store's name."""
-
 
 @dataclass(frozen=True)
 class ExaminedCategory:
@@ -30,20 +27,20 @@ class ExaminedCategory:
     """The category's folder in the workspace."""
     manifest: Manifest
     store: Path
-    """Where its decoded images are, if every file was sound."""
+    """The folder of the decoded images; missing if a file was damaged."""
 
 
 def examine_category(
     version: CategoryVersion, *, root: Path, settings: Settings
 ) -> ExaminedCategory:
-    """Read every file of a category once; decode what the store does not hold yet.
+    """Read every file of a category once; decode the images if the store lacks them.
 
-    Files that came after the version was made are passed by: they belong to the next one. A store
-    is kept only if every image could be decoded and has the bytes that DVC recorded.
+    Files that were added after the version was made are ignored. A store is kept only if every
+    image can be decoded and has the md5 that DVC recorded.
 
     Args:
         version: of the category.
-        root: the image set's folder.
+        root: of the image set.
         settings: image size, white level, split and state folder.
 
     Raises:
@@ -68,7 +65,7 @@ def examine_category(
             on_pixels=None if filling is None else filling.add,
         )
     if any(row.md5 != row.expected_md5 for row in manifest.rows):
-        # These pixels are not what the digest in the store's name stands for.
+        # The store's name has the digest of other files.
         shutil.rmtree(store, ignore_errors=True)
     if store.exists():
         mark_used(store)
@@ -76,14 +73,14 @@ def examine_category(
 
 
 def _as_versioned(category: Category, version: CategoryVersion) -> Category:
-    # An ingest may add files at any time: nothing is locked while they are read.
+    # Nothing is locked meanwhile: an ingest may add files at any time.
     gone = [path for path in version.files if not (category.folder / path).exists()]
     if gone:
-        others = f" ({len(gone) - 1} others neither)" if gone[1:] else ""
+        others = f" (as are {len(gone) - 1} others)" if gone[1:] else ""
         raise LayoutError(
-            f"{printable(str(category.folder / gone[0]))}: is in the data version and no longer "
-            f"there{others}. Restore it (stillwatch data checkout TAG), or run again if it was "
-            "meant to go: the image set is then versioned without it."
+            f"{printable(str(category.folder / gone[0]))}: is in the data version but missing "
+            f"on disk{others}. Restore it (stillwatch data checkout TAG), or run again if it was "
+            "removed on purpose: the image set is then versioned without it."
         )
     images = (
         replace(image, mask=image.mask if image.mask in version.files else None)
@@ -94,13 +91,13 @@ def _as_versioned(category: Category, version: CategoryVersion) -> Category:
 
 
 def store_of(version: CategoryVersion, settings: Settings) -> Path:
-    """Where a machine keeps the decoded images of a category."""
+    """The folder of a category's decoded images on this machine."""
     return store_folder(
         settings.state_dir / "store",
         category=version.name,
         digest=version.digest,
         size=settings.images.size,
-        white_level=settings.images.white_level or OWN_WHITE_LEVEL,
+        white_level=settings.images.white_level or 0,  # 0: from the images' bit depth
     )
 
 

@@ -1,4 +1,4 @@
-"""What stillwatch asks of git: commit two files and nothing else, tag, read old versions."""
+"""Run git: commit single files, tag, read old versions."""
 
 import os
 import re
@@ -12,7 +12,7 @@ from stillwatch.errors import WorkspaceError
 
 FALLBACK_IDENTITY = ("-c", "user.name=stillwatch", "-c", "user.email=stillwatch@localhost")
 
-# Set by git for its hooks; inherited, they would redirect our commands to another repository.
+# git sets these variables for hooks; inherited, they would redirect commands to another repository.
 _HOOK_VARIABLES = (
     "GIT_DIR",
     "GIT_WORK_TREE",
@@ -47,13 +47,13 @@ def run_git(folder: Path, *arguments: str, stdin: str | None = None) -> bytes:
     """Run git in ``folder`` and return its standard output.
 
     Raises:
-        WorkspaceError: git is not installed, or it refused; the message quotes it.
+        WorkspaceError: git is not installed or failed; the message quotes git.
     """
     done = _git(folder, *arguments, stdin=stdin)
     if done.returncode != 0:
         said = done.stderr.decode(errors="replace").strip() or f"exit code {done.returncode}"
         raise WorkspaceError(
-            f"{folder}: 'git {arguments[0]}' failed ({said}). Mend that in the repository, then "
+            f"{folder}: 'git {arguments[0]}' failed ({said}). Fix this in the repository, then "
             "run stillwatch again; it continues where it stopped."
         )
     return done.stdout
@@ -63,7 +63,7 @@ def ensure_work_tree(folder: Path) -> None:
     """Check that ``folder`` lies in a git work tree.
 
     Raises:
-        WorkspaceError: it does not, or git is not installed or not willing to work there.
+        WorkspaceError: it does not, or git is not installed or refuses to work there.
     """
     if not folder.is_dir():
         raise WorkspaceError(
@@ -79,7 +79,7 @@ def ensure_work_tree(folder: Path) -> None:
 
 
 def ensure_committable(folder: Path) -> None:
-    """Check that no operation is under way that a commit would disturb.
+    """Check that git is in no state that a commit would disturb.
 
     Raises:
         WorkspaceError: a merge, rebase, cherry-pick, revert or bisect is in progress.
@@ -96,13 +96,13 @@ def ensure_committable(folder: Path) -> None:
 
 
 def commit_only(folder: Path, paths: Sequence[str], message: str) -> str:
-    """Commit ``paths`` (relative to ``folder``) as they are on disk and return the commit.
+    """Commit ``paths`` (relative to ``folder``) and return the commit's id.
 
-    Whatever else is staged stays staged and uncommitted. Hooks are skipped: they are made for
-    people's changes to code, and some of them stash or rewrite the work tree.
+    Other staged changes stay staged. Hooks are skipped: they are made for people's changes to
+    code, and some of them stash or rewrite the work tree.
 
     Raises:
-        WorkspaceError: git refused; the files on disk are untouched.
+        WorkspaceError: git failed; the files on disk are unchanged.
     """
     untracked = [path for path in paths if not run_git(folder, "ls-files", "--", path)]
     if untracked:
@@ -126,7 +126,7 @@ def create_numbered_tag(folder: Path, prefix: str, commit: str, message: str) ->
 
 
 def numbered_tags(folder: Path, prefix: str) -> dict[str, str]:
-    """Commit -> its tag ``<prefix><n>``, the first one where there are several."""
+    """Commit -> its tag ``<prefix><n>``; of several tags the lowest."""
     listed = run_git(
         folder,
         "for-each-ref",
@@ -142,7 +142,7 @@ def numbered_tags(folder: Path, prefix: str) -> dict[str, str]:
 
 
 def resolve_commit(folder: Path, revision: str) -> str | None:
-    """The commit that a tag, branch or (short) commit id names, or None."""
+    """The commit id of a tag, branch or (short) commit id; None if git knows none."""
     done = _git(folder, "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}")
     return done.stdout.decode().strip() if done.returncode == 0 else None
 
@@ -180,14 +180,14 @@ def read_committed(
 
 
 def blob_id(folder: Path, path: str) -> str:
-    """The id that git would give to ``path`` (relative to ``folder``) as it is on disk."""
+    """The git blob id of the file ``path`` (relative to ``folder``) on disk."""
     return run_git(folder, "hash-object", "--", path).decode().strip()
 
 
 def exclude(folder: Path, path: str) -> None:
     """Make git ignore ``path`` (relative to ``folder``) in this clone, if it does not yet.
 
-    In ``info/exclude``, which is nobody's file to commit, unlike ``.gitignore``.
+    The entry goes to ``info/exclude``, which is not committed, unlike ``.gitignore``.
     """
     if _git(folder, "check-ignore", "--quiet", "--", path).returncode == 0:
         return

@@ -1,4 +1,4 @@
-"""The versions of an image set that git knows, and what each of them says."""
+"""List the versions of an image set in git, and read one of them."""
 
 import tempfile
 from collections.abc import Sequence
@@ -18,17 +18,17 @@ from stillwatch.tasks.data.git import (
 from stillwatch.tasks.data.workspace import Workspace
 
 TAG_PREFIX = "data-"
-"""Tags are ``data-<n>``, n counting up in one clone; what identifies the data is its hash."""
+"""Of tags ``data-<n>``, numbered per clone; the hash identifies the data, the tag does not."""
 
 
 @dataclass(frozen=True)
 class RecordedVersion:
-    """One committed state of the image set."""
+    """One committed version of the image set."""
 
     tag: str | None
-    """None where a person committed it, or where the tag was deleted."""
+    """None: a person made the commit, or the tag was deleted."""
     date: str
-    """Of the commit, ISO 8601."""
+    """Date of the commit, ISO 8601."""
     commit: str
     dir_hash: str
     """DVC's, ``<md5>.dir``."""
@@ -40,7 +40,7 @@ class RecordedVersion:
 
 
 def list_versions(workspace: Workspace) -> list[RecordedVersion]:
-    """All versions that HEAD or a ``data-<n>`` tag leads to, newest first.
+    """All versions that are reachable from HEAD or a tag ``data-<n>``, newest first.
 
     Raises:
         WorkspaceError: the workspace is not a usable git repository.
@@ -54,10 +54,7 @@ def list_versions(workspace: Workspace) -> list[RecordedVersion]:
 
 
 def version_at(workspace: Workspace, revision: str) -> RecordedVersion | None:
-    """The version that a tag, branch or commit holds: the last commit that changed it.
-
-    None where there is no such revision, or no image set in it.
-    """
+    """The version at a tag, branch or commit; None if there is no such revision or image set."""
     sha = resolve_commit(workspace.root, revision)
     if sha is None:
         return None

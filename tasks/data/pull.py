@@ -1,4 +1,4 @@
-"""A category's images on a machine that did not version them: pulled, just these, and decoded."""
+"""Pull and decode one category's images on a machine that did not version them."""
 
 import socket
 from contextlib import suppress
@@ -18,19 +18,19 @@ from stillwatch.tasks.locks import exclusive
 def category_here(
     category: ExaminedCategory, data: DataVersion, settings: Settings
 ) -> ExaminedCategory:
-    """The category with its files and its decoded images on this machine.
+    """Make a category's files and decoded images available on this machine.
 
-    On the machine that examined it, it is there already. Elsewhere its files come from the DVC
-    remote into ``pulled/`` of the state folder, which keeps those that versions have in common
-    once, and are decoded into the store. What is there from an earlier call is used again.
+    On the machine that versioned the images, nothing is done. On others, the files are pulled from
+    the DVC remote into ``pulled/`` of the state folder and decoded into the store; files that
+    versions share are kept once, and a second call uses the files of the first.
 
     Args:
-        category: as it was examined where it was versioned.
-        data: the data version that it belongs to.
+        category: as examined on the machine that versioned it.
+        data: the data version of the category.
         settings: this machine's state folder, image size and white level.
 
     Raises:
-        WorkspaceError: the version was not pushed, or this machine cannot pull all of it.
+        WorkspaceError: this machine cannot pull all files.
         StorageError: the state folder cannot be written to, or the disk is full.
     """
     if data.host == socket.gethostname():
@@ -39,17 +39,18 @@ def category_here(
     with exclusive(settings, f"pull-{version.name}", f"pulling the images of {version.name}"):
         root = settings.state_dir / "pulled" / version.digest
         if not root.exists():
-            _pull(version, _remote_of(data), root, settings)
+            _pull(version, data.remote, root, settings)
         store = store_of(version, settings)
         if store.exists():
             mark_used(store)
         else:
-            with suppress(LayoutError):  # a file that is gone: the sentence below says what to do
+            with suppress(LayoutError):  # a file is missing: the error below names the remedy
                 examine_category(version, root=root, settings=settings)
     if not store.exists():
         raise WorkspaceError(
-            f"{root / version.name}: what was pulled is not what the data version {data.name} "
-            f"lists, or cannot be decoded. Delete {root.parent} and run again, it is pulled anew."
+            f"{root / version.name}: the pulled files differ from those of the data version "
+            f"{data.name}, or cannot be decoded. Delete {root.parent} and run again: the files are "
+            "then pulled again."
         )
     return replace(category, folder=root / version.name, store=store)
 
@@ -65,12 +66,3 @@ def _pull(version: CategoryVersion, remote: DvcRemote, root: Path, settings: Set
             initialise_dvc(repository, in_git=False)
     with open_pulled(repository, remote) as dvc, atomic_folder(root) as folder:
         dvc.deliver(version.files, folder / version.name)
-
-
-def _remote_of(data: DataVersion) -> DvcRemote:
-    if data.remote is None:
-        raise WorkspaceError(
-            f"{data.root}: the data version {data.name} is on {data.host} only. Push it to a DVC "
-            f"remote that {socket.gethostname()} reaches, too."
-        )
-    return data.remote

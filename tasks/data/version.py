@@ -1,4 +1,4 @@
-"""Versioning an image set: DVC keeps the images, git the two small files that describe them."""
+"""Version an image set: DVC stores the images, git the ``.dvc`` file and the split file."""
 
 import hashlib
 import logging
@@ -45,11 +45,11 @@ class CategoryVersion:
 
     name: str
     digest: str
-    """As ``category_digest`` makes it of ``files``."""
+    """``category_digest`` of ``files``."""
     files: dict[str, str]
-    """POSIX path in the category's folder -> md5, as DVC has it."""
+    """POSIX path relative to the category's folder -> md5, as in DVC's list."""
     assignment: dict[str, str]
-    """md5 -> part, of the normals to learn from that this version has."""
+    """md5 -> part, of the train normals of this version."""
     split_digest: str
 
 
@@ -58,24 +58,24 @@ class DataVersion:
     """A committed state of the image set."""
 
     dir_hash: str
-    """DVC's, ``<md5>.dir``: the identity of the whole image set."""
+    """DVC's hash of the whole image set, ``<md5>.dir``."""
     commit: str
     tag: str | None
     root: Path
     """The image set's folder."""
     categories: dict[str, CategoryVersion]
     message: str
-    """The commit's subject, which counts what was changed."""
+    """The commit's subject, which counts the changed files."""
     changed: bool
     """Whether this call made the commit."""
     host: str
-    """The machine that ``root`` is on."""
-    remote: DvcRemote | None
-    """Where other machines pull the files from; None if they were not pushed."""
+    """The host name of the machine with ``root``."""
+    remote: DvcRemote
+    """The remote that other machines pull from."""
 
     @property
     def name(self) -> str:
-        """What a person calls it: the tag, else the beginning of the commit."""
+        """The tag, else the first ten digits of the commit."""
         return self.tag or self.commit[:10]
 
 
@@ -88,7 +88,7 @@ def version(
     root: Path | None = None,
     categories: list[str] | None = None,
 ) -> DataVersion:
-    """Import ``root``, if given, into the workspace, then version the workspace's image set."""
+    """Import ``root``, if given, into the workspace; then version the workspace's image set."""
     log = get_run_logger().warning
     if root is not None:
         import_image_set(root, workspace, categories, log=log)
@@ -100,38 +100,34 @@ def version_image_set(
     *,
     split: SplitSettings,
     smallest_alpha: float,
-    push: bool = True,
     log: Log = logger.warning,
 ) -> DataVersion:
-    """Put the image set as it is now on record: DVC cache, remote, split file, commit, tag.
+    """Record the image set on disk: DVC cache, remote, ``.dvc`` file, split file, commit, tag.
 
-    An image set that is on record already gives the same version again and changes nothing; so
-    does one that ``checkout_version`` has restored. The order is cache, remote, files, commit:
-    what is committed can be restored, and a run that fails anywhere is completed by the next one.
+    If the image set is recorded already (also after ``checkout_version``), the recorded version is
+    returned and nothing changes. The order is cache, remote, files, commit: a committed version can
+    always be restored, and the next call completes a call that failed.
 
     Args:
         workspace: the git + DVC repository.
-        split: shares of validation and calibration; only images that are new are assigned.
+        split: shares of validation and calibration; only new images are assigned.
         smallest_alpha: smallest false-alarm rate that thresholds are calibrated for, in (0, 1).
-        push: copy new images to the DVC remote.
         log: called with progress messages.
 
     Raises:
-        LayoutError: no category, or a category's name is not allowed. (Whatever else is wrong
-            with a category is left to its own scan; nothing of it is assigned.)
+        LayoutError: there is no category, or a category's name is not allowed. (Other faults of
+            a category are reported by its own scan; none of its images is assigned.)
         SplitError: the split file is damaged, or moves an image that git has assigned.
         StorageError: a disk is full or a folder cannot be written to.
-        WorkspaceError: git or DVC cannot do it; the message says why.
+        WorkspaceError: git or DVC failed.
     """
     with writing(workspace, log) as dvc:
-        found = _look(workspace, dvc, split, smallest_alpha)
+        found = _find_version(workspace, dvc, split, smallest_alpha)
         if found.recorded is None:
             ensure_committable(workspace.root)
         dvc.store(found.now)
-        remote = None
-        if push:
-            dvc.push(found.now)
-            remote = dvc.remote()
+        dvc.push(found.now)
+        remote = dvc.remote()
         dvc.track(found.now)
         if read_split_file(workspace.split_file) != found.assignments:
             write_split_file(workspace.split_file, found.assignments)
@@ -163,14 +159,14 @@ def matches_tracked(
     smallest_alpha: float,
     log: Log = logger.warning,
 ) -> bool:
-    """Whether ``version_image_set`` would find nothing to commit; arguments and errors are its."""
+    """Whether the image set is recorded; arguments and errors as of ``version_image_set``."""
     with writing(workspace, log) as dvc:
-        return _look(workspace, dvc, split, smallest_alpha).recorded is not None
+        return _find_version(workspace, dvc, split, smallest_alpha).recorded is not None
 
 
 @dataclass(frozen=True)
 class _Found:
-    """The image set as it is on disk, and what is on record of it."""
+    """The image set on disk and its recorded version."""
 
     now: FileList
     files: dict[str, dict[str, str]]
@@ -179,12 +175,12 @@ class _Found:
     """Category -> path of a train normal -> md5."""
     head: RecordedVersion | None
     recorded: RecordedVersion | None
-    """The version that this is, None if it is a new one."""
+    """The recorded version of this image set; None: a new one."""
     assignments: dict[str, Assignment]
-    """What the split file has to say."""
+    """What the split file must contain."""
 
 
-def _look(
+def _find_version(
     workspace: Workspace, dvc: DvcRepository, split: SplitSettings, smallest_alpha: float
 ) -> _Found:
     folders = category_folders(_existing_folder(workspace))
@@ -193,7 +189,7 @@ def _look(
     normals = {name: _train_normals(folder, files[name]) for name, folder in folders.items()}
     head = version_at(workspace, "HEAD")
     assigner = _Assigner(normals, split, smallest_alpha)
-    recorded, assignments = _settle(workspace, now, head, assigner)
+    recorded, assignments = _match_recorded_version(workspace, now, head, assigner)
     return _Found(now, files, normals, head, recorded, assignments)
 
 
@@ -204,7 +200,7 @@ class _Assigner:
     smallest_alpha: float
 
     def complete(self, base: Mapping[str, Assignment]) -> dict[str, Assignment]:
-        """``base`` with every train normal assigned."""
+        """``base`` plus an assignment of every train normal without one."""
         result = dict(base)
         for name, normals in self.normals.items():
             if normals:
@@ -217,10 +213,10 @@ class _Assigner:
         return result
 
 
-def _settle(
+def _match_recorded_version(
     workspace: Workspace, now: FileList, head: RecordedVersion | None, assigner: _Assigner
 ) -> tuple[RecordedVersion | None, dict[str, Assignment]]:
-    """The version that is on disk, None if it is a new one, and the assignments it has."""
+    """Return the recorded version of the image set on disk, if any, and all assignments."""
     on_disk = read_split_file(workspace.split_file)
     tracked = workspace.dvc_file.exists() and parse_tracked(workspace.dvc_file.read_bytes())
     if tracked and tracked.dir_hash == now.dir_hash and assigner.complete(on_disk) == on_disk:
@@ -247,8 +243,8 @@ def _merged(
             if before.get(md5, part) != part:
                 raise SplitError(
                     f"{workspace.split_file}: moves an image of {name} (md5 {md5}) from "
-                    f"{before[md5]} to {part}. An assignment never changes, or calibration would "
-                    f"be void: run 'git checkout HEAD -- {workspace.split_file.name}'."
+                    f"{before[md5]} to {part}. Assignments must never change, else calibration is "
+                    f"void. Run 'git checkout HEAD -- {workspace.split_file.name}'."
                 )
     names = {*committed, *on_disk}
     return {name: {**committed.get(name, {}), **on_disk.get(name, {})} for name in names}
@@ -280,7 +276,10 @@ def _train_normals(folder: Path, files: Mapping[str, str]) -> dict[str, str]:
 
 
 def category_digest(files: Mapping[str, str]) -> str:
-    """What names a category's files, POSIX path in its folder -> md5, as one.
+    """Digest of a category's files.
+
+    Args:
+        files: POSIX path relative to the category's folder -> md5.
 
     Returns:
         The first 32 hexadecimal digits of the SHA-256 over the sorted (path, md5) list.
@@ -323,7 +322,7 @@ def _message(dvc: DvcRepository, found: _Found) -> str:
     if found.head is not None:
         try:
             latest = dvc.file_list(found.head.dir_hash)
-        except WorkspaceError:  # the remote; a message is not worth failing for
+        except WorkspaceError:  # without the remote, the message only lacks its counts
             latest = None
         before = latest.files if latest else None
     return version_message(before, found.now.files, dir_hash=found.now.dir_hash)
@@ -332,16 +331,16 @@ def _message(dvc: DvcRepository, found: _Found) -> str:
 def version_message(
     before: Mapping[str, str] | None, now: Mapping[str, str], *, dir_hash: str
 ) -> str:
-    """Subject and body, e.g. ``data: plate +3 ~1 -2, cloth +132``.
+    """The commit message of a version, with a subject like ``data: plate +3 ~1 -2, cloth +132``.
 
     Args:
-        before: path -> md5 of the previous version; None where its file list is not at hand.
-        now: path -> md5, the first folder of a path being its category.
-        dir_hash: DVC's hash of the whole, for the body.
+        before: path -> md5 of the previous version; None: its file list is not available.
+        now: path -> md5; the first folder of a path is the category.
+        dir_hash: DVC's hash of the image set.
     """
     if before is None:
         subject = _counted(Counter(path.split("/", 1)[0] for path in now))
-        body = ["The previous version's file list is not at hand, so changes are not counted."]
+        body = ["The previous version's file list is not available, so changes are not counted."]
     else:
         changes = _changes(before, now)
         subject = _subject(changes)

@@ -1,4 +1,4 @@
-"""Workspaces: the git + DVC repositories that image sets live in, one writer at a time."""
+"""Find and create workspaces, the git + DVC repositories of image sets; lock them for writing."""
 
 import hashlib
 import logging
@@ -8,23 +8,24 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from stillwatch.errors import WorkspaceError
 from stillwatch.files import atomic_folder, storage_errors
 from stillwatch.settings import Settings
 from stillwatch.tasks.data.dvc_repository import DvcRepository, ensure_dvc, initialise_dvc, open_dvc
 from stillwatch.tasks.data.git import commit_only, ensure_work_tree, exclude, run_git
+from stillwatch.tasks.locks import held
 
 logger = logging.getLogger(__name__)
 
 Log = Callable[[str], None]
-"""Takes one sentence for the user, e.g. a logger's or a console's method."""
+"""Called with progress messages, e.g. a logger's or a console's method."""
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """A git + DVC repository and where in it the image set is."""
+    """A git + DVC repository with an image set."""
 
     root: Path
     """The repository's top folder, absolute."""
@@ -33,7 +34,7 @@ class Workspace:
     remote: str | None
     """Name of the DVC remote; None: the repository's default, else ``local_remote``."""
     local_remote: Path
-    """Folder that serves as DVC remote where the repository has no default one."""
+    """Folder that is the DVC remote where the repository has no default."""
 
     @property
     def data(self) -> Path:
@@ -42,17 +43,17 @@ class Workspace:
 
     @property
     def dvc_file(self) -> Path:
-        """What DVC knows of the image set; committed to git."""
+        """The ``.dvc`` file of the image set; committed to git."""
         return self.root / f"{self.image_set}.dvc"
 
     @property
     def split_file(self) -> Path:
-        """Who is in train, validation and calibration; committed to git."""
+        """The assignment of images to train, validation and calibration; committed to git."""
         return self.root / f"{self.image_set}.split.json"
 
 
 def open_workspace(settings: Settings) -> Workspace:
-    """The workspace that the settings name.
+    """Open the workspace of the settings.
 
     Raises:
         WorkspaceError: git is missing, the folder is no git + DVC repository, or
@@ -71,7 +72,7 @@ def open_workspace(settings: Settings) -> Workspace:
 
 
 def find_workspace(root: Path, settings: Settings) -> Workspace | None:
-    """The workspace whose image set ``root`` is, or None if ``root`` lies outside any.
+    """The workspace with the image set ``root``; None if ``root`` is in no workspace.
 
     Raises:
         WorkspaceError: as ``open_workspace``.
@@ -82,13 +83,13 @@ def find_workspace(root: Path, settings: Settings) -> Workspace | None:
         return open_workspace(settings)
     if not (root.parent / ".dvc").is_dir() or not root.with_name(f"{root.name}.dvc").is_file():
         return None
-    # A remote's name in the settings belongs to the workspace in the settings, not to this one.
+    # The remote's name in the settings belongs to the workspace of the settings.
     here = chosen.model_copy(update={"path": root.parent, "image_set": root.name, "remote": None})
     return open_workspace(settings.model_copy(update={"workspace": here}))
 
 
 def managed_workspace(state_dir: Path, root: Path) -> Workspace:
-    """The workspace under ``state_dir`` that holds imports of ``root``; made if need be.
+    """The workspace under ``state_dir`` for imports of ``root``; created if it is missing.
 
     Its folder is ``workspaces/<name>-<first 8 hex digits of the SHA-256 of root's path>``.
 
@@ -108,8 +109,8 @@ def managed_workspace(state_dir: Path, root: Path) -> Workspace:
             _create(workspace, source)
     if not (folder / ".dvc").is_dir():
         raise WorkspaceError(
-            f"{folder}: is there, but is not the workspace that stillwatch made for {source}. Move "
-            "it away; stillwatch makes a new one."
+            f"{folder}: is not the workspace that stillwatch created for {source}. Move this "
+            "folder away; stillwatch creates a new one."
         )
     ensure_work_tree(folder)
     return workspace
@@ -117,25 +118,15 @@ def managed_workspace(state_dir: Path, root: Path) -> Workspace:
 
 @contextmanager
 def one_writer(workspace: Workspace, log: Log = logger.warning) -> Iterator[None]:
-    """Hold the workspace's lock; where another stillwatch has it, say so and wait."""
+    """Hold the workspace's lock; wait, with a message, while another process holds it."""
     file = workspace.root / ".dvc" / "tmp" / "stillwatch.lock"
-    with storage_errors(file):
-        file.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(file)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        log(f"waiting for another stillwatch that is versioning {workspace.root} ...")
-        lock.acquire()
-    try:
+    with held(file, f"waiting for another stillwatch that writes to {workspace.root} ...", log):
         yield
-    finally:
-        lock.release()
 
 
 @contextmanager
 def writing(workspace: Workspace, log: Log = logger.warning) -> Iterator[DvcRepository]:
-    """Hold the workspace's lock with its DVC repository open.
+    """Hold the workspace's lock and open its DVC repository.
 
     Raises:
         WorkspaceError: the repository cannot be opened.
@@ -151,7 +142,7 @@ def writing(workspace: Workspace, log: Log = logger.warning) -> Iterator[DvcRepo
             log=log,
         ) as dvc,
     ):
-        # Before DVC adds it to .gitignore itself, which would be one more file to commit.
+        # Else DVC adds the folder to .gitignore, which would be one more file to commit.
         exclude(workspace.root, workspace.image_set)
         yield dvc
 

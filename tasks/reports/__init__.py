@@ -1,5 +1,5 @@
-"""HTML pages about a retraining, and its approval page.
+"""The HTML report of a retraining, and the approval page.
 
-``task`` is the Prefect task, ``record`` reads the figures from MLflow, ``page``, ``tables`` and
-``sentences`` show them.
+``task`` is the Prefect task, ``record`` reads a retraining from MLflow, ``page``, ``tables`` and
+``sentences`` render it, ``approval`` renders the page for the approver.
 """

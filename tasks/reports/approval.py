@@ -1,4 +1,4 @@
-"""What a person reads in Prefect before agreeing to a version: the evidence, and how to agree."""
+"""Render the page that a person reads in Prefect before approving a version."""
 
 from stillwatch.tasks.promotion.disagreement import Disagreement
 from stillwatch.tasks.reports.record import RetrainingRecord, VersionRecord
@@ -6,42 +6,42 @@ from stillwatch.tasks.reports.sentences import disagreement, gate, summary
 from stillwatch.tasks.reports.tables import Table, against_champion
 from stillwatch.text import printable
 
-MOST = 6
-"""Pictures in the page; the report has more."""
+MOST_PICTURES = 6
+"""Shown on the page; the report has more."""
 
 
 def approval_page(record: RetrainingRecord, waiting: VersionRecord, report: str) -> str:
-    """Markdown, pictures inside.
+    """Render the page as Markdown with embedded pictures.
 
     Args:
         record: of the retraining.
-        waiting: its version, which waits for a person.
-        report: where a browser finds the whole report.
+        waiting: the version that needs approval.
+        report: address of the HTML report.
     """
     winner = record.winner
     against = None if winner is None else against_champion(winner)
     disputed = None if winner is None else winner.disagreement
     parts = [
-        f"# {record.category}: version {waiting.number} waits for a person",
+        f"# {record.category}: version {waiting.number} waits for approval",
         *summary(record),
         gate(record)[0],
         *([] if against is None else [f"{against.caption}:", _markdown(against)]),
         *([] if disputed is None else _disputed(disputed)),
         f"[The whole report]({report})",
-        "To agree, run the deployment *promote* with this category, version and a reason; or the "
-        "command above; or, in MLflow, set the version's tag `stillwatch.approval` to `approved`. "
-        "To decline, do nothing: the champion stays.",
+        "To approve, run the deployment *promote* with this category, version and a reason; or run "
+        "the command above; or, in MLflow, set the version's tag `stillwatch.approval` to "
+        "`approved`. To decline, do nothing: the champion stays.",
     ]
     return "\n\n".join(parts)
 
 
 def _disputed(found: Disagreement) -> list[str]:
-    shown = found.images[:MOST]
+    shown = found.images[:MOST_PICTURES]
     parts = [disagreement(found)]
     if shown:
         parts.append(
             "From left to right: the image; the true defect outlined in green, where there is a "
-            "mask; what the champion saw; what the new version saw."
+            "mask; the champion's anomaly map; the new version's anomaly map."
         )
     for image in shown:
         verdicts = f"champion: {image.champion}, new version: {image.challenger}"

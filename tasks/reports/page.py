@@ -1,4 +1,4 @@
-"""A retraining's report as one HTML file that needs no other file, no server and no script."""
+"""Render a retraining's report as one HTML file without scripts or external files."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from stillwatch.tasks.reports.sentences import disagreement, gate, headline, sum
 
 @dataclass(frozen=True)
 class Chart:
-    """A drawing inside the page."""
+    """A chart embedded in the page."""
 
     uri: str
     alt: str
@@ -27,7 +27,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class ImageGroup:
-    """Test images of one kind."""
+    """A group of test images."""
 
     title: str
     note: str
@@ -61,7 +61,7 @@ def report_page(record: RetrainingRecord) -> str:
 
 
 def _mood(record: RetrainingRecord) -> Literal["", "warning", "critical"]:
-    """How the page's head is coloured."""
+    """The colour class of the page's header."""
     if record.winner is None:
         return "critical"
     version = record.winner.version
@@ -77,7 +77,7 @@ def _data_version(record: RetrainingRecord) -> str:
 
 
 def _losses(record: RetrainingRecord) -> list[Chart]:
-    """The losses of each detector that was trained by an optimiser."""
+    """The loss curves of each detector that an optimiser trained."""
     charts = []
     for one in record.detectors:
         if one.bundle is not None and one.bundle.training.losses:

@@ -1,4 +1,4 @@
-"""A retraining of one category as MLflow and its registry hold it: all that the report says."""
+"""Read a retraining of one category from MLflow and its registry, for the report."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -54,15 +54,15 @@ from stillwatch.text import unknown_name
 
 @dataclass(frozen=True)
 class DetectorRecord:
-    """One detector that competed, with one seed."""
+    """One candidate: a detector with one seed."""
 
     entrant: DetectorSeed
     run_id: str | None
-    """None: its training did not begin."""
+    """None: its training did not start."""
     reused: bool
     """Trained by an earlier retraining."""
     reason: str
-    """Why its run failed; empty where it did not."""
+    """Why its run failed; empty if it did not."""
     peak_memory_megabytes: float | None
     bundle: BundleInfo | None
     """None: it was not trained."""
@@ -71,26 +71,26 @@ class DetectorRecord:
 
     @property
     def name(self) -> str:
-        """The detector's, with the seed where there are several."""
+        """The detector's name, with the seed if there are several."""
         return self.entrant.name
 
 
 @dataclass(frozen=True)
 class VersionRecord:
-    """The registered version that the retraining ended with, as the registry now has it."""
+    """The registered version of the retraining, in its present state."""
 
     number: int
     aliases: tuple[str, ...]
     created: bool
-    """Registered by this retraining, not by an earlier one."""
+    """True: this retraining registered the version; False: an earlier one did."""
     approval: Standing | None
-    """Whether a person can still make it champion; None also for what is or was champion."""
+    """Whether a person may promote the version; None also for a present or former champion."""
     tags: Mapping[str, str]
 
 
 @dataclass(frozen=True)
 class WinnerRecord:
-    """The detector that won, trained with the first seed."""
+    """The winning detector, trained with the first seed."""
 
     detector: str
     result: DetectorResult
@@ -98,11 +98,11 @@ class WinnerRecord:
     rows: list[ImageRow]
     images: tuple[ShownImage, ...]
     version: VersionRecord | None
-    """None: it is no longer in the registry."""
+    """None: the version was deleted from the registry."""
     comparison: Mapping[str, Any]
-    """``comparison.json``; empty if this version was compared with no champion."""
+    """``comparison.json``; empty without a comparison with a champion."""
     disagreement: Disagreement | None
-    """With that champion; None also where none was recorded."""
+    """With that champion; None without a record."""
 
 
 @dataclass(frozen=True)
@@ -116,26 +116,26 @@ class RetrainingRecord:
     status: str
     """MLflow's: FINISHED, FAILED, KILLED or RUNNING."""
     reason: str
-    """Why it failed; empty where it did not."""
+    """Why the retraining failed; empty if it did not."""
     tags: Mapping[str, str]
     validation: ValidationReport
     changed_settings: Mapping[str, object]
-    """Those that differ from the defaults."""
+    """The settings that differ from the defaults."""
     detectors: tuple[DetectorRecord, ...]
-    """One detector after the other, each with the first seed first."""
+    """Ordered by detector, then by seed, the first seed first."""
     winner: WinnerRecord | None
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """With which each detector was trained."""
+        """The seeds of each detector."""
         return tuple(dict.fromkeys(one.entrant.seed for one in self.detectors))
 
 
 def find_retraining(tracking: Tracking, category: str, version: int | None = None) -> str:
-    """The run of a category's newest retraining, or of the newest that ended with a version.
+    """The run id of the category's newest retraining, or of the newest with this version.
 
     Raises:
-        TrackingError: there is no such category, version or retraining, or no answer.
+        TrackingError: there is no such category, version or retraining.
     """
     known = tracking.categories()
     if category not in known:
@@ -149,21 +149,21 @@ def find_retraining(tracking: Tracking, category: str, version: int | None = Non
     if not runs:
         which = "" if version is None else f" that ended with version {version}"
         raise TrackingError(
-            f"no retraining of {category}{which} has what a report needs. Retrain: what is trained "
-            "already is not trained again."
+            f"no retraining of {category}{which} was recorded. Retrain: trained detectors are "
+            "reused."
         )
     return str(runs[0].info.run_id)
 
 
 def read_retraining(tracking: Tracking, run_id: str) -> RetrainingRecord:
-    """Everything about one retraining; no image of the image set is read.
+    """Read one retraining; no image of the image set is read.
 
     Args:
         tracking: the store and registry.
         run_id: of the retraining.
 
     Raises:
-        TrackingError: the store does not answer, or something in it is damaged.
+        TrackingError: a record is damaged.
         BundleError: a detector's ``bundle.json`` is damaged.
     """
     run = _run(tracking, run_id)
@@ -191,10 +191,9 @@ def _run(tracking: Tracking, run_id: str) -> Run:
 
 def _detectors(tracking: Tracking, category: str, parent: Run) -> tuple[DetectorRecord, ...]:
     tags = parent.data.tags
-    # Retrainings that were recorded without seeds had one.
-    seeds = [int(seed) for seed in tags.get(SEEDS, "0").split(", ")]
+    seeds = [int(seed) for seed in tags[SEEDS].split(", ")]
     found = tracking.find_runs(category, {PARENT: parent.info.run_id})
-    # Of a training that was cut off and begun again the later run counts.
+    # If a training was interrupted and started again, the later run counts.
     runs = {_entrant(run, several=len(seeds) > 1).name: run for run in reversed(found)}
     competing = list_candidates(tags[DETECTORS].split(", "), seeds)
     reused = {one.name for one in competing if REUSED + one.name in tags}
@@ -207,7 +206,7 @@ def _detectors(tracking: Tracking, category: str, parent: Run) -> tuple[Detector
 
 def _entrant(run: Run, *, several: bool) -> DetectorSeed:
     tags = run.data.tags
-    return DetectorSeed(tags[METHOD], int(tags.get(SEED, 0)), several)
+    return DetectorSeed(tags[METHOD], int(tags[SEED]), several)
 
 
 def _detector(

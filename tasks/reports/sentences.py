@@ -1,4 +1,4 @@
-"""What a retraining ended with and what that means, in sentences for its report."""
+"""Sentences of the report: the outcome of a retraining and its meaning."""
 
 from collections.abc import Iterator
 
@@ -30,7 +30,7 @@ _MEANINGS = {
     "better": "It is surely better than the champion.",
     "not_worse": "It is surely not worse than the champion by more than the margin.",
     "worse": "It is surely worse than the champion.",
-    "not_enough_evidence": "These test images cannot tell the two apart; more of them can.",
+    "not_enough_evidence": "There are too few test images to tell the two apart.",
 }
 
 
@@ -40,14 +40,14 @@ def headline(record: RetrainingRecord) -> str:
     if winner is None:
         return f"{record.category}: {_ENDED[record.status]}"
     if winner.version is None:
-        return f"{record.category}: {winner.detector} won, and its version was deleted since"
+        return f"{record.category}: {winner.detector} won, and its version was deleted later"
     verb = "registered as" if winner.version.created else "is still"
     aliases = "".join(f", {alias}" for alias in winner.version.aliases)
     return f"{record.category}: {winner.detector} {verb} version {winner.version.number}{aliases}"
 
 
 def summary(record: RetrainingRecord) -> list[str]:
-    """What a person must know first."""
+    """The most important facts."""
     winner = record.winner
     if winner is None:
         return list(_without_winner(record))
@@ -58,18 +58,18 @@ def summary(record: RetrainingRecord) -> list[str]:
 
 
 def outcome(detector: DetectorRecord) -> str:
-    """What became of one detector, in a few words."""
+    """The outcome of one candidate in a few words."""
     if detector.reason:
         return f"failed: {detector.reason}"
     if detector.run_id is None:
-        return "its training did not begin"
+        return "its training did not start"
     if detector.result is not None:
         return "trained by an earlier retraining" if detector.reused else "trained"
     return "not trained" if detector.bundle is None else "trained, but not evaluated"
 
 
 def gate(record: RetrainingRecord) -> list[str]:
-    """What the gate said about the winner and the champion of that time."""
+    """The gate's answer about the winner and the champion of that time."""
     if record.winner is None or record.winner.version is None:
         return ["Nothing was compared with the champion: there is no new version."]
     tags = record.winner.version.tags
@@ -86,7 +86,7 @@ def gate(record: RetrainingRecord) -> list[str]:
 
 
 def disagreement(found: Disagreement) -> str:
-    """How often a version and the champion gave different verdicts, and who was right."""
+    """How often the version and the champion gave different verdicts, and which was right."""
     count = found.worse + found.better
     if not count:
         return "Both gave the same verdict on every image."
@@ -98,26 +98,27 @@ def disagreement(found: Disagreement) -> str:
 
 
 def caveats(winner: WinnerRecord) -> list[str]:
-    """What the figures of the winner do not say."""
+    """The limits of the winner's figures."""
     result = winner.result
     sentences = []
     if result.synthetic:
         sentences.append(
             "Synthetic anomalies: the category has no defect image, so defects were painted on "
-            "good ones. The figures say that the detector works, not how well it will find real "
+            "good ones. The figures show that the detector works, not how well it will find real "
             "defects."
         )
     elif "aupro" not in result.metrics:
         sentences.append(
-            "There are no masks of the defects, so nothing is known about whether the marked "
-            "places are the right ones: pixel figures and AUPRO are missing."
+            "There are no masks of the defects, so it is unknown whether the marked "
+            "regions are the right ones: pixel figures and AUPRO are missing."
         )
     if result.test_normals_from != "test":
         sentences.append("There is no test/good: the validation images stand in for it.")
     if result.intervals.get("false_alarm_rate", (0, 1))[0] > result.rate_95:
         sentences.append(
             f"{result.metrics['false_alarm_rate']:.1%} of the good test parts are rejected, more "
-            "than was promised: they are unlike the calibration images, in light or camera perhaps."
+            "than was promised: they differ from the calibration images, perhaps in light or "
+            "camera."
         )
     return sentences
 
@@ -126,7 +127,7 @@ def _without_winner(record: RetrainingRecord) -> Iterator[str]:
     if record.reason:
         yield record.reason
     if record.status != "RUNNING":
-        yield "Nothing was registered; a champion that there was before stays as it was."
+        yield "Nothing was registered; an existing champion stays champion."
     evaluated = [one.name for one in record.detectors if one.result is not None]
     if evaluated:
         yield f"The figures of {', '.join(evaluated)} are below, and will not be computed again."
@@ -150,9 +151,9 @@ def _choice(record: RetrainingRecord, winner: WinnerRecord) -> str:
 def _seeds(record: RetrainingRecord) -> Iterator[str]:
     if len(record.seeds) > 1:
         yield (
-            f"What is registered was trained with seed {record.seeds[0]}, the first of "
-            f"{', '.join(map(str, record.seeds))}: which one that is was settled before the test "
-            "images were looked at, so that it is not the luckiest."
+            f"The registered detector was trained with seed {record.seeds[0]}, the first of "
+            f"{', '.join(map(str, record.seeds))}. The seed was fixed before the evaluation, so "
+            "it was not picked for its figures."
         )
 
 
@@ -162,7 +163,7 @@ def _caught(winner: WinnerRecord) -> str:
     return (
         f"Of {len(anomalies)} test anomalies {anomalies.count('reject')} are rejected, "
         f"{anomalies.count('review')} are set aside for review and {anomalies.count('pass')} pass "
-        f"unseen. Of {len(normals)} good test parts {normals.count('reject')} are rejected."
+        f"undetected. Of {len(normals)} good test parts {normals.count('reject')} are rejected."
     )
 
 
@@ -170,15 +171,15 @@ def _standing(record: RetrainingRecord, version: VersionRecord) -> Iterator[str]
     if CHAMPION in version.aliases:
         yield "It is the champion, the version in production."
     elif CHAMPION_SINCE in version.tags:
-        yield "It has been the champion and is not any more."
+        yield "It was the champion earlier."
     if version.tags.get(NOT_PROMOTED) and CHAMPION_SINCE not in version.tags:
-        yield f"It did not become champion by itself: {version.tags[NOT_PROMOTED].rstrip('.')}."
+        yield f"It was not promoted automatically: {version.tags[NOT_PROMOTED].rstrip('.')}."
         if version.tags.get(ANSWER) in _MEANINGS:
             yield _MEANINGS[version.tags[ANSWER]]
     if version.approval == "refused":
         yield "The gate refused it: nobody may make it champion."
     elif version.approval == "pending":
         yield (
-            f"It waits for a person: stillwatch promote {record.category} --version "
+            f"It waits for approval: stillwatch promote {record.category} --version "
             f"{version.number} --approve --reason '...'"
         )

@@ -1,4 +1,4 @@
-"""The tables of a retraining's report, every cell as text."""
+"""The tables of a retraining's report, with every cell as text."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,13 +26,13 @@ _ROLES = {
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells; the first cell of a row names it, a second line in a cell is small print."""
+    """Rows of cells; the first cell names the row, the second line of a cell is small print."""
 
     caption: str
     head: tuple[str, ...]
     rows: Sequence[tuple[str, ...]]
     numbers: frozenset[int] = frozenset()
-    """Columns of figures, which are aligned to the right."""
+    """Indices of the columns with figures, which are aligned to the right."""
 
 
 def folders(record: RetrainingRecord) -> Table:
@@ -42,25 +42,25 @@ def folders(record: RetrainingRecord) -> Table:
 
 
 def split(record: RetrainingRecord) -> Table:
-    """Images per part, and what the part is for."""
+    """Images per part, and the use of the part."""
     parts = record.validation.facts["part"]
     rows = [(part, str(parts[part]), role) for part, role in _ROLES.items() if part in parts]
     return Table("Images by use", ("part", "images", "used for"), rows, frozenset({1}))
 
 
 def checks(record: RetrainingRecord) -> Table:
-    """The checks that found something."""
+    """The checks with failures."""
     rows = [
         (check.title, check.tally, check.severity, check.advice)
         for check in record.validation.outcomes
         if check.failures
     ]
-    head = ("looked for", "found", "severity", "what to do")
-    return Table("What the checks found", head, rows, frozenset({1}))
+    head = ("check", "found", "severity", "what to do")
+    return Table("Failed checks", head, rows, frozenset({1}))
 
 
 def trained(record: RetrainingRecord) -> Table:
-    """What became of each detector."""
+    """The outcome of each candidate."""
     head = ("detector", "outcome", "teacher", "image size", "seed", "epochs")
     rows = [(one.name, outcome(one), *_training(one)) for one in record.detectors]
     return Table("Detectors", head, rows, frozenset({3, 4, 5}))
@@ -73,7 +73,7 @@ def changed_settings(record: RetrainingRecord) -> Table:
 
 
 def comparison(record: RetrainingRecord) -> Table:
-    """The figures of all evaluated detectors that at least one of them has."""
+    """The figures of all evaluated candidates; figures that none has are left out."""
     results = {one.name: one.result for one in record.detectors if one.result is not None}
     shown = [name for name in FIGURE_NAMES if any(name in r.metrics for r in results.values())]
     winner = None if record.winner is None else record.winner.result.run_id
@@ -90,7 +90,7 @@ def comparison(record: RetrainingRecord) -> Table:
 
 
 def over_seeds(record: RetrainingRecord) -> Table:
-    """The mean and the spread of the figures of each detector; no rows for a single seed."""
+    """Mean and spread of each detector's figures over its seeds; no rows for a single seed."""
     results = by_detector(one.result for one in record.detectors if one.result is not None)
     found = {detector: spreads(seeds) for detector, seeds in results.items()}
     shown = [name for name in FIGURE_NAMES if any(name in one for one in found.values())]
@@ -108,7 +108,7 @@ def over_seeds(record: RetrainingRecord) -> Table:
 
 
 def against_champion(winner: WinnerRecord) -> Table | None:
-    """Figures and latency of winner and champion on the same images; None if not compared."""
+    """Figures and latency of winner and champion on the same images; None without a comparison."""
     found = winner.comparison
     if "differences" not in found:
         return None
@@ -134,7 +134,7 @@ def against_champion(winner: WinnerRecord) -> Table | None:
 
 
 def thresholds(winner: WinnerRecord) -> Table:
-    """Both thresholds, what they promise about good parts and what the test has seen of it."""
+    """Both thresholds: their bounds for good parts, and the rates on the test normals."""
     calibration = winner.bundle.calibration
     normals = [row["verdict"] for row in winner.rows if not row["label"]]
     not_passed = len(normals) - normals.count("pass")
@@ -153,13 +153,13 @@ def thresholds(winner: WinnerRecord) -> Table:
 
 
 def recall_by_defect(winner: WinnerRecord) -> Table:
-    """What became of the test anomalies of each type, the least recall first."""
+    """Verdicts on the test anomalies per defect type, the lowest recall first."""
     anomalies = [(row["defect_type"], row["verdict"]) for row in winner.rows if row["label"]]
     return _recall("Recall is the share that is rejected, with its 95 % interval", anomalies)
 
 
 def recall_on_feedback(feedback: FeedbackResult) -> Table:
-    """What became of the corrected anomalies of each type, the least recall first."""
+    """Verdicts on the corrected anomalies per defect type, the lowest recall first."""
     anomalies = [(one.defect_type, one.verdict) for one in feedback.images]
     return _recall("Anomalies whose verdict a person corrected", anomalies)
 
@@ -175,7 +175,7 @@ def _recall(caption: str, anomalies: Iterable[tuple[str, Verdict]]) -> Table:
 
 
 def cost(record: RetrainingRecord) -> Table:
-    """Time, memory and size of each trained detector."""
+    """Time, memory and size of each candidate."""
     head = (
         *("detector", "device", "training", "peak memory"),
         *("inspection, per image", "size of the bundle"),
@@ -217,7 +217,7 @@ def _difference(name: str, one: Mapping[str, Any], *, decides: bool) -> tuple[st
 
 def _latency(one: Mapping[str, Any], *, vetoes: bool) -> tuple[str, ...]:
     took, before, budget = one["challenger_ms"], one["champion_ms"], one["budget_ms"]
-    interval = one.get("interval")  # comparisons of earlier states have none
+    interval = one["interval"]
     between = "" if interval is None else f"\n{interval[0]:.1f} to {interval[1]:.1f}"
     if budget is None:
         allowed, role = _ABSENT, _ABSENT

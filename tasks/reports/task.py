@@ -1,4 +1,4 @@
-"""The report that a person reads, among the artifacts of a retraining's run."""
+"""Write a retraining's HTML report: to its MLflow run, or to a file."""
 
 import tempfile
 from pathlib import Path
@@ -20,16 +20,16 @@ REPORT_FILE = "report.html"
 
 @task(name="report", task_run_name="report {category}", cache_policy=NO_CACHE)
 def attach_report(category: str, run_id: str, *, pages: str, settings: Settings) -> None:
-    """Put the report into a retraining's run and link it from Prefect, with what is to be approved.
+    """Add the report to a retraining's run, with a link and an approval page in Prefect.
 
     Args:
-        category: what was retrained.
-        run_id: the retraining's, ended.
-        pages: where a browser finds MLflow.
+        category: of the retraining.
+        run_id: of the retraining, which has ended.
+        pages: address of MLflow's pages.
         settings: name the store.
 
     Raises:
-        StillwatchError: as ``read_retraining``, or the store cannot be written.
+        StillwatchError: as ``read_retraining``.
     """
     tracking = open_tracking(settings)
     record = read_retraining(tracking, run_id)
@@ -49,17 +49,17 @@ def attach_report(category: str, run_id: str, *, pages: str, settings: Settings)
         create_markdown_artifact(
             markdown=approval_page(record, version, link),
             key=f"approval-{category.replace('_', '-')}",
-            description=f"Version {version.number} of {category} waits for a person",
+            description=f"Version {version.number} of {category} waits for approval",
         )
 
 
 def write_report(category: str, path: Path, *, version: int | None, settings: Settings) -> None:
-    """Make a report anew from what MLflow and its registry hold now.
+    """Write the report of an earlier retraining from the present state of MLflow.
 
     Args:
-        category: whose.
-        path: the HTML file; replaced if it is there.
-        version: the newest retraining that ended with it is reported; None: the newest of all.
+        category: of the retraining.
+        path: the HTML file; an existing one is replaced.
+        version: selects the newest retraining with this version; None: the newest of all.
         settings: name the store.
 
     Raises:

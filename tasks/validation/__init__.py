@@ -1,5 +1,5 @@
-"""Checks of an image set, by Great Expectations.
+"""Checks of a category's images with Great Expectations.
 
-``task`` is the Prefect task, ``suite`` the expectations of one category, ``report`` their outcome
-and ``page`` its HTML page.
+``task`` is the Prefect task, ``suite`` builds the expectations, ``checkpoint`` runs them,
+``report`` is the outcome and ``page`` its HTML page.
 """

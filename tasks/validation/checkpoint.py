@@ -1,6 +1,7 @@
-"""A manifest through a Great Expectations checkpoint, and its answers as a report.
+"""Run the checks of a manifest as a Great Expectations checkpoint; word the results.
 
-Importing this module imports Great Expectations, which takes three seconds: do it where it is used.
+Importing this module imports Great Expectations, which takes three seconds: import it inside the
+function that uses it.
 """
 
 import logging
@@ -21,31 +22,31 @@ from stillwatch.tasks.validation.report import CheckOutcome, Failure, Validation
 from stillwatch.tasks.validation.statistics import CategoryStatistics, is_normal
 from stillwatch.text import printable
 
-# It sets its own level, and speaks of a documentation site that is never built.
+# This logger announces a documentation site that is never built.
 logging.getLogger("great_expectations.data_context.types.base").setLevel(logging.WARNING)
 
 _ONE_AT_A_TIME = threading.Lock()
-"""Great Expectations keeps the current context in a global of the process."""
+"""Great Expectations keeps its current context in a global variable."""
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """What the checkpoint says about one check."""
+    """The result of one check."""
 
     success: bool
     paths: frozenset[str]
-    """Unexpected images, by the frame's ``path`` column."""
+    """The images that fail, by the frame's column ``path``."""
     observed: float | None
-    """The figure of the whole category, where the check is on one."""
+    """The observed figure of the whole category; None for a check of images."""
     error: str | None
-    """Why the expectation itself broke; it then says nothing about the images."""
+    """Why the expectation itself raised an error; it then says nothing about the images."""
 
 
 def manifest_frame(manifest: Manifest, statistics: CategoryStatistics) -> pd.DataFrame:
-    """One row per image: the facts and statistics that the suite has an expectation on.
+    """The manifest as the data frame of the checkpoint, one row per image.
 
-    Texts (object columns) are escaped as ``printable`` does, ``path`` included: pandas keeps
-    strings in Arrow, which refuses names that are not UTF-8. Numbers are float64, missing ones NaN.
+    Texts (object columns), including ``path``, are escaped by ``printable``: pandas stores strings
+    in Arrow, which refuses names that are not UTF-8. Numbers are float64, missing ones NaN.
     """
     rows = manifest.rows
     images = [statistics.images[row.path] for row in rows]
@@ -87,7 +88,7 @@ def manifest_frame(manifest: Manifest, statistics: CategoryStatistics) -> pd.Dat
 
 
 def run_checkpoint(frame: pd.DataFrame, suite: Sequence[Check]) -> dict[str, Judgement]:
-    """Run every check of ``suite`` over ``frame`` in one checkpoint; check name -> judgement."""
+    """Run all checks of ``suite`` in one checkpoint; return check name -> judgement."""
     for check in suite:
         check.expectation.meta = {"check": check.name}
     with _ONE_AT_A_TIME:
@@ -127,7 +128,7 @@ def build_report(
     suite: Sequence[Check],
     judgements: Mapping[str, Judgement],
 ) -> ValidationReport:
-    """Word the judgements; a check that broke is told apart from images that failed it."""
+    """Turn the judgements into a report, which distinguishes broken checks from failed images."""
     failures: list[Failure] = []
     errored: list[str] = []
     outcomes: list[CheckOutcome] = []
@@ -172,7 +173,7 @@ def _judgement(result: ExpectationValidationResult) -> Judgement:
 
 
 def _error(exception_info: Mapping[str, object]) -> str | None:
-    """The first message in an exception_info: one exception, or one per metric that raised."""
+    """The first message of an exception_info, which has one exception, or one per metric."""
     raised = [exception_info, *exception_info.values()]
     for info in raised:
         if isinstance(info, Mapping) and info.get("raised_exception"):

@@ -1,4 +1,4 @@
-"""What a check is: a Great Expectation, and its words for people."""
+"""Checks: an expectation of Great Expectations with its texts for the report."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ IN_TRAIN = Column("split") == "train"
 
 
 class Wording(NamedTuple):
-    """What one failure says."""
+    """The text of one failure."""
 
     expected: str
     found: str
@@ -30,16 +30,16 @@ class ImageCheck:
 
     name: str
     title: str
-    """What is counted: faults, so that none is good."""
+    """Name of the fault that is counted."""
     advice: str
-    """What to do about them."""
+    """What to do about the fault."""
     expectation: Expectation
     describe: Callable[[ImageFacts, ImageStatistics], Wording]
 
 
 @dataclass(frozen=True)
 class CategoryCheck:
-    """An expectation on one figure of the whole category; ``describe`` takes the one observed."""
+    """An expectation on one figure of the category; ``describe`` takes the observed figure."""
 
     name: str
     title: str

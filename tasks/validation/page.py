@@ -1,4 +1,4 @@
-"""A validation report as one short page: self-contained HTML, and Markdown for Prefect."""
+"""Render a validation report as a self-contained HTML page and as Markdown for Prefect."""
 
 import re
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ PARTS_OF_TRAIN = (*PARTS, "duplicate", "unassigned")
 
 @dataclass(frozen=True)
 class Picture:
-    """One thumbnail and the file that it shows."""
+    """A thumbnail and its file."""
 
     path: str
     uri: str | None
@@ -27,7 +27,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Row:
-    """One failure with what there is to see."""
+    """One failure with its thumbnails."""
 
     failure: Failure
     pictures: tuple[Picture, ...]
@@ -35,20 +35,20 @@ class Row:
 
 @dataclass(frozen=True)
 class Section:
-    """One failed check with as many of its failures as fit."""
+    """One failed check with those of its failures that are shown."""
 
     check: CheckOutcome
     rows: tuple[Row, ...]
 
     @property
     def more(self) -> int:
-        """Failures that are not shown."""
+        """Number of failures that are not shown."""
         return self.check.failures - len(self.rows)
 
 
 @dataclass(frozen=True)
 class Count:
-    """One folder of the category and how many images it has."""
+    """Number of images in one folder of the category."""
 
     folder: str
     images: int
@@ -58,7 +58,7 @@ class Count:
 def write_page(
     path: Path, report: ValidationReport, thumbnails: Thumbnails, *, data_version: str
 ) -> None:
-    """Write the HTML page, atomically; it needs no other file and no network.
+    """Write the HTML page atomically; the page needs no other file and no network.
 
     Raises:
         StorageError: the folder cannot be written to or the disk is full.
@@ -77,7 +77,7 @@ def write_page(
 def markdown_page(
     report: ValidationReport, thumbnails: Thumbnails, *, page: Path, data_version: str
 ) -> str:
-    """The page's short form for a Prefect artifact; it names the file of the whole one."""
+    """A short form of the page for a Prefect artifact, which names the file of the HTML page."""
     lines = [f"# {_escaped(report.verdict())}", "", f"Data version {_escaped(data_version)}."]
     lines += ["", *(f"- **broke:** {_escaped(message)}" for message in report.errored)]
     for section in sections(report, thumbnails, at_most=MOST_IN_MARKDOWN):
@@ -97,7 +97,7 @@ def markdown_page(
 def sections(
     report: ValidationReport, thumbnails: Thumbnails, *, at_most: int
 ) -> tuple[Section, ...]:
-    """Failed checks, critical ones first, sharing ``at_most`` rows so that each shows some."""
+    """The failed checks, critical ones first; together they show ``at_most`` failures."""
     failed = [check for check in report.outcomes if check.failures]
     failed.sort(key=lambda check: check.severity != "critical")
     shown = _shares([check.failures for check in failed], at_most)
@@ -111,23 +111,27 @@ def sections(
 
 
 def counts(report: ValidationReport) -> tuple[Count, ...]:
-    """Images per folder, with what they are used for."""
+    """Number of images per folder, with their use."""
     split, parts = report.facts["split"], report.facts["part"]
     shares = ", ".join(f"{parts[part]} {part}" for part in PARTS_OF_TRAIN if part in parts)
-    feedback = report.facts.get("feedback", {})  # reports of before there was any lack it
+    feedback = report.facts["feedback"]
     rows = [Count("train/good", split.get("train", 0) - feedback.get("good", 0), shares)]
     for defect_type, images in sorted(report.facts["defect_type"].items(), key=_good_first):
         masks = report.facts["mask"].get(defect_type, 0)
         note = "" if defect_type == "good" else f"{masks} with a mask"
         rows.append(Count(f"test/{defect_type}", images, note))
     for defect_type, images in sorted(feedback.items(), key=_good_first):
-        note = "only trained on; in the parts above" if defect_type == "good" else "judged apart"
+        note = (
+            "only trained on; in the parts above"
+            if defect_type == "good"
+            else "figures of their own"
+        )
         rows.append(Count(f"feedback/{defect_type}", images, note))
     return tuple(rows)
 
 
 def _shares(sizes: Sequence[int], at_most: int) -> list[int]:
-    """How many of each to show: all of the small ones, the large ones alike, at least one each."""
+    """Split ``at_most`` rows: all of small sections, equal shares of large ones, at least one."""
     left, shares = at_most, [0] * len(sizes)
     by_size = sorted(range(len(sizes)), key=lambda index: sizes[index])
     for done, index in enumerate(by_size):
@@ -156,5 +160,5 @@ def _images(row: Row) -> str:
 
 
 def _escaped(text: str) -> str:
-    """``text`` with everything that Markdown or HTML would take for markup made harmless."""
+    """``text`` with the markup characters of Markdown and HTML escaped."""
     return re.sub(r"([\\`*_{}\[\]()#+!|~&<>-])", r"\\\1", text)

@@ -1,4 +1,4 @@
-"""What the image-set checks found: plain data, read by the flow, the page and the command line."""
+"""The outcome of the checks of one category, as plain data."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,21 +14,21 @@ NAMED_IN_REASON = 5
 
 @dataclass(frozen=True)
 class Failure:
-    """One thing that is not as it should be."""
+    """One failed expectation, of an image or of the whole category."""
 
     check: str
     severity: Severity
     path: str | None
-    """The image, relative to the category folder; None when the whole category is meant."""
+    """The image, relative to the category's folder; None: the whole category."""
     expected: str
     found: str
     related: str | None = None
-    """A second file that shows what is meant: the other one of a pair, or the mask."""
+    """A second file to show: the other image of a pair, or the mask."""
 
 
 @dataclass(frozen=True)
 class CheckOutcome:
-    """One check of the suite, whether or not anything failed it."""
+    """The outcome of one check of the suite."""
 
     name: str
     title: str
@@ -37,11 +37,11 @@ class CheckOutcome:
     state: Literal["passed", "failed", "broke"]
     failures: int
     on_images: bool
-    """Whether ``failures`` counts images; else it is 1 for the whole category."""
+    """Whether ``failures`` counts images; else it is 0 or 1 for the whole category."""
 
     @property
     def tally(self) -> str:
-        """The failures in a word: their number, or 'yes' where the category itself fails."""
+        """The number of failures as text; ``yes`` for a failure of the whole category."""
         if self.state == "broke":
             return "broke"
         if not self.failures:
@@ -51,21 +51,21 @@ class CheckOutcome:
 
 @dataclass(frozen=True)
 class ValidationReport:
-    """The verdict on one category's images."""
+    """The outcome of all checks of one category."""
 
     category: str
     failures: tuple[Failure, ...]
-    """Critical ones first, then in the order of the suite and of the paths."""
+    """Critical failures first, then in the order of the suite and of the paths."""
     errored: tuple[str, ...]
-    """One sentence per check that broke: it says nothing about the images."""
+    """One sentence per broken check; a broken check says nothing about the images."""
     outcomes: tuple[CheckOutcome, ...]
     facts: Mapping[str, Mapping[str, int]]
-    """Images per ``split``, per ``part``, per ``defect_type`` (in test and in ``feedback``), with a
-    ``mask``."""
+    """Numbers of images: per ``split``, per ``part``, per ``defect_type`` of test, per defect type
+    in ``feedback``, and per defect type with a ``mask``."""
 
     @property
     def passed(self) -> bool:
-        """Whether the category may be trained on: nothing critical failed and no check broke."""
+        """Whether the category may be trained on: no critical failure and no broken check."""
         return not self.errored and not self.of_severity("critical")
 
     def of_severity(self, severity: Severity) -> tuple[Failure, ...]:
@@ -77,7 +77,7 @@ class ValidationReport:
         return tuple(failure for failure in self.failures if failure.check == name)
 
     def verdict(self) -> str:
-        """The whole report in one line."""
+        """A summary in one line."""
         counts = [
             _count(len(self.of_severity("critical")), "critical failure"),
             _count(len(self.errored), "broken check"),
@@ -89,7 +89,7 @@ class ValidationReport:
         return f"{self.category} is ready for training" + (f", with {found}" if found else "")
 
     def reason(self) -> str:
-        """One sentence on why the category must not be trained on, files named; '' if it may be."""
+        """Why the category must not be trained on, with the files' names; empty if it may."""
         critical = self.of_severity("critical")
         named = [_one_line(failure) for failure in critical[:NAMED_IN_REASON]]
         if len(critical) > NAMED_IN_REASON:
@@ -97,7 +97,7 @@ class ValidationReport:
         return "; ".join([*self.errored, *named])
 
     def raise_if_failed(self) -> None:
-        """Stop this category.
+        """Raise an error unless the category passed.
 
         Raises:
             ValidationError: a critical check failed, or a check broke.

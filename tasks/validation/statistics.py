@@ -1,6 +1,6 @@
-"""What a manifest says about its images together: usual values, duplicates, outliers.
+"""Statistics of a category's images: usual values, duplicates, outliers.
 
-Pure functions; the judgement is left to the expectations.
+Pure functions; the limits are in the expectations.
 """
 
 from collections import Counter
@@ -14,7 +14,7 @@ from stillwatch.images.layout import unsafe_name
 from stillwatch.images.manifest import ImageFacts, Manifest, hash_distance_matrix
 
 FEWEST_FOR_STATISTICS = 3
-"""With fewer images 'usual for this category' means nothing."""
+"""Fewer images give no usual value of the category."""
 
 MAD_TO_SIGMA = 1.4826
 """Median absolute deviation of a normal distribution to its standard deviation."""
@@ -37,20 +37,20 @@ class Neighbour:
 
 @dataclass(frozen=True)
 class ImageStatistics:
-    """One image beside its category; None where it is not judged or cannot be."""
+    """One image compared with its category; None: not judged, or impossible to compute."""
 
     unsafe_name: str | None
     size: str | None
     shortest_side: int | None
     mask_size: str | None
     copies_in_train: tuple[str, ...]
-    """Of a test image or a corrected anomaly: train images with the same bytes."""
+    """Train images with the same bytes; of test images and corrected anomalies only."""
     copies_in_test: tuple[str, ...]
-    """Of a corrected anomaly: test images with the same bytes."""
+    """Test images with the same bytes; of corrected anomalies only."""
     earlier_copy: str | None
-    """Of a train image: the first train image with the same bytes."""
+    """The first train image with the same bytes; of train images only."""
     near_in_train: tuple[Neighbour, ...]
-    """Train images that are far closer than usual in this category, nearest first."""
+    """Train images that are much closer than usual in this category, nearest first."""
     sharpness_z: float | None
     exposure_z: float | None
     clipped: float | None
@@ -59,7 +59,7 @@ class ImageStatistics:
 
 @dataclass(frozen=True)
 class CategoryStatistics:
-    """All images of a category, and what is usual among its train normals."""
+    """The statistics of all images, and the usual values of the train normals."""
 
     usual_size: str | None
     usual_mode: str | None
@@ -124,15 +124,14 @@ def is_normal(row: ImageFacts) -> bool:
 def near_duplicates(
     rows: Sequence[ImageFacts], *, ratio: float
 ) -> tuple[float | None, dict[str, tuple[Neighbour, ...]]]:
-    """Find pairs far closer than the category's own nearest neighbours.
+    """Find pairs that are much closer than the nearest neighbours usual in the category.
 
-    Parts on a line all look alike, so no fixed distance would do. Pairs are a test and a train
-    image, or two train images (then the later path names the earlier one); images with the same
-    bytes are no pairs.
+    All parts of a line look alike, so there is no fixed limit. A pair is a test and a train image,
+    or two train images (listed for the later path); images with the same bytes are no pair.
 
     Returns:
-        The median nearest-neighbour distance in bits (None: too few images, or half of them are
-        indistinguishable to the hash, so that nothing can be said), and per image its neighbours.
+        The median nearest-neighbour distance in bits, and path -> neighbours. The median is None if
+        there are too few images, or if the hash cannot distinguish half of them.
     """
     hashed = [row for row in rows if row.hash is not None]
     firsts = {row.md5: index for index, row in reversed(list(enumerate(hashed)))}
@@ -173,7 +172,7 @@ def logit_brightness(row: ImageFacts) -> float | None:
 
 
 def sharpness_scale(sharpness: ArrayLike) -> NDArray[np.float64]:
-    """Natural logarithm of variances of the Laplacian: sharpness differs by factors."""
+    """Natural logarithm of variances of the Laplacian, which differ by factors."""
     return np.asarray(np.log(np.asarray(sharpness, dtype=np.float64) + 0.1))
 
 
@@ -189,7 +188,7 @@ def robust_z(
     """Distance of ``values`` from the reference's median, in robust standard deviations.
 
     Median and median absolute deviation (Iglewicz & Hoaglin, *How to Detect and Handle Outliers*,
-    1993), the latter never below ``floor``: images of one camera can be all but identical.
+    1993), the latter at least ``floor``, because images of one camera can be nearly identical.
     """
     center = np.median(reference)
     sigma = MAD_TO_SIGMA * np.median(np.abs(reference - center))

@@ -1,6 +1,7 @@
-"""The suite: what stillwatch expects of a category's images, as Great Expectations.
+"""Build the suite of expectations on a category's images.
 
-Importing this module imports Great Expectations, which takes three seconds: do it where it is used.
+Importing this module imports Great Expectations, which takes three seconds: import it inside the
+function that uses it.
 """
 
 import great_expectations.expectations as gxe
@@ -36,7 +37,7 @@ def build_suite(
     checks: CheckSettings,
     calibration: CalibrationSettings,
 ) -> tuple[Check, ...]:
-    """Every check that applies to this category, in the order in which a person reads them."""
+    """All checks that apply to this category, in the order of the report."""
     return (
         *_file_checks(checks),
         *_train_checks(manifest, checks, calibration),
@@ -271,7 +272,7 @@ def _reachable(count: int) -> str:
 
 
 def _reason(error: str | None, path: str | None) -> str:
-    """What an ImageError says after the file's name, which the failure names already."""
+    """The message of an ImageError without the file's name, which the failure has already."""
     return printable((error or "").split(f"{path}: ", 1)[-1].rstrip("."))
 
 

@@ -18,7 +18,7 @@ NAMED_NEIGHBOURS = 3
 
 
 def duplicate_checks(statistics: CategoryStatistics) -> tuple[Check, ...]:
-    """Nothing is in two of training, test and corrected anomalies, or in training twice."""
+    """No image is twice in train, or in two of train, test and corrected anomalies."""
     return (
         ImageCheck(
             name="no_test_image_in_train",
@@ -113,7 +113,7 @@ def uniformity_checks(statistics: CategoryStatistics) -> tuple[Check, ...]:
 
 
 def picture_checks(checks: CheckSettings) -> tuple[Check, ...]:
-    """Normals as sharp and as bright as the category's train normals; anomalies are not judged."""
+    """Normals are as sharp and as bright as the category's train normals."""
     limit = checks.outlier_z
     expected = f"within {limit:g} robust standard deviations of this category's train normals"
     return (
@@ -154,11 +154,11 @@ def picture_checks(checks: CheckSettings) -> tuple[Check, ...]:
 
 
 def clipping_checks(statistics: CategoryStatistics, limit: float) -> tuple[Check, ...]:
-    """Normals with grey values to see something in."""
+    """Few pixels of normals are black or white."""
     title = "Clipped normals"
     expected = f"at most {limit:.0%} of the pixels at 0 or 255"
     if statistics.usual_clipped is not None and statistics.usual_clipped > limit:
-        # A white background is one finding, not one per image.
+        # A white background gives one failure of the category, not one per image.
         return (
             CategoryCheck(
                 name="not_clipped",

@@ -1,4 +1,4 @@
-"""Validation: one category's manifest judged by the whole suite, before any training."""
+"""Validate one category's images before training, as a Prefect task."""
 
 from pathlib import Path
 
@@ -26,18 +26,18 @@ def validate(
     max_megapixels: float,
     data_version: str,
 ) -> ValidationReport:
-    """Validate a category inside a flow: the report, the page and two Prefect artifacts.
+    """Validate a category; write the HTML page and two Prefect artifacts.
 
-    Images that fail raise nothing here, ``ValidationReport.raise_if_failed`` does.
+    Failures raise no error here; ``ValidationReport.raise_if_failed`` raises one.
 
     Args:
         manifest: facts of the category's images, ``part`` included.
-        folder: the category's folder, for the thumbnails.
+        folder: of the category, for the thumbnails.
         page: the HTML file to write.
         checks: limits of the checks.
-        calibration: false-alarm rates that calibration must be large enough for.
-        max_megapixels: of larger images there is no thumbnail.
-        data_version: what the page calls the data.
+        calibration: the false-alarm rates, which need enough calibration normals.
+        max_megapixels: larger images get no thumbnail.
+        data_version: the name of the data on the page.
 
     Raises:
         StorageError: ``page`` cannot be written.
@@ -58,7 +58,7 @@ def validate(
 def validate_manifest(
     manifest: Manifest, *, checks: CheckSettings, calibration: CalibrationSettings
 ) -> ValidationReport:
-    """Judge a manifest by the whole suite; the arguments are those of ``validate``."""
+    """Run all checks on a manifest; the arguments are those of ``validate``."""
     # Great Expectations takes three seconds to import.
     from stillwatch.tasks.validation.checkpoint import build_report, manifest_frame, run_checkpoint
     from stillwatch.tasks.validation.suite import build_suite
@@ -94,10 +94,10 @@ def table_rows(report: ValidationReport) -> list[dict[str, str]]:
 
 
 def artifact_key(category: str) -> str:
-    """Prefect's key of a category's table: ``validation-<category>``, which may have no ``_``."""
+    """The key of a category's table in Prefect; such keys may not contain ``_``."""
     return f"validation-{category.replace('_', '-')}"
 
 
 def page_path(state_dir: Path, category: str) -> Path:
-    """Where a category's validation page is kept."""
+    """The path of a category's validation page."""
     return state_dir / "validation" / f"{category}.html"

@@ -116,7 +116,7 @@ def look_at_what_waits(prefect: PrefectPages, mlflow: MlflowPages) -> None:
     expect(row.get_by_role("cell", name=outcome)).to_be_visible()
     page.goto(run)
     prefect.open_artifact("approval-bolt")
-    expect(page.get_by_text("version 2 waits for a person").first).to_be_visible()
+    expect(page.get_by_text("version 2 waits for approval").first).to_be_visible()
     expect(page.get_by_role("img", name=re.compile("^champion: "))).not_to_have_count(0)
     page.goto(run)
     prefect.open_artifact("report-bolt")

@@ -1,11 +1,11 @@
-"""An HTML page as a reader sees it."""
+"""Parse an HTML page into its visible text."""
 
 import re
 from html.parser import HTMLParser
 
 
 class Page(HTMLParser):
-    """What a page shows, and every address in it."""
+    """The visible text of a page, and every address in it."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -20,7 +20,7 @@ class Page(HTMLParser):
 
     @property
     def needs(self) -> set[str]:
-        """What it takes beside the file itself: a network, or scripts."""
+        """Addresses outside the file, and scripts."""
         markup = re.sub(r"base64,[A-Za-z0-9+/=]*", "", self.html)
         found = set(re.findall(r"https?://|//[a-z]|@import|url\(", markup))
         return found | ({"script"} & set(self.tags))

@@ -1,4 +1,4 @@
-"""Evaluated detectors by their figures alone."""
+"""Results of evaluated detectors."""
 
 from stillwatch.tasks.evaluation.result import DetectorResult
 

@@ -17,7 +17,7 @@ from stillwatch.tasks.evaluation.winner import Choice
 from stillwatch.tasks.promotion.gate import judge_winner
 from stillwatch.tasks.registry.register import Registration
 from stillwatch.tasks.tracking.client import BUNDLE, Tracking
-from stillwatch.tasks.tracking.tags import STAGE, TRAINED, threshold_tags
+from stillwatch.tasks.tracking.tags import METHOD, SEED, STAGE, TRAINED, threshold_tags
 from stillwatch.tasks.training.candidates import DetectorSeed
 from stillwatch.tasks.training.retraining_run import (
     MODEL_VERSION,
@@ -43,6 +43,7 @@ SOUND = ValidationReport(
         "split": {"train": 40, "test": 24},
         "part": {"train": 17, "validation": 4, "calibration": 19, "test": 24},
         "defect_type": {"good": 12, "scratch": 12},
+        "feedback": {},
         "mask": {"scratch": 12},
     },
 )
@@ -92,7 +93,7 @@ class RetrainedPlate:
 
     def begun(self, parent: str, method: str) -> str:
         """The run of a detector whose training has begun."""
-        return self.tracking.start_run("plate", method, {"stillwatch.method": method}, parent)
+        return self.tracking.start_run("plate", method, {METHOD: method, SEED: "0"}, parent)
 
     def reused(self, parent: str, result: DetectorResult, candidate: str | None = None) -> None:
         """Let a detector of an earlier retraining compete."""

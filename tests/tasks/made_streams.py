@@ -1,4 +1,4 @@
-"""Champions without a detector, and what they have inspected, as the score log has it."""
+"""Champions without a detector, and rows of their score log."""
 
 from pathlib import Path
 
@@ -56,5 +56,5 @@ def quiet(count: int) -> NDArray[np.float64]:
 
 
 def drifting(begin: int, count: int = 150) -> NDArray[np.float64]:
-    """From image ``begin`` on the scores are higher."""
+    """Scores that are higher from image ``begin`` on."""
     return np.concatenate([quiet(begin - 1), np.random.default_rng(2).normal(3, 1, count)])

@@ -15,8 +15,8 @@ ALPHA = 0.2
 """Four calibration images."""
 
 
-def versioned(workspace: Workspace, *, push: bool = True) -> DataVersion:
-    return version_image_set(workspace, split=SplitSettings(), smallest_alpha=ALPHA, push=push)
+def versioned(workspace: Workspace) -> DataVersion:
+    return version_image_set(workspace, split=SplitSettings(), smallest_alpha=ALPHA)
 
 
 def matches(workspace: Workspace) -> bool:

@@ -41,7 +41,7 @@ def watched(
     return watch_stream(tracking, "plate", 1, rows, settings.drift)
 
 
-def test_a_quiet_stream_and_an_empty_one_are_no_drift(
+def test_an_unchanged_stream_and_an_empty_stream_have_no_alarm(
     tracking: Tracking, settings: Settings
 ) -> None:
     for count in (0, 1, 500):
@@ -51,14 +51,14 @@ def test_a_quiet_stream_and_an_empty_one_are_no_drift(
         assert json.loads(json.dumps(stream.as_dict(), allow_nan=False))["alarm"] is None
 
 
-def test_a_drift_is_dated_and_stays_found(tracking: Tracking, settings: Settings) -> None:
+def test_an_alarm_has_a_time_and_stays(tracking: Tracking, settings: Settings) -> None:
     first = watched(tracking, settings, drifting(301, 40))
     assert first.alarm is not None
     assert 301 <= first.alarm.image <= 320
     minutes = first.alarm.image - 1
     assert first.alarm_time == f"2026-11-22T{10 + minutes // 60}:{minutes % 60:02}:00+00:00"
     assert first.alarm_time in first.sentence
-    assert "no longer what they were" in first.sentence
+    assert "the scores have changed" in first.sentence
     later = watched(tracking, settings, np.concatenate([drifting(301, 40), quiet(500)]))
     assert (later.alarm, later.alarm_time) == (first.alarm, first.alarm_time)
     said = json.loads(json.dumps(first.as_dict(), allow_nan=False))
@@ -66,7 +66,9 @@ def test_a_drift_is_dated_and_stays_found(tracking: Tracking, settings: Settings
     assert said["log10_capital"] > said["log10_capital_level"] == 2
 
 
-def test_a_stricter_budget_takes_longer(tracking: Tracking, settings: Settings) -> None:
+def test_a_smaller_false_alarm_probability_delays_the_alarm(
+    tracking: Tracking, settings: Settings
+) -> None:
     strict = settings.drift.model_copy(update={"false_alarm_probability": 1e-6})
     rows = inspected(drifting(301))
     late = watch_stream(tracking, "plate", 1, rows, strict).alarm
@@ -76,7 +78,7 @@ def test_a_stricter_budget_takes_longer(tracking: Tracking, settings: Settings) 
     assert late.image > soon.image
 
 
-def test_what_was_announced_is_remembered_by_the_registry(
+def test_announced_alarms_are_recorded_in_the_registry(
     tracking: Tracking, settings: Settings, tmp_path: Path
 ) -> None:
     stream = watched(tracking, settings, drifting(301))
@@ -87,7 +89,7 @@ def test_what_was_announced_is_remembered_by_the_registry(
     assert not is_announced(tracking, "plate", second), "a new champion may drift again"
 
 
-def test_a_changed_light_is_put_into_words(tracking: Tracking, settings: Settings) -> None:
+def test_changed_brightness_is_described(tracking: Tracking, settings: Settings) -> None:
     dark = watched(tracking, settings, quiet(100), brightness=80)
     assert dark.alarm is None, "a look alone is no alarm"
     (sentence,) = dark.looks
@@ -118,7 +120,7 @@ def test_a_damaged_bundle_and_an_unknown_version_are_refused(
         (0, 0, ["darker", "more blurred"]),
     ],
 )
-def test_each_way_to_look_unusual_has_its_sentence(
+def test_each_unusual_appearance_has_its_sentence(
     brightness: float, sharpness: float, words: list[str]
 ) -> None:
     looks = unusual_looks(LEARNT, np.full(50, brightness), np.full(50, sharpness))
@@ -127,7 +129,7 @@ def test_each_way_to_look_unusual_has_its_sentence(
         assert word in look
 
 
-def test_the_last_images_count_and_single_ones_do_not() -> None:
+def test_only_enough_of_the_last_images_count() -> None:
     before, dark = np.full(1000, 120.0), np.full(LAST_IMAGES, 60.0)
     sharpness = np.full(1000 + LAST_IMAGES, 100.0)
     (look,) = unusual_looks(LEARNT, np.concatenate([before, dark]), sharpness)
@@ -136,6 +138,6 @@ def test_the_last_images_count_and_single_ones_do_not() -> None:
     assert unusual_looks(LEARNT, [60] * 9, [100] * 9) == ()
 
 
-def test_all_but_identical_train_images_do_not_make_every_other_one_unusual() -> None:
+def test_nearly_identical_training_images_do_not_make_others_unusual() -> None:
     same = TrainingAppearance((120.0,) * 20, (100.0,) * 20)
     assert unusual_looks(same, np.full(50, 124), np.full(50, 110)) == ()

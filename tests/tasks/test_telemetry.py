@@ -25,12 +25,12 @@ assert not any(answers.values()), answers
 
 
 def clean_environment() -> dict[str, str]:
-    """Without what would switch telemetry off anyway: our own variables and signs of a CI."""
+    """The environment without variables that switch telemetry off, such as signs of a CI."""
     signs = ("CI", "GITHUB_ACTIONS", "GITLAB_CI", "PYTEST_CURRENT_TEST", "PYTEST_VERSION")
     return {k: v for k, v in os.environ.items() if k not in {*telemetry.SWITCHES, *signs}}
 
 
-def test_every_library_believes_that_telemetry_is_off() -> None:
+def test_telemetry_is_off_in_every_library() -> None:
     done = subprocess.run(
         [sys.executable, "-c", ASK_THE_LIBRARIES],
         env=clean_environment(),
@@ -41,7 +41,7 @@ def test_every_library_believes_that_telemetry_is_off() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_a_user_can_decide_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variables_set_by_the_user_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "false")
     monkeypatch.delenv("DO_NOT_TRACK", raising=False)
     telemetry.switch_off_telemetry()

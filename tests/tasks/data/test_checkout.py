@@ -1,4 +1,4 @@
-"""Old versions, listed and restored."""
+"""List and restore old versions."""
 
 import shutil
 from collections.abc import Callable
@@ -48,7 +48,9 @@ def test_versions_are_listed_newest_first(
     assert all(v.date.startswith("20") for v in listed)
 
 
-def test_there_and_back_again(workspace: Workspace, two: tuple[DataVersion, DataVersion]) -> None:
+def test_an_old_version_and_then_the_latest_are_restored(
+    workspace: Workspace, two: tuple[DataVersion, DataVersion]
+) -> None:
     first, second = two
     latest = contents(workspace.root / "data"), workspace.split_file.read_bytes()
     before = head(workspace)
@@ -97,7 +99,7 @@ def test_an_unversioned_split_file_is_not_lost(
         checkout_version(workspace, "data-1")
 
 
-def test_deleted_images_come_back(
+def test_deleted_images_are_restored(
     workspace: Workspace, two: tuple[DataVersion, DataVersion]
 ) -> None:
     latest = contents(workspace.root / "data")
@@ -122,7 +124,7 @@ def test_a_lost_cache_is_fetched_from_the_remote(
 
 
 @pytest.mark.parametrize("lost", ["everything", "one file"])
-def test_what_neither_cache_nor_remote_has_is_said_before_anything_changes(
+def test_files_missing_in_cache_and_remote_are_reported_before_anything_changes(
     workspace: Workspace, two: tuple[DataVersion, DataVersion], lost: str
 ) -> None:
     first, second = two
@@ -139,7 +141,7 @@ def test_what_neither_cache_nor_remote_has_is_said_before_anything_changes(
     assert (contents(workspace.root / "data"), workspace.dvc_file.read_bytes()) == before
 
 
-def test_an_unknown_version_is_named_with_the_known_ones(
+def test_an_unknown_version_is_reported_with_the_known_ones(
     workspace: Workspace, two: tuple[DataVersion, DataVersion]
 ) -> None:
     with pytest.raises(WorkspaceError, match=r"'data-7' is no version.*data-2, data-1"):
@@ -151,7 +153,7 @@ def test_an_unknown_version_is_named_with_the_known_ones(
         checkout_version(workspace, first_commit)
 
 
-def test_a_source_of_hard_links_survives_versioning_and_checkout(
+def test_the_imported_source_survives_versioning_checkout_and_edits(
     tmp_path: Path, make_category: MakeCategory, make_image: MakeImage
 ) -> None:
     root = tmp_path / "source"

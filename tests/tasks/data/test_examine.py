@@ -1,4 +1,4 @@
-"""A category as its version has it, while somebody else changes the folder."""
+"""Examine a category whose folder changed after the version was made."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def data(workspace: Workspace, plate: Path, here: Settings) -> DataVersion:
     return version_image_set(workspace, split=here.split, smallest_alpha=0.2)
 
 
-def test_what_came_after_the_version_belongs_to_the_next(
+def test_files_added_after_the_version_are_ignored(
     data: DataVersion, plate: Path, here: Settings, make_category: MakeCategory
 ) -> None:
     make_category(plate, normals=13)  # one more normal, and the mask of the anomaly
@@ -37,9 +37,9 @@ def test_what_came_after_the_version_belongs_to_the_next(
 
 
 @pytest.mark.parametrize("path", ["train/good/003.png", "drawn.png"])
-def test_a_file_of_the_version_that_is_gone_is_an_error(
+def test_a_missing_file_of_the_version_is_an_error(
     data: DataVersion, plate: Path, here: Settings, path: str
 ) -> None:
     (plate / path).unlink()
-    with pytest.raises(LayoutError, match=rf"plate/{path}: .* no longer there\. Restore it"):
+    with pytest.raises(LayoutError, match=rf"plate/{path}: .* missing on disk\. Restore it"):
         examine_category(data.categories["plate"], root=data.root, settings=here)

@@ -38,7 +38,7 @@ MakeImage = Callable[[Path, int], None]
 
 
 class TestFirstVersion:
-    def test_it_is_committed_tagged_split_and_pushed(
+    def test_the_version_is_committed_tagged_split_and_pushed(
         self, workspace: Workspace, plate: Path
     ) -> None:
         data = versioned(workspace)
@@ -56,7 +56,7 @@ class TestFirstVersion:
         pushed = [path for path in workspace.local_remote.rglob("*") if path.is_file()]
         assert len(pushed) == 15 + 1
 
-    def test_categories_carry_dvcs_own_list(self, workspace: Workspace, plate: Path) -> None:
+    def test_categories_have_the_file_list_of_dvc(self, workspace: Workspace, plate: Path) -> None:
         data = versioned(workspace)
         category = data.categories["plate"]
         assert category.digest == digest_of_images(workspace.data, "plate")
@@ -69,7 +69,7 @@ class TestFirstVersion:
         assert read_split_file(workspace.split_file) == {"plate": category.assignment}
         assert category.split_digest == split_digest(category.assignment)
 
-    def test_an_identity_is_used_if_there_is_one(
+    def test_the_configured_git_identity_is_used(
         self, workspace: Workspace, plate: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         git(workspace, "config", "user.name", "Ada")
@@ -79,11 +79,15 @@ class TestFirstVersion:
             "Ada <ada@plant.example>"
         )
 
-    def test_without_an_identity_stillwatch_signs(self, workspace: Workspace, plate: Path) -> None:
+    def test_without_a_git_identity_stillwatch_is_the_author(
+        self, workspace: Workspace, plate: Path
+    ) -> None:
         versioned(workspace)
         assert git(workspace, "show", "--format=%an %cn", "--no-patch") == "stillwatch stillwatch"
 
-    def test_a_repository_without_commits_will_do(self, workspace: Workspace, plate: Path) -> None:
+    def test_a_repository_without_commits_can_be_used(
+        self, workspace: Workspace, plate: Path
+    ) -> None:
         shutil.rmtree(workspace.root / ".git")
         shutil.rmtree(workspace.root / ".dvc")
         (workspace.root / ".dvcignore").unlink()
@@ -93,13 +97,13 @@ class TestFirstVersion:
         assert versioned(workspace).tag == "data-1"
         assert changed_paths(workspace) == ["data.dvc", "data.split.json"]
 
-    def test_a_detached_head_will_do(self, workspace: Workspace, plate: Path) -> None:
+    def test_a_detached_head_can_be_used(self, workspace: Workspace, plate: Path) -> None:
         git(workspace, "checkout", "--quiet", "--detach")
         data = versioned(workspace)
         git(workspace, "checkout", "--quiet", "main")
         assert [found.commit for found in list_versions(workspace)] == [data.commit]
 
-    def test_a_hooks_environment_does_not_divert_it(
+    def test_the_environment_of_a_git_hook_is_ignored(
         self, workspace: Workspace, plate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         other = tmp_path / "other"
@@ -112,7 +116,7 @@ class TestFirstVersion:
         monkeypatch.delenv("GIT_INDEX_FILE")
         assert head(workspace) == data.commit
 
-    def test_a_persons_hooks_are_not_run(self, workspace: Workspace, plate: Path) -> None:
+    def test_the_users_hooks_are_not_run(self, workspace: Workspace, plate: Path) -> None:
         hook = workspace.root / ".git" / "hooks" / "pre-commit"
         hook.parent.mkdir(exist_ok=True)
         hook.write_text("#!/bin/sh\nexit 1\n", encoding="utf-8")
@@ -128,7 +132,7 @@ class TestFirstVersion:
 
 
 class TestUnchanged:
-    def test_the_same_version_comes_back_without_a_commit(
+    def test_an_unchanged_image_set_gives_the_same_version(
         self, workspace: Workspace, plate: Path
     ) -> None:
         first = versioned(workspace)
@@ -139,18 +143,22 @@ class TestUnchanged:
         assert head(workspace) == later
         assert git(workspace, "tag") == "data-1"
 
-    def test_touched_files_are_not_changed_files(self, workspace: Workspace, plate: Path) -> None:
+    def test_a_changed_modification_time_is_no_change(
+        self, workspace: Workspace, plate: Path
+    ) -> None:
         first = versioned(workspace)
         for path in plate.rglob("*.png"):
             path.touch()
         assert versioned(workspace) == replace(first, changed=False)
 
-    def test_it_works_during_a_merge(self, workspace: Workspace, plate: Path) -> None:
+    def test_an_unchanged_image_set_can_be_versioned_during_a_merge(
+        self, workspace: Workspace, plate: Path
+    ) -> None:
         first = versioned(workspace)
         start_merge(workspace)
         assert versioned(workspace) == replace(first, changed=False)
 
-    def test_a_deleted_tag_is_not_made_again(self, workspace: Workspace, plate: Path) -> None:
+    def test_a_deleted_tag_is_not_created_again(self, workspace: Workspace, plate: Path) -> None:
         first = versioned(workspace)
         git(workspace, "tag", "--delete", "data-1")
         assert versioned(workspace) == replace(first, tag=None, changed=False)
@@ -165,7 +173,6 @@ class TestUnchanged:
         assert matches(clone)
         again = versioned(clone)
         assert again == replace(first, root=clone.data, changed=False, remote=again.remote)
-        assert again.remote is not None
         assert again.remote.settings["url"] == str(clone.local_remote)
         assert git(clone, "status", "--porcelain") == ""
         assert len([path for path in clone.local_remote.rglob("*") if path.is_file()]) == 16
@@ -184,7 +191,7 @@ class TestUnchanged:
         assert not matches(workspace)
         assert versioned(workspace).message == "data: split file"
 
-    def test_a_lost_remote_is_filled_again(self, workspace: Workspace, plate: Path) -> None:
+    def test_a_deleted_remote_is_filled_again(self, workspace: Workspace, plate: Path) -> None:
         versioned(workspace)
         before = contents(workspace.local_remote)
         shutil.rmtree(workspace.local_remote)
@@ -215,7 +222,7 @@ class TestChanged:
         assert changed_paths(workspace) == ["data.dvc", "data.split.json"]
         assert second.dir_hash != first.dir_hash
 
-    def test_one_category_leaves_the_others_identity_alone(
+    def test_a_changed_category_keeps_the_digests_of_the_others(
         self, workspace: Workspace, plate: Path, make_category: MakeCategory
     ) -> None:
         first = versioned(workspace)
@@ -227,7 +234,7 @@ class TestChanged:
         assert third.categories["cloth"] == second.categories["cloth"]
         assert third.categories["plate"].digest != second.categories["plate"].digest
 
-    def test_many_categories_are_summed_up(
+    def test_the_subject_sums_up_many_categories(
         self, workspace: Workspace, make_category: MakeCategory
     ) -> None:
         for number in range(5):
@@ -252,7 +259,7 @@ class TestChanged:
         assert third.items() >= first.items()
         assert third.items() >= second.items()
 
-    def test_what_else_is_staged_stays_staged(
+    def test_other_staged_changes_stay_staged(
         self, workspace: Workspace, plate: Path, make_image: MakeImage
     ) -> None:
         for seed, staged in ((700, "first.py"), (701, "second.py")):
@@ -303,7 +310,7 @@ class TestChanged:
         assert (data.changed, data.tag, data.message) == (True, "data-1", "data: plate +15")
         assert git(workspace, "status", "--porcelain") == ""
 
-    def test_a_previous_file_list_that_is_lost_is_said(
+    def test_a_lost_previous_file_list_is_mentioned(
         self, workspace: Workspace, plate: Path, make_image: MakeImage
     ) -> None:
         versioned(workspace)
@@ -321,7 +328,7 @@ class TestChanged:
         assert data.categories["empty"].assignment == {}
         assert len(data.categories["plate"].assignment) == 12
 
-    def test_images_that_git_has_are_named(self, workspace: Workspace, plate: Path) -> None:
+    def test_images_committed_to_git_are_named(self, workspace: Workspace, plate: Path) -> None:
         git(workspace, "add", "data")
         git(workspace, "commit", "--quiet", "-mdata")
         before = head(workspace)
@@ -329,7 +336,7 @@ class TestChanged:
             versioned(workspace)
         assert head(workspace) == before
 
-    def test_no_image_set_is_named(self, workspace: Workspace) -> None:
+    def test_a_missing_image_set_is_reported(self, workspace: Workspace) -> None:
         with pytest.raises(WorkspaceError, match="there is no image set"):
             versioned(workspace)
         workspace.data.mkdir()
@@ -338,7 +345,7 @@ class TestChanged:
 
 
 class TestRemote:
-    def test_an_unknown_remote_is_named_and_nothing_is_done(
+    def test_an_unknown_remote_is_reported_and_nothing_changes(
         self, workspace: Workspace, plate: Path, tmp_path: Path
     ) -> None:
         before = head(workspace)
@@ -383,15 +390,6 @@ class TestRemote:
         versioned(workspace)
         assert (tmp_path / "nas").is_dir()
 
-    def test_without_push_the_next_run_pushes(self, workspace: Workspace, plate: Path) -> None:
-        data = versioned(workspace, push=False)
-        assert not workspace.local_remote.exists()
-        assert data.remote is None, "no other machine can pull it"
-        pushed = versioned(workspace)
-        assert pushed.remote is not None
-        assert pushed == replace(data, changed=False, remote=pushed.remote)
-        assert len([path for path in workspace.local_remote.rglob("*") if path.is_file()]) == 16
-
 
 class TestAtOnce:
     def test_two_processes_make_one_version(self, workspace: Workspace, plate: Path) -> None:
@@ -423,7 +421,7 @@ print(data.changed, data.tag, data.commit)
             ["True", "data-1", head(workspace)],
         ]
 
-    def test_a_dvc_command_is_waited_for(self, workspace: Workspace, plate: Path) -> None:
+    def test_a_running_dvc_command_is_waited_for(self, workspace: Workspace, plate: Path) -> None:
         said: list[str] = []
         asked = threading.Event()
 
@@ -445,7 +443,7 @@ print(data.changed, data.tag, data.commit)
                 assert not waiting.done()
             assert waiting.result(timeout=60).changed
         repo.close()
-        assert said == [f"waiting for a dvc command that is at work in {workspace.root} ..."]
+        assert said == [f"waiting for a dvc command that runs in {workspace.root} ..."]
 
 
 def test_the_prefect_task_imports_and_versions(tmp_path: Path, make_category: MakeCategory) -> None:

@@ -53,7 +53,7 @@ def test_a_workspace_names_its_files(workspace: Workspace) -> None:
     assert workspace.split_file == workspace.root / "data.split.json"
 
 
-def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
+def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(WorkspaceError, match=r"nowhere: no such folder.*workspace\.path"):
         open_workspace(settings_at(tmp_path / "nowhere", tmp_path / "state"))
 
@@ -79,21 +79,21 @@ def test_a_repository_without_dvc_is_refused_even_inside_one_with_it(
         open_workspace(settings_at(inner, tmp_path / "state"))
 
 
-def test_a_missing_git_is_named(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_git_is_reported(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(WorkspaceError, match="git is not installed"), writing(workspace):
         pass
 
 
 @pytest.mark.parametrize("name", ["../data", "a/b", "", ".hidden", "/data"])
-def test_the_image_set_must_lie_directly_in_the_workspace(
+def test_the_image_set_must_be_directly_in_the_workspace(
     workspace: Workspace, tmp_path: Path, name: str
 ) -> None:
     with pytest.raises(WorkspaceError, match=r"workspace\.image_set"):
         open_workspace(settings_at(workspace.root, tmp_path / "state", name))
 
 
-def test_a_root_is_recognised_as_a_workspaces_image_set(
+def test_the_image_set_of_a_workspace_is_recognised(
     workspace: Workspace, settings: Settings, tmp_path: Path
 ) -> None:
     elsewhere = settings.model_copy(
@@ -106,7 +106,7 @@ def test_a_root_is_recognised_as_a_workspaces_image_set(
     assert find_workspace(tmp_path, settings) is None
 
 
-def test_a_managed_workspace_is_made_once_per_root(tmp_path: Path) -> None:
+def test_a_managed_workspace_is_created_once_per_root(tmp_path: Path) -> None:
     state, roots = tmp_path / "state", [tmp_path / "a" / "Line 3", tmp_path / "b" / "Line 3"]
     for root in roots:
         root.mkdir(parents=True)
@@ -139,23 +139,23 @@ def test_two_processes_share_one_managed_workspace(tmp_path: Path) -> None:
     assert [path.name for path in folder.parent.iterdir() if path.is_dir()] == [folder.name]
 
 
-def test_a_foreign_folder_in_its_place_is_left_alone(tmp_path: Path) -> None:
+def test_another_folder_with_the_workspaces_name_is_not_touched(tmp_path: Path) -> None:
     folder = managed_workspace(tmp_path / "state", tmp_path).root
     folder.rename(tmp_path / "moved")
     folder.mkdir()
     (folder / "precious").touch()
-    with pytest.raises(WorkspaceError, match="is not the workspace that stillwatch made"):
+    with pytest.raises(WorkspaceError, match="is not the workspace that stillwatch created"):
         managed_workspace(tmp_path / "state", tmp_path)
     assert (folder / "precious").exists()
 
 
-def test_an_unwritable_state_folder_is_named(tmp_path: Path) -> None:
+def test_a_read_only_state_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "state").touch()
     with pytest.raises(StorageError, match="state"):
         managed_workspace(tmp_path / "state", tmp_path)
 
 
-def test_a_second_writer_says_so_and_waits(workspace: Workspace) -> None:
+def test_a_second_writer_waits_with_a_message(workspace: Workspace) -> None:
     said: list[str] = []
     asked = threading.Event()
 
@@ -175,7 +175,7 @@ def test_a_second_writer_says_so_and_waits(workspace: Workspace) -> None:
             assert not waiting.done()
             released.set()
         assert waiting.result(timeout=30)
-    assert said == [f"waiting for another stillwatch that is versioning {workspace.root} ..."]
+    assert said == [f"waiting for another stillwatch that writes to {workspace.root} ..."]
 
 
 def test_the_image_set_is_ignored_without_touching_gitignore(workspace: Workspace) -> None:
@@ -197,9 +197,7 @@ class TestImport:
         make_category(root / "cloth", normals=3, seed=50)
         return root
 
-    def test_the_workspace_becomes_equal_to_the_root(
-        self, root: Path, workspace: Workspace
-    ) -> None:
+    def test_the_workspace_equals_the_source(self, root: Path, workspace: Workspace) -> None:
         assert import_image_set(root, workspace, None) == ImportedFiles(12, 0, 0)
         assert contents(workspace.data) == contents(root)
         assert import_image_set(root, workspace, None) == ImportedFiles(0, 12, 0)
@@ -209,7 +207,7 @@ class TestImport:
         import_image_set(root, workspace, None)
         assert tree(root) == before
 
-    def test_changes_and_removals_are_followed(
+    def test_changed_and_removed_files_are_updated(
         self, root: Path, workspace: Workspace, make_image: MakeImage
     ) -> None:
         import_image_set(root, workspace, None)
@@ -225,7 +223,7 @@ class TestImport:
         assert contents(workspace.data) == contents(root)
         assert not (workspace.data / "plate" / "test" / "hole").exists()
 
-    def test_only_the_chosen_categories_are_touched(
+    def test_only_the_chosen_categories_change(
         self, root: Path, workspace: Workspace, make_category: MakeCategory
     ) -> None:
         make_category(workspace.data / "cloth", normals=1, seed=90)
@@ -236,7 +234,7 @@ class TestImport:
         assert {p: c for p, c in after.items() if not p.startswith("plate/")} == before
         assert contents(workspace.data / "plate") == contents(root / "plate")
 
-    def test_bad_files_come_along_and_hidden_ones_do_not(
+    def test_unreadable_files_are_imported_and_hidden_ones_are_not(
         self, root: Path, workspace: Workspace
     ) -> None:
         good = root / "plate" / "train" / "good"
@@ -255,7 +253,7 @@ class TestImport:
         import_image_set(root, workspace, None)
         assert (workspace.data / "empty" / "train").is_dir()
 
-    def test_an_unknown_category_is_named_with_the_known_ones(
+    def test_an_unknown_category_is_reported_with_the_known_ones(
         self, root: Path, workspace: Workspace
     ) -> None:
         with pytest.raises(LayoutError, match=r"no category 'plat' \(it has cloth, plate\)"):
@@ -274,7 +272,9 @@ class TestImport:
             import_image_set(root, workspace, None)
         assert not workspace.data.exists()
 
-    def test_a_link_inside_the_root_brings_the_file(self, root: Path, workspace: Workspace) -> None:
+    def test_a_link_inside_the_source_imports_its_target(
+        self, root: Path, workspace: Workspace
+    ) -> None:
         link = root / "plate" / "train" / "good" / "x.png"
         link.symlink_to(root / "cloth" / "train" / "good" / "000.png")
         import_image_set(root, workspace, None)
@@ -287,7 +287,7 @@ class TestImport:
         with pytest.raises(LayoutError, match="a folder that it lies in"):
             import_image_set(root, workspace, None)
 
-    def test_a_root_in_the_workspace_and_the_reverse_are_refused(
+    def test_a_source_inside_the_workspace_and_the_reverse_are_refused(
         self, workspace: Workspace, make_category: MakeCategory
     ) -> None:
         make_category(workspace.data / "plate", normals=1)

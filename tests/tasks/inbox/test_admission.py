@@ -1,4 +1,4 @@
-"""From the inbox into the image set or the quarantine: whole, once, and by the label alone."""
+"""Admit files from the inbox to the image set or to the quarantine."""
 
 import os
 import time
@@ -52,7 +52,7 @@ def files_in(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_the_folder_is_the_label(
+def test_the_folder_decides_where_a_file_goes(
     workspace: Workspace, plant: Settings, bolt: Path, inbox: Path, make_image: MakeImage
 ) -> None:
     make_image(inbox / "good" / "new.png", 500)
@@ -71,7 +71,7 @@ def test_the_folder_is_the_label(
     assert files_in(plant.inbox.path) == set()
 
 
-def test_what_was_corrected_keeps_its_mark_and_needs_no_mask(
+def test_corrected_images_go_to_feedback_and_need_no_mask(
     workspace: Workspace, plant: Settings, bolt: Path, inbox: Path, make_image: MakeImage
 ) -> None:
     make_image(inbox / "feedback" / "ok" / "new.png", 500)
@@ -98,7 +98,7 @@ def test_what_was_corrected_keeps_its_mark_and_needs_no_mask(
     assert files_in(plant.inbox.path) == set()
 
 
-def test_the_first_image_of_a_new_product_line(
+def test_the_first_image_of_a_new_category_is_admitted(
     workspace: Workspace, plant: Settings, make_image: MakeImage
 ) -> None:
     make_image(plant.inbox.path / "nut" / "ok" / "1.png", 1)
@@ -106,7 +106,7 @@ def test_the_first_image_of_a_new_product_line(
     assert files_in(workspace.data / "nut") == {"train/good/1.png"}
 
 
-def test_a_name_that_is_taken_is_changed_and_the_mask_goes_along(
+def test_an_image_with_a_taken_name_is_renamed_with_its_mask(
     workspace: Workspace, plant: Settings, bolt: Path, inbox: Path, make_image: MakeImage
 ) -> None:
     taken = (bolt / "test" / "hole" / "000.png").read_bytes()
@@ -122,7 +122,7 @@ def test_a_name_that_is_taken_is_changed_and_the_mask_goes_along(
 
 
 def refused(folder: Path, make_image: MakeImage) -> dict[str, str]:
-    """Files that must not be admitted -> what the reason must say."""
+    """Files that must be refused -> the reason."""
     make_image(folder / "good" / "whole.png", 700)
     whole = (folder / "good" / "whole.png").read_bytes()
     (folder / "good" / "cut.png").write_bytes(whole[:60])
@@ -149,7 +149,7 @@ def refused(folder: Path, make_image: MakeImage) -> dict[str, str]:
     }
 
 
-def test_what_is_refused_waits_in_the_quarantine_with_its_reason(
+def test_refused_files_are_in_the_quarantine_with_their_reasons(
     workspace: Workspace, plant: Settings, bolt: Path, inbox: Path, make_image: MakeImage
 ) -> None:
     before = files_in(bolt)
@@ -167,7 +167,7 @@ def test_what_is_refused_waits_in_the_quarantine_with_its_reason(
     assert files_in(inbox) == set()
 
 
-def test_a_refused_name_does_not_replace_another_in_the_quarantine(
+def test_a_second_refused_file_of_the_same_name_is_kept(
     workspace: Workspace, plant: Settings, bolt: Path, inbox: Path
 ) -> None:
     for content in ("first", "second"):
@@ -191,7 +191,7 @@ def test_a_category_name_that_is_not_allowed_is_refused(
     assert not (workspace.data / "Big Bolt").exists()
 
 
-def test_a_file_that_is_still_being_written_is_left_alone(
+def test_files_that_are_being_written_are_ignored(
     plant: Settings, inbox: Path, make_image: MakeImage
 ) -> None:
     make_image(inbox / "good" / "new.png", 1)
@@ -200,7 +200,7 @@ def test_a_file_that_is_still_being_written_is_left_alone(
     assert [one.name for one in still_files(plant.inbox.path, 0)] == ["bolt/good/new.png"]
 
 
-def test_an_inbox_that_does_not_exist_is_empty(plant: Settings) -> None:
+def test_a_missing_inbox_is_empty(plant: Settings) -> None:
     assert still_files(plant.inbox.path, 0) == []
 
 
@@ -210,7 +210,7 @@ def write_mask(path: Path, *, side: int = 8, marked: int = 255) -> None:
 
 
 @pytest.mark.parametrize("name", [b"\xff.txt", b"n" * 245 + b".txt"], ids=["no UTF-8", "long"])
-def test_a_name_that_is_hard_to_handle_stops_no_other(
+def test_a_file_with_an_unusual_name_does_not_stop_others(
     workspace: Workspace,
     plant: Settings,
     bolt: Path,
@@ -231,7 +231,7 @@ def test_a_name_that_is_hard_to_handle_stops_no_other(
     assert f"bolt/good/{shown}" in admitted
 
 
-def test_an_image_whose_new_name_would_be_too_long_stops_no_other(
+def test_a_new_name_that_is_too_long_does_not_stop_others(
     workspace: Workspace, plant: Settings, bolt: Path, inbox: Path, make_image: MakeImage
 ) -> None:
     name = "n" * 246 + ".png"
@@ -244,7 +244,7 @@ def test_an_image_whose_new_name_would_be_too_long_stops_no_other(
     assert files_in(inbox) == set()
 
 
-def test_a_folder_is_put_aside_from_another_disk(
+def test_a_folder_is_quarantined_across_file_systems(
     workspace: Workspace, plant: Settings, bolt: Path, inbox: Path, make_image: MakeImage
 ) -> None:
     with small_disk(plant.inbox.path, size="1m"):
@@ -256,7 +256,7 @@ def test_a_folder_is_put_aside_from_another_disk(
         assert list((inbox / "good").iterdir()) == []
 
 
-def test_what_cannot_be_moved_stays_and_stops_no_other(
+def test_a_file_that_cannot_be_moved_stays_and_does_not_stop_others(
     workspace: Workspace, plant: Settings, bolt: Path, inbox: Path, make_image: MakeImage
 ) -> None:
     make_image(inbox / "good" / "sound.png", 500)
@@ -269,7 +269,7 @@ def test_what_cannot_be_moved_stays_and_stops_no_other(
     assert files_in(quarantine(plant)) == set()
 
 
-def test_a_mask_that_a_cut_off_run_left_behind_follows_its_image(
+def test_a_mask_left_behind_by_an_interrupted_run_is_admitted(
     workspace: Workspace, plant: Settings, bolt: Path, inbox: Path, make_image: MakeImage
 ) -> None:
     make_image(inbox / "dent" / "1.png", 500)
@@ -291,7 +291,7 @@ def test_a_mask_that_a_cut_off_run_left_behind_follows_its_image(
     assert masks[f"test/hole/{renamed}.png"] == f"ground_truth/hole/{renamed}_mask.png"
 
 
-def test_the_mask_of_a_refused_image_is_not_taken_for_anothers(
+def test_the_mask_of_a_refused_image_is_not_used_for_another_image(
     workspace: Workspace, plant: Settings, bolt: Path, inbox: Path, make_image: MakeImage
 ) -> None:
     make_image(bolt / "test" / "dent" / "1.png", 500)
@@ -305,7 +305,7 @@ def test_the_mask_of_a_refused_image_is_not_taken_for_anothers(
     assert not (bolt / "ground_truth" / "dent").exists()
 
 
-def test_the_mask_that_comes_with_an_image_once_more_is_taken(
+def test_the_mask_that_arrives_with_a_copy_of_an_admitted_image_is_admitted(
     workspace: Workspace, plant: Settings, bolt: Path, inbox: Path, make_image: MakeImage
 ) -> None:
     make_image(bolt / "test" / "dent" / "1.png", 500)
@@ -316,7 +316,7 @@ def test_the_mask_that_comes_with_an_image_once_more_is_taken(
     assert admitted["bolt/dent/again_mask.png"].admitted_as == "ground_truth/dent/1_mask.png"
 
 
-def test_what_is_written_to_after_it_was_found_is_left_for_the_next_run(
+def test_files_changed_after_the_scan_stay_for_the_next_run(
     workspace: Workspace, plant: Settings, bolt: Path, inbox: Path, make_image: MakeImage
 ) -> None:
     make_image(inbox / "hole" / "1.png", 500)
@@ -336,7 +336,7 @@ def test_what_is_written_to_after_it_was_found_is_left_for_the_next_run(
     assert {one.admitted_as is None for one in admit(workspace, plant).values()} == {False}
 
 
-def test_the_age_of_a_file_is_counted_by_the_clock_of_its_disk(
+def test_the_age_of_a_file_is_measured_by_the_clock_of_its_file_system(
     plant: Settings, inbox: Path, make_image: MakeImage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_image(inbox / "good" / "new.png", 500)
@@ -345,7 +345,7 @@ def test_the_age_of_a_file_is_counted_by_the_clock_of_its_disk(
     assert still_files(plant.inbox.path, settle_seconds=3600) == []
 
 
-def test_a_mask_that_does_not_fit_or_marks_nothing_waits_with_its_image(
+def test_an_image_with_an_unusable_mask_is_refused_together_with_the_mask(
     workspace: Workspace, plant: Settings, bolt: Path, inbox: Path, make_image: MakeImage
 ) -> None:
     for number, name in enumerate(("large", "empty", "cut", "sound")):
@@ -370,7 +370,7 @@ def test_a_mask_that_does_not_fit_or_marks_nothing_waits_with_its_image(
     assert files_in(inbox) == set()
 
 
-def test_a_mask_that_does_not_fit_the_image_that_waits_for_it_is_refused(
+def test_a_mask_of_another_size_than_its_admitted_image_is_refused(
     workspace: Workspace, plant: Settings, bolt: Path, inbox: Path, make_image: MakeImage
 ) -> None:
     make_image(bolt / "test" / "dent" / "1.png", 500)
@@ -404,7 +404,7 @@ def test_the_first_mask_is_refused_while_other_anomalies_have_none(
     )
 
 
-def test_the_first_masks_are_taken_when_they_are_masks_of_all_anomalies(
+def test_the_first_masks_are_admitted_if_they_cover_all_anomalies(
     workspace: Workspace, plant: Settings, bolt: Path, inbox: Path, make_image: MakeImage
 ) -> None:
     without_masks(bolt)

@@ -1,4 +1,4 @@
-"""What an operator labels: from the score log through the inbox into a versioned image set."""
+"""Label inspected images: score log, inbox, versioned image set."""
 
 import hashlib
 from collections.abc import Callable
@@ -58,7 +58,7 @@ def inbox(plant: Settings) -> set[str]:
     return {one.name for one in still_files(plant.inbox.path, 0)}
 
 
-def test_corrected_normals_are_only_trained_on_and_anomalies_not_learnt_from(
+def test_corrected_normals_are_only_trained_on_and_corrected_anomalies_are_not(
     plant: Settings, workspace: Workspace, seen: list[Path]
 ) -> None:
     before = versioned(workspace).categories["plate"]
@@ -77,7 +77,9 @@ def test_corrected_normals_are_only_trained_on_and_anomalies_not_learnt_from(
     assert all(file.exists() for file in seen)
 
 
-def test_what_the_verdict_was_is_said_and_counted(plant: Settings, seen: list[Path]) -> None:
+def test_the_remark_names_the_verdict_and_labels_are_counted(
+    plant: Settings, seen: list[Path]
+) -> None:
     (first,) = label_images(seen[:1], "plate", "good", who="Eva", settings=plant)
     assert (first.given, first.remark) == (
         GivenVerdict(3, "reject"),
@@ -96,7 +98,7 @@ def test_what_the_verdict_was_is_said_and_counted(plant: Settings, seen: list[Pa
     assert len(count_labels(plant, "plate")) == 2, "the last label counts"
 
 
-def test_two_files_of_one_name_are_both_kept(
+def test_two_files_with_one_name_are_both_kept(
     plant: Settings, seen: list[Path], make_image: MakeImage, tmp_path: Path
 ) -> None:
     make_image(tmp_path / "other" / "0.png", 7000)
@@ -104,7 +106,7 @@ def test_two_files_of_one_name_are_both_kept(
     assert len(set(label(both, "good", plant))) == len(inbox(plant)) == 2
 
 
-def test_one_file_that_cannot_be_taken_keeps_all_out(
+def test_one_unusable_file_refuses_all_files(
     plant: Settings, plate: Path, seen: list[Path], tmp_path: Path
 ) -> None:
     (known,) = label(seen[2:], "hole", plant)
@@ -140,7 +142,7 @@ def test_one_file_that_cannot_be_taken_keeps_all_out(
     ("category", "label", "said"),
     [("plato", "hole", "did you mean 'plate'"), ("plate", "a/b", "defect type 'a/b'")],
 )
-def test_a_category_that_is_not_there_and_a_label_that_cannot_be(
+def test_an_unknown_category_and_an_invalid_label_are_refused(
     plant: Settings, workspace: Workspace, seen: list[Path], category: str, label: str, said: str
 ) -> None:
     with pytest.raises(LayoutError, match=said):
@@ -148,7 +150,7 @@ def test_a_category_that_is_not_there_and_a_label_that_cannot_be(
     assert not inbox(plant)
 
 
-def test_a_score_log_that_cannot_be_written_leaves_nothing_in_the_inbox(
+def test_after_an_error_of_the_score_log_the_inbox_is_unchanged(
     plant: Settings, seen: list[Path]
 ) -> None:
     (plant.state_dir / "scores" / "plate.db").write_bytes(b"no database" * 100)
@@ -157,7 +159,9 @@ def test_a_score_log_that_cannot_be_written_leaves_nothing_in_the_inbox(
     assert not inbox(plant)
 
 
-def test_an_inbox_that_cannot_be_written_leaves_no_label(plant: Settings, seen: list[Path]) -> None:
+def test_after_an_error_of_the_inbox_no_label_is_recorded(
+    plant: Settings, seen: list[Path]
+) -> None:
     (plant.inbox.path / "plate").mkdir(parents=True)
     (plant.inbox.path / "plate" / "feedback").write_text("a file")
     with pytest.raises(StillwatchError, match="cannot be written"):

@@ -1,4 +1,4 @@
-"""The report of real evaluations in a real store, or of their record with one thing changed."""
+"""Reports of evaluations in an MLflow store, and of records with one changed value."""
 
 import json
 import time
@@ -31,7 +31,7 @@ def plate(tmp_path_factory: pytest.TempPathFactory) -> RetrainedPlate:
 
 @pytest.fixture(scope="module")
 def first(plate: RetrainedPlate) -> RetrainingRecord:
-    """Two competed, the one that sees scratches became the first champion."""
+    """Two candidates, of which the one that sees scratches became the first champion."""
     run = plate.begin(SEES, BLIND)
     winner = plate.evaluated(run, SEES)
     plate.evaluated(run, BLIND)
@@ -41,7 +41,7 @@ def first(plate: RetrainedPlate) -> RetrainingRecord:
 
 @pytest.fixture(scope="module")
 def second(plate: RetrainedPlate, first: RetrainingRecord) -> RetrainingRecord:
-    """The blind one alone, against that champion."""
+    """The blind candidate alone, compared with that champion."""
     (blind,) = (one.result for one in first.detectors if one.name == BLIND)
     assert blind is not None
     run = plate.begin(BLIND)
@@ -51,7 +51,7 @@ def second(plate: RetrainedPlate, first: RetrainingRecord) -> RetrainingRecord:
 
 
 def page_of(record: RetrainingRecord) -> Page:
-    """The page, which is what every report of ours is."""
+    """The parsed HTML page."""
     page = Page(report_page(record))
     assert page.needs == set()
     assert [address for address in page.addresses if not address.startswith(("data:", "#"))] == []
@@ -62,7 +62,7 @@ def page_of(record: RetrainingRecord) -> Page:
     return page
 
 
-def test_the_first_champion_with_all_that_speaks_for_it(first: RetrainingRecord) -> None:
+def test_the_report_of_the_first_champion(first: RetrainingRecord) -> None:
     page = page_of(first)
     assert first.winner is not None
     reject = first.winner.bundle.calibration.reject
@@ -91,7 +91,7 @@ def test_the_first_champion_with_all_that_speaks_for_it(first: RetrainingRecord)
         assert detector.run_id in page.words
 
 
-def test_the_pictures_are_of_the_test_images_mistakes_first(second: RetrainingRecord) -> None:
+def test_pictures_show_test_images_with_mistakes_first(second: RetrainingRecord) -> None:
     page = page_of(second)
     assert second.winner is not None
     rows = {row["path"]: row for row in second.winner.rows}
@@ -105,7 +105,7 @@ def test_the_pictures_are_of_the_test_images_mistakes_first(second: RetrainingRe
     assert len(outlined) == sum(rows[path or ""]["label"] for path in shown)
 
 
-def test_the_gates_answer_comes_with_both_figures_and_their_difference(
+def test_the_comparison_has_both_figures_and_their_difference(
     first: RetrainingRecord, second: RetrainingRecord
 ) -> None:
     page = page_of(second)
@@ -138,11 +138,15 @@ def test_the_gates_answer_comes_with_both_figures_and_their_difference(
             ["latency"],
             "| latency, ms per image | 20.0 | 12.5 | +7.5 | budget 15 | vetoes |",
         ),
-        ({"budget_ms": None}, [], "| latency, ms per image | 20.0 | 12.5 | +7.5 | – | – |"),
+        (
+            {"interval": None, "budget_ms": None},
+            [],
+            "| latency, ms per image | 20.0 | 12.5 | +7.5 | – | – |",
+        ),
     ],
-    ids=["with an interval", "vetoes", "of an earlier state"],
+    ids=["with an interval", "vetoes", "without a budget"],
 )
-def test_the_latency_of_both_stands_among_the_figures(
+def test_the_comparison_has_the_latency_of_both_versions(
     second: RetrainingRecord, latency: dict[str, object], vetoes: list[str], row: str
 ) -> None:
     assert second.winner is not None
@@ -154,7 +158,7 @@ def test_the_latency_of_both_stands_among_the_figures(
     assert "latency, ms per image 20.0" in page_of(record).words
 
 
-def test_where_the_verdicts_differ_both_are_seen_side_by_side(
+def test_images_with_different_verdicts_are_shown_side_by_side(
     first: RetrainingRecord, second: RetrainingRecord
 ) -> None:
     assert first.winner is not None
@@ -179,13 +183,13 @@ def test_where_the_verdicts_differ_both_are_seen_side_by_side(
     assert "champion: reject, new version: pass" in page.words
 
 
-def test_who_agrees_sees_the_evidence_and_how(second: RetrainingRecord) -> None:
+def test_the_approval_page_has_the_evidence_and_the_instructions(second: RetrainingRecord) -> None:
     assert second.winner is not None
     assert second.winner.version is not None
     waiting = replace(second.winner.version, approval="pending")
     record = replace(second, winner=replace(second.winner, version=waiting))
     said = approval_page(record, waiting, "http://mlflow/report.html")
-    assert said.startswith("# plate: version 2 waits for a person")
+    assert said.startswith("# plate: version 2 waits for approval")
     for part in (
         "| figure | version 2 | champion, version 1 |",
         "**champion: reject, new version: pass**",
@@ -197,13 +201,13 @@ def test_who_agrees_sees_the_evidence_and_how(second: RetrainingRecord) -> None:
         assert part in said, part
 
 
-def test_a_floor_that_is_not_reached_and_what_to_do_about_it(first: RetrainingRecord) -> None:
+def test_a_missed_minimum_is_reported_with_a_remedy(first: RetrainingRecord) -> None:
     assert first.winner is not None
     assert first.winner.version is not None
     tags = {COMPARED_WITH: "none", NOT_PROMOTED: "image_auroc 0.612 is below its floor 0.7"}
     waiting = replace(first.winner.version, aliases=("challenger",), approval="pending", tags=tags)
     page = page_of(replace(first, winner=replace(first.winner, version=waiting)))
-    assert "did not become champion by itself: image_auroc 0.612 is below its floor" in page.words
+    assert "was not promoted automatically: image_auroc 0.612 is below its floor" in page.words
     assert "stillwatch promote plate --version 1 --approve" in page.words
     assert "There was no champion to compare it with" in page.words
 
@@ -222,7 +226,7 @@ def test_a_detector_that_failed_is_named_with_its_reason(
     for said in (
         "plate: the retraining failed",
         f"stfpm failed: {reason}",
-        "autoencoder its training did not begin",
+        "autoencoder its training did not start",
         "Nothing was registered",
         "The figures of patchcore are below",
     ):
@@ -230,7 +234,7 @@ def test_a_detector_that_failed_is_named_with_its_reason(
     assert "#gallery" not in page.addresses
 
 
-def test_of_a_training_that_was_begun_twice_the_later_run_counts(plate: RetrainedPlate) -> None:
+def test_of_two_runs_of_one_candidate_the_later_counts(plate: RetrainedPlate) -> None:
     parent = plate.begin(BLIND)
     plate.tracking.fail_run(plate.begun(parent, BLIND), "was cut off")
     time.sleep(0.002)  # MLflow's times have milliseconds
@@ -239,9 +243,7 @@ def test_of_a_training_that_was_begun_twice_the_later_run_counts(plate: Retraine
     assert found.run_id == later
 
 
-def test_several_seeds_come_with_their_spread(
-    plate: RetrainedPlate, first: RetrainingRecord
-) -> None:
+def test_several_seeds_have_mean_and_spread(plate: RetrainedPlate, first: RetrainingRecord) -> None:
     run = plate.begin(SEES, BLIND, seeds=(3, 4))
     for one in first.detectors:
         assert one.result is not None
@@ -261,7 +263,7 @@ def test_several_seeds_come_with_their_spread(
     assert "±" not in page_of(first).words
 
 
-def test_names_are_text_and_never_markup(first: RetrainingRecord) -> None:
+def test_names_in_the_report_are_escaped(first: RetrainingRecord) -> None:
     evil = "<script>alert(1)</script> & <img src=x>"
     assert first.winner is not None
     images = tuple(
@@ -282,7 +284,7 @@ def test_names_are_text_and_never_markup(first: RetrainingRecord) -> None:
     assert not any("<" in (image["src"] or "") for image in page.images)
 
 
-def test_what_the_figures_do_not_say_is_said(first: RetrainingRecord) -> None:
+def test_the_report_has_caveats_about_its_figures(first: RetrainingRecord) -> None:
     assert first.winner is not None
 
     def words(**changes: object) -> str:
@@ -297,13 +299,11 @@ def test_what_the_figures_do_not_say_is_said(first: RetrainingRecord) -> None:
     more = {"false_alarm_rate": (0.2, 0.6)}
     assert "more than was promised" in words(intervals=more)
     assert "more than was promised" not in words()
-    without = replace(first, winner=replace(first.winner, images=()))
-    assert "kept no pictures" in page_of(without).words
     deleted = replace(first, winner=replace(first.winner, version=None))
-    assert "its version was deleted since" in page_of(deleted).words
+    assert "its version was deleted later" in page_of(deleted).words
 
 
-def test_what_the_checks_found_is_kept_with_the_retraining(plate: RetrainedPlate) -> None:
+def test_the_outcome_of_the_checks_is_stored_with_the_retraining(plate: RetrainedPlate) -> None:
     found = replace(
         SOUND,
         failures=(Failure("blur", "warning", "train/good/\udcff.png", "sharp", "blurred"),),
@@ -318,7 +318,7 @@ def test_what_the_checks_found_is_kept_with_the_retraining(plate: RetrainedPlate
     finish_retraining_run(plate.settings, run)
 
 
-def test_a_report_is_made_anew_for_a_version_or_the_newest(
+def test_a_report_is_written_for_a_version_or_the_newest_retraining(
     plate: RetrainedPlate, first: RetrainingRecord, second: RetrainingRecord, tmp_path: Path
 ) -> None:
     page = tmp_path / "plate.html"
@@ -335,7 +335,7 @@ def test_a_report_is_made_anew_for_a_version_or_the_newest(
     assert list(tmp_path.iterdir()) == [page]
 
 
-def test_no_other_file_of_the_machine_gets_into_a_report(
+def test_a_report_includes_no_other_file_of_the_machine(
     plate: RetrainedPlate, first: RetrainingRecord, tmp_path: Path
 ) -> None:
     assert first.winner is not None

@@ -33,7 +33,7 @@ def metrics_of(tracking: Tracking, run_id: str) -> dict[str, float]:
     return dict(tracking.client.get_run(run_id).data.metrics)
 
 
-def test_the_default_store_lies_in_the_state_folder_wherever_one_stands(
+def test_the_default_store_is_in_the_state_folder_for_any_working_directory(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     elsewhere = tmp_path / "elsewhere"
@@ -51,9 +51,7 @@ def test_the_default_store_lies_in_the_state_folder_wherever_one_stands(
     assert list(elsewhere.iterdir()) == []
 
 
-def test_runs_that_record_the_same_data_at_the_same_moment_do_not_collide(
-    tracking: Tracking, tmp_path: Path
-) -> None:
+def test_runs_can_log_the_same_data_at_the_same_time(tracking: Tracking, tmp_path: Path) -> None:
     runs = [tracking.start_run("plate", f"run-{number}", {}) for number in range(8)]
     for version in range(5):
         data = training_data("plate", f"{version:032}.dir", tmp_path, {"train": 7})
@@ -69,7 +67,7 @@ def test_runs_that_record_the_same_data_at_the_same_moment_do_not_collide(
         assert len(tracking.client.get_run(run_id).inputs.dataset_inputs) == 5
 
 
-def test_children_hang_under_their_parent(tracking: Tracking) -> None:
+def test_a_child_run_has_the_tag_of_its_parent(tracking: Tracking) -> None:
     parent = tracking.start_run("plate", "retraining", {})
     child = tracking.start_run("plate", "stfpm", {"stillwatch.method": "stfpm"}, parent)
     assert tracking.tags(child)["mlflow.parentRunId"] == parent
@@ -77,7 +75,7 @@ def test_children_hang_under_their_parent(tracking: Tracking) -> None:
     assert tracking.experiment("plate") != tracking.experiment("cloth")
 
 
-def test_more_than_one_request_takes_is_logged_whole(tracking: Tracking) -> None:
+def test_values_beyond_the_limit_of_one_request_are_all_logged(tracking: Tracking) -> None:
     run_id = tracking.start_run("plate", "many", {})
     tracking.log(
         run_id,
@@ -91,7 +89,7 @@ def test_more_than_one_request_takes_is_logged_whole(tracking: Tracking) -> None
     assert len(tracking.client.get_metric_history(run_id, "loss")) == 1500
 
 
-def test_the_data_version_is_an_input_with_dvcs_own_hash(
+def test_the_data_version_is_logged_as_an_input_with_dvcs_hash(
     tracking: Tracking, tmp_path: Path
 ) -> None:
     run_id = tracking.start_run("plate", "stfpm", {})
@@ -113,7 +111,7 @@ def test_runs_are_found_by_their_tags_newest_first(tracking: Tracking) -> None:
     assert found == [second, first]
 
 
-def test_what_takes_more_than_one_page_is_found_whole(
+def test_searches_return_the_results_of_all_pages(
     tracking: Tracking, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def in_twos(search: Callable[..., Any]) -> Callable[..., Any]:
@@ -137,14 +135,14 @@ def test_what_takes_more_than_one_page_is_found_whole(
     assert len(versions_tagged(tracking, "is", "ours")) == 5
 
 
-def test_threads_may_start_the_first_run_of_a_category_together(tracking: Tracking) -> None:
+def test_threads_can_start_the_first_run_of_a_category_at_once(tracking: Tracking) -> None:
     with ThreadPoolExecutor(6) as pool:
         runs = list(pool.map(lambda n: tracking.start_run("plate", f"run {n}", {}), range(6)))
     assert len(set(runs)) == 6
     assert len(tracking.find_runs("plate", {})) == 6
 
 
-def test_runs_of_dead_processes_are_closed_and_living_ones_are_not(tracking: Tracking) -> None:
+def test_only_runs_of_dead_processes_are_closed(tracking: Tracking) -> None:
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     alive = tracking.start_run("plate", "alive", {})
@@ -160,7 +158,7 @@ def test_runs_of_dead_processes_are_closed_and_living_ones_are_not(tracking: Tra
     assert status == {alive: "RUNNING", left: "KILLED", far: "RUNNING", reused_id: "KILLED"}
 
 
-def test_a_run_says_why_it_failed_and_whether_it_was_interrupted(tracking: Tracking) -> None:
+def test_a_failed_run_has_its_reason_and_an_interrupted_run_is_killed(tracking: Tracking) -> None:
     failed = tracking.start_run("plate", "a", {})
     killed = tracking.start_run("plate", "b", {})
     tracking.fail_run(failed, ValueError("the reason"))
@@ -171,7 +169,7 @@ def test_a_run_says_why_it_failed_and_whether_it_was_interrupted(tracking: Track
     assert status == ["FAILED", "KILLED"]
 
 
-def test_an_artifact_that_is_not_there_is_an_error_that_names_it(tracking: Tracking) -> None:
+def test_a_missing_artifact_is_named(tracking: Tracking) -> None:
     run_id = tracking.start_run("plate", "stfpm", {})
     with (
         pytest.raises(TrackingError, match=f"could not download bundle of run {run_id}"),
@@ -180,7 +178,7 @@ def test_an_artifact_that_is_not_there_is_an_error_that_names_it(tracking: Track
         pass
 
 
-def test_losses_are_sent_in_batches_and_none_is_lost_or_doubled(tracking: Tracking) -> None:
+def test_losses_are_logged_in_batches_each_exactly_once(tracking: Tracking) -> None:
     run_id = tracking.start_run("plate", "stfpm", {})
     losses = EpochLog(tracking, run_id, every_seconds=3600)
     for epoch in range(3):
@@ -193,7 +191,7 @@ def test_losses_are_sent_in_batches_and_none_is_lost_or_doubled(tracking: Tracki
     assert [(point.step, point.value) for point in history] == [(0, 1.0), (1, 0.5), (2, 1 / 3)]
 
 
-def test_a_store_that_goes_away_does_not_end_a_training(
+def test_a_training_survives_an_unreachable_store(
     settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     tracking = new_store(settings)
@@ -211,7 +209,7 @@ def test_a_store_that_goes_away_does_not_end_a_training(
     }
 
 
-def test_a_server_that_is_down_is_one_sentence(
+def test_an_unreachable_server_is_reported_in_one_sentence(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
@@ -249,7 +247,7 @@ open_tracking(Settings(tracking=TrackingSettings(uri="postgresql://nobody@127.0.
     assert "stillwatch[postgres,s3]" in sentence
 
 
-def test_a_bucket_that_cannot_be_reached_is_one_sentence(
+def test_an_unreachable_bucket_is_reported_in_one_sentence(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     new_store(settings)
@@ -269,7 +267,7 @@ def test_a_bucket_that_cannot_be_reached_is_one_sentence(
     assert endpoint in str(caught.value)
 
 
-def test_a_state_folder_that_cannot_be_made_is_a_storage_error(
+def test_a_state_folder_that_cannot_be_created_is_a_storage_error(
     settings: Settings, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
@@ -278,13 +276,13 @@ def test_a_state_folder_that_cannot_be_made_is_a_storage_error(
         open_tracking(blocked)
 
 
-def test_a_deleted_experiment_says_how_to_get_it_back(tracking: Tracking) -> None:
+def test_a_deleted_experiment_names_the_command_that_restores_it(tracking: Tracking) -> None:
     tracking.client.delete_experiment(tracking.experiment("plate"))
     with pytest.raises(TrackingError, match="experiments restore"):
         tracking.start_run("plate", "stfpm", {})
 
 
-def test_settings_are_flattened_and_figures_are_metrics_of_one_moment() -> None:
+def test_settings_are_flattened_and_figures_share_one_timestamp() -> None:
     assert flattened({"a": 1, "b": {"c": [2]}}, "stfpm") == {"stfpm.a": 1, "stfpm.b.c": [2]}
     one, two = figures({"x": 1, "y": 0.5}, timestamp=7, dataset=("plate", DIR_HASH))
     assert (one.key, one.value, one.timestamp, one.step) == ("x", 1.0, 7, 0)

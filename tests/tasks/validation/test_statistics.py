@@ -32,7 +32,7 @@ def test_robust_z_is_in_standard_deviations_of_a_normal_distribution() -> None:
     np.testing.assert_allclose(robust_z(np.array([5.0, 9.0]), reference, 0.1), [0, 2], atol=0.05)
 
 
-def test_identical_references_fall_back_on_the_floor() -> None:
+def test_identical_references_use_the_floor() -> None:
     assert robust_z(np.array([3.0, 3.2]), np.full(10, 3.0), 0.1) == pytest.approx([0, 2])
 
 
@@ -48,7 +48,7 @@ def test_black_and_white_are_equally_far_from_mid_grey(manifest: Manifest) -> No
     assert black == pytest.approx(-white)
 
 
-def test_near_duplicates_are_far_closer_than_the_categorys_own_neighbours(
+def test_near_duplicates_are_much_closer_than_the_usual_neighbours(
     manifest: Manifest,
 ) -> None:
     train, test = row_named(manifest, "train/good/007.png"), manifest.rows[0]
@@ -61,7 +61,7 @@ def test_near_duplicates_are_far_closer_than_the_categorys_own_neighbours(
     assert near == {test.path: (Neighbour(train.path, 3),)}
 
 
-def test_parts_that_all_look_alike_are_no_near_duplicates(manifest: Manifest) -> None:
+def test_similar_parts_are_no_near_duplicates(manifest: Manifest) -> None:
     code = manifest.rows[0].hash
     assert code is not None
     alike = [
@@ -73,12 +73,14 @@ def test_parts_that_all_look_alike_are_no_near_duplicates(manifest: Manifest) ->
     assert near == {}
 
 
-def test_nothing_is_said_where_the_hash_cannot_tell_images_apart(manifest: Manifest) -> None:
+def test_there_are_no_near_duplicates_if_the_hash_cannot_distinguish_images(
+    manifest: Manifest,
+) -> None:
     same = [replace(row, hash=manifest.rows[0].hash) for row in manifest.rows]
     assert near_duplicates(same, ratio=0.2) == (None, {})
 
 
-def test_of_two_close_train_images_the_later_names_the_earlier(manifest: Manifest) -> None:
+def test_of_two_close_train_images_only_the_later_is_listed(manifest: Manifest) -> None:
     first = row_named(manifest, "train/good/001.png")
     rows = [
         replace(row, hash=first.hash) if row.path == "train/good/009.png" else row

@@ -26,7 +26,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     return read_manifest(make_category(tmp_path_factory.mktemp("sound") / "board", anomalies=5))
 
 
-def test_a_sound_category_passes_without_a_word(sound: Manifest) -> None:
+def test_a_sound_category_passes_without_warnings(sound: Manifest) -> None:
     report = judge(sound)
     assert report.passed
     assert report.failures == ()
@@ -48,7 +48,7 @@ def test_the_facts_count_images_per_split_part_and_defect_type(sound: Manifest) 
 
 @dataclass(frozen=True)
 class Fault:
-    """One image's changed facts, and what must be said of it."""
+    """The changed facts of one image, and the expected failure."""
 
     check: str
     severity: str
@@ -102,7 +102,7 @@ def faults(manifest: Manifest) -> list[Fault]:
     ]
 
 
-def test_each_fault_is_found_where_it_is_and_nothing_else_is(sound: Manifest) -> None:
+def test_each_fault_is_found_once_and_without_other_failures(sound: Manifest) -> None:
     faulty = sound
     for fault in faults(sound):
         faulty = changed(faulty, fault.path, **fault.facts)
@@ -153,7 +153,7 @@ def test_calibration_must_be_large_enough_for_the_smaller_alpha(sound: Manifest)
     assert failure.found == "19, 5 missing (19 allow a rate of 0.05 or more)"
 
 
-def test_normals_without_a_part_are_said_to_be_unassigned(sound: Manifest) -> None:
+def test_normals_without_a_part_are_reported_as_unassigned(sound: Manifest) -> None:
     report = judge(
         with_rows(
             sound, lambda row: replace(row, part="unassigned") if row.split == "train" else row
@@ -209,7 +209,7 @@ def test_a_file_that_the_version_does_not_list_was_added_during_the_run(sound: M
     assert report.failures[0].found == "not listed: added during the run"
 
 
-def test_nothing_that_decodes_is_still_a_report(sound: Manifest) -> None:
+def test_a_category_without_a_readable_image_gets_a_report(sound: Manifest) -> None:
     nothing = dict.fromkeys(("width", "height", "mode", "mean", "std", "clipped"))
     nothing |= dict.fromkeys(("sharpness", "hash"))
     report = judge(
@@ -226,7 +226,7 @@ def test_critical_failures_come_first(sound: Manifest) -> None:
     assert [failure.severity for failure in report.failures] == ["critical", "warning"]
 
 
-def test_a_check_that_breaks_is_told_apart_from_images_that_fail(sound: Manifest) -> None:
+def test_a_broken_check_is_distinguished_from_failed_images(sound: Manifest) -> None:
     from stillwatch.tasks.validation.checkpoint import build_report, run_checkpoint
     from stillwatch.tasks.validation.suite import build_suite
 
@@ -262,7 +262,7 @@ def test_a_failure_without_evidence_is_a_broken_check_and_never_a_pass(sound: Ma
     assert {outcome.state for outcome in report.outcomes} == {"broke"}
 
 
-def test_categories_can_be_judged_from_several_threads(sound: Manifest) -> None:
+def test_categories_can_be_validated_in_several_threads(sound: Manifest) -> None:
     paths = [f"train/good/{index:03}.png" for index in range(3)]
     reports: dict[str, ValidationReport] = {}
 
@@ -278,7 +278,7 @@ def test_categories_can_be_judged_from_several_threads(sound: Manifest) -> None:
         assert [failure.path for failure in reports[path].of_check("large_enough")] == [path]
 
 
-def test_the_table_says_for_each_file_what_was_expected_and_found(sound: Manifest) -> None:
+def test_the_table_has_the_expected_and_the_found_value_of_each_file(sound: Manifest) -> None:
     rows = table_rows(judge(changed(sound, DEFECT, mask_area=0)))
     assert rows == [
         {
@@ -291,12 +291,12 @@ def test_the_table_says_for_each_file_what_was_expected_and_found(sound: Manifes
     ]
 
 
-def test_artifact_keys_have_only_what_prefect_allows() -> None:
+def test_artifact_keys_are_valid_in_prefect() -> None:
     assert artifact_key("metal_nut") == "validation-metal-nut"
 
 
 @pytest.mark.servers
-def test_in_a_flow_it_leaves_a_table_and_a_page(tmp_path: Path) -> None:
+def test_the_task_creates_a_table_and_a_page_in_prefect(tmp_path: Path) -> None:
     folder = make_category(tmp_path / "metal_nut")
     (folder / TRAIN).write_bytes(b"")
     manifest = read_manifest(folder)

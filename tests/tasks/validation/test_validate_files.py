@@ -1,4 +1,4 @@
-"""Bad files on a real disk, one after the other, and what is said of each."""
+"""Validate categories with one faulty file on disk each."""
 
 import struct
 import zlib

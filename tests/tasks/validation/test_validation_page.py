@@ -18,6 +18,7 @@ FACTS = {
     "split": {"train": 40, "test": 7},
     "part": {"test": 7, "calibration": 19, "train": 16, "validation": 4, "duplicate": 1},
     "defect_type": {"scratch": 3, "good": 4},
+    "feedback": {},
     "mask": {"scratch": 2},
 }
 
@@ -34,7 +35,7 @@ def report_of(*failures: Failure, errored: tuple[str, ...] = ()) -> ValidationRe
         CheckOutcome(
             name=name,
             title=f"Faults of {name}",
-            advice=f"Mend {name}.",
+            advice=f"Fix {name}.",
             severity=severity,
             state="failed",
             failures=sum(one.check == name for one in failures),
@@ -62,9 +63,7 @@ def page_of(report: ValidationReport, folder: Path, tmp_path: Path) -> Page:
     return page
 
 
-def test_a_category_that_passes_says_so_and_shows_what_was_looked_for(
-    folder: Path, tmp_path: Path
-) -> None:
+def test_the_page_of_a_passed_category_lists_all_checks(folder: Path, tmp_path: Path) -> None:
     page = page_of(report_of(), folder, tmp_path)
     assert "board is ready for training" in page.text
     assert "0123abcd.dir" in page.text
@@ -79,9 +78,7 @@ def test_counts_name_the_folders_and_the_parts_in_order(folder: Path, tmp_path: 
     assert "2 with a mask" in text
 
 
-def test_a_failure_shows_file_expectation_finding_advice_and_picture(
-    folder: Path, tmp_path: Path
-) -> None:
+def test_a_failure_has_file_expected_found_advice_and_picture(folder: Path, tmp_path: Path) -> None:
     path = "train/good/003.png"
     shown = replace(
         failure(path, expected="a sharp image", found="a blurred one"),
@@ -90,7 +87,7 @@ def test_a_failure_shows_file_expectation_finding_advice_and_picture(
     page = page_of(report_of(shown), folder, tmp_path)
     for text in ("board must not be trained on: 1 critical failure", path, "a sharp image"):
         assert text in page.text
-    for text in ("a blurred one", "Faults of sharp: 1", "Mend sharp.", "stopped before it began"):
+    for text in ("a blurred one", "Faults of sharp: 1", "Fix sharp.", "stopped before it began"):
         assert text in page.text
     assert [image["alt"] for image in page.images] == [path, "ground_truth/scratch/001_mask.png"]
 
@@ -124,7 +121,7 @@ def test_files_that_cannot_be_shown_get_no_picture(folder: Path, tmp_path: Path)
     assert "absent.png" in page.text
 
 
-def test_names_and_findings_are_text_and_never_markup(folder: Path, tmp_path: Path) -> None:
+def test_file_names_and_findings_are_escaped(folder: Path, tmp_path: Path) -> None:
     evil = "test/<script>alert(1)</script>.png"
     odd = "test/good/\udcff\n.png"
     report = report_of(failure(evil, found="<b>bold</b> & more"), failure(odd))
@@ -134,7 +131,7 @@ def test_names_and_findings_are_text_and_never_markup(folder: Path, tmp_path: Pa
     assert "test/good/\\udcff\\n.png" in page.text
 
 
-def test_many_failures_are_cut_and_counted(folder: Path, tmp_path: Path) -> None:
+def test_surplus_failures_are_left_out_and_counted(folder: Path, tmp_path: Path) -> None:
     many = [failure(f"train/good/{index:03}.png") for index in range(5)] * 40
     few = [failure(f"test/good/{index:03}.png", "dark", "warning") for index in range(3)]
     page = page_of(report_of(*many, *few), folder, tmp_path)
@@ -158,7 +155,7 @@ def test_a_broken_check_is_not_blamed_on_the_images(folder: Path, tmp_path: Path
     assert "says nothing about the images" in page.text
 
 
-def test_the_page_is_written_whole_or_not_at_all(folder: Path, tmp_path: Path) -> None:
+def test_the_page_is_written_atomically(folder: Path, tmp_path: Path) -> None:
     blocked = tmp_path / "a file"
     blocked.touch()
     thumbnails = Thumbnails(folder, white_level=255, max_megapixels=1.0)
@@ -167,9 +164,7 @@ def test_the_page_is_written_whole_or_not_at_all(folder: Path, tmp_path: Path) -
     assert list(tmp_path.iterdir()) == [blocked]
 
 
-def test_markdown_names_the_page_and_keeps_markup_out_of_tables(
-    folder: Path, tmp_path: Path
-) -> None:
+def test_the_markdown_names_the_page_and_escapes_table_cells(folder: Path, tmp_path: Path) -> None:
     report = report_of(
         failure("train/good/003.png", found="a | b"),
         failure("test/<img>_*.png"),
