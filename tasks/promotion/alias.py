@@ -101,9 +101,11 @@ def _recover(tracking: Tracking, category: str) -> None:
     """Complete or cancel the abandoned intents of a category."""
     name = model_name(category)
     for run in _abandoned_intents(tracking, category):
-        record, run_id = read_record(tracking, run), run.info.run_id
+        record, run_id = read_record(run), run.info.run_id
         champion = version_with_alias(tracking, name, CHAMPION)
-        if record.to_version not in version_numbers(tracking, name):
+        if record is None:
+            tracking.fail_run(run_id, "the record is damaged")
+        elif record.to_version not in version_numbers(tracking, name):
             _restore_previous(tracking, record)
             tracking.fail_run(run_id, f"version {record.to_version} was deleted")
         elif champion not in (record.from_version, record.to_version):

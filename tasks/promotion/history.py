@@ -83,20 +83,23 @@ def history(tracking: Tracking, category: str) -> list[HistoryEntry]:
     """Every promotion and rollback of a category, newest first.
 
     Raises:
-        TrackingError: a record is damaged.
+        TrackingError: the record of a completed promotion or rollback is damaged.
     """
-    return [
-        HistoryEntry(read_record(tracking, run), _state(run), run.info.run_id)
-        for run in tracking.find_runs(category, {}, _MARK)
-    ]
+    entries = []
+    for run in tracking.find_runs(category, {}, _MARK):
+        record, state = read_record(run), _state(run)
+        if record is not None:
+            entries.append(HistoryEntry(record, state, run.info.run_id))
+        elif state == "done":
+            raise TrackingError(
+                f"the record of the promotion in run {run.info.run_id} at {tracking.uri} is "
+                "damaged. Restore MLflow's database from a backup, or delete the run."
+            )
+    return entries
 
 
 def was_champion(tracking: Tracking, category: str, version: int) -> bool:
-    """Whether the history says that a version has been champion.
-
-    Raises:
-        TrackingError: a record is damaged.
-    """
+    """Whether a version has been champion, by the history."""
     return any(
         entry.state == "done" and version in (entry.record.from_version, entry.record.to_version)
         for entry in history(tracking, category)
@@ -115,20 +118,13 @@ def log_intent(tracking: Tracking, record: PromotionRecord) -> str:
     return run_id
 
 
-def read_record(tracking: Tracking, run: Run) -> PromotionRecord:
-    """The intent of a run.
-
-    Raises:
-        TrackingError: the record is damaged.
-    """
+def read_record(run: Run) -> PromotionRecord | None:
+    """The intent of a run; None if its parameters are no valid record."""
     params = {key: value for key, value in run.data.params.items() if value and key not in _MARK}
     try:
         return PromotionRecord.model_validate(params)
-    except ValidationError as error:
-        raise TrackingError(
-            f"the record of the promotion in run {run.info.run_id} at {tracking.uri} is damaged. "
-            "Restore MLflow's database from a backup, or delete the run."
-        ) from error
+    except ValidationError:
+        return None
 
 
 def open_intents(tracking: Tracking, category: str) -> list[Run]:

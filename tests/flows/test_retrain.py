@@ -90,7 +90,8 @@ def test_prefect_keeps_every_run_and_task(plant: Plant, first: dict[str, Any]) -
         tasks = dict(database.execute("select name, state_name from task_run").fetchall())
         keys = {row[0] for row in database.execute("select key from artifact")}
     assert ("retrain all", "Failed") in flows
-    for name in ("examine bolt", "validate bolt", "register bolt", "validate nut"):
+    steps = ("examine bolt", "validate bolt", "register bolt", "judge bolt", "validate nut")
+    for name in steps:
         assert tasks[name] == "Completed", tasks
     for detector in ("stfpm", "reverse_distillation"):
         assert tasks[f"train bolt/{detector}"] == "Completed"
@@ -183,7 +184,7 @@ def test_a_second_winner_waits_is_promoted_by_a_person_and_rolled_back(
     assert "4 normals (10 needed)" in bolt["comparison"]
     assert "not_enough_evidence" in bolt["reason"]
     listed = json.loads(plant.run("models", "--json").stdout)
-    assert [(one["version"], one["pending"]) for one in listed] == [(2, True), (1, False)]
+    assert [(one["version"], one["approval"]) for one in listed] == [(2, "pending"), (1, None)]
     assert "pending" in plant.run("models").stdout
 
     shown = plant.run("promote", "bolt")

@@ -256,8 +256,15 @@ def test_the_record_of_a_promotion_cannot_be_changed_and_its_tags_have_no_meanin
     assert history(tracking, "plate") == [before]
 
 
-def test_a_damaged_record_is_refused(tracking: Tracking, settings: Settings) -> None:
+def test_a_damaged_intent_is_cancelled_and_a_damaged_history_is_refused(
+    tracking: Tracking, settings: Settings, two: tuple[int, int]
+) -> None:
     run_id = tracking.start_run("plate", "promotion", {})
     tracking.log(run_id, params={"stillwatch.kind": "promotion", "to": "nothing"})
+    with changing_champion(tracking, "plate", settings):
+        assert aliases(tracking)["champion"] == two[0]
+    assert tracking.client.get_run(run_id).info.status == "FAILED"
+    assert len(history(tracking, "plate")) == 1
+    tracking.end_run(run_id, "FINISHED")
     with pytest.raises(TrackingError, match=f"promotion in run {run_id} .* is damaged"):
         history(tracking, "plate")
