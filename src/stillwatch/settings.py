@@ -260,6 +260,12 @@ class RuntimeSettings(Section):
         description="trainings and evaluations at a time on each GPU, or trainings on the CPU of a "
         "machine without",
     )
+    threads: int | None = Field(
+        None,
+        ge=1,
+        description="that each process computes with on the CPU; null: one for each physical core "
+        "that it may use. OMP_NUM_THREADS in the environment comes first",
+    )
 
     @model_validator(mode="after")
     def _ray_is_somewhere(self) -> "RuntimeSettings":

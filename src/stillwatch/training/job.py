@@ -25,6 +25,7 @@ from pydantic import Field
 from stillwatch.errors import DeviceMemoryError, TrainingError
 from stillwatch.sections import Section
 from stillwatch.settings import CalibrationSettings, TeacherSettings, TrainingSettings
+from stillwatch.threads import thread_environment
 
 _POLL_SECONDS = 0.25
 _TAIL_BYTES = 4000
@@ -122,6 +123,7 @@ def _child(stderr: IO[bytes]) -> Iterator[subprocess.Popen[str]]:
     """The training process in a session of its own, killed with all that it started."""
     child = subprocess.Popen(
         [sys.executable, "-m", "stillwatch.training.child"],
+        env=thread_environment(os.environ),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=stderr,
