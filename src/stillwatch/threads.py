@@ -29,24 +29,32 @@ def set_thread_policy(threads: int | None = None) -> None:
     Args:
         threads: ``runtime.threads`` of the settings; None: one for each of ``usable_cores``.
     """
-    if THREADS in os.environ and os.environ[THREADS] == os.environ.get(_CHOSEN):
-        del os.environ[THREADS]
-    if threads is not None and THREADS not in os.environ:
-        os.environ[THREADS] = os.environ[_CHOSEN] = str(threads)
-    os.environ.update(thread_environment(os.environ))
+    os.environ.update(thread_environment(os.environ, threads or usable_cores()))
     torch = sys.modules.get("torch")
     if torch is not None:
         torch.set_num_threads(thread_count())
 
 
-def thread_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a process, with the policy for what it leaves open."""
+def thread_environment(
+    environment: Mapping[str, str], threads: int | None = None
+) -> dict[str, str]:
+    """The environment of a process, with the policy for what its user leaves open.
+
+    Args:
+        environment: without the policy, or with that of a parent process.
+        threads: the number to compute with; None: the parent's, else ``usable_cores``.
+    """
     filled = dict(environment)
     if "OMP_WAIT_POLICY" not in filled:
         filled = SPIN | filled
-    if THREADS not in filled:
-        filled[THREADS] = filled[_CHOSEN] = str(usable_cores())
+    if not has_own_threads(filled) and (threads is not None or THREADS not in filled):
+        filled[THREADS] = filled[_CHOSEN] = str(threads or usable_cores())
     return filled
+
+
+def has_own_threads(environment: Mapping[str, str]) -> bool:
+    """Whether the user, and not stillwatch, has set the number of threads."""
+    return environment.get(THREADS) != environment.get(_CHOSEN)
 
 
 def thread_count() -> int:
