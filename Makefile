@@ -1,18 +1,32 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+DEMO_INSTALLED := .venv/.installed-demo
 
 .PHONY: demo test test-browser test-ray test-fast reliability lint install
 
 install: $(INSTALLED)
 
-# Not compiled: of its 27,000 files few are ever imported, and those are compiled then.
+# By uv where there is one that reaches the packages, else by pip. Not compiled: of its 27,000 files
+# few are ever imported, and those are compiled then.
+define INSTALL
+$(PYTHON) -m venv .venv
+{ command -v uv > /dev/null && uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[$(EXTRAS)]'; } \
+|| $(BIN)/pip install --disable-pip-version-check --quiet --no-compile --constraint constraints.txt --editable '.[$(EXTRAS)]'
+endef
+
+$(INSTALLED): EXTRAS := pipeline,export,dev
 $(INSTALLED): pyproject.toml constraints.txt
-	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --disable-pip-version-check --quiet --no-compile --constraint constraints.txt --editable '.[pipeline,export,dev]'
+	$(INSTALL)
+	touch $(DEMO_INSTALLED) $@
+
+$(DEMO_INSTALLED): EXTRAS := pipeline
+$(DEMO_INSTALLED): pyproject.toml constraints.txt
+	@echo "Installing into .venv, which takes some minutes"
+	$(INSTALL)
 	touch $@
 
-demo: install
+demo: $(DEMO_INSTALLED)
 	$(BIN)/stillwatch demo
 
 # More workers than cores: what starts servers mostly waits. In the order of collection, which has

@@ -1,6 +1,5 @@
 """What this machine has and lacks for the main job."""
 
-import os
 import shutil
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from typing import Literal
 
 from stillwatch.errors import StillwatchError
 from stillwatch.settings import Settings
+from stillwatch.threads import usable_cores
 
 PACKAGES = (
     *("torch", "torchvision", "timm", "scikit-learn", "prefect", "mlflow", "dvc"),
@@ -61,8 +61,9 @@ def _package(name: str) -> Finding:
 def _devices() -> Iterator[Finding]:
     import torch
 
-    cores = len(os.sched_getaffinity(0))
-    yield Finding("CPU", "ok", f"{cores} cores, {torch.get_num_threads()} threads for torch")
+    yield Finding(
+        "CPU", "ok", f"{usable_cores()} cores, {torch.get_num_threads()} threads for torch"
+    )
     if not torch.cuda.is_available():
         yield Finding("GPU", "note", "none; training runs on the CPU")
     for index in range(torch.cuda.device_count()):

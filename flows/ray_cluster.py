@@ -119,4 +119,4 @@ def _is_local(address: str) -> bool:
 
 def _share_of_gpu(settings: Settings) -> float:
     # Rounded down, or else seven slots would ask for more than one GPU.
-    return math.floor(_RAY_PRECISION / settings.runtime.slots_per_device) / _RAY_PRECISION
+    return math.floor(_RAY_PRECISION / settings.runtime.slots) / _RAY_PRECISION

@@ -1,5 +1,9 @@
 """The steps of the pipeline, as Prefect tasks; only this package uses DVC, GX and MLflow."""
 
+import os
+
 from stillwatch.tasks.telemetry import switch_off_telemetry
+from stillwatch.threads import thread_environment
 
 switch_off_telemetry()
+os.environ.update(thread_environment(os.environ))  # before a task imports torch

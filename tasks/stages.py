@@ -26,6 +26,7 @@ from stillwatch.tasks.training.candidates import DetectorSeed
 from stillwatch.tasks.training.task import train_detector
 from stillwatch.tasks.validation.page import write_page
 from stillwatch.tasks.validation.task import validate_manifest
+from stillwatch.threads import set_thread_policy
 
 RESULTS = Path("results")
 
@@ -98,6 +99,7 @@ def main() -> int:
     given = parser.parse_args()
     try:
         settings = load_settings(Path("params.yaml"))
+        set_thread_policy(settings.runtime.threads)
         if given.stage == "validate":
             validate_stage(settings, given.category)
         else:

@@ -14,6 +14,7 @@ from stillwatch.flows.cli.learn import data, detectors, retrain, validate
 from stillwatch.flows.cli.options import CommandContext
 from stillwatch.flows.cli.run import serve, services, watch
 from stillwatch.flows.cli.start import demo, doctor
+from stillwatch.threads import set_thread_policy
 
 app = typer.Typer(
     name="stillwatch",
@@ -48,6 +49,7 @@ def settings(
 
 def main() -> None:
     """Run the command line; a refusal is one sentence on stderr and exit code 1."""
+    set_thread_policy()
     try:
         app()
     except StillwatchError as error:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from stillwatch.settings import Settings, load_settings
+from stillwatch.threads import set_thread_policy
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 Root = Annotated[
@@ -30,9 +31,11 @@ class CommandContext:
 
     @cached_property
     def settings(self) -> Settings:
-        """The settings.
+        """The settings; ``runtime.threads`` is in effect from here on.
 
         Raises:
             SettingsError: see ``load_settings``.
         """
-        return load_settings(self.params)
+        settings = load_settings(self.params)
+        set_thread_policy(settings.runtime.threads)
+        return settings

@@ -1,46 +1,12 @@
-"""A retraining on the terminal: progress bars while it runs, tables when it is done."""
-
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+"""The outcome of a retraining on the terminal."""
 
 from rich import box
-from rich.console import Console
 from rich.padding import Padding
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
 from stillwatch.flows.cli.console import console, fail, say
 from stillwatch.flows.run_report import RetrainReport, seeds_sentence, terminal_rows
-from stillwatch.settings import Settings
-from stillwatch.tasks.training.progress import TrainingProgress, running_trainings
-
-_POLL_SECONDS = 0.5
-
-
-@contextmanager
-def watched_trainings(settings: Settings, output: Console, *, disabled: bool) -> Iterator[None]:
-    """Show a bar with the time left for every training that goes on during the block."""
-    progress = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("epoch {task.completed:.0f}/{task.total:.0f}"),
-        TextColumn("{task.fields[note]}"),
-        TimeElapsedColumn(),
-        console=output,
-        transient=True,
-        disable=disabled,
-    )
-    over = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(settings, progress, over), daemon=True)
-    with progress:
-        watcher.start()
-        try:
-            yield
-        finally:
-            over.set()
-            watcher.join()
 
 
 def print_outcome(outcome: RetrainReport) -> None:
@@ -74,25 +40,3 @@ def print_outcome(outcome: RetrainReport) -> None:
         if category.approval == "pending":
             say(f"  it waits for you: stillwatch promote {name} --approve --reason '...'")
     say(f"data version {outcome.data_version}")
-
-
-def _watch(settings: Settings, progress: Progress, over: threading.Event) -> None:
-    bars: dict[str, TaskID] = {}
-    while not over.wait(_POLL_SECONDS):
-        running = {training.title: training for training in running_trainings(settings.state_dir)}
-        for title in set(bars) - set(running):
-            progress.remove_task(bars.pop(title))
-        for title, training in running.items():
-            if title not in bars:
-                bars[title] = progress.add_task(title, total=training.epochs, note="")
-            progress.update(
-                bars[title],
-                completed=training.epoch,
-                total=training.epochs,
-                note=_note(training),
-            )
-
-
-def _note(training: TrainingProgress) -> str:
-    minutes, seconds = divmod(round(training.seconds_left), 60)
-    return f"validation loss {training.validation_loss:.4f}, {minutes}:{seconds:02d} left"

@@ -1,7 +1,6 @@
 """From a request to its answer."""
 
 import asyncio
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -17,6 +16,7 @@ from stillwatch.flows.serving.served_model import ServedModel
 from stillwatch.flows.serving.uploads import read_image_file
 from stillwatch.settings import ServingSettings
 from stillwatch.text import unknown_name
+from stillwatch.threads import thread_count
 
 Result = TypeVar("Result")
 
@@ -40,7 +40,7 @@ class InspectionService:
         self._most_bytes = int(settings.max_image_mb * 1_000_000)
         self._in_work = 0
         # Decoding is bounded by the cores, for a decoded image may be a thousand times its file.
-        self._decoding = ThreadPoolExecutor(len(os.sched_getaffinity(0)), "decoding")
+        self._decoding = ThreadPoolExecutor(thread_count(), "decoding")
 
     def close(self) -> None:
         """End the threads."""

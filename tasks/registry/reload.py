@@ -1,6 +1,7 @@
 """Reload a registered model in a fresh process and score images with it."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from typing import Self
 
 from stillwatch.errors import TrackingError
 from stillwatch.inference.parity import Scores
+from stillwatch.threads import thread_environment
 
 _PROGRAM = Path(__file__).with_name("reload_process.py")
 """Run as a file, since a module would import the installed ``stillwatch`` and not the model's."""
@@ -23,6 +25,7 @@ class FreshProcess:
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(
             [sys.executable, "-P", str(_PROGRAM)],
+            env=thread_environment(os.environ),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

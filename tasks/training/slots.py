@@ -11,6 +11,7 @@ from filelock import FileLock, Timeout
 
 from stillwatch.files import storage_errors
 from stillwatch.settings import Settings
+from stillwatch.threads import usable_cores
 
 _POLL_SECONDS = 0.2
 
@@ -28,8 +29,20 @@ def training_device(settings: Settings) -> Iterator[str]:
         yield settings.training.device
         return
     devices = _devices(settings)
-    with training_slot(settings.state_dir, devices, settings.runtime.slots_per_device) as device:
+    with training_slot(settings.state_dir, devices, settings.runtime.slots) as device:
         yield device
+
+
+def training_threads(settings: Settings) -> int | None:
+    """Threads of one training; None: Ray has given this process its share already.
+
+    Raises:
+        SettingsError: as ``training_device``.
+    """
+    runtime = settings.runtime
+    if runtime.threads is not None or runtime.task_runner == "ray":
+        return runtime.threads
+    return max(1, usable_cores() // (runtime.slots * len(_devices(settings))))
 
 
 @contextmanager
@@ -59,7 +72,7 @@ def spare_device(settings: Settings) -> Iterator[str]:
         yield "cpu"
         return
     devices = _devices(settings)
-    found = _take_slot(settings.state_dir, devices, settings.runtime.slots_per_device)
+    found = _take_slot(settings.state_dir, devices, settings.runtime.slots)
     if found is None:
         yield "cpu"
         return

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from mlflow.entities import DatasetInput
@@ -40,7 +41,7 @@ from stillwatch.tasks.training.losses import EpochLog
 from stillwatch.tasks.training.memory_retry import as_last_tried, halved_batch, with_half_batch
 from stillwatch.tasks.training.progress import visible_progress
 from stillwatch.tasks.training.retraining_run import REUSED, data_tags
-from stillwatch.tasks.training.slots import training_device
+from stillwatch.tasks.training.slots import training_device, training_threads
 from stillwatch.tasks.training.training_images import record_training_images
 from stillwatch.teachers.networks import NO_TEACHER
 from stillwatch.teachers.weights import find_weights
@@ -228,14 +229,15 @@ def _run(plan: _Plan, run_id: str, tracking: Tracking, losses: EpochLog) -> Bund
             losses.add(epoch.phase, epoch.epoch, epoch.train_loss, epoch.validation_loss)
             progress.show(epoch)
 
+        train = partial(run_training, on_epoch=on_epoch, threads=training_threads(plan.settings))
         try:
-            outcome = run_training(job, on_epoch=on_epoch)
+            outcome = train(job)
         except DeviceMemoryError as error:
             smaller = with_half_batch(job, error)
             change = halved_batch(job, smaller.detector_settings)
             logging.getLogger(__name__).warning("%s Retrying with %s.", error, change)
             losses.start_over()
-            outcome = run_training(smaller, on_epoch=on_epoch)
+            outcome = train(smaller)
     tracking.log(
         run_id,
         metrics=figures({"peak_memory_megabytes": outcome.peak_memory_bytes / 2**20}),

@@ -45,7 +45,8 @@ def retrain(
     Exit code 1 when a category failed; the others are still done.
     """
     from stillwatch.files import ensure_writable
-    from stillwatch.flows.cli.outcome import print_outcome, watched_trainings
+    from stillwatch.flows.cli.outcome import print_outcome
+    from stillwatch.flows.cli.training_progress import watched_trainings
     from stillwatch.flows.retrain import run_retraining
 
     given: CommandContext = context.obj

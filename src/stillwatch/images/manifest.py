@@ -1,6 +1,5 @@
 """Build the manifest: one row of facts per image; each file is read and decoded once."""
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from stillwatch.images.decode import (
 from stillwatch.images.layout import Category, ImageFile
 from stillwatch.images.split import group_of
 from stillwatch.settings import ImageSettings
+from stillwatch.threads import thread_count
 
 _HASH_INPUT_SIDE = 64
 _HASH_SIDE = 16
@@ -116,7 +116,7 @@ def build_manifest(
     Raises:
         SettingsError: the group pattern is not a regular expression.
     """
-    with ThreadPoolExecutor(workers or len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(workers or thread_count()) as pool:
         reader = _Reader(
             folder=category.folder,
             white_level=images.white_level or _white_level(category, images, pool),

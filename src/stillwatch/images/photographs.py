@@ -5,7 +5,6 @@ Every function raises ``LayoutError`` without a folder or with too few images in
 """
 
 import hashlib
-import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from stillwatch.errors import LayoutError
 from stillwatch.images.decode import decode_image, read_bytes, resize_image
 from stillwatch.images.layout import IMAGE_SUFFIXES
+from stillwatch.threads import thread_count
 
 MOST = 1000
 """Most photographs that are read: as many as fit into memory beside a training."""
@@ -53,7 +53,7 @@ def read_photographs(folder: Path, side: int) -> NDArray[np.uint8]:
         pixels = decode_image(read_bytes(path), name=str(path)).pixels
         return resize_image(_middle_square(pixels), side)
 
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(thread_count()) as pool:
         return np.stack(list(pool.map(read, photograph_files(folder))))
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stillwatch.errors import BundleError
+from stillwatch.threads import thread_count
 
 _ERRORS_ONLY = 3
 # Without it a CPU that has bfloat16 computes in it, and the scores are others.
@@ -35,6 +36,9 @@ class OnnxScorer:
             ) from error
         options = onnxruntime.SessionOptions()
         options.log_severity_level = _ERRORS_ONLY
+        options.intra_op_num_threads = thread_count()
+        # A thread that spins for work takes the core from whatever else the machine does.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             self._session = onnxruntime.InferenceSession(
                 model, options, providers=["CPUExecutionProvider"]
@@ -71,7 +75,8 @@ class OpenVinoScorer:
                 f"{model}: needs OpenVINO ({error}). Install it: pip install 'stillwatch[edge]'."
             ) from error
         try:
-            self._model = openvino.Core().compile_model(model, "CPU", _FLOAT32)
+            settings = _FLOAT32 | {"INFERENCE_NUM_THREADS": str(thread_count())}
+            self._model = openvino.Core().compile_model(model, "CPU", settings)
         except RuntimeError as error:
             reason = " ".join(str(error).split())
             raise BundleError(

@@ -25,6 +25,7 @@ from pydantic import Field
 from stillwatch.errors import DeviceMemoryError, TrainingError
 from stillwatch.sections import Section
 from stillwatch.settings import CalibrationSettings, TeacherSettings, TrainingSettings
+from stillwatch.threads import thread_environment
 
 _POLL_SECONDS = 0.25
 _TAIL_BYTES = 4000
@@ -86,19 +87,23 @@ class TrainingOutcome:
     device: str
 
 
-def run_training(job: TrainingJob, *, on_epoch: Callable[[EpochReport], None]) -> TrainingOutcome:
+def run_training(
+    job: TrainingJob, *, on_epoch: Callable[[EpochReport], None], threads: int | None = None
+) -> TrainingOutcome:
     """Train, calibrate and write the bundle in a child process; wait for it.
 
     Args:
         job: what to train.
         on_epoch: called after every epoch; the child is killed when it raises.
+        threads: to compute with on the CPU, unless the user's ``OMP_NUM_THREADS`` says otherwise;
+            None: as many as this process.
 
     Raises:
         TrainingError: the child's own sentence, a timeout, or a crash with the end of its stderr.
         DeviceMemoryError: the child's own sentence, when a batch does not fit into memory.
     """
     deadline = time.monotonic() + 60 * job.training.timeout_minutes
-    with tempfile.TemporaryFile() as stderr, _child(stderr) as child:
+    with tempfile.TemporaryFile() as stderr, _child(stderr, threads) as child:
         events = _events(child)
         with suppress(BrokenPipeError):  # the loop below reports a child that died at once
             _send(child, job)
@@ -118,10 +123,11 @@ def run_training(job: TrainingJob, *, on_epoch: Callable[[EpochReport], None]) -
 
 
 @contextmanager
-def _child(stderr: IO[bytes]) -> Iterator[subprocess.Popen[str]]:
+def _child(stderr: IO[bytes], threads: int | None) -> Iterator[subprocess.Popen[str]]:
     """The training process in a session of its own, killed with all that it started."""
     child = subprocess.Popen(
         [sys.executable, "-m", "stillwatch.training.child"],
+        env=thread_environment(os.environ, threads),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=stderr,
