@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from stillwatch.bundle import Bundle, read_bundle
+from stillwatch.bundle import Bundle
 from stillwatch.errors import StillwatchError
 from stillwatch.files import atomic_file, ensure_writable, write_json
 from stillwatch.inference.inspector import (
@@ -22,8 +22,6 @@ from stillwatch.inference.inspector import (
 from stillwatch.inference.overlays import overlay
 from stillwatch.inference.score_log import appearance, logged, open_score_log
 from stillwatch.settings import Settings
-
-REGISTRY_SCHEME = "models:/"
 
 
 @dataclass(frozen=True)
@@ -49,29 +47,6 @@ class OpenedModel:
     bundle: Bundle
     version: int | None
     """None for a bundle folder, unless it was exported from the registry in float32."""
-
-
-def open_model(source: str, settings: Settings) -> OpenedModel:
-    """Open a bundle folder, or fetch the bundle of a registered model.
-
-    Args:
-        source: a folder, or ``models:/NAME/VERSION`` or ``models:/NAME@ALIAS``.
-        settings: name the registry.
-
-    Raises:
-        BundleError: the folder is not a sound bundle.
-        TrackingError: the registry does not answer or holds no such model.
-    """
-    if not source.startswith(REGISTRY_SCHEME):
-        bundle = read_bundle(Path(source))
-        graph = bundle.info.graph
-        return OpenedModel(bundle, None if graph is None else graph.model_version)
-    from stillwatch.tasks.registry.versions import fetch_bundle, resolve_version
-    from stillwatch.tasks.tracking.client import open_tracking
-
-    tracking = open_tracking(settings)
-    name, version = resolve_version(tracking, source)
-    return OpenedModel(fetch_bundle(tracking, f"{REGISTRY_SCHEME}{name}/{version}"), version)
 
 
 def inspect_files(

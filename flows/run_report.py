@@ -1,5 +1,6 @@
-"""What a retraining ended with, as the flow returns it and ``--report FILE.json`` writes it."""
+"""The report of a retraining: the schema of ``--report FILE.json``, and its tables."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -7,9 +8,16 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from stillwatch.comparison.comparison import Answer
 from stillwatch.files import write_json
-from stillwatch.tasks.evaluation.seeds import Spread
+from stillwatch.tasks.evaluation.notes import threshold_sentences
+from stillwatch.tasks.evaluation.result import DetectorResult
+from stillwatch.tasks.evaluation.seeds import Spread, spreads
+from stillwatch.tasks.evaluation.task import FROM_NORMALS_ONLY
+from stillwatch.tasks.registry.register import Registration
+from stillwatch.tasks.training.candidates import Entrant
 
 Interval = tuple[float, float]
+
+FIGURES = ("image_auroc", "image_ap", "pixel_auroc", "aupro", "false_alarm_rate", "recall")
 
 
 class GroupReport(BaseModel):
@@ -128,3 +136,166 @@ class RetrainReport(BaseModel):
             StorageError: the folder cannot be written to.
         """
         write_json(path, self.model_dump(mode="json"))
+
+
+def category_report(
+    results: Mapping[Entrant, DetectorResult], registration: Registration
+) -> CategoryReport:
+    """The report of a category whose winner is registered.
+
+    Args:
+        results: of all detectors that competed, the first seed of a detector before its others.
+        registration: of the winner.
+    """
+    detectors: dict[str, dict[int, DetectorResult]] = {}
+    for entrant, result in results.items():
+        detectors.setdefault(entrant.detector, {})[entrant.seed] = result
+    winner = next(iter(detectors[registration.detector].values()))
+    return CategoryReport(
+        status="registered" if registration.created else "unchanged",
+        reason=registration.not_promoted or None,
+        winner=registration.detector,
+        model_version=registration.version,
+        alias=registration.alias,
+        selected=registration.selected,
+        answer=registration.answer,
+        comparison=registration.comparison or None,
+        approval=registration.approval,
+        thresholds=threshold_sentences(winner),
+        detectors={name: _detector_report(seeds) for name, seeds in detectors.items()},
+    )
+
+
+def failure_sentence(report: RetrainReport) -> str:
+    """One sentence per failed category."""
+    return " ".join(f"{name}: {reason}" for name, reason in report.failed.items())
+
+
+def seeds_sentence(report: RetrainReport) -> str:
+    """A sentence on what the figures of several seeds are; empty for one seed."""
+    for category in report.categories.values():
+        for detector in category.detectors.values():
+            if detector.seeds:
+                seeds = [str(one.seed) for one in detector.seeds]
+                return (
+                    f"Figures are means over the seeds {', '.join(seeds)} ± half their range; "
+                    f"what is registered is of seed {seeds[0]}."
+                )
+    return ""
+
+
+def short_rows(report: RetrainReport) -> list[dict[str, str]]:
+    """Rows of the table on the terminal, one per trained detector."""
+    return [
+        {"category": name} | _row(category, detector, one)
+        for name, category in report.categories.items()
+        for detector, one in category.detectors.items()
+    ]
+
+
+def table_rows(report: RetrainReport, mlflow_address: str) -> list[dict[str, str]]:
+    """Rows of the table in Prefect; the MLflow run that a row links to has all figures.
+
+    Args:
+        report: of the retraining.
+        mlflow_address: of the MLflow server, for the links.
+    """
+    rows = []
+    for name, category in report.categories.items():
+        if category.status == "failed":
+            rows.append({"category": name, "outcome": category.reason or ""})
+        rows += [
+            {
+                "category": name,
+                "outcome": _outcome(category, detector),
+                "detector": detector,
+                "image AUROC": _figure(one, "image_auroc"),
+                "false alarms": _figure(one, "false_alarm_rate"),
+                "MLflow run": f"{mlflow_address}/#/runs/{one.run_id}",
+            }
+            for detector, one in category.detectors.items()
+        ]
+    return rows
+
+
+def _outcome(category: CategoryReport, detector: str) -> str:
+    if detector != category.winner:
+        return "not chosen"
+    suffix = {"pending": ", waits for approval", "refused": ", refused by the gate", None: ""}
+    return category.status + suffix[category.approval]
+
+
+def _row(category: CategoryReport, detector: str, one: DetectorReport) -> dict[str, str]:
+    won = detector == category.winner
+    return {
+        "detector": detector,
+        "image AUROC": _figure(one, "image_auroc"),
+        "AUPRO": _figure(one, "aupro"),
+        "false alarms": _figure(one, "false_alarm_rate"),
+        "recall": _figure(one, "recall"),
+        "time": _time(one.seeds or [one]),
+        "model": f"v{category.model_version} {category.alias or ''}".strip() if won else "",
+    }
+
+
+def _time(trainings: Sequence[DetectorReport | SeedReport]) -> str:
+    trained = [one.train_seconds for one in trainings if not one.reused]
+    return f"{sum(trained):.0f} s" if trained else "reused"
+
+
+def _detector_report(seeds: Mapping[int, DetectorResult]) -> DetectorReport:
+    """The report of a detector, from the results of its seeds; the first seed may be registered."""
+    result = next(iter(seeds.values()))
+    figures: dict[str, float | None] = {name: result.metrics.get(name) for name in FIGURES}
+    intervals: dict[str, Interval | None] = {
+        f"{name}_ci": result.intervals.get(name) for name in FIGURES
+    }
+    feedback = result.feedback
+    return DetectorReport.model_validate(
+        {
+            **figures,
+            **intervals,
+            "feedback_images": len(feedback.images) if feedback else 0,
+            "feedback_recall": feedback and feedback.recall,
+            "feedback_recall_ci": feedback and feedback.interval,
+            "threshold": result.threshold,
+            "alpha": result.alpha,
+            "n_calibration": result.n_calibration,
+            "calibration_groups": result.calibration_groups,
+            "false_alarm_bound": result.bound,
+            "false_alarm_rate_95": result.rate_95,
+            "false_alarm_rate_train": result.false_alarms.get("in_sample"),
+            "false_alarm_rate_validation": result.false_alarms.get("held_out"),
+            "false_alarm_rate_by_group": {
+                name: {"normals": one.normals, "rate": one.rate, "rate_ci": one.interval}
+                for name, one in result.false_alarms_by_group.items()
+            },
+            "train_seconds": result.train_seconds,
+            "ms_per_image": result.ms_per_image,
+            "reused": result.reused,
+            "synthetic": result.synthetic,
+            "run_id": result.run_id,
+            "seeds": [_seed_report(*item) for item in seeds.items()] if len(seeds) > 1 else [],
+            "spread": spreads(list(seeds.values())),
+        }
+    )
+
+
+def _seed_report(seed: int, result: DetectorResult) -> SeedReport:
+    figures = {name: result.metrics.get(name) for name in FIGURES}
+    return SeedReport(
+        seed=seed,
+        **figures,
+        train_seconds=result.train_seconds,
+        reused=result.reused,
+        run_id=result.run_id,
+    )
+
+
+def _figure(one: DetectorReport, name: str) -> str:
+    value: float | None = getattr(one, name)
+    if value is None:
+        return "–"
+    figure = str(one.spread[name]) if name in one.spread else f"{value:.3f}"
+    synthetic = one.synthetic and name not in FROM_NORMALS_ONLY
+    return f"{figure} synthetic" if synthetic else figure

@@ -1,4 +1,4 @@
-"""A retraining on the terminal: progress bars while it runs, tables when it is done."""
+"""A retraining on the terminal: progress bars during the run, tables at the end."""
 
 import threading
 from collections.abc import Iterator
@@ -12,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from stillwatch.flows.cli.console import console, fail, say
-from stillwatch.flows.run_report import RetrainReport
-from stillwatch.flows.summary import seeds_sentence, short_rows
+from stillwatch.flows.run_report import RetrainReport, seeds_sentence, short_rows
+from stillwatch.flows.servers.prefect_server import local_api
 from stillwatch.settings import Settings
 from stillwatch.tasks.training.progress import TrainingProgress, running_trainings
 
@@ -22,7 +22,7 @@ _POLL_SECONDS = 0.5
 
 @contextmanager
 def watched_trainings(settings: Settings, output: Console, *, disabled: bool) -> Iterator[None]:
-    """Show a bar with the time left for every training that goes on during the block."""
+    """Show a progress bar with the time left for every training during the block."""
     progress = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -33,19 +33,19 @@ def watched_trainings(settings: Settings, output: Console, *, disabled: bool) ->
         transient=True,
         disable=disabled,
     )
-    over = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(settings, progress, over), daemon=True)
+    ended = threading.Event()
+    watcher = threading.Thread(target=_watch, args=(settings, progress, ended), daemon=True)
     with progress:
         watcher.start()
         try:
             yield
         finally:
-            over.set()
+            ended.set()
             watcher.join()
 
 
 def print_outcome(outcome: RetrainReport) -> None:
-    """Print one row per category and detector, what was registered, and why anything failed."""
+    """Print one row for each category and detector, what was registered, and why any failed."""
     rows = short_rows(outcome)
     if rows:
         # Headings of two words, and spreads, take two lines, so that it fits 80 columns.
@@ -54,8 +54,8 @@ def print_outcome(outcome: RetrainReport) -> None:
         for row in rows:
             table.add_row(*(cell.replace(" ± ", "\n±") for cell in row.values()))
         console.print(table)
-    if said := seeds_sentence(outcome):
-        say(said)
+    if sentence := seeds_sentence(outcome):
+        say(sentence)
     for name, category in outcome.categories.items():
         if category.status == "failed":
             fail(f"{name}: {category.reason}")
@@ -77,9 +77,16 @@ def print_outcome(outcome: RetrainReport) -> None:
     say(f"data version {outcome.data_version}")
 
 
-def _watch(settings: Settings, progress: Progress, over: threading.Event) -> None:
+def print_server(settings: Settings) -> None:
+    """Print the address of the local Prefect server, which outlives the command."""
+    api = local_api(settings)
+    if api is not None:
+        say(f"Prefect: {api.removesuffix('/api')} (runs until 'stillwatch down')")
+
+
+def _watch(settings: Settings, progress: Progress, ended: threading.Event) -> None:
     bars: dict[str, TaskID] = {}
-    while not over.wait(_POLL_SECONDS):
+    while not ended.wait(_POLL_SECONDS):
         running = {training.title: training for training in running_trainings(settings.state_dir)}
         for title in set(bars) - set(running):
             progress.remove_task(bars.pop(title))

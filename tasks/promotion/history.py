@@ -17,9 +17,9 @@ from mlflow.entities.model_registry import ModelVersion
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stillwatch.errors import PromotionError, TrackingError
+from stillwatch.tasks.liveness import may_live_elsewhere
 from stillwatch.tasks.registry.approval import ANSWER, COMPARISON
 from stillwatch.tasks.registry.versions import PREVIOUS, version_with_alias
-from stillwatch.tasks.run_owner import may_live_elsewhere
 from stillwatch.tasks.tracking.client import KIND, Status, Tracking
 from stillwatch.tasks.tracking.entries import milliseconds
 from stillwatch.tasks.tracking.mlflow_pages import every_page

@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
-import psutil
 from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
@@ -26,7 +25,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from stillwatch.errors import TrackingError
 from stillwatch.files import storage_errors
 from stillwatch.settings import Settings
-from stillwatch.tasks.run_owner import HOST, PROCESS, is_alive, owner_tags
+from stillwatch.tasks.liveness import HOST, may_be_alive, os_user, owner_tags
 from stillwatch.tasks.tracking.entries import DataSource
 from stillwatch.tasks.tracking.mlflow_pages import every_page
 from stillwatch.tasks.tracking.s3_errors import s3_errors
@@ -66,15 +65,17 @@ logging.getLogger("urllib3").setLevel(logging.ERROR)
 class Tracking:
     """One MLflow store."""
 
-    def __init__(self, uri: str, artifacts: str | None) -> None:
+    def __init__(self, uri: str, artifacts: str | None, locks: Path) -> None:
         """Name a store; nothing is contacted yet.
 
         Args:
             uri: the tracking address.
             artifacts: URI under which new experiments keep their files; None: the server decides.
+            locks: folder for the lock by which runs of this process are known to have an owner.
         """
         self.uri = uri
         self.artifacts = artifacts
+        self.locks = locks
 
     @property
     def client(self) -> MlflowClient:
@@ -151,9 +152,9 @@ class Tracking:
         """
         experiment = self.experiment(category)
         all_tags = {
-            "mlflow.user": psutil.Process().username(),
+            "mlflow.user": os_user(),
             "mlflow.source.name": "stillwatch",
-            **owner_tags(),
+            **owner_tags(self.locks),
             **({PARENT: parent} if parent else {}),
             **tags,
         }
@@ -306,7 +307,7 @@ class Tracking:
             return dict(self.client.get_run(run_id).data.tags)
 
     def close_dead_runs(self, category: str) -> int:
-        """Mark as killed what a process of this machine left running when it died.
+        """Mark the running runs of dead processes of this host as killed.
 
         Raises:
             TrackingError: the store does not answer.
@@ -317,7 +318,7 @@ class Tracking:
             running = every_page(
                 self.client.search_runs, experiment_ids=[experiment], filter_string=here
             )
-            dead = [run for run in running if not is_alive(run.data.tags.get(PROCESS, ""))]
+            dead = [run for run in running if not may_be_alive(run.data.tags)]
             for run in dead:
                 self.client.set_terminated(run.info.run_id, "KILLED")
         return len(dead)
@@ -350,7 +351,9 @@ def open_tracking(settings: Settings) -> Tracking:
         TrackingError: the store does not answer.
         StorageError: the state folder cannot be written to.
     """
-    tracking = Tracking(tracking_uri(settings), artifact_uri(settings))
+    tracking = Tracking(
+        tracking_uri(settings), artifact_uri(settings), settings.state_dir / "locks"
+    )
     if settings.tracking.s3_endpoint is not None:
         # MLflow has no other way to be told, nor have the processes that this one starts.
         os.environ["MLFLOW_S3_ENDPOINT_URL"] = settings.tracking.s3_endpoint

@@ -9,7 +9,7 @@ from rich.progress import track
 from rich.table import Table
 
 from stillwatch.flows.cli.console import console, figure, print_json, say
-from stillwatch.flows.cli.options import AsJson, CommandContext
+from stillwatch.flows.cli.options import AsJson, CommandContext, ensure_installed
 
 COLOURS = {"pass": "green", "review": "yellow", "reject": "red", None: "red"}
 
@@ -39,12 +39,17 @@ def inspect(
 
     Exit code 1 when a file could not be inspected; the others still are.
     """
-    from stillwatch.flows.inspection import inspect_files, open_model, write_rows
+    from stillwatch.flows.inspection import inspect_files, write_rows
+    from stillwatch.flows.models import REGISTRY_SCHEME, open_model
     from stillwatch.inference.inspector import find_images
 
     given: CommandContext = context.obj
     files = find_images(paths)
+    if bundle.startswith(REGISTRY_SCHEME):
+        ensure_installed("mlflow")
     opened = open_model(bundle, given.settings)
+    if opened.bundle.info.graph is None:
+        ensure_installed("torch")
     rows = list(
         track(
             inspect_files(opened, files, settings=given.settings, out=out),

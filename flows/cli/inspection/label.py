@@ -31,7 +31,7 @@ def label(
     none.
     """
     from stillwatch.tasks.inbox.labels import count_labels, label_images
-    from stillwatch.tasks.os_user import os_user
+    from stillwatch.tasks.liveness import os_user
 
     given: CommandContext = context.obj
     done = label_images(files, category, as_, who=by or os_user(), settings=given.settings)

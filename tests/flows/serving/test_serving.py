@@ -30,8 +30,9 @@ from tests.flows.running_service import Service, serving
 from tests.flows.waiting import until
 
 from stillwatch.bundle import WEIGHTS_FILE
-from stillwatch.flows.export import export_model
-from stillwatch.flows.inspection import inspect_files, open_model
+from stillwatch.flows.cli.inspection.export import export_model
+from stillwatch.flows.inspection import inspect_files
+from stillwatch.flows.models import open_model
 from stillwatch.images.layout import scan_category
 from stillwatch.images.manifest import build_manifest
 from stillwatch.inference.score_log import open_score_log

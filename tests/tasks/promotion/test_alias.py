@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from made_registries import NAME, aliases, made_record, new_version, pending_version
 from made_stores import new_store
@@ -17,6 +16,7 @@ from mlflow import MlflowClient
 
 from stillwatch.errors import TrackingError
 from stillwatch.settings import Settings
+from stillwatch.tasks.liveness import lock_file
 from stillwatch.tasks.promotion.alias import changing_champion, move_champion
 from stillwatch.tasks.promotion.history import begin, close, history, open_intents
 from stillwatch.tasks.tracking.client import Tracking
@@ -148,6 +148,7 @@ from pathlib import Path
 from mlflow import MlflowClient
 from made_registries import made_record
 from stillwatch.settings import Settings
+from stillwatch.tasks.liveness import lock_file
 from stillwatch.tasks.promotion.alias import changing_champion, move_champion
 from stillwatch.tasks.tracking.client import open_tracking
 
@@ -215,13 +216,13 @@ def test_an_intent_is_cancelled_where_the_registry_has_changed_meanwhile(
 
 @pytest.mark.parametrize("host", ["another", socket.gethostname()])
 def test_what_another_process_is_at_work_at_is_waited_for_and_left_to_it(
-    tracking: Tracking, settings: Settings, two: tuple[int, int], host: str
+    tracking: Tracking, settings: Settings, two: tuple[int, int], host: str, tmp_path: Path
 ) -> None:
     first, second = two
-    parent = psutil.Process(os.getppid())
-    process = f"{parent.pid} since {parent.create_time():.0f}"
+    lock = tmp_path / "of-another-process.lock"
+    lock_file(lock)
     run_id = begin(tracking, made_record(second, first))
-    tracking.log(run_id, tags={"stillwatch.host": host, "stillwatch.process": process})
+    tracking.log(run_id, tags={"stillwatch.host": host, "stillwatch.lock": str(lock)})
     ended = threading.Timer(1, close, (tracking, run_id, "cancelled", "by the other"))
     ended.start()
     with changing_champion(tracking, "plate", settings):
