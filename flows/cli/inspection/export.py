@@ -1,4 +1,4 @@
-"""``stillwatch export``: a bundle for machines without torch."""
+"""``stillwatch export``: write a bundle for machines without torch."""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -40,7 +40,7 @@ def export(
     images: Annotated[
         Path | None,
         typer.Option(
-            help="Real images on which the graph must give what the detector gives.",
+            help="Images on which the graph must give the same results as the detector.",
             show_default="the category's test images in the workspace",
         ),
     ] = None,
@@ -64,7 +64,7 @@ def export(
 ) -> None:
     """Write a bundle that inspects with ONNX Runtime or OpenVINO, without torch.
 
-    Refused unless scores, maps and verdicts are those of the detector.
+    Refused unless scores, maps and verdicts equal those of the detector.
     """
     given: CommandContext = context.obj
     if int8:

@@ -1,4 +1,4 @@
-"""``stillwatch inspect``: verdicts for image files."""
+"""``stillwatch inspect``: inspect image files."""
 
 from dataclasses import asdict
 from pathlib import Path

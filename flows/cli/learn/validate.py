@@ -1,4 +1,4 @@
-"""``stillwatch validate``: the image-set checks without any training."""
+"""``stillwatch validate``: check an image set without training."""
 
 from dataclasses import asdict
 from pathlib import Path

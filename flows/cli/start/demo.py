@@ -1,4 +1,4 @@
-"""``stillwatch sample`` and ``stillwatch demo``: the built-in sample set and the main job on it."""
+"""``stillwatch sample`` and ``stillwatch demo``: the sample set, and a retraining on it."""
 
 from pathlib import Path
 from typing import Annotated
@@ -28,7 +28,7 @@ def sample(
 
 
 def demo(context: typer.Context) -> None:
-    """Run the main job on the built-in sample set; the checkout is never committed to."""
+    """Retrain on the built-in sample set; nothing is committed to the checkout."""
     from stillwatch.flows.cli.outcome import print_outcome, print_server, watched_trainings
     from stillwatch.flows.retrain import run_retraining
 

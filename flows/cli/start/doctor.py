@@ -1,4 +1,4 @@
-"""``stillwatch doctor``: what this machine has and lacks."""
+"""``stillwatch doctor``: check what stillwatch needs on this machine."""
 
 import os
 import shutil
@@ -34,9 +34,9 @@ def add_to(app: typer.Typer) -> None:
 
 
 def doctor(context: typer.Context, as_json: AsJson = False) -> None:
-    """Say what this machine has and lacks: versions, devices, weights, disk, servers.
+    """Check this machine: versions, devices, teacher weights, disk, git, image set and servers.
 
-    Exit code 1 when something is missing without which nothing can run.
+    Exit code 1 when something that every command needs is missing.
     """
     given: CommandContext = context.obj
     findings = examine_machine(given.settings)
@@ -53,7 +53,7 @@ def doctor(context: typer.Context, as_json: AsJson = False) -> None:
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at."""
+    """The result of one check."""
 
     what: str
     state: Literal["ok", "note", "missing"]
@@ -61,7 +61,7 @@ class Finding:
 
 
 def examine_machine(settings: Settings) -> list[Finding]:
-    """Look at versions, devices, weights, disk, git, image set and servers; change nothing."""
+    """The results of all checks; nothing is changed."""
     return [
         Finding("python", "ok", sys.version.split()[0]),
         *(_package(name) for name in PACKAGES),

@@ -18,6 +18,7 @@ from prefect import flow, get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from stillwatch.errors import ServerError
+from stillwatch.flows.cli.outcome import print_server
 from stillwatch.flows.servers.prefect_server import (
     PREFERRED_PORT,
     local_api,
@@ -30,7 +31,9 @@ from stillwatch.settings import Settings
 pytestmark = [pytest.mark.servers, pytest.mark.xdist_group("prefect_server")]
 
 
-def test_commands_share_one_server_which_stays(tmp_path: Path) -> None:
+def test_commands_share_one_server_which_stays(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     new_prefect_database(tmp_path)
     settings = Settings(state_dir=tmp_path)
     code = textwrap.dedent(
@@ -49,6 +52,8 @@ def test_commands_share_one_server_which_stays(tmp_path: Path) -> None:
     assert urls == {local_api(settings)}
     (url,) = urls
     assert answers(f"{url}/health"), "it stays"
+    print_server(settings)
+    assert f"Prefect: {url.removesuffix('/api')} (runs until" in capsys.readouterr().out
     server = local_server(settings).running()
     assert server is not None
     os.kill(server.pid, signal.SIGKILL)

@@ -239,7 +239,7 @@ def test_of_two_hundred_at_once_each_is_answered_or_told_to_come_back(
     for reply in replies:
         if reply.status == 503:
             assert reply.headers["retry-after"] == "1"
-            assert "24 requests are in work" in reply.json["detail"]
+            assert "24 requests are in progress" in reply.json["detail"]
     assert len(line.logged(1)) == before + statuses.count(200)
     assert service.figure("stillwatch_requests_in_work") == 0
     assert service.ask("/inspect/plate", data).status == 200
