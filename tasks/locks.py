@@ -1,4 +1,4 @@
-"""One at a time, across threads and processes of one machine."""
+"""Locks of the state folder, for the threads and processes of one machine."""
 
 import logging
 from collections.abc import Iterator
@@ -12,12 +12,12 @@ from stillwatch.settings import Settings
 
 @contextmanager
 def exclusive(settings: Settings, name: str, doing: str) -> Iterator[None]:
-    """Hold the lock ``name`` of the state folder; wait for whoever holds it, and say so.
+    """Hold a lock of the state folder; log a warning while another process holds it.
 
     Args:
-        settings: names the state folder.
-        name: of the lock; a file name.
-        doing: what somebody else is seen doing meanwhile, for the message.
+        settings: name the state folder.
+        name: of the lock; part of its file name.
+        doing: what the holder does, for the warning.
 
     Raises:
         StorageError: the state folder cannot be written to.

@@ -21,7 +21,7 @@ START_SECONDS = 120.0
 
 _SERVICE_VARIABLE = "STILLWATCH_SERVICE"
 """Names the log of a service to its process and to all that inherit the process's environment."""
-_MOST_PASSES = 4
+_MAX_PASSES = 4
 _LOCK_DESCRIPTOR = 3
 
 
@@ -40,9 +40,9 @@ class RunningService(BaseModel):
 class Service:
     """A program that runs in the background until it is stopped.
 
-    The program holds the lock of ``NAME.lock``, of which it inherits the only descriptor: whoever
-    finds the lock taken knows that the program is alive. Its children do not inherit the
-    descriptor, since Python's ``subprocess`` closes what it is not told to keep.
+    The program inherits the only descriptor of the locked file ``NAME.lock``, so the program is
+    alive while the lock is taken. The children of the program do not inherit the descriptor, since
+    Python's ``subprocess`` closes all descriptors that it is not told to keep.
 
     Args:
         log: ``NAME.log``, to which the output of the program is appended.
@@ -140,7 +140,7 @@ class Service:
         if not self.log.parent.exists():
             return
         with self._exclusive:
-            for _ in range(_MOST_PASSES):
+            for _ in range(_MAX_PASSES):
                 family = list(self._processes())
                 if not family:
                     break
@@ -158,10 +158,10 @@ class Service:
                 command,
                 os.environ | dict(environment) | {_SERVICE_VARIABLE: str(self.log)},
                 file_actions=[
+                    (os.POSIX_SPAWN_DUP2, lock, _LOCK_DESCRIPTOR),
                     (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
                     (os.POSIX_SPAWN_OPEN, 1, str(self.log), append, 0o644),
                     (os.POSIX_SPAWN_DUP2, 1, 2),
-                    (os.POSIX_SPAWN_DUP2, lock, _LOCK_DESCRIPTOR),
                 ],
                 setsid=True,
             )
