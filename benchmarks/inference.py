@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from stillwatch.bundle import Bundle, read_bundle
 from stillwatch.export.export import export_bundle
 from stillwatch.export.quantized_export import Quantization
-from stillwatch.flows.export import export_quantized_model
+from stillwatch.flows.cli.inspection.export import export_quantized_model
 from stillwatch.images.layout import scan_category
 from stillwatch.inference.inspector import Scorer
 from stillwatch.inference.scorers import open_scorer

@@ -21,10 +21,10 @@ import time
 from pathlib import Path
 
 import yaml
+from benchmarks.local_prefect import local_prefect
 from benchmarks.revision import commit
 
 from stillwatch.flows.retrain import run_retraining
-from stillwatch.flows.servers.prefect_server import prefect_api
 from stillwatch.images.layout import scan_category
 from stillwatch.images.manifest import build_manifest
 from stillwatch.sample.image_set import make_sample_set
@@ -69,7 +69,7 @@ def _measure(folder: Path, runs: int) -> list[dict[str, float]]:
     params.write_text(yaml.safe_dump({"detectors": QUICK}), encoding="utf-8")
     settings = load_settings(params)
     imports = sum(_seconds_of(process) for process in PROCESSES)
-    with prefect_api(settings):
+    with local_prefect(settings):
         return [
             _run(settings, params, images, seed=seed, detector=detector, imports=imports)
             for seed in range(runs)

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from benchmarks.local_prefect import local_prefect
 from benchmarks.revision import commit, machine
 from benchmarks.scaling_dvc import dvc_costs
 from benchmarks.scaling_night import night
@@ -30,8 +31,7 @@ from benchmarks.tables import markdown, origin
 from tests.flows.real_stores import USER, postgres, postgres_programs
 
 from stillwatch.files import write_json
-from stillwatch.flows.servers.mlflow_server import start_mlflow_server
-from stillwatch.flows.servers.prefect_server import prefect_api
+from stillwatch.flows.servers.mlflow_server import mlflow_service, start_mlflow_server
 from stillwatch.settings import ServicesSettings, Settings, TrackingSettings
 from stillwatch.tasks.tracking.client import mlflow_folder, open_tracking, tracking_uri
 
@@ -103,17 +103,15 @@ def _measure(settings: Settings, given: argparse.Namespace) -> dict[str, Any]:
     )
     served = settings.model_copy(update={"tracking": TrackingSettings(uri=server.url)})
     try:
-        with prefect_api(settings):
+        with local_prefect(settings):
             return {
                 "prefect": prefect_cost(given.tasks, given.workers),
                 "mlflow": mlflow_cost(settings, given.tasks),
                 "mlflow_server": mlflow_cost(served, given.tasks),
-                "night": night(
-                    served, settings, server.process.pid, given.categories, given.workers
-                ),
+                "night": night(served, settings, server.pid, given.categories, given.workers),
             }
     finally:
-        server.process.stop()
+        mlflow_service(settings.state_dir).stop()
 
 
 def tables(found: dict[str, Any], dvc_categories: int, retrained: int) -> Iterable[str]:

@@ -39,7 +39,7 @@ def night(
         resident megabytes of the processes, megabytes of the databases.
     """
     register = json.loads((stores.state_dir / "prefect" / "server.json").read_bytes())
-    servers = {"Prefect server": register["server"][0], "MLflow server": mlflow_server}
+    servers = {"Prefect server": register["pid"], "MLflow server": mlflow_server}
     watch = _Watch(stores, servers, every=max(1, categories * DETECTORS // ROWS))
     _night(settings, watch, categories, workers)
     return watch.rows

@@ -4,11 +4,11 @@ import time
 from pathlib import Path
 
 import yaml
+from benchmarks.local_prefect import local_prefect
 from benchmarks.scaling_dvc import SIDE, write_images
 
 from stillwatch.errors import TrainingError
 from stillwatch.flows.retrain import run_retraining
-from stillwatch.flows.servers.prefect_server import prefect_api
 from stillwatch.settings import load_settings
 
 _TEST_NORMALS = 4
@@ -35,7 +35,7 @@ def unchanged_costs(folder: Path, categories: int) -> dict[str, float]:
         write_images(category / "test" / "good", seed=1000 * number + 500, images=_TEST_NORMALS)
     params.write_text(yaml.safe_dump(_QUICK), encoding="utf-8")
     settings = load_settings(params)
-    with prefect_api(settings):
+    with local_prefect(settings):
         seconds = []
         for _ in range(2):
             started = time.perf_counter()

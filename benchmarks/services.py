@@ -27,9 +27,9 @@ from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from stillwatch.files import write_json
-from stillwatch.flows.servers.prefect_server import LocalPrefectServer
+from stillwatch.flows.servers.prefect_server import local_api
 from stillwatch.sample.image_set import make_sample_set
-from stillwatch.settings import ServicesSettings
+from stillwatch.settings import Settings
 
 _QUICK = {"detectors": {"stfpm": {"epochs": 1}}, "retrain": {"detectors": ["stfpm"]}}
 _PATIENCE = 600.0
@@ -62,7 +62,7 @@ def _measure(folder: Path, runs: int) -> Mapping[str, float]:
     seconds = {"first retraining of 3 categories, one epoch": _timed(folder, "retrain")}
     seconds["up"] = _timed(folder, "up")
     try:
-        url = LocalPrefectServer(folder / ".stillwatch" / "prefect", ServicesSettings()).running()
+        url = local_api(Settings(state_dir=folder / ".stillwatch"))
         with temporary_settings({PREFECT_API_URL: url}):
             found = [_run_unchanged() for _ in range(runs)]
     finally:

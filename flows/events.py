@@ -1,4 +1,4 @@
-"""Events that the Prefect server has taken for certain before anything else is done."""
+"""Emitting Prefect events that must not be lost."""
 
 import asyncio
 from collections.abc import Mapping
@@ -14,27 +14,30 @@ from stillwatch.errors import ServerError
 
 
 def deliver(event: str, *, resource: Mapping[str, str], payload: Mapping[str, Any]) -> None:
-    """Emit an event about a resource, related to the flow run that this is called in.
+    """Emit an event about a resource, related to the current flow run; return once it is accepted.
 
-    Prefect's own ``emit_event`` leaves it to a thread, which keeps to itself that it failed.
+    Prefect's ``emit_event`` leaves the event to a thread, which does not report failures. Its
+    ``get_events_client`` sends it through a websocket, where the server answers no single event: a
+    pong says that the bytes arrived, not that the server accepted the event. The response to
+    ``POST /events`` does.
 
     Args:
-        event: its name.
+        event: name of the event.
         resource: labels, ``prefect.resource.id`` among them.
         payload: JSON values.
 
     Raises:
-        ServerError: the server did not take it.
+        ServerError: the server did not accept the event.
     """
-    told = Event(event=event, resource=Resource(dict(resource)), payload=dict(payload))
+    emitted = Event(event=event, resource=Resource(dict(resource)), payload=dict(payload))
     try:
-        asyncio.run(_post(told))
+        asyncio.run(_post(emitted))
     except (httpx.HTTPError, ObjectNotFound) as error:
         reason = (str(error).splitlines() or [repr(error)])[0]
         raise ServerError(
-            f"the Prefect server did not take the event {event} ({reason}), so nothing follows "
-            "from it yet. See that the server runs ('stillwatch status'); the next run of this "
-            "deployment announces it again."
+            f"the Prefect server did not accept the event {event} ({reason}), so no automation "
+            "has started yet. Check that the server runs ('stillwatch status'); the next run of "
+            "this deployment emits the event again."
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Which workspace an image set lives in: the settings' own, its own, or a managed one."""
+"""Finding or creating the workspace of an image set, and versioning the image set."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,11 +22,11 @@ class ImageSetPlace:
 
     workspace: Workspace
     imported_from: Path | None
-    """The root that is brought into the workspace first; None when it lives there."""
+    """The root that is imported into the workspace first; None if it is in the workspace."""
 
 
 def place_of(settings: Settings, root: Path | None) -> ImageSetPlace:
-    """Find the workspace of ``root``; one outside any workspace gets a managed one.
+    """Find the workspace of ``root``; a root outside any workspace gets a managed one.
 
     Args:
         root: an image set, or None for the settings' own.
@@ -52,7 +52,7 @@ def version_images(
     categories: list[str] | None,
     say: Callable[[str], None],
 ) -> DataVersion:
-    """Import ``root`` if need be, then version the image set, outside any flow.
+    """Import ``root`` if it is outside a workspace, then version the image set; needs no flow.
 
     Raises:
         StillwatchError: as ``import_image_set`` and ``version_image_set``.
@@ -69,7 +69,7 @@ def version_images(
 
 
 def chosen_categories(data: DataVersion, categories: Sequence[str] | None) -> list[str]:
-    """The categories that were asked for, or all of them, sorted.
+    """The categories of the request, or all categories, sorted.
 
     Raises:
         LayoutError: the image set has no category of that name.

@@ -1,14 +1,15 @@
-"""New images from the inbox: admitted, versioned, checked, and announced to whoever retrains."""
+"""The flow ``ingest``: admit, version, check and announce the new images of the inbox."""
 
 from collections.abc import Mapping, Sequence
 
-from prefect import get_run_logger
+from prefect import flow, get_run_logger
 from prefect.artifacts import create_table_artifact
 from prefect.client.schemas import State
 from prefect.states import Completed, Failed
 
 from stillwatch.errors import LayoutError, StillwatchError, StorageError
 from stillwatch.flows.events import deliver
+from stillwatch.flows.run_settings import run_settings
 from stillwatch.settings import Settings
 from stillwatch.tasks.data.examine import examine
 from stillwatch.tasks.data.version import DataVersion, version
@@ -21,19 +22,26 @@ from stillwatch.tasks.locks import exclusive
 from stillwatch.tasks.validation.task import page_path, validate
 
 VERSIONED = "stillwatch.images.versioned"
-"""The event that categories have new images, versioned and sound; its payload names them."""
+"""The event that categories have new images, which are versioned and passed their checks; its
+payload names the categories."""
+
+
+@flow(name="ingest", flow_run_name="ingest")
+def ingest() -> State[None]:
+    """Take in the images that lie still in the inbox, and announce their categories."""
+    return ingest_images(run_settings())
 
 
 def ingest_images(settings: Settings) -> State[None]:
-    """Take in what lies still in the inbox; the body of a flow.
+    """Take in the images that lie still in the inbox; the body of the flow.
 
-    What an earlier run admitted and could not announce, since it failed or was killed, is announced
-    by this one, whether or not there is something new.
+    Also announces what an earlier run admitted and could not announce, because it failed or was
+    killed, whether or not there are new images.
 
-    The state is Failed when a category with new images does not pass its checks: its images stay
-    versioned, so that nothing is lost, and it is not announced. It is Failed, too, when a file
-    cannot be moved out of the inbox, or when new images could not be shown to the champion: that is
-    no fault of theirs, so they are announced.
+    The state is Failed when a category with new images does not pass its checks: the images stay
+    versioned, so that nothing is lost, and are not announced. The state is also Failed when a file
+    cannot be moved out of the inbox, or when the champion could not inspect the new images; these
+    images are announced, since the fault is not theirs.
 
     Raises:
         StillwatchError: the inbox or the workspace cannot be used, or the announcement could not be
@@ -56,21 +64,22 @@ def _ingest(settings: Settings) -> State[None]:
     changed = unannounced(settings.state_dir)
     failures = {name: _failure(name, data, settings) for name in changed}
     sound = [name for name in changed if failures[name] is None]
-    doubts, unseen = _second_looks(sound, changed, data, settings)
+    doubts, unchecked = _champion_checks(sound, changed, data, settings)
     create_table_artifact(
         table=_rows(admissions, doubts),
         key="ingest",
         description=f"What came through the inbox, now {data.name} ({data.dir_hash})",
     )
-    # Last, and in this order: what an ingest does before it ends, the next one does again.
+    # Last, and in this order: a run that is killed before leaves this to the next run.
     if sound:
         announce(sound, data)
-    # Images that failed a check wait for a person; a disk that failed is no verdict on them.
+    # Images that failed a check wait for a person. A full disk says nothing about the images, so
+    # the next run checks them again.
     forget(
         [name for name in changed if not isinstance(failures[name], StorageError)],
         settings.state_dir,
     )
-    wrong = [str(error) for error in failures.values() if error] + unseen
+    wrong = [str(error) for error in failures.values() if error] + unchecked
     wrong += [f"{one.name} stays in the inbox: {one.reason}" for one in admissions if one.stays]
     if wrong:
         return Failed(message=" ".join(wrong))
@@ -91,7 +100,7 @@ def announce(categories: Sequence[str], data: DataVersion) -> None:
 
 
 def _failure(name: str, data: DataVersion, settings: Settings) -> StillwatchError | None:
-    """Why a category must not be trained on; None if nothing is wrong with it."""
+    """Why a category must not be trained on; None if it passed its checks."""
     if name not in data.categories:
         return LayoutError(f"{name}: has no good image to learn from yet; put some into the inbox.")
     try:
@@ -111,32 +120,32 @@ def _failure(name: str, data: DataVersion, settings: Settings) -> StillwatchErro
     return None
 
 
-def _second_looks(
+def _champion_checks(
     names: Sequence[str],
     changed: Mapping[str, Sequence[str]],
     data: DataVersion,
     settings: Settings,
 ) -> tuple[dict[str, list[RejectedNormal]], list[str]]:
-    """The doubts of each category, and a sentence for each whose champion could not be asked."""
-    doubts, unseen = {}, []
+    """New normals that the champion rejects, and a sentence for each category without an answer."""
+    doubts, unchecked = {}, []
     for name in names:
         try:
             doubts[name] = _doubts(name, changed[name], data, settings)
         except Exception as error:
             reason = str(error) if isinstance(error, StillwatchError) else f"{error!r}."
-            unseen.append(
-                f"{name}: its new good images are announced, but the champion could not look at "
-                f"them: {reason} Look at them yourself, or show them to 'stillwatch inspect' "
-                "once this is fixed."
+            unchecked.append(
+                f"{name}: its new good images are announced, but the champion could not inspect "
+                f"them: {reason} Look at them yourself, or run 'stillwatch inspect' on them once "
+                "this is fixed."
             )
-    return doubts, unseen
+    return doubts, unchecked
 
 
 def _doubts(
-    name: str, came: Sequence[str], data: DataVersion, settings: Settings
+    name: str, new: Sequence[str], data: DataVersion, settings: Settings
 ) -> list[RejectedNormal]:
     here = data.categories[name].files
-    normals = [path for path in came if path.startswith("train/") and path in here]
+    normals = [path for path in new if path.startswith("train/") and path in here]
     doubts = rejected_normals(name, normals, folder=data.root / name, settings=settings)
     for doubt in doubts:
         get_run_logger().warning(
@@ -149,10 +158,10 @@ def _doubts(
 
 def _sentence(admissions: Sequence[Admission], left_over: Mapping[str, Sequence[str]]) -> str:
     admitted = sum(one.admitted_as is not None for one in admissions)
-    said = f"{admitted} of {len(admissions)} files admitted"
+    sentence = f"{admitted} of {len(admissions)} files admitted"
     if left_over:
-        said += f"; announced what an earlier run had admitted: {', '.join(left_over)}"
-    return said
+        sentence += f"; announced what an earlier run had admitted: {', '.join(left_over)}"
+    return sentence
 
 
 def _rows(

@@ -1,44 +1,39 @@
-"""Inspecting a folder of images with a category's champion, as a flow's body."""
+"""The flow ``inspect``: inspect a folder of images with a category's champion."""
 
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 
+from prefect import flow
 from prefect.artifacts import create_table_artifact
 from prefect.client.schemas import State
 from prefect.states import Completed, Failed
 
 from stillwatch.errors import SettingsError
 from stillwatch.flows.models import open_model
+from stillwatch.flows.run_settings import run_settings
 from stillwatch.inference.files import InspectionRow, inspect_files, write_rows
 from stillwatch.inference.inspector import find_images
-from stillwatch.settings import Settings
 from stillwatch.tasks.registry.versions import CHAMPION, ensure_registered, model_name
 from stillwatch.tasks.tracking.client import open_tracking
 
 FOLDER = "inspections"
-"""In the state folder; holds a folder of results per run."""
-_MOST_SHOWN = 200
-"""Rows of the table in Prefect; the files have all of them."""
+"""In the state folder; has a folder of results for each run."""
+_MAX_ROWS = 200
+"""Rows of the table in Prefect; the files in the state folder have all rows."""
 
 
-def inspect_folder(category: str, folder: str, settings: Settings) -> State[None]:
-    """Give each image of a folder a verdict; the body of a flow.
-
-    Overlays, ``inspection.csv`` and ``inspection.json`` go to the state folder, scores to the log.
-    The state is Failed when a file could not be inspected; the others still are.
+@flow(name="inspect", flow_run_name="inspect {category}")
+def inspect(category: str, folder: str = "") -> State[None]:
+    """Inspect a folder of images with a category's champion.
 
     Args:
-        category: whose champion inspects.
-        folder: inside ``inspection.path``; empty: the one that is named like the category.
-        settings: all of them.
-
-    Raises:
-        SettingsError: the folder lies outside ``inspection.path``.
-        ImageError: there is no such folder, or no image in it.
-        TrackingError: the category has no champion, or the registry does not answer.
-        StorageError: the state folder cannot be written to.
+        category: The product line.
+        folder: Inside inspection.path of params.yaml; empty for the one named like the category.
     """
+    # Overlays and tables go to the state folder, scores to the score log. The state is Failed when
+    # a file could not be inspected; the other files still are.
+    settings = run_settings()
     source = _inside(settings.inspection.path, folder or category)
     ensure_registered(open_tracking(settings), category)
     model = open_model(f"models:/{model_name(category)}@{CHAMPION}", settings)
@@ -48,16 +43,18 @@ def inspect_folder(category: str, folder: str, settings: Settings) -> State[None
     create_table_artifact(
         table=_table(rows),
         key=f"inspect-{category.replace('_', '-')}",
-        description=f"What version {model.version} of {category} did not pass; all of it: {out}",
+        description=f"Images that version {model.version} of {category} did not pass; all: {out}",
     )
     counts = Counter(row.verdict or "not inspected" for row in rows)
-    said = f"{len(rows)} images: " + ", ".join(f"{n} {name}" for name, n in sorted(counts.items()))
+    message = f"{len(rows)} images: " + ", ".join(
+        f"{count} {name}" for name, count in sorted(counts.items())
+    )
     failed = any(row.error for row in rows)
-    return Failed(message=said) if failed else Completed(message=said)
+    return Failed(message=message) if failed else Completed(message=message)
 
 
 def _inside(root: Path, folder: str) -> Path:
-    """The folder in ``root``; the form of a deployment must reach no other."""
+    """The folder in ``root``; the form of the deployment must not reach other folders."""
     wanted = (root / folder).resolve()
     if not wanted.is_relative_to(root.resolve()):
         raise SettingsError(
@@ -80,5 +77,5 @@ def _table(rows: list[InspectionRow]) -> list[dict[str, str]]:
             "picture": row.overlay or "",
             "why": row.error or "",
         }
-        for row in shown[:_MOST_SHOWN]
+        for row in shown[:_MAX_ROWS]
     ]

@@ -1,11 +1,11 @@
-"""The deployments ``promote``, ``rollback`` and ``approvals``."""
+"""The flows ``promote``, ``rollback`` and ``approvals``, which change champions."""
 
 from prefect import flow
 from prefect.client.schemas import State
 from prefect.states import Completed
 
 from stillwatch.errors import PromotionError
-from stillwatch.flows.run_settings import deployed_settings
+from stillwatch.flows.run_settings import run_settings
 from stillwatch.tasks.promotion.promote import approve_tagged
 from stillwatch.tasks.promotion.promote import promote as promote_version
 from stillwatch.tasks.promotion.rollback import rollback as roll_back
@@ -22,7 +22,7 @@ def promote(category: str, approver: str, reason: str, version: int | None = Non
         version: Which one; None for the challenger.
     """
     record = promote_version(
-        category, version=version, reason=reason, settings=deployed_settings(), who=_named(approver)
+        category, version=version, reason=reason, settings=run_settings(), who=_named(approver)
     )
     return Completed(message=f"version {record.to_version} is the champion of {category}")
 
@@ -38,15 +38,15 @@ def rollback(category: str, approver: str, reason: str, to: int | None = None) -
         to: An earlier champion's version; None for the one before.
     """
     record = roll_back(
-        category, to=to, reason=reason, settings=deployed_settings(), who=_named(approver)
+        category, to=to, reason=reason, settings=run_settings(), who=_named(approver)
     )
     return Completed(message=f"version {record.to_version} is the champion of {category} again")
 
 
 @flow(name="approvals", flow_run_name="approvals")
 def approvals() -> State[None]:
-    """Promote the versions that somebody has tagged stillwatch.approval=approved in MLflow."""
-    records = approve_tagged(deployed_settings())
+    """Promote the versions with the tag stillwatch.approval=approved in MLflow."""
+    records = approve_tagged(run_settings())
     promoted = ", ".join(f"{one.category} version {one.to_version}" for one in records)
     return Completed(message=f"promoted: {promoted or 'none'}")
 

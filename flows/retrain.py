@@ -1,48 +1,58 @@
-"""The main job as a Prefect flow of this process, as the command line runs it."""
+"""The flow ``retrain``: version, check, train, evaluate and register, category by category."""
 
+import os
 from collections.abc import Mapping
+from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from prefect import flow, runtime, tags
 from prefect.client.schemas import State
+from pydantic import Field
 
+from stillwatch.detectors import detector_classes
 from stillwatch.errors import ServerError
 from stillwatch.flows.retraining import requested, retrain_categories
 from stillwatch.flows.run_report import RetrainReport
+from stillwatch.flows.run_settings import run_settings
 from stillwatch.flows.servers.automations import TAG
 from stillwatch.flows.servers.prefect_server import prefect_api
-from stillwatch.settings import Settings, load_settings
+from stillwatch.flows.servers.worker import PARAMS_VARIABLE
+from stillwatch.settings import Settings
+
+DetectorName = Annotated[str, Field(json_schema_extra={"enum": sorted(detector_classes())})]
+
+_root: ContextVar[Path | None] = ContextVar("root", default=None)
+"""The image set of a run of the command line. No parameter of the flow, since the form of the
+deployment would let anyone import any folder of the worker's machine."""
 
 
 def run_name() -> str:
     """``retrain`` and the categories, for the flow run that this is called in."""
     parameters: Mapping[str, Any] = runtime.flow_run.parameters
-    return "retrain " + (", ".join(parameters["categories"] or []) or "all")
+    return "retrain " + (", ".join(parameters["categories"]) or "all")
 
 
 @flow(name="retrain", flow_run_name=run_name)
 def retrain(
-    params: Path,
-    root: Path | None,
-    categories: list[str] | None,
-    detectors: list[str] | None,
-    seeds: list[int] | None,
-    force: bool,
+    categories: tuple[str, ...] = (),
+    detectors: tuple[DetectorName, ...] = (),
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = (),
+    force: bool = False,
 ) -> State[RetrainReport]:
     """Retrain every category whose images, split or settings changed, and register the winners.
 
     Args:
-        params: the settings file.
-        root: an image set outside the workspace, which is imported; none: the settings' own.
-        categories: which to retrain; none: all of them.
-        detectors: which methods compete; none: ``retrain.detectors`` of the settings.
-        seeds: with which each detector is trained, the one for production first; none:
-            ``training.seed`` of the settings.
-        force: train even what MLflow holds already.
+        categories: Product lines to retrain; no item for all of them.
+        detectors: Methods that compete; none chosen for retrain.detectors of params.yaml.
+        seeds: Each detector is trained with each of them, and the mean decides which detector wins;
+            what is registered is that of the first. No item for training.seed of params.yaml.
+        force: Train even what MLflow holds already.
     """
-    request = requested(load_settings(params), detectors, seeds)
-    return retrain_categories(request, root=root, categories=categories, force=force)
+    request = requested(run_settings(), detectors, seeds)
+    return retrain_categories(
+        request, root=_root.get(), categories=list(categories) or None, force=force
+    )
 
 
 def run_retraining(
@@ -57,17 +67,27 @@ def run_retraining(
 ) -> RetrainReport:
     """Run the flow against the configured Prefect server, or a local one, and return its report.
 
+    Args:
+        settings: those of ``params``.
+        params: the settings file.
+        root: an image set outside the workspace, which is imported; None: the settings' own.
+        categories: which to retrain; None: all of them.
+        detectors: which methods compete; None: ``retrain.detectors`` of the settings.
+        seeds: with which each detector is trained, the one for production first; None:
+            ``training.seed`` of the settings.
+        force: train even what MLflow holds already.
+
     Raises:
         StillwatchError: what stopped the whole retraining, before any category.
     """
-    requested(settings, detectors, seeds)  # what is wrong with these needs no server to be said
+    requested(settings, detectors, seeds)  # refuse wrong ones before a server is started
+    os.environ[PARAMS_VARIABLE] = str(params.resolve())
+    _root.set(None if root is None else root.resolve())
     with prefect_api(settings), tags(TAG):
         state = retrain(
-            params=params.resolve(),
-            root=None if root is None else root.resolve(),
-            categories=categories,
-            detectors=detectors,
-            seeds=seeds,
+            categories=tuple(categories or ()),
+            detectors=tuple(detectors or ()),
+            seeds=tuple(seeds or ()),
             force=force,
             return_state=True,
         )

@@ -1,6 +1,6 @@
-"""One retraining: version, examine, validate, train, evaluate, register and judge each category.
+"""The steps of the flow ``retrain``: version, examine, validate, train, evaluate, register, judge.
 
-It is the body of a flow: every step is a task of the flow run that it is called in.
+Every step is a Prefect task of the current flow run.
 """
 
 from collections import Counter
@@ -49,11 +49,11 @@ from stillwatch.tasks.validation.task import page_path, validate
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for this once."""
+    """The settings and seeds of one retraining."""
 
     settings: Settings
     seeds: tuple[int, ...]
-    """Each detector is trained with each of them; the first is ``training.seed`` of settings."""
+    """Each detector is trained with each seed; the first one is ``training.seed`` of settings."""
 
 
 def retrain_categories(
@@ -61,13 +61,13 @@ def retrain_categories(
 ) -> State[RetrainReport]:
     """Retrain the categories and put a table of the outcome into Prefect.
 
-    Categories are independent: one that fails stops no other. The state is Failed, with one
-    sentence per failed category, if there was any; what was done is in its data either way.
+    Categories are independent: a category that fails stops no other. If a category failed, the
+    state is Failed, with a sentence for each; the data of the state is the report in either case.
 
     Args:
         request: as ``requested`` gives it.
-        root: an image set outside the workspace, which is imported; none: the settings' own.
-        categories: which to retrain; none: all of them.
+        root: an image set outside the workspace, which is imported; None: the settings' own.
+        categories: which to retrain; None: all of them.
         force: train even what MLflow holds already.
     """
     settings = request.settings
@@ -95,23 +95,24 @@ def retrain_categories(
     if report.failed:
         return Failed(message=failure_sentence(report), data=report)
     count = len(report.categories)
-    said = "1 category is" if count == 1 else f"{count} categories are"
-    return Completed(message=f"{said} up to date", data=report)
+    categories_are = "1 category is" if count == 1 else f"{count} categories are"
+    return Completed(message=f"{categories_are} up to date", data=report)
 
 
 def requested(
     settings: Settings, detectors: Sequence[str] | None, seeds: Sequence[int] | None
 ) -> Request:
-    """The settings with what is asked for this once.
+    """The settings of the file with the detectors and seeds that were asked for.
 
     Args:
         settings: those of the file.
-        detectors: which compete; none: ``retrain.detectors``.
-        seeds: with which each is trained, the one for production first; none: ``training.seed``.
+        detectors: which compete; None or empty: ``retrain.detectors``.
+        seeds: with which each detector is trained, the one for production first; None or empty:
+            ``training.seed``.
 
     Raises:
         DetectorError: there is no such detector.
-        SettingsError: a detector's settings are wrong, none of them may win, or a seed is given
+        SettingsError: the settings of a detector are wrong, no detector may win, or a seed is given
             twice.
     """
     seeds = tuple(seeds or (settings.training.seed,))
@@ -125,7 +126,7 @@ def requested(
     training = training.model_copy(update={"seed": seeds[0]})
     if detectors:
         retraining = retraining.model_copy(update={"detectors": tuple(detectors)})
-    # A slip in the settings of one that does not compete now would stop a later retraining.
+    # Wrong settings of a detector that does not compete now would stop a later retraining.
     for name, own in settings.detectors.items():
         if name not in retraining.detectors:
             parse_detector_settings(name, own)
@@ -146,10 +147,10 @@ class _Competition:
     evaluated: dict[DetectorSeed, PrefectFuture[DetectorResult]]
 
     def results(self) -> dict[DetectorSeed, DetectorResult]:
-        """Wait for all of them.
+        """Wait for all detectors and return their results.
 
         Raises:
-            TrainingError: at least one failed; the sentence names each.
+            TrainingError: a detector failed; the sentence names each one that failed.
         """
         futures: list[PrefectFuture[Any]] = [*self.trained.values(), *self.evaluated.values()]
         wait(futures)
@@ -177,7 +178,7 @@ class _Decision:
 
 @dataclass
 class _Retraining:
-    """All categories step by step; one that fails is put aside with its reason."""
+    """The steps of all categories; a category that fails is left out of the later steps."""
 
     request: Request
     data: DataVersion
@@ -195,14 +196,14 @@ class _Retraining:
     def run(self) -> RetrainReport:
         competitions = {}
         for name, (examined, validation) in self._examined().items():
-            with self._put_aside(name):
-                competitions[name] = self._begin(examined, validation)
+            with self._failures_of(name):
+                competitions[name] = self._train(examined, validation)
         decisions = {}
         for name, competition in competitions.items():
-            with self._put_aside(name, competition.parent_run):
+            with self._failures_of(name, competition.parent_run):
                 decisions[name] = self._decide(competition)
         for name, decision in decisions.items():
-            with self._put_aside(name, competitions[name].parent_run):
+            with self._failures_of(name, competitions[name].parent_run):
                 registration = decision.registration.result()
                 version = decision.judged.result()
                 finish_retraining_run(self.settings, competitions[name].parent_run)
@@ -216,7 +217,7 @@ class _Retraining:
         )
 
     def _examined(self) -> dict[str, tuple[ExaminedCategory, ValidationReport]]:
-        """The categories that passed validation, and what it said about them."""
+        """The categories that passed validation, each with its validation report."""
         examining = {
             name: self._submit(
                 examine,
@@ -228,12 +229,12 @@ class _Retraining:
         }
         validating = {}
         for name, future in examining.items():
-            with self._put_aside(name):
+            with self._failures_of(name):
                 examined: ExaminedCategory = future.result()
                 validating[name] = examined, self._validate(examined)
         sound = {}
         for name, (examined, verdict) in validating.items():
-            with self._put_aside(name):
+            with self._failures_of(name):
                 validation = verdict.result()
                 validation.raise_if_failed()
                 sound[name] = examined, validation
@@ -251,12 +252,12 @@ class _Retraining:
             data_version=self.data.name,
         )
 
-    def _begin(self, examined: ExaminedCategory, validation: ValidationReport) -> _Competition:
+    def _train(self, examined: ExaminedCategory, validation: ValidationReport) -> _Competition:
         parent_run = start_retraining_run(
             examined.version, self.data, validation, self.settings, self.request.seeds
         )
         competition = _Competition(examined, parent_run, {}, {})
-        # The file lists of all the other categories would travel to another process each time.
+        # Otherwise the file lists of all categories would be sent to another process each time.
         data = replace(self.data, categories={examined.version.name: examined.version})
         for candidate in list_candidates(self.settings.retrain.detectors, self.request.seeds):
             trained = self._submit(
@@ -301,7 +302,7 @@ class _Retraining:
         return _Decision(results, choice, registration, judged)
 
     def _attach_reports(self, runs: Mapping[str, str]) -> None:
-        """Make the pages for people; one that cannot be made changes no outcome."""
+        """Attach the HTML reports; a report that cannot be made changes no outcome."""
         pages = pages_address(self.settings)
         futures = [
             self._submit(
@@ -314,12 +315,13 @@ class _Retraining:
     def _submit(
         self, task: Task[..., Any], runner: TaskRunner[Any] | None = None, /, **parameters: Any
     ) -> PrefectFuture[Any]:
-        """Start a task; its parameters may be futures of others of the same runner."""
+        """Start a task; its parameters may be futures of other tasks of the same runner."""
         future: PrefectFuture[Any] = (runner or self.runner).submit(task, parameters)
         return future
 
     @contextmanager
-    def _put_aside(self, name: str, parent_run: str | None = None) -> Iterator[None]:
+    def _failures_of(self, name: str, parent_run: str | None = None) -> Iterator[None]:
+        """Record an error as the outcome of a category, and of its MLflow run if it has one."""
         try:
             yield
         except Exception as error:

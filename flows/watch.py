@@ -1,4 +1,4 @@
-"""Watching the champions: is what they inspect still what they were calibrated on?"""
+"""The flow ``watch``: test the scores of the champions for drift, and announce alarms."""
 
 import base64
 import io
@@ -6,32 +6,28 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import pandas as pd
-from prefect import get_run_logger
+from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.client.schemas import State
 from prefect.states import Completed, Failed
 
 from stillwatch.errors import StillwatchError, TrackingError
 from stillwatch.flows.events import deliver
+from stillwatch.flows.run_settings import run_settings
 from stillwatch.inference.score_log import open_score_log
 from stillwatch.settings import DriftSettings, Settings
-from stillwatch.tasks.drift import (
-    WatchedStream,
-    is_announced,
-    remember_announced,
-    watch,
-    watch_stream,
-)
+from stillwatch.tasks import drift
+from stillwatch.tasks.drift import WatchedStream, is_announced, remember_announced
 from stillwatch.tasks.locks import exclusive
 from stillwatch.tasks.registry.versions import champions, model_name
 from stillwatch.tasks.tracking.client import Tracking, open_tracking
 from stillwatch.text import unknown_name
 
 DETECTED = "stillwatch.drift.detected"
-"""The event that a champion's stream has drifted; its payload names the category and the artifact
-with the picture."""
+"""The event that the scores of a champion have drifted; its payload names the category and the
+artifact with the picture."""
 ON_ALARM = "stillwatch.on_alarm"
-"""Label of the event's resource: ``drift.on_alarm`` of the settings, which automations match."""
+"""Label of the event's resource, which automations match: ``drift.on_alarm`` of the settings."""
 
 ScoreReader = Callable[[str, int], pd.DataFrame]
 """(category, version) to all its rows of the score log, in the order of inspection."""
@@ -39,7 +35,7 @@ ScoreReader = Callable[[str, int], pd.DataFrame]
 _ADVICE = {
     "ask": (
         "If the line is as it should be, put images of good parts as they look now into the inbox "
-        "(`{category}/good`): the category is then retrained. Otherwise mend the line."
+        "(`{category}/good`): the category is then retrained. Otherwise repair the line."
     ),
     "retrain": (
         "The category is being retrained (`drift.on_alarm: retrain`). Where no image has come in "
@@ -49,12 +45,20 @@ _ADVICE = {
 }
 
 
+@flow(name="watch", flow_run_name="watch")
+def watch() -> State[None]:
+    """Test the scores of every champion for drift, and announce an alarm once."""
+    settings = run_settings()
+    with score_reader(settings) as read_scores:
+        return watch_champions(settings, read_scores)
+
+
 @contextmanager
 def score_reader(settings: Settings) -> Iterator[ScoreReader]:
-    """The score log of the state folder.
+    """Open the score log of the state folder.
 
     Raises:
-        StorageError: it cannot be used.
+        StorageError: the score log cannot be used.
     """
     with open_score_log(settings) as log:
         yield log.read_scores
@@ -63,7 +67,7 @@ def score_reader(settings: Settings) -> Iterator[ScoreReader]:
 def watched_streams(
     settings: Settings, category: str | None, read_scores: ScoreReader
 ) -> list[WatchedStream]:
-    """The champions' streams as they are now, outside any flow; nobody is told of an alarm.
+    """The champions' streams of scores as they are now; announces no alarm, and needs no flow.
 
     Args:
         settings: name the registry and the probability of a false alarm.
@@ -83,21 +87,21 @@ def watched_streams(
             if found
             else "there is no champion to watch yet. 'stillwatch models' shows what is registered."
         )
-    names = found if category is None else (category,)
+    chosen = found if category is None else {category: found[category]}
     return [
-        watch_stream(tracking, name, found[name], read_scores(name, found[name]), settings.drift)
-        for name in names
+        drift.watch_stream(tracking, name, version, read_scores(name, version), settings.drift)
+        for name, version in chosen.items()
     ]
 
 
 def watch_champions(settings: Settings, read_scores: ScoreReader) -> State[None]:
-    """Test every champion's stream and announce what was not announced yet; the body of a flow.
+    """Test every champion's stream and announce new alarms; the body of the flow.
 
-    Categories are independent: one whose stream cannot be tested stops no other. The state is
-    Failed then, with a sentence for each.
+    Categories are independent: a category whose stream cannot be tested stops no other. The state
+    is then Failed, with a sentence for each such category.
 
     Args:
-        settings: name the registry, the probability of a false alarm and what follows an alarm.
+        settings: name the registry, the probability of a false alarm and what an alarm causes.
         read_scores: reads the score log.
 
     Raises:
@@ -108,7 +112,7 @@ def watch_champions(settings: Settings, read_scores: ScoreReader) -> State[None]
     for category, version in champions(tracking).items():
         try:
             rows = read_scores(category, version)
-            stream = watch(tracking, category, version, rows, settings.drift)
+            stream = drift.watch(tracking, category, version, rows, settings.drift)
             _announce_once(tracking, stream, settings)
         except StillwatchError as error:
             failures.append(f"{category}: {error}")
@@ -130,7 +134,7 @@ def _announce_once(tracking: Tracking, stream: WatchedStream, settings: Settings
         if is_announced(tracking, stream.category, stream.version):
             return
         _announce(stream, settings.drift)
-        # Afterwards: an alarm that is announced twice, after a crash here, is better than none.
+        # After a crash here the alarm is announced twice, which is better than never.
         remember_announced(tracking, stream)
 
 

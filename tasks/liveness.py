@@ -1,82 +1,139 @@
-"""Which process it is: its number alone does not say, since the system uses numbers again."""
+"""Whether the owner of a run or a service is alive, told by a file lock that the owner holds.
 
+The kernel frees the lock when the owner dies, however it dies. Python opens files so that programs
+which a process starts do not inherit them; a forked child closes its copies of the locks. The locks
+of another host cannot be tested, so owners of another host count as alive.
+"""
+
+import atexit
+import fcntl
+import os
+import socket
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from uuid import uuid4
 
 import psutil
 
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-_TOLERANCE_SECONDS = 5.0
+from stillwatch.files import storage_errors
+
+HOST, LOCK = "stillwatch.host", "stillwatch.lock"
+"""Tags of a run: the host of the process that owns it, and the path of that process's lock."""
+
+_held: dict[Path, int] = {}
+"""File -> descriptor, for the locks that this process holds until it ends."""
+_own: dict[Path, Path] = {}
+"""Folder -> the lock of this process in it."""
 
 
-class ProcessIdentity(NamedTuple):
-    """A process by number, start and boot: none of them moves when the machine's clock is set."""
+def lock_file(file: Path, *, wait: bool = False) -> int | None:
+    """Lock a file, which is created if it does not exist.
 
-    pid: int
-    started: float
-    """Clock ticks after the boot; of an unknown boot, seconds of the wall clock."""
-    boot: str = ""
-    """Which boot of which machine. Unknown where there is no ``/proc`` (macOS), and in what earlier
-    versions have written."""
+    Args:
+        file: in an existing folder.
+        wait: wait for the lock while another owner holds it.
 
-    @classmethod
-    def of(cls, pid: int) -> "ProcessIdentity":
-        """The identity of a living process.
-
-        Raises:
-            psutil.NoSuchProcess: there is none of this number.
-        """
-        boot = _boot()
-        return cls(pid, _start(pid, boot), boot)
-
-    def is_alive(self) -> bool:
-        """Whether this very process still runs."""
-        if self.boot not in ("", _boot()):
-            return False
+    Returns:
+        A descriptor, which holds the lock until all its copies are closed; None if another owner
+        holds the lock.
+    """
+    while True:
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            apart = abs(_start(self.pid, self.boot) - self.started)
-            if apart > (0 if self.boot else _TOLERANCE_SECONDS):
-                return False
-            return psutil.Process(self.pid).status() != psutil.STATUS_ZOMBIE
-        except psutil.NoSuchProcess:
-            return False
-
-    def listens_on(self, port: int | None) -> bool:
-        """Whether this process, and not somebody else's, or a child of it serves ``port``."""
-        try:
-            parent = psutil.Process(self.pid)
-            sockets = [
-                socket
-                for process in (parent, *parent.children(recursive=True))
-                for socket in process.net_connections("inet")
-            ]
-        except psutil.Error:
-            return False
-        return any(one.status == psutil.CONN_LISTEN and one.laddr.port == port for one in sockets)
-
-    def stop(self) -> None:
-        """Ask the process to end, with its children; kill what has not ended in 10 s."""
-        if not self.is_alive():
-            return
-        parent = psutil.Process(self.pid)
-        family = [parent, *parent.children(recursive=True)]
-        parent.terminate()
-        _, survivors = psutil.wait_procs(family, timeout=10)
-        for process in survivors:
-            process.kill()
-        psutil.wait_procs(survivors, timeout=5)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        if os.fstat(descriptor).st_nlink > 0:
+            return descriptor
+        os.close(descriptor)  # the last owner removed the file after it was opened here
 
 
-def _boot() -> str:
-    return _BOOT_ID.read_text(encoding="ascii").strip() if _BOOT_ID.exists() else ""
-
-
-def _start(pid: int, boot: str) -> float:
-    if not boot:
-        return float(psutil.Process(pid).create_time())
+def is_held(file: Path) -> bool:
+    """Whether an owner on this host holds the lock of a file; not if there is no such file."""
     try:
-        status = Path(f"/proc/{pid}/stat").read_bytes()
-    except (FileNotFoundError, ProcessLookupError) as error:
-        raise psutil.NoSuchProcess(pid) from error
-    # Field 22; the second, a name in brackets, may hold anything.
-    return float(status.rpartition(b")")[2].split()[22 - 3])
+        descriptor = os.open(file, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    except PermissionError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def hold(file: Path) -> bool:
+    """Lock a file until this process ends.
+
+    Returns:
+        False if another process holds the lock.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    if file in _held:
+        return True
+    with storage_errors(file.parent):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = lock_file(file)
+    if descriptor is None:
+        return False
+    _held[file] = descriptor
+    return True
+
+
+def owner_tags(folder: Path) -> dict[str, str]:
+    """The tags of a run that this process owns.
+
+    Args:
+        folder: for the lock of this process, which is taken at the first call.
+
+    Raises:
+        StorageError: the folder cannot be written to.
+    """
+    host = socket.gethostname()
+    if folder not in _own:
+        file = folder.resolve() / f"process-{host}-{uuid4().hex}.lock"
+        hold(file)
+        _own[folder] = file
+    return {HOST: host, LOCK: str(_own[folder])}
+
+
+def may_be_alive(tags: Mapping[str, str]) -> bool:
+    """Whether the owner of a run with these tags may be alive."""
+    if tags.get(HOST) != socket.gethostname() or LOCK not in tags:
+        return True
+    return is_held(Path(tags[LOCK]))
+
+
+def may_live_elsewhere(tags: Mapping[str, str]) -> bool:
+    """Whether another process than this one may be alive and own a run with these tags."""
+    own = tags.get(HOST) == socket.gethostname() and Path(tags.get(LOCK, "")) in _held
+    return not own and may_be_alive(tags)
+
+
+def os_user() -> str:
+    """The OS account that runs this process; environment variables do not count."""
+    return str(psutil.Process().username())
+
+
+@atexit.register
+def _remove_files() -> None:
+    for file in _held:
+        with suppress(OSError):
+            file.unlink()
+
+
+def _close_in_child() -> None:
+    for descriptor in _held.values():
+        os.close(descriptor)
+    _held.clear()
+    _own.clear()
+
+
+os.register_at_fork(after_in_child=_close_in_child)

@@ -1,4 +1,4 @@
-"""Locks across threads and processes of one machine."""
+"""Locks of the state folder, for the threads and processes of one machine."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -15,12 +15,12 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def exclusive(settings: Settings, name: str, doing: str) -> Iterator[None]:
-    """Hold the lock ``name`` of the state folder; wait, with a message, while another holds it.
+    """Hold a lock of the state folder; log a warning while another process holds it.
 
     Args:
         settings: name the state folder.
-        name: of the lock; a file name.
-        doing: what the holder does, for the message.
+        name: of the lock; part of its file name.
+        doing: what the holder does, for the warning.
 
     Raises:
         StorageError: the state folder cannot be written to.

@@ -3,12 +3,19 @@
 _CODE = """
 import sys
 
-class Absent:
+class Without:
+    def __init__(self, finder):
+        self.finder = finder
+
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in {packages!r}:
-            raise ModuleNotFoundError(f"No module named {{name!r}} (made absent)", name=name)
+            return None
+        return self.finder.find_spec(name, path, target)
 
-sys.meta_path.insert(0, Absent())
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+
+sys.meta_path[:] = map(Without, sys.meta_path)
 """
 NOT_ON_AN_EDGE_BOX = {
     *("torch", "torchvision", "timm", "sklearn", "matplotlib", "pyarrow", "onnx", "onnxscript"),

@@ -1,19 +1,43 @@
-"""The database of a local Prefect server, made once: a first start takes seconds of migrations."""
+"""Local Prefect servers for tests: stopped at the end, with a database that is made once.
+
+The first start of a server takes seconds of migrations.
+"""
 
 import os
 import shutil
 import sqlite3
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from tempfile import gettempdir
 
 from filelock import FileLock
 
-from stillwatch.flows.servers.prefect_server import LocalPrefectServer
-from stillwatch.settings import ServicesSettings
+from stillwatch.flows.servers.prefect_server import (
+    ensure_local_server,
+    local_server,
+    prefect_api,
+)
+from stillwatch.settings import Settings
 
 DATABASE = Path("prefect", "prefect.db")
 """In a state folder."""
+
+
+@contextmanager
+def prefect_server(settings: Settings) -> Iterator[str]:
+    """The URL of the API of a local server, which this process uses and the end stops."""
+    try:
+        with prefect_api(settings) as url:
+            yield url
+    finally:
+        local_server(settings).stop()
+
+
+def stop_servers_below(folder: Path) -> None:
+    """Stop the servers that commands started for state folders in ``folder``."""
+    for log in folder.rglob("prefect/server.log"):
+        local_server(Settings(state_dir=log.parents[1])).stop()
 
 
 def new_prefect_database(state_dir: Path) -> None:
@@ -30,8 +54,9 @@ def new_prefect_database(state_dir: Path) -> None:
 
 
 def _make(folder: Path, empty: Path) -> None:
-    with LocalPrefectServer(folder / "prefect", ServicesSettings()).joined():
-        pass
+    settings = Settings(state_dir=folder)
+    ensure_local_server(settings)
+    local_server(settings).stop()
     # A copy of the file alone would lack what is only in its write-ahead log.
     with closing(sqlite3.connect(folder / DATABASE)) as database:
         database.execute("vacuum into ?", (str(empty),))

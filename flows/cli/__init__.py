@@ -11,10 +11,13 @@ from stillwatch.flows.cli.console import fail
 from stillwatch.flows.cli.decide import models, promotion, report
 from stillwatch.flows.cli.inspection import export, inspect, label
 from stillwatch.flows.cli.learn import data, detectors, retrain, validate
-from stillwatch.flows.cli.options import CommandContext
+from stillwatch.flows.cli.options import CommandContext, ensure_installed
 from stillwatch.flows.cli.run import serve, services, watch
 from stillwatch.flows.cli.start import demo, doctor
 from stillwatch.threads import set_thread_policy
+
+_EDGE_COMMANDS = ("inspect", "sample")
+"""What the extra ``edge`` is enough for; all other commands need the extra ``pipeline``."""
 
 app = typer.Typer(
     name="stillwatch",
@@ -43,7 +46,9 @@ def settings(
         Path, typer.Option(help="Settings file; the folders in it are relative to it.")
     ] = Path("params.yaml"),
 ) -> None:
-    """Read the settings before any command."""
+    """Keep the settings file for the command, and refuse a command that is not installed."""
+    if context.invoked_subcommand not in _EDGE_COMMANDS:
+        ensure_installed("prefect")
     context.obj = CommandContext(params)
 
 
@@ -54,14 +59,4 @@ def main() -> None:
         app()
     except StillwatchError as error:
         fail(str(error))
-        sys.exit(1)
-    except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        if package in ("", "stillwatch"):
-            raise  # a mistake of ours
-        fail(
-            f"this needs the package '{package}', which is not installed. The extra 'edge' "
-            "inspects exported bundles only; install the rest: pip install "
-            "'stillwatch[pipeline]'."
-        )
         sys.exit(1)

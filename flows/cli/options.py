@@ -1,11 +1,13 @@
-"""Options that several commands share."""
+"""What several commands share: options, the settings, the check of an extra."""
 
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from stillwatch.errors import StillwatchError
 from stillwatch.settings import Settings, load_settings
 from stillwatch.threads import set_thread_policy
 
@@ -23,8 +25,22 @@ Categories = Annotated[
 ]
 
 
+def ensure_installed(package: str) -> None:
+    """Refuse a command that needs a package which the extra ``edge`` does not install.
+
+    Raises:
+        StillwatchError: the package is not installed.
+    """
+    if find_spec(package) is None:
+        raise StillwatchError(
+            f"this needs the package '{package}', which is not installed. The extra 'edge' "
+            "inspects exported bundles only; install the rest: pip install "
+            "'stillwatch[pipeline]'."
+        )
+
+
 class CommandContext:
-    """What the global options say; the settings file is read by the first command that asks."""
+    """The global options; the first use of ``settings`` reads the settings file."""
 
     def __init__(self, params: Path) -> None:
         self.params = params

@@ -7,10 +7,12 @@ from rich.text import Text
 
 from stillwatch.flows.cli.console import console, fail, say
 from stillwatch.flows.run_report import RetrainReport, seeds_sentence, terminal_rows
+from stillwatch.flows.servers.prefect_server import local_api
+from stillwatch.settings import Settings
 
 
 def print_outcome(outcome: RetrainReport) -> None:
-    """Print one row per category and detector, what was registered, and why anything failed."""
+    """Print one row for each category and detector, what was registered, and why any failed."""
     rows = terminal_rows(outcome)
     if rows:
         # Headings of two words, and spreads, take two lines, so that it fits 80 columns.
@@ -19,8 +21,8 @@ def print_outcome(outcome: RetrainReport) -> None:
         for row in rows:
             table.add_row(*(cell.replace(" ± ", "\n±") for cell in row.values()))
         console.print(table)
-    if said := seeds_sentence(outcome):
-        say(said)
+    if sentence := seeds_sentence(outcome):
+        say(sentence)
     for name, category in outcome.categories.items():
         if category.status == "failed":
             fail(f"{name}: {category.reason}")
@@ -40,3 +42,10 @@ def print_outcome(outcome: RetrainReport) -> None:
         if category.approval == "pending":
             say(f"  it waits for you: stillwatch promote {name} --approve --reason '...'")
     say(f"data version {outcome.data_version}")
+
+
+def print_server(settings: Settings) -> None:
+    """Print the address of the local Prefect server, which outlives the command."""
+    api = local_api(settings)
+    if api is not None:
+        say(f"Prefect: {api.removesuffix('/api')} (runs until 'stillwatch down')")

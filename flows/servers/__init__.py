@@ -1,5 +1,5 @@
-"""Starting, finding and stopping the Prefect and MLflow servers and the worker.
+"""Starting, finding and stopping the Prefect server, the MLflow server and the worker.
 
-``up`` starts all of them for a plant, ``prefect_server`` is what a single command needs,
-``deployments`` and ``automations`` are what the Prefect server is told.
+``up`` starts all of them, ``prefect_server`` the server that a single command needs;
+``deployments`` and ``automations`` configure the Prefect server.
 """

@@ -1,4 +1,4 @@
-"""Runs whose process or worker died are found by Prefect itself and started again."""
+"""Prefect automations that find runs whose process or worker died, and start them again."""
 
 from collections.abc import Mapping, Sequence, Set
 from datetime import timedelta
@@ -9,27 +9,27 @@ from prefect.automations import AutomationCore, ChangeFlowRunState, EventTrigger
 from prefect.client.schemas.objects import StateType
 
 TAG = "stillwatch"
-"""Of every run of ours: the server may have runs of others, which are none of our business."""
+"""Tag of every run of stillwatch; the automations leave all other runs of the server alone."""
 REPEATABLE = "stillwatch-repeatable"
-"""Of the deployments whose runs are started again. A rollback must not be done twice, so it has
-none; runs of the command line are nobody's to start again."""
+"""Tag of the deployments whose runs may be started again. A rollback must not be done twice, and a
+run of the command line has no worker to start it again."""
 
-_MOST_STARTS = 3
-_PATIENCE = timedelta(minutes=5)
-"""Ten heartbeats: a machine that is short of time sends some of them late."""
+_MAX_STARTS = 3
+_TIMEOUT = timedelta(minutes=5)
+"""Ten heartbeats: a busy machine sends some of them late."""
 _LONGEST_RUN = timedelta(days=30)
-"""With the time that its machine was off."""
-_BEAT = "prefect.flow-run.heartbeat"
+"""Including the time that the machine was off."""
+_HEARTBEAT = "prefect.flow-run.heartbeat"
 _STARTS = ("Running", "Rerunning", "Retrying")
 _ENDS = ("Completed", "Failed", "Cancelled", "Crashed", "AwaitingRetry", "Suspended", "Paused")
 
 
 def ensure_automations() -> None:
-    """Give the Prefect server the automations that it lacks or has in another version.
+    """Create the automations that the Prefect server lacks, and update those that differ.
 
-    One that is as it should be is left alone: Prefect would forget which runs it is waiting for,
-    and after a power cut these are the ones that it is needed for. One that somebody has disabled
-    stays so.
+    An automation that needs no update is left alone: an update makes Prefect forget which runs the
+    automation waits for, and after a power cut these are the runs that matter. An automation that
+    somebody has disabled stays disabled.
     """
     with get_client(sync_client=True) as client:
         for wanted in _automations():
@@ -45,55 +45,54 @@ def ensure_automations() -> None:
 def _automations() -> Sequence[AutomationCore]:
     return (
         AutomationCore(
-            name="stillwatch: a run that is heard of no more has crashed",
-            description="Its process or its machine died; what it trained is in its checkpoint.",
+            name="stillwatch: mark runs without a heartbeat as crashed",
+            description="The process or the machine died; the last checkpoint has the training.",
             trigger=_trigger(
                 posture=Posture.Proactive,
-                after={_BEAT},
-                expect={_BEAT, *_events(_ENDS)},
-                within=_PATIENCE,
+                after={_HEARTBEAT},
+                expect={_HEARTBEAT, *_events(_ENDS)},
+                within=_TIMEOUT,
                 tag=TAG,
             ),
             actions=[
                 ChangeFlowRunState(
-                    state=StateType.CRASHED, message="no heartbeat: its process has died"
+                    state=StateType.CRASHED, message="no heartbeat: the process has died"
                 )
             ],
         ),
         AutomationCore(
-            name="stillwatch: a run that was never begun is begun",
-            description="Its worker or its machine died before; nothing was done yet.",
+            name="stillwatch: reschedule runs stuck in Pending",
+            description="The worker or the machine died before the run started.",
             trigger=_trigger(
                 posture=Posture.Proactive,
                 after=_events(["Pending"]),
                 expect=_events([*_STARTS, *_ENDS]),
-                within=_PATIENCE,
+                within=_TIMEOUT,
                 tag=TAG,
             ),
             actions=[
                 ChangeFlowRunState(
-                    state=StateType.SCHEDULED, message="its worker died before it began"
+                    state=StateType.SCHEDULED, message="the worker died before the run started"
                 )
             ],
         ),
         AutomationCore(
-            name="stillwatch: a run that has crashed is started again",
-            description="It takes up its training where the last checkpoint is.",
+            name="stillwatch: restart crashed runs",
+            description="The run continues its training from the last checkpoint.",
             trigger=_trigger(
                 posture=Posture.Reactive,
-                # What crashes before it runs would do so for ever, and what crashes again and
-                # again has its reason in itself.
+                # A run that crashes before it is Running would be restarted for ever.
                 after=_events(_STARTS),
                 expect=_events(["Crashed"]),
                 within=_LONGEST_RUN,
-                labels={"prefect.run-count": [str(count) for count in range(1, _MOST_STARTS)]},
+                labels={"prefect.run-count": [str(count) for count in range(1, _MAX_STARTS)]},
                 tag=REPEATABLE,
             ),
             actions=[
                 ChangeFlowRunState(
                     state=StateType.SCHEDULED,
                     name="AwaitingRetry",
-                    message="started again after a crash",
+                    message="restarted after a crash",
                 )
             ],
         ),

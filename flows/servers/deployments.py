@@ -1,4 +1,4 @@
-"""Putting the deployments of ``prefect.yaml`` on a Prefect server."""
+"""Putting the work pool and the deployments of ``prefect.yaml`` on a Prefect server."""
 
 import logging
 import os
@@ -18,13 +18,12 @@ from stillwatch.flows.servers.worker import PARAMS_VARIABLE, WORK_POOL
 
 PREFECT_FILE = "prefect.yaml"
 ONE_AT_A_TIME = ("retrain", "ingest", "approvals", "watch")
-"""Work queues that let one run through at a time. The concurrency limit of a deployment would be a
-lease, and Prefect kills the run that cannot renew it, as after a laptop's sleep."""
-_CHECKOUT = Path(__file__).resolve().parents[2]
+"""Work queues with a concurrency limit of one run. The concurrency limit of a deployment would be a
+lease, and Prefect kills a run that cannot renew its lease, as after a laptop's sleep."""
 
 
 def ensure_work_pool() -> None:
-    """Make the work pool and its queues, as far as the server has none of that name."""
+    """Create the work pool and its queues where the server has none of that name."""
     with get_client(sync_client=True) as client:
         with suppress(ObjectAlreadyExists):
             client.create_work_pool(WorkPoolCreate(name=WORK_POOL, type="process"))
@@ -36,33 +35,34 @@ def ensure_work_pool() -> None:
 def prefect_file_for(params: Path) -> Path:
     """The ``prefect.yaml`` beside the settings file, else stillwatch's own."""
     beside = params.resolve().parent / PREFECT_FILE
-    return beside if beside.exists() else _CHECKOUT / PREFECT_FILE
+    return beside if beside.exists() else Path(__file__).with_name(PREFECT_FILE)
 
 
 def deploy(api_url: str, params: Path) -> None:
     """Put the deployments and triggers of ``prefect.yaml`` on the server, in place of older ones.
 
-    Those that the file lacks stay, for they may be somebody else's; a warning names them.
+    Deployments that the file lacks stay, since they may be somebody else's; a warning names them.
 
     Args:
-        api_url: of the Prefect server, on which the work pool is.
+        api_url: of the Prefect server, which has the work pool.
         params: the settings file; a ``prefect.yaml`` beside it replaces stillwatch's own.
 
     Raises:
-        ServerError: Prefect refused; the message has its reason.
+        ServerError: Prefect refused a deployment; the message has the reason.
     """
     file = prefect_file_for(params)
+    params = params.resolve()
     done = subprocess.run(
         [
             *(sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"),
             *("--prefect-file", str(file)),
         ],
-        cwd=_CHECKOUT,
+        cwd=params.parent,
         env=os.environ
         | {
             "PREFECT_API_URL": api_url,
-            "STILLWATCH_HOME": str(_CHECKOUT),
-            PARAMS_VARIABLE: str(params.resolve()),
+            "STILLWATCH_HOME": str(params.parent),
+            PARAMS_VARIABLE: str(params),
         },
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -71,7 +71,7 @@ def deploy(api_url: str, params: Path) -> None:
     )
     if done.returncode != 0:
         reason = (done.stdout + done.stderr).strip()[-2000:]
-        raise ServerError(f"{file}: Prefect refused the deployments. Mend the file. {reason}")
+        raise ServerError(f"{file}: Prefect refused the deployments. Fix the file. {reason}")
     for name in _others_than_in(file):
         logging.getLogger(__name__).warning(
             "The Prefect server has the deployment %s, which %s lacks. If nobody needs it, delete "

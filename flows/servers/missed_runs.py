@@ -1,4 +1,4 @@
-"""Scheduled runs that nobody started, as while a machine was off: made up for once each."""
+"""Deleting scheduled runs that were due while no worker ran."""
 
 from datetime import datetime
 
@@ -21,10 +21,12 @@ _PAGE = 200
 
 
 def drop_missed_runs(now: datetime) -> None:
-    """Delete what the schedules had due by ``now``, but for the newest run of each deployment.
+    """Delete the scheduled runs that were due by ``now``, except the newest of each deployment.
 
-    Prefect plans an hour of a schedule ahead and would start every one of these runs. What a person
-    or an event asked for stays, and so does what is started again after a crash.
+    A worker would start all of them. The settings of Prefect's scheduler cannot prevent this: they
+    limit how many runs are planned ahead, and a run that is due no longer counts as ahead, so a
+    server without a worker collects one run of ``approvals`` every minute. Runs that a person or an
+    event started stay, and so do runs that are restarted after a crash.
     """
     with get_client(sync_client=True) as client:
         kept = set()
@@ -35,7 +37,7 @@ def drop_missed_runs(now: datetime) -> None:
 
 
 def _due(client: SyncPrefectClient, now: datetime) -> list[FlowRun]:
-    """What the schedules of our deployments had due, newest first."""
+    """The scheduled runs of our deployments that were due, newest first."""
     state = FlowRunFilterState(name=FlowRunFilterStateName(any_=["Scheduled", "Late"]))
     until = FlowRunFilterNextScheduledStartTime(before_=now)
     found: list[FlowRun] = []

@@ -1,4 +1,4 @@
-"""Servers that others can reach must ask for passwords."""
+"""Addresses and ports of servers, and the passwords that servers beyond loopback need."""
 
 import os
 import socket
@@ -11,7 +11,7 @@ ANY_ADDRESS = "0.0.0.0"  # noqa: S104
 
 
 def is_loopback(host: str) -> bool:
-    """Whether nobody but this machine can reach a server that listens at ``host``.
+    """Whether only this machine can reach a server that listens at ``host``.
 
     Raises:
         SettingsError: ``host`` is no address of this machine.
@@ -28,9 +28,9 @@ def is_loopback(host: str) -> bool:
 
 
 def at_loopback(bound: socket.socket) -> bool:
-    """Whether nobody but this machine can reach what listens at a bound socket.
+    """Whether only this machine can reach a bound socket.
 
-    The address that is bound counts, not the name: localhost can be made to mean anything.
+    The bound address counts, not the host name: ``localhost`` may resolve to any address.
     """
     return ip_address(bound.getsockname()[0]).is_loopback
 
@@ -40,10 +40,10 @@ def ensure_protected(host: str, passwords: Sequence[str]) -> None:
 
     Args:
         host: where it is to listen.
-        passwords: the environment variables that it takes them from.
+        passwords: the environment variables from which the server takes them.
 
     Raises:
-        SettingsError: one of them is not set, or ``host`` is no address of this machine.
+        SettingsError: a password is not set, or ``host`` is no address of this machine.
     """
     missing = [name for name in passwords if not os.environ.get(name)]
     if missing and not is_loopback(host):
@@ -55,5 +55,25 @@ def ensure_protected(host: str, passwords: Sequence[str]) -> None:
 
 
 def reachable_host(host: str) -> str:
-    """Under which address this machine itself reaches a server that listens at ``host``."""
+    """The address under which this machine reaches a server that listens at ``host``."""
     return "127.0.0.1" if host == ANY_ADDRESS else host
+
+
+def free_port(host: str, preferred: int) -> int:
+    """The preferred port if nothing listens on it, else another one that is free."""
+    if is_free(host, preferred):
+        return preferred
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
+
+
+def is_free(host: str, port: int) -> bool:
+    """Whether nothing listens on a port of this machine."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True

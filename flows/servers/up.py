@@ -1,4 +1,4 @@
-"""The services of an installation on one machine, both servers and a worker: up, seen, down."""
+"""The services of an installation on one machine: MLflow server, Prefect server and worker."""
 
 import signal
 import time
@@ -9,35 +9,25 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from filelock import FileLock
 from prefect.settings import PREFECT_API_URL
 
 from stillwatch.errors import ServerError
-from stillwatch.files import storage_errors
 from stillwatch.flows.servers.automations import ensure_automations
 from stillwatch.flows.servers.deployments import deploy, ensure_work_pool
 from stillwatch.flows.servers.missed_runs import drop_missed_runs
-from stillwatch.flows.servers.mlflow_server import LOG_FILE as MLFLOW_LOG
 from stillwatch.flows.servers.mlflow_server import PASSWORDS as MLFLOW_PASSWORDS
-from stillwatch.flows.servers.mlflow_server import start_mlflow_server
+from stillwatch.flows.servers.mlflow_server import mlflow_service, start_mlflow_server
 from stillwatch.flows.servers.network import ensure_protected
 from stillwatch.flows.servers.prefect_server import PASSWORDS as PREFECT_PASSWORDS
-from stillwatch.flows.servers.prefect_server import LocalPrefectServer, prefect_api
-from stillwatch.flows.servers.processes import (
-    StartedServer,
-    answers,
-    stop_service,
-    wait_until_it_answers,
-)
-from stillwatch.flows.servers.service_register import StartedServices, read_services, write_services
-from stillwatch.flows.servers.worker import LOG_FILE as WORKER_LOG
-from stillwatch.flows.servers.worker import start_worker
+from stillwatch.flows.servers.prefect_server import local_server, prefect_api
+from stillwatch.flows.servers.service import Service, answers
+from stillwatch.flows.servers.worker import start_worker, worker_service, worker_settings
 from stillwatch.settings import Settings
 from stillwatch.tasks.tracking.client import open_tracking
 
-_LOOK_SECONDS = 2.0
-_PATIENCE_SECONDS = 30.0
-"""Less than for a start: a server that runs answers at once unless the machine is very busy."""
+_POLL_SECONDS = 2.0
+_ANSWER_SECONDS = 30.0
+"""A running service that does not answer within this time is replaced."""
 
 State = Literal["running", "not running", "not answering"]
 
@@ -51,7 +41,7 @@ class ServiceStatus:
     url: str | None
     """Address of its pages; None if it has none."""
     log: str | None
-    """File with its output; None if it was not started by stillwatch."""
+    """File with its output; None if stillwatch never started it."""
 
 
 class Services:
@@ -69,9 +59,9 @@ class Services:
         self._settings = settings
         self._params = params
         self._folder = settings.state_dir
-        self._mlflow_log = self._folder / MLFLOW_LOG
-        self._worker_log = self._folder / "prefect" / WORKER_LOG
-        self._prefect = LocalPrefectServer(self._folder / "prefect", settings.services)
+        self._mlflow = mlflow_service(self._folder)
+        self._prefect = local_server(settings)
+        self._worker = worker_service(self._folder)
 
     def up(self) -> None:
         """Start what does not run or answer, deploy ``prefect.yaml``, and return once all answer.
@@ -79,18 +69,15 @@ class Services:
         A worker that asks another Prefect server for runs or has other settings is replaced.
 
         Raises:
-            SettingsError: one would be reachable without passwords.
-            ServerError: one did not start, or a server that runs elsewhere does not answer.
+            SettingsError: a server would be reachable without passwords.
+            ServerError: a service did not start, or a server that runs elsewhere does not answer.
             StorageError: the state folder cannot be written to.
             TrackingError: the MLflow store cannot be opened.
         """
         ensure_protected(self._settings.services.host, self._passwords())
-        with storage_errors(self._folder):
-            self._folder.mkdir(parents=True, exist_ok=True)
-        with self._locked(), ThreadPoolExecutor() as threads:
+        with ThreadPoolExecutor() as threads:
             mlflow = threads.submit(self._up_mlflow)
             with prefect_api(self._settings) as api_url:
-                self._prefect.keep()
                 mlflow.result()
                 ensure_work_pool()
                 ensure_automations()
@@ -98,10 +85,10 @@ class Services:
                 deploy(api_url, self._params)
 
     def run(self, when_up: Callable[[], object]) -> None:
-        """Be up until a signal comes or one of the services ends by itself; then be down.
+        """Start the services, and stop them when a signal comes or a service ends by itself.
 
         Args:
-            when_up: called once all answer.
+            when_up: called once all services answer.
 
         Raises:
             ServerError: as ``up``, or a service ended by itself.
@@ -111,9 +98,9 @@ class Services:
         try:
             self.up()
             when_up()
-            started = read_services(self._folder)
-            while self._all_live(started):
-                time.sleep(_LOOK_SECONDS)
+            ours = [one for one in (self._worker, self._mlflow, self._prefect) if one.running()]
+            while all(one.running() for one in ours):
+                time.sleep(_POLL_SECONDS)
         except KeyboardInterrupt:
             return
         finally:
@@ -123,44 +110,20 @@ class Services:
         )
 
     def down(self) -> None:
-        """Stop what ``up`` started and what came of it, the worker first, and its runs.
+        """Stop the services and the flow runs of the worker, the worker first.
 
-        A Prefect server that a command is using ends with that command.
-
-        Raises:
-            StorageError: the state folder cannot be written to.
+        Also stops a Prefect server that a command started.
         """
-        if not self._folder.exists():
-            return
-        with self._locked():
-            started = read_services(self._folder)
-            _stop(started.worker, self._worker_log)
-            _stop(started.mlflow, self._mlflow_log)
-            self._prefect.release()
-            write_services(self._folder, StartedServices())
+        for service in (self._worker, self._mlflow, self._prefect):
+            service.stop()
 
     def status(self) -> list[ServiceStatus]:
-        """How each service is; nothing is changed."""
-        started = read_services(self._folder)
-        mlflow = self._settings.tracking.server or (started.mlflow and started.mlflow.url)
-        prefect = PREFECT_API_URL.value() or self._prefect.running()
-        worker = started.worker and started.worker.url
+        """The state of each service; nothing is changed."""
         return [
-            ServiceStatus("MLflow", _state(mlflow), mlflow, _existing(self._mlflow_log)),
-            ServiceStatus(
-                "Prefect",
-                _state(prefect),
-                prefect and prefect.removesuffix("/api"),
-                _existing(self._prefect.log),
-            ),
-            ServiceStatus("worker", _state(worker), None, _existing(self._worker_log)),
+            _status("MLflow", self._mlflow, self._settings.tracking.server, "/health"),
+            _status("Prefect", self._prefect, PREFECT_API_URL.value(), "/health"),
+            _status("worker", self._worker),
         ]
-
-    def _all_live(self, started: StartedServices) -> bool:
-        ours = (started.worker, started.mlflow)
-        return all(one.process.is_alive() for one in ours if one is not None) and (
-            bool(PREFECT_API_URL.value()) or self._prefect.running() is not None
-        )
 
     def _passwords(self) -> list[str]:
         """What must be in the environment before the servers may be reached from elsewhere."""
@@ -171,65 +134,44 @@ class Services:
 
     def _up_mlflow(self) -> None:
         tracking = open_tracking(self._settings)
-        started = read_services(self._folder)
-        if tracking.artifacts is None or _serves(started.mlflow, self._mlflow_log):
+        if tracking.artifacts is None:
             return
-        # Two servers over one SQLite database would lock each other out.
-        stop_service(self._mlflow_log)
-        start_mlflow_server(
-            tracking.uri,
-            tracking.artifacts,
-            self._folder,
-            host=self._settings.services.host,
-            register=lambda server: self._register(mlflow=server),
-        )
+        with self._mlflow.exclusive():
+            if self._mlflow.usable(_ANSWER_SECONDS) is None:
+                start_mlflow_server(
+                    tracking.uri,
+                    tracking.artifacts,
+                    self._folder,
+                    host=self._settings.services.host,
+                )
 
     def _up_worker(self, api_url: str) -> None:
-        started = read_services(self._folder)
-        told = {"worker_api": api_url, "worker_params": self._params.resolve()}
-        if _serves(started.worker, self._worker_log):
-            if started.model_dump(include=set(told)) == told:
-                return
-            _stop(started.worker, self._worker_log)
-        drop_missed_runs(datetime.now(UTC))
-        start_worker(
-            api_url,
-            self._params,
-            self._folder / "prefect",
-            register=lambda server: self._register(worker=server, **told),
-        )
-
-    def _register(self, **started: object) -> None:
-        before = read_services(self._folder)
-        write_services(self._folder, before.model_copy(update=started))
-
-    def _locked(self) -> FileLock:
-        return FileLock(self._folder / "services.lock")
+        settings = worker_settings(api_url, self._params)
+        with self._worker.exclusive():
+            running = self._worker.usable(_ANSWER_SECONDS)
+            if running is None or running.settings != settings:
+                drop_missed_runs(datetime.now(UTC))
+                start_worker(self._worker, settings)
 
 
-def _serves(server: StartedServer | None, log: Path) -> bool:
-    """Whether it answers, also if only after a while; if not, it is stopped."""
-    if server is None or not server.process.is_alive():
-        return False
-    try:
-        wait_until_it_answers(server.process, f"{server.url}/health", log, _PATIENCE_SECONDS)
-    except ServerError:
-        server.process.stop()
-        return False
-    return True
+def _status(
+    name: str, service: Service, elsewhere: str | None = None, health_path: str = ""
+) -> ServiceStatus:
+    """The state of a service of this state folder, or of the server that is used instead.
 
-
-def _stop(server: StartedServer | None, log: Path) -> None:
-    if server is not None:
-        server.process.stop()
-    stop_service(log)
-
-
-def _state(url: str | None) -> State:
-    if url is None:
-        return "not running"
-    return "running" if answers(f"{url}/health") else "not answering"
-
-
-def _existing(log: Path) -> str | None:
-    return str(log) if log.exists() else None
+    Args:
+        name: as it is shown.
+        service: of this state folder.
+        elsewhere: address of a server that is used instead; None: there is none.
+        health_path: below that address.
+    """
+    log = str(service.log) if service.log.exists() else None
+    running = None if elsewhere else service.running()
+    if elsewhere:
+        url, health = elsewhere, f"{elsewhere}{health_path}"
+    elif running is not None:
+        url, health = running.url, running.health_url
+    else:
+        return ServiceStatus(name, "not running", None, log)
+    state: State = "running" if answers(health) else "not answering"
+    return ServiceStatus(name, state, None if name == "worker" else url.removesuffix("/api"), log)

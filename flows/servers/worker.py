@@ -1,36 +1,36 @@
-"""The Prefect worker that runs deployments on this machine, each run in a process of its own."""
+"""The Prefect worker, which runs each flow run of a deployment in a process of its own."""
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from stillwatch.flows.servers.prefect_server import HEARTBEAT_SECONDS
-from stillwatch.flows.servers.processes import StartedServer, start_server
+from stillwatch.flows.servers.service import Service
 
-LOG_FILE = "worker.log"
 WORK_POOL = "stillwatch"
 PARAMS_VARIABLE = "STILLWATCH_PARAMS"
-"""Names the settings file to the flows that the worker starts."""
+"""Environment variable that names the settings file to the flows."""
 
 _PREFERRED_PORT = 8080
 _POLL_SECONDS = "2"
 
 
-def start_worker(
-    api_url: str, params: Path, folder: Path, register: Callable[[StartedServer], object]
-) -> StartedServer:
-    """Start a worker and wait until it answers; its URL tells whether it still polls.
+def worker_service(state_dir: Path) -> Service:
+    """The worker of a state folder, whether or not it runs."""
+    return Service(state_dir / "prefect" / "worker.log")
+
+
+def start_worker(worker: Service, settings: dict[str, str]) -> None:
+    """Start a worker and wait until it answers; it does so while it polls for runs.
 
     Args:
-        api_url: of the Prefect server.
-        params: the settings file of the flows.
-        folder: for its log and Prefect's own files.
-        register: is told of it before it answers.
+        worker: as ``worker_service`` gives it.
+        settings: as ``worker_settings`` gives them.
 
     Raises:
-        ServerError: it did not start; the message names its log.
+        ServerError: the worker did not start; the message names its log.
+        StorageError: the state folder cannot be written to.
     """
-    return start_server(
+    worker.start(
         lambda _port: [
             *(sys.executable, "-m", "prefect", "worker", "start", "--pool", WORK_POOL),
             *("--type", "process", "--with-healthcheck"),
@@ -38,17 +38,25 @@ def start_worker(
         preferred_port=_PREFERRED_PORT,
         health_path="/health",
         environment=lambda port: {
-            "PREFECT_API_URL": api_url,
             "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
-            "PREFECT_HOME": str(folder),
-            # What our own loggers say stands in the page of the run; before a run, only in the log.
+            "PREFECT_HOME": str(worker.log.parent),
+            # The page of a run shows the lines of our loggers; outside a run, only the log does.
             "PREFECT_LOGGING_EXTRA_LOGGERS": "stillwatch",
             "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
             "PREFECT_WORKER_QUERY_SECONDS": _POLL_SECONDS,
             "PREFECT_WORKER_WEBSERVER_HOST": "127.0.0.1",
             "PREFECT_WORKER_WEBSERVER_PORT": str(port),
-            PARAMS_VARIABLE: str(params.resolve()),
+            **settings,
         },
-        log=folder / LOG_FILE,
-        register=register,
+        settings=settings,
     )
+
+
+def worker_settings(api_url: str, params: Path) -> dict[str, str]:
+    """The environment variables that a worker keeps for its life.
+
+    Args:
+        api_url: of the Prefect server that the worker asks for runs.
+        params: the settings file of the flows.
+    """
+    return {"PREFECT_API_URL": api_url, PARAMS_VARIABLE: str(params.resolve())}

@@ -1,1 +1,1 @@
-"""``stillwatch serve``: champions behind HTTP, exchanged while they answer."""
+"""The HTTP service of ``stillwatch serve``, which inspects images with the champions."""

@@ -1,18 +1,19 @@
-"""What the service says about an image."""
+"""The response of the service to an image."""
 
 import base64
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from stillwatch.calibration import Verdict
-from stillwatch.flows.serving.run_lengths import run_lengths
 from stillwatch.flows.serving.served_model import ServedModel, Upload
 from stillwatch.inference.files import overlay_png
 from stillwatch.inference.inspector import InspectedImage, resize_mask_keeping_rejection
 
 
 class Limits(BaseModel):
-    """One number per verdict that is not ``pass``."""
+    """One number for each verdict that is not ``pass``."""
 
     reject: float
     review: float
@@ -38,21 +39,21 @@ class Answer(BaseModel):
     p_value: float = Field(description="conformal, in (0, 1]")
     thresholds: Limits = Field(description="scores above which the verdict is given")
     alpha: Limits = Field(description="false-alarm rates that the thresholds were calibrated for")
-    mask: Mask | None = Field(None, description="only where it was asked for")
-    overlay: str | None = Field(None, description="PNG in base64, only where it was asked for")
+    mask: Mask | None = Field(None, description="only where requested")
+    overlay: str | None = Field(None, description="PNG in base64, only where requested")
 
 
 def answer(
     model: ServedModel, upload: Upload, image: InspectedImage, *, mask: bool, overlay: bool
 ) -> Answer:
-    """Put together what was found.
+    """Build the response.
 
     Args:
-        model: the one that judged.
-        upload: what was sent.
-        image: what was found on it.
-        mask: whether the mask is wanted.
-        overlay: whether a picture is wanted.
+        model: the version that inspected the image.
+        upload: the image that was sent.
+        image: the result of the inspection.
+        mask: whether the response has the mask.
+        overlay: whether the response has a picture.
     """
     calibration = model.bundle.info.calibration
     reject, review = calibration.reject, calibration.review
@@ -78,3 +79,21 @@ def _mask(upload: Upload, image: InspectedImage) -> Mask:
 def _overlay(model: ServedModel, upload: Upload, image: InspectedImage) -> str:
     picture = overlay_png(model.pixels(upload), image, model.bundle)
     return base64.b64encode(picture).decode("ascii")
+
+
+def run_lengths(mask: NDArray[np.bool_]) -> list[int]:
+    """Lengths of the runs of equal pixels, column by column, the first of them of unset pixels.
+
+    COCO's ``counts`` (Lin et al., ECCV 2014; pycocotools ``frPyObjects`` reads it together with
+    ``size``, height and width).
+
+    Args:
+        mask: bool (H, W).
+
+    Returns:
+        Pixel counts that add up to H · W; the first is 0 where the first pixel is set.
+    """
+    columns = mask.ravel(order="F")
+    starts = np.flatnonzero(np.diff(columns, prepend=False))
+    lengths: list[int] = np.diff(starts, prepend=0, append=columns.size).tolist()
+    return lengths

@@ -1,4 +1,4 @@
-"""The routes of the service, and which refusal has which status."""
+"""The routes of the service, and the HTTP status of each error."""
 
 import hmac
 import logging
@@ -32,8 +32,8 @@ _STATUS: dict[type[StillwatchError], HTTPStatus] = {
     UnknownFormatError: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     ImageError: HTTPStatus.UNPROCESSABLE_ENTITY,
 }
-_CLIENT_HUNG_UP = 499
-"""Nobody reads it; nginx counts such requests by this number."""
+_CLIENT_CLOSED_REQUEST = 499
+"""Nobody receives it; nginx counts closed connections under this status."""
 _BODY = {
     "requestBody": {
         "required": True,
@@ -57,9 +57,9 @@ def make_app(champions: Champions, settings: ServingSettings, key: str | None) -
     """The service as an ASGI application.
 
     Args:
-        champions: followed from its start to its end.
+        champions: started and stopped with the application.
         settings: limits.
-        key: what every request but those for health must bring; None: nothing.
+        key: that every request must send, except those for health; None: no key.
     """
     metrics = Metrics()
     service = InspectionService(champions, settings, metrics)
@@ -75,14 +75,14 @@ def make_app(champions: Champions, settings: ServingSettings, key: str | None) -
         title="stillwatch",
         version=__version__,
         lifespan=lifespan,
-        # The pages would load their scripts from elsewhere; the description itself needs nothing.
+        # These pages load their scripts from the internet; openapi.json needs no network.
         docs_url=None,
         redoc_url=None,
     )
     app.add_middleware(CountRequests, metrics=metrics, is_known=champions.expects)
     app.add_exception_handler(StillwatchError, _refused)
     app.add_exception_handler(RequestValidationError, _wrong_query)
-    app.add_exception_handler(ClientDisconnect, _hung_up)
+    app.add_exception_handler(ClientDisconnect, _closed)
     app.add_exception_handler(Exception, _failed)
     locked = [Depends(_lock(key))]
 
@@ -108,7 +108,7 @@ def make_app(champions: Champions, settings: ServingSettings, key: str | None) -
 
     @app.get("/ready")
     async def ready(response: Response) -> dict[str, Any]:
-        """Whether every category is served; status 503 if not."""
+        """Whether every category has a model; status 503 if not."""
         if not champions.ready:
             response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
         return {
@@ -126,7 +126,7 @@ def make_app(champions: Champions, settings: ServingSettings, key: str | None) -
 
 
 def _lock(key: str | None) -> Callable[..., Awaitable[None]]:
-    """Lets requests through that bring the key."""
+    """A dependency that refuses requests without the key."""
 
     async def check(
         given: Annotated[
@@ -154,8 +154,8 @@ async def _refused(_request: Request, error: Exception) -> JSONResponse:
 
 
 async def _failed(_request: Request, _error: Exception) -> JSONResponse:
-    # Not the client's doing, and none of its business. What is no refusal Starlette raises once
-    # more after this answer, and uvicorn logs its traceback.
+    # The cause is not for the client. Starlette raises other errors again after this response, and
+    # uvicorn logs their tracebacks.
     return JSONResponse(
         {"detail": "the service failed; its log says why"}, HTTPStatus.INTERNAL_SERVER_ERROR
     )
@@ -167,5 +167,5 @@ async def _wrong_query(_request: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"detail": problems}, HTTPStatus.UNPROCESSABLE_ENTITY)
 
 
-async def _hung_up(_request: Request, _error: Exception) -> Response:
-    return Response(status_code=_CLIENT_HUNG_UP)
+async def _closed(_request: Request, _error: Exception) -> Response:
+    return Response(status_code=_CLIENT_CLOSED_REQUEST)

@@ -1,4 +1,4 @@
-"""What arrives at about the same time is computed together."""
+"""Batching of concurrent requests."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -13,16 +13,16 @@ Answered = TypeVar("Answered")
 
 
 class Batcher(Generic[Asked, Answered]):
-    """Calls a function of many with what single requests bring; for one event loop.
+    """Calls a function of a batch with the items of concurrent requests; for one event loop.
 
     Args:
-        function: gives as many answers as it is asked, in their order. When it fails for several,
-            it is asked for each alone, so that one cannot spoil the answers of the others; but not
-            after a ``StorageError``, which is nothing that one of them has brought along.
-        executor: where it runs.
-        most: items in one call.
-        wait_seconds: how long the first item waits for others when nothing is being computed; what
-            comes during a call is taken by the next one.
+        function: returns one answer for each item, in the order of the items. If a call with
+            several items fails, the function is called for each item alone, so that one bad item
+            does not fail the others; not so after a ``StorageError``, which no item causes.
+        executor: runs the function.
+        most: maximum number of items in one call.
+        wait_seconds: how long the first item waits for others while no call is running. Items that
+            arrive during a call are in the next call.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Batcher(Generic[Asked, Answered]):
         self._work: asyncio.Task[None] | None = None
 
     async def __call__(self, item: Asked) -> Answered:
-        """The answer for one item.
+        """Return the answer for one item.
 
         Raises:
             Exception: what the function raised for the item.
@@ -71,10 +71,10 @@ class Batcher(Generic[Asked, Answered]):
         try:
             answers = await loop.run_in_executor(self._executor, self._function, items)
         except StorageError as error:
-            # Each alone would wait for a locked file as long again.
+            # Each item alone would wait for the locked file as long again.
             _fail(batch, error)
             return
-        except Exception as error:  # it is the waiting request's own
+        except Exception as error:  # raised in the waiting request
             if len(batch) > 1:
                 for one in batch:
                     await self._answer([one])
@@ -82,7 +82,7 @@ class Batcher(Generic[Asked, Answered]):
                 _fail(batch, error)
             return
         for (_, answer), value in zip(batch, answers, strict=True):
-            # Whoever hung up meanwhile has cancelled it.
+            # A client that closed its connection has cancelled its answer.
             if not answer.done():
                 answer.set_result(value)
 

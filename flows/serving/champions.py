@@ -1,4 +1,4 @@
-"""Which version serves each category: the champion, also when it changes."""
+"""Loading the champion of each category, and replacing it when the registry changes."""
 
 import logging
 import threading
@@ -14,20 +14,20 @@ from stillwatch.settings import Settings
 from stillwatch.tasks.registry.versions import champions, registered_version
 from stillwatch.tasks.tracking.client import Tracking
 
-_AGAIN_SECONDS = 60.0
-"""Until a version that could not be loaded is tried once more."""
+_RETRY_SECONDS = 60.0
+"""Wait before another attempt to load a version."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class CategoryState:
-    """How a category is served."""
+    """The state of a category."""
 
     model_version: int | None
-    """What answers; None: nothing does."""
+    """The version that inspects images; None: no version does."""
     problem: str | None
-    """Why that is not the champion."""
+    """Why ``model_version`` is not the champion; None if it is."""
 
 
 @dataclass(frozen=True)
@@ -37,17 +37,17 @@ class _Failure:
 
 
 class Champions:
-    """Looks the champions up in a thread of its own, loads what is new and then exchanges it.
+    """Polls the registry in a thread, loads new champions, and replaces the models.
 
-    A request keeps the model that it was given, so none is lost by an exchange. What cannot be
-    loaded leaves the one before in its place.
+    A request keeps the model with which it started, so a replacement loses no request. If a version
+    cannot be loaded, the previous model stays.
 
     Args:
         tracking: the registry.
-        settings: how often to look, and how to load.
-        categories: which to serve; None: all that have a champion.
-        compute: the one thread that scores images.
-        log: where scores go.
+        settings: the polling interval, and how to load a model.
+        categories: which to serve; None: all categories that have a champion.
+        compute: the only thread that scores images.
+        log: of the scores.
     """
 
     def __init__(
@@ -67,38 +67,38 @@ class Champions:
         self._wanted: dict[str, int] = {}
         self._failures: dict[str, _Failure] = {}
         self.looked = False
-        """Whether the registry has been asked, and everything tried that it named."""
+        """Whether the champions that the registry named have been loaded, or failed to load."""
         self.registry_answers = True
         """Whether it answered when it was last asked."""
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._follow, name="champions", daemon=True)
+        self._thread = threading.Thread(target=self._poll, name="champions", daemon=True)
 
     def start(self) -> None:
-        """Begin to follow."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Follow no more; what is being loaded is waited for, but not for long."""
+        """Stop the thread; wait up to 10 s for a model that is being loaded."""
         self._stopped.set()
         self._thread.join(timeout=10)
 
     def model(self, category: str) -> ServedModel | None:
-        """What serves a category now; None: nothing does."""
+        """The model of a category; None if it has none."""
         return self._models.get(category)
 
     def expects(self, category: str) -> bool:
-        """Whether a category is to be served, even if its model is not loaded."""
+        """Whether a category is served, even if its model is not loaded."""
         return category in self._wanted or category in (self._categories or ())
 
     @property
     def ready(self) -> bool:
-        """Whether every category that is to be served is."""
+        """Whether every served category has a model."""
         states = self.states()
         served = all(state.model_version is not None for state in states.values())
         return self.looked and bool(states) and served
 
     def states(self) -> dict[str, CategoryState]:
-        """How each category is served."""
+        """The state of each category."""
         wanted, models = self._wanted, self._models
         names = sorted({*wanted, *(self._categories or ())})
         return {name: self._state(name, wanted.get(name), models.get(name)) for name in names}
@@ -114,7 +114,7 @@ class Champions:
             return CategoryState(serves, f"version {wanted} cannot be served; the log says why")
         return CategoryState(serves, f"version {wanted} is being loaded")
 
-    def _follow(self) -> None:
+    def _poll(self) -> None:
         while not self._stopped.is_set():
             try:
                 self._look()
@@ -138,7 +138,7 @@ class Champions:
             if self._stopped.is_set():
                 return
             if self._is_to_be_loaded(category, version):
-                self._exchange(category, version)
+                self._replace(category, version)
         self.looked = True
 
     def _is_to_be_loaded(self, category: str, version: int) -> bool:
@@ -147,21 +147,21 @@ class Champions:
             return False
         if failure is None or failure.version != version:
             return True
-        return time.monotonic() - failure.when > _AGAIN_SECONDS
+        return time.monotonic() - failure.when > _RETRY_SECONDS
 
-    def _exchange(self, category: str, version: int) -> None:
-        began = time.monotonic()
+    def _replace(self, category: str, version: int) -> None:
+        start = time.monotonic()
         try:
             registered = registered_version(self._tracking, category, version)
             model = load_model(
                 self._tracking, registered, self._settings, self._compute, self._score_log
             )
-        except Exception as error:  # also what a device without memory says
+        except Exception as error:  # also when the device has no memory left
             self._failed(category, version, error)
             return
         self._models[category] = model
         self._failures.pop(category, None)
-        _log.info("%s: version %d serves after %.1f s", category, version, time.monotonic() - began)
+        _log.info("%s: version %d serves after %.1f s", category, version, time.monotonic() - start)
 
     def _failed(self, category: str, version: int, error: Exception) -> None:
         before = self._models.get(category)

@@ -1,4 +1,4 @@
-"""What Prometheus reads at ``/metrics``."""
+"""The Prometheus metrics of the service."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -16,7 +16,7 @@ _OF_THRESHOLD = (0.25, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 4.0)
 
 
 class Metrics:
-    """The counters of one service."""
+    """The metrics of one service."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
@@ -68,16 +68,16 @@ class Metrics:
         """Count a verdict and its score."""
         version = str(answer.model_version)
         self._verdicts.labels(answer.category, version, answer.verdict).inc()
-        # A share of a threshold that is not positive would mean nothing.
+        # A ratio to a threshold that is not positive has no meaning.
         if answer.thresholds.reject > 0:
             share = answer.score / answer.thresholds.reject
             self._scores.labels(answer.category, version).observe(share)
 
     def page(self, states: Mapping[str, CategoryState]) -> bytes:
-        """Everything in Prometheus' text format.
+        """The metrics in Prometheus' text format.
 
         Args:
-            states: how each category is served.
+            states: of the categories.
         """
         self._versions.clear()
         self._not_served.clear()
@@ -89,13 +89,13 @@ class Metrics:
 
 
 class CountRequests:
-    """ASGI middleware that counts and times requests to inspect.
+    """ASGI middleware that counts and times the requests to inspect an image.
 
     Args:
-        app: what answers.
-        metrics: where they are counted.
-        is_known: a category that is not known gets no label of its own, or anybody could make any
-            number of them.
+        app: the application.
+        metrics: of the service.
+        is_known: whether a category gets a label of its own. Otherwise anybody could create any
+            number of labels.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics, is_known: Callable[[str], bool]) -> None:
@@ -104,13 +104,13 @@ class CountRequests:
         self._is_known = is_known
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on."""
+        """Handle a request."""
         if scope["type"] != "http" or not scope["path"].startswith(INSPECT_PATH):
             await self._app(scope, receive, send)
             return
         status = 500
 
-        async def noting(message: Message) -> None:
+        async def send_and_note(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -118,10 +118,10 @@ class CountRequests:
 
         asked = scope["path"].removeprefix(INSPECT_PATH)
         category = asked if self._is_known(asked) else ""
-        began = time.perf_counter()
+        start = time.perf_counter()
         try:
             with self._metrics.in_work.track_inprogress():
-                await self._app(scope, receive, noting)
+                await self._app(scope, receive, send_and_note)
         finally:
             self._metrics.requests.labels(category, str(status)).inc()
-            self._metrics.seconds.labels(category).observe(time.perf_counter() - began)
+            self._metrics.seconds.labels(category).observe(time.perf_counter() - start)

@@ -1,4 +1,4 @@
-"""One registered version that answers requests."""
+"""A registered version that inspects the images of requests."""
 
 import tempfile
 from collections.abc import Sequence
@@ -28,27 +28,27 @@ from stillwatch.tasks.tracking.client import Tracking
 
 @dataclass(frozen=True)
 class Upload:
-    """An image that was sent, ready to be scored."""
+    """An image of a request, decoded for scoring."""
 
     data: bytes
-    """The file. Its pixels, which may be a thousand times as much, are not kept while it waits."""
+    """The image file. Its pixels, which may take a thousand times as much memory, are not kept."""
     image: NDArray[np.uint8]
     """(S, S, 3)."""
     looks: Appearance
     height: int
-    """Of the image that was sent, in pixels."""
+    """Of the image in the request, in pixels."""
     width: int
 
 
 class ServedModel:
-    """A version's inspector; every image that it judges is logged before it is answered.
+    """A version with its inspector; the score of an image is logged before the response is sent.
 
     Args:
         version: of the registry.
         inspector: of its bundle.
         settings: of batches.
-        compute: the one thread that scores images.
-        log: where the scores go.
+        compute: the only thread that scores images.
+        log: of the scores.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class ServedModel:
         )
 
     def read(self, data: bytes) -> Upload:
-        """Decode an image file as this version wants it, in any thread.
+        """Decode an image file at the size of this version, in any thread.
 
         Raises:
             ImageError: as ``Inspector.decode``.
@@ -82,7 +82,7 @@ class ServedModel:
         return Upload(data, file.image, appearance(file.md5, file.pixels), height, width)
 
     def pixels(self, upload: Upload) -> NDArray[np.uint8]:
-        """Decode an image once more, at its own size: (height, width, 3)."""
+        """Decode an image again, at its own size: uint8 (height, width, 3)."""
         return self._inspector.decode(upload.data, name="the image").pixels
 
     def _judge(self, uploads: Sequence[Upload]) -> list[InspectedImage]:
@@ -98,14 +98,14 @@ class ServedModel:
 def load_model(
     tracking: Tracking, version: ModelVersion, settings: Settings, compute: Executor, log: ScoreLog
 ) -> ServedModel:
-    """Load a version, checked and warmed up: its example images must get their evaluated scores.
+    """Load a version and check that its example images get the scores of the evaluation.
 
     Args:
         tracking: the registry.
         version: of the registry.
         settings: device, largest image, batches.
-        compute: the one thread that scores images; the examples take their turn in it.
-        log: where the scores of requests go; those of the examples do not.
+        compute: the only thread that scores images, also the examples.
+        log: of the scores of requests; the scores of the examples are not logged.
 
     Raises:
         StillwatchError: the artefact is not what was registered, or cannot be loaded here.

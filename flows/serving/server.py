@@ -1,4 +1,4 @@
-"""The process of the service: its socket, its key, its threads, its end."""
+"""Running the service: its socket, its key, its threads and its shutdown."""
 
 import logging
 import os
@@ -23,8 +23,8 @@ from stillwatch.tasks.tracking.client import open_tracking
 KEY_VARIABLE = "STILLWATCH_SERVE_KEY"
 _SHORTEST_KEY = 16
 _KEEP_ALIVE_SECONDS = 75
-"""A camera that sends an image a minute need not connect each time."""
-_LAST_REQUESTS_SECONDS = 60
+"""A camera that sends an image every minute keeps its connection."""
+_SHUTDOWN_SECONDS = 60
 
 
 def serve(
@@ -35,18 +35,18 @@ def serve(
     port: int,
     announce: Callable[[str], None],
 ) -> None:
-    """Serve champions until SIGTERM or SIGINT; what is in work then is still answered.
+    """Inspect images over HTTP until SIGTERM or SIGINT; answer the requests in progress.
 
     Args:
         settings: all of them.
-        categories: which to serve; None: all that have a champion.
-        host: name or address to listen on; one that others can reach needs a key in the
-            environment variable ``STILLWATCH_SERVE_KEY``.
-        port: to listen on; 0: any free one.
-        announce: is given the URL once it can be asked.
+        categories: which to serve; None: all categories that have a champion.
+        host: name or address to listen on; beyond loopback, the environment variable
+            ``STILLWATCH_SERVE_KEY`` must have a key.
+        port: to listen on; 0: any free port.
+        announce: called with the URL once the service listens.
 
     Raises:
-        SettingsError: no such host, or it needs a key.
+        SettingsError: there is no such host, or the host needs a key.
         ServerError: the port is taken.
         TrackingError: the registry does not answer or does not have such a category.
     """
@@ -57,8 +57,8 @@ def serve(
     with (
         _listening(host, port, key) as listener,
         open_score_log(settings) as log,
-        # One thread for all models: torch uses every core itself, and its precision is one setting
-        # of the whole process.
+        # One thread for all models: torch uses every core, and its precision is a setting of the
+        # whole process.
         ThreadPoolExecutor(1, "scoring") as compute,
     ):
         champions = Champions(tracking, settings, categories, compute, log)
@@ -90,9 +90,9 @@ def _listening(host: str, port: int, key: str | None) -> Iterator[socket.socket]
             listener.bind(address)
             if key is None and not at_loopback(listener):
                 raise SettingsError(
-                    f"--host {host}: can be reached from other machines, and nothing keeps them "
-                    f"out. Set the environment variable {KEY_VARIABLE} to a key that every request "
-                    "must bring, or stay on 127.0.0.1."
+                    f"--host {host}: other machines can reach this address. Set the environment "
+                    f"variable {KEY_VARIABLE} to a key that every request must send, or stay on "
+                    "127.0.0.1."
                 )
             listener.listen()
         except OSError as error:
@@ -117,11 +117,11 @@ def _run(app: FastAPI, listener: socket.socket) -> None:
         access_log=False,
         server_header=False,
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=_LAST_REQUESTS_SECONDS,
+        timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
     )
     server = uvicorn.Server(config)
-    # uvicorn listens to signals only while it runs, and when all is answered it raises once more
-    # what has stopped it, which would kill the process before its threads have ended.
+    # uvicorn handles signals only while it runs, and raises the signal again at its end. That would
+    # kill the process before its threads have ended.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, server.handle_exit)
     server.run(sockets=[listener])

@@ -1,4 +1,4 @@
-"""From a request to its answer."""
+"""Inspecting the image of a request."""
 
 import asyncio
 from collections.abc import Callable
@@ -20,17 +20,16 @@ from stillwatch.threads import thread_count
 
 Result = TypeVar("Result")
 
-_COME_BACK = {"Retry-After": "1"}
-"""Seconds."""
+_RETRY_AFTER = {"Retry-After": "1"}  # seconds
 
 
 class InspectionService:
-    """Inspects the images of requests, so many at a time.
+    """Inspects the images of requests; refuses more than ``max_requests`` at a time.
 
     Args:
         champions: the models.
         settings: limits.
-        metrics: where verdicts are counted.
+        metrics: count the verdicts.
     """
 
     def __init__(self, champions: Champions, settings: ServingSettings, metrics: Metrics) -> None:
@@ -38,8 +37,8 @@ class InspectionService:
         self._settings = settings
         self._metrics = metrics
         self._most_bytes = int(settings.max_image_mb * 1_000_000)
-        self._in_work = 0
-        # Decoding is bounded by the cores, for a decoded image may be a thousand times its file.
+        self._in_progress = 0
+        # Bounded by the cores: a decoded image may need a thousand times the bytes of its file.
         self._decoding = ThreadPoolExecutor(thread_count(), "decoding")
 
     def close(self) -> None:
@@ -49,23 +48,23 @@ class InspectionService:
     async def inspect(
         self, request: Request, category: str, *, overlay: bool, mask: bool
     ) -> Answer:
-        """Read, decode, judge and log the image of a request.
+        """Read, decode, inspect and log the image of a request.
 
         Raises:
-            HTTPException: nothing serves the category, too many requests, or no usable body.
+            HTTPException: the category has no model, too many requests, or no usable body.
             StillwatchError: the image cannot be used, or the log cannot be written.
         """
         self._model(category)
-        if self._in_work >= self._settings.max_requests:
+        if self._in_progress >= self._settings.max_requests:
             raise HTTPException(
                 HTTPStatus.SERVICE_UNAVAILABLE,
-                f"{self._settings.max_requests} requests are in work: try again in a second",
-                _COME_BACK,
+                f"{self._settings.max_requests} requests are in progress: try again in a second",
+                _RETRY_AFTER,
             )
-        self._in_work += 1
+        self._in_progress += 1
         try:
             data = await read_image_file(request, self._most_bytes)
-            # Asked for again: while the body arrived, the champion may have changed.
+            # Again, because the champion may have changed while the body arrived.
             model = self._model(category)
             upload = await self._in_thread(partial(model.read, data))
             inspected = await model.inspect(upload)
@@ -73,7 +72,7 @@ class InspectionService:
                 partial(answer, model, upload, inspected, mask=mask, overlay=overlay)
             )
         finally:
-            self._in_work -= 1
+            self._in_progress -= 1
         self._metrics.count(found)
         return found
 
@@ -87,7 +86,7 @@ class InspectionService:
             raise HTTPException(
                 HTTPStatus.SERVICE_UNAVAILABLE,
                 f"nothing serves {category}: {problem}",
-                _COME_BACK,
+                _RETRY_AFTER,
             )
         raise HTTPException(HTTPStatus.NOT_FOUND, unknown_name("category", category, list(states)))
 

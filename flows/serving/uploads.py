@@ -1,4 +1,4 @@
-"""The image in a request's body, or why there is none."""
+"""Reading the image from the body of a request."""
 
 import asyncio
 import base64
@@ -8,21 +8,21 @@ from http import HTTPStatus
 from fastapi import HTTPException, Request
 
 _BODY_SECONDS = 30
-"""In which a body must have arrived: whoever sends more slowly takes up a place for others."""
+"""Time limit for a body: a slow client occupies one of ``max_requests``."""
 
 _JSON_AROUND = 1024
-"""Bytes of a JSON body beside the image."""
+"""Bytes of a JSON body in addition to the image."""
 
 
 async def read_image_file(request: Request, most_bytes: int) -> bytes:
-    """The image file that a request brings: its body, or in base64 as ``image`` of a JSON object.
+    """The image file of a request: its body, or base64 under ``image`` in a JSON object.
 
     Args:
-        request: its body is not read yet.
-        most_bytes: of the file.
+        request: whose body has not been read.
+        most_bytes: maximum size of the file.
 
     Raises:
-        HTTPException: 408 too slow, 413 too large, 415 no image by its type, 422 not such JSON.
+        HTTPException: 408 too slow, 413 too large, 415 not an image type, 422 not such JSON.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if "content-encoding" in request.headers:
@@ -47,7 +47,7 @@ async def _read_body(request: Request, most_bytes: int) -> bytes:
         f"the body has more than {most_bytes} bytes: send a smaller image, or raise the setting "
         "serving.max_image_mb",
     )
-    # What is not read of a refused body, uvicorn reads and drops: the client sees the answer.
+    # uvicorn reads and drops the rest of a refused body, so the client receives the response.
     if int(request.headers.get("content-length", 0)) > most_bytes:
         raise too_large
     body = bytearray()

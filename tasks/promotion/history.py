@@ -14,7 +14,7 @@ from mlflow.entities import Run
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stillwatch.errors import PromotionError, TrackingError
-from stillwatch.tasks.run_owner import may_live_elsewhere
+from stillwatch.tasks.liveness import may_live_elsewhere
 from stillwatch.tasks.tracking.client import Tracking, every_page
 from stillwatch.tasks.tracking.entries import milliseconds
 from stillwatch.tasks.tracking.tags import KIND

@@ -4,7 +4,7 @@ from mlflow.entities.model_registry import ModelVersion
 
 from stillwatch.errors import PromotionError
 from stillwatch.settings import Settings
-from stillwatch.tasks.os_user import os_user
+from stillwatch.tasks.liveness import os_user
 from stillwatch.tasks.promotion.alias import changing_champion, make_champion
 from stillwatch.tasks.promotion.history import (
     PromotionRecord,

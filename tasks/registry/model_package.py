@@ -17,7 +17,8 @@ from mlflow.types import ColSpec, DataType, Schema
 import stillwatch
 from stillwatch.tasks.tracking.client import BUNDLE, Tracking
 
-MODEL_CODE = Path(__file__).resolve().parents[2] / "mlflow" / "detector_model.py"
+MODEL_CODE = Path(__file__).with_name("detector_model.py")
+"""In a checkout a link to ``mlflow/detector_model.py``: the folder ``mlflow`` is in no package."""
 
 SIGNATURE = ModelSignature(
     inputs=Schema([ColSpec(DataType.binary, "image")]),

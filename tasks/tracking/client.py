@@ -17,7 +17,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-import psutil
 from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import DatasetInput, Metric, Param, Run, RunTag
@@ -29,7 +28,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from stillwatch.errors import TrackingError
 from stillwatch.files import storage_errors
 from stillwatch.settings import Settings
-from stillwatch.tasks.run_owner import HOST, PROCESS, is_alive, owner_tags
+from stillwatch.tasks.liveness import HOST, may_be_alive, os_user, owner_tags
 from stillwatch.tasks.tracking.tags import PARENT, REASON
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
@@ -56,15 +55,17 @@ logging.getLogger("urllib3").setLevel(logging.ERROR)
 class Tracking:
     """One MLflow store."""
 
-    def __init__(self, uri: str, artifacts: str | None) -> None:
+    def __init__(self, uri: str, artifacts: str | None, locks: Path) -> None:
         """Describe a store; the constructor contacts nothing.
 
         Args:
             uri: the tracking address.
             artifacts: URI under which new experiments keep their files; None: the server decides.
+            locks: folder for the lock by which runs of this process are known to have an owner.
         """
         self.uri = uri
         self.artifacts = artifacts
+        self.locks = locks
 
     @property
     def client(self) -> MlflowClient:
@@ -135,9 +136,9 @@ class Tracking:
         """Start a run in the category's experiment and return its id."""
         experiment = self.experiment(category)
         all_tags = {
-            "mlflow.user": psutil.Process().username(),
+            "mlflow.user": os_user(),
             "mlflow.source.name": "stillwatch",
-            **owner_tags(),
+            **owner_tags(self.locks),
             **({PARENT: parent} if parent else {}),
             **tags,
         }
@@ -268,7 +269,7 @@ class Tracking:
             running = every_page(
                 self.client.search_runs, experiment_ids=[experiment], filter_string=here
             )
-            dead = [run for run in running if not is_alive(run.data.tags.get(PROCESS, ""))]
+            dead = [run for run in running if not may_be_alive(run.data.tags)]
             for run in dead:
                 self.client.set_terminated(run.info.run_id, "KILLED")
         return len(dead)
@@ -300,7 +301,9 @@ def open_tracking(settings: Settings) -> Tracking:
     Raises:
         StorageError: the state folder cannot be written to.
     """
-    tracking = Tracking(tracking_uri(settings), artifact_uri(settings))
+    tracking = Tracking(
+        tracking_uri(settings), artifact_uri(settings), settings.state_dir / "locks"
+    )
     if settings.tracking.s3_endpoint is not None:
         # MLflow reads the endpoint from the environment only; child processes inherit it.
         os.environ["MLFLOW_S3_ENDPOINT_URL"] = settings.tracking.s3_endpoint

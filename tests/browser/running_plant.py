@@ -11,7 +11,7 @@ from made_stores import new_store
 from tests.flows.conftest import Plant, make_workspace_plant
 
 from stillwatch.flows.servers.mlflow_server import pages_address
-from stillwatch.flows.servers.prefect_server import LocalPrefectServer
+from stillwatch.flows.servers.prefect_server import local_api
 from stillwatch.settings import Settings
 
 
@@ -35,7 +35,7 @@ def running_plant(folder: Path) -> Iterator[Running]:
     try:
         started = plant.run("up")
         assert started.returncode == 0, started.stderr
-        prefect = LocalPrefectServer(plant.state / "prefect", settings.services).running()
+        prefect = local_api(settings)
         assert prefect is not None
         yield Running(plant, prefect.removesuffix("/api"), pages_address(settings))
     finally:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from tests.faults.moments import kill_family
 from tests.flows.conftest import Plant
 
-from stillwatch.flows.servers.processes import start_server
+from stillwatch.flows.servers.service import Service
 
 
 class KillableMlflow:
@@ -24,7 +24,7 @@ class KillableMlflow:
         self.start()
 
     def start(self) -> None:
-        started = start_server(
+        started = Service(self._folder / "server.log").start(
             lambda port: [
                 *(sys.executable, "-m", "mlflow", "server", "--workers", "1"),
                 *("--backend-store-uri", f"sqlite:///{self._folder / 'mlflow.db'}"),
@@ -34,13 +34,12 @@ class KillableMlflow:
             preferred_port=self._port,
             health_path="/health",
             environment=lambda _port: {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
-            log=self._folder / "server.log",
         )
-        self._process = started.process
+        self._pid = started.pid
         assert started.url == self.url
 
     def kill(self) -> None:
-        kill_family(self._process)
+        kill_family(self._pid)
 
 
 @contextmanager

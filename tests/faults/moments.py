@@ -9,8 +9,6 @@ from pathlib import Path
 import psutil
 from tests.flows.conftest import Plant
 
-from stillwatch.tasks.liveness import ProcessIdentity
-
 
 class Started:
     """``stillwatch`` in a process of its own, which a fault is to hit."""
@@ -58,15 +56,21 @@ def wait_until(happens: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def kill_family(identity: ProcessIdentity) -> None:
+def kill_family(pid: int) -> None:
     """Kill a server with its children."""
-    if not identity.is_alive():
-        return
-    parent = psutil.Process(identity.pid)
-    family = [ProcessIdentity.of(one.pid) for one in (parent, *parent.children(recursive=True))]
-    for process in family:
-        psutil.Process(process.pid).kill()
-    wait_until(lambda: not any(process.is_alive() for process in family))
+    with suppress(psutil.NoSuchProcess):
+        parent = psutil.Process(pid)
+        family = [parent, *parent.children(recursive=True)]
+        for process in family:
+            process.kill()
+        wait_until(lambda: not any(map(_runs, family)))
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def trainings_of(plant: Plant) -> list[psutil.Process]:

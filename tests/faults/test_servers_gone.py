@@ -3,7 +3,6 @@
 Each docstring says what is injected and what is expected; docs/reliability.md is made of them.
 """
 
-import json
 import time
 from dataclasses import replace
 
@@ -21,7 +20,8 @@ from tests.faults.retrainings import (
 )
 from tests.flows.conftest import Plant
 
-from stillwatch.tasks.liveness import ProcessIdentity
+from stillwatch.flows.servers.prefect_server import local_server
+from stillwatch.settings import Settings
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(1800)]
 
@@ -81,10 +81,11 @@ def test_prefect_server_gone(plant: Plant) -> None:
     impatient = replace(plant, variables={"PREFECT_CLIENT_MAX_RETRIES": "2"})
     started = Started(impatient, *RETRAIN)
     started.wait_until(lambda: epochs_done(plant) > 3)
-    register = json.loads((plant.state / "prefect" / "server.json").read_text())
-    kill_family(ProcessIdentity(*register["server"]))
+    server = local_server(Settings(state_dir=plant.state)).running()
+    assert server is not None
+    kill_family(server.pid)
     assert started.exit_code() == 1, started.said
-    assert f"stillwatch: the Prefect server at {register['url']} failed" in started.said
+    assert f"stillwatch: the Prefect server at {server.url}/api failed" in started.said
     green(plant)
 
 

@@ -20,7 +20,7 @@ from tests.faults.retrainings import (
 from tests.flows.conftest import Plant, make_workspace_plant, write_image
 from tests.flows.started_services import Api, client_of, status
 
-from stillwatch.flows.servers.service_register import read_services
+from stillwatch.flows.servers.worker import worker_service
 from stillwatch.tasks.data.git import run_git
 
 # Five minutes pass until Prefect takes a run for dead.
@@ -91,13 +91,13 @@ def test_worker_killed_in_push(plant: Plant) -> None:
 def killed_in_retraining(plant: Plant, *, when: Callable[[], bool]) -> str:
     """Press *Run*, kill the worker with all its processes, and return the id of the run."""
     started = Api(plant).start("retrain", categories=["bolt"], detectors=["stfpm"])
-    worker = read_services(plant.state).worker
+    worker = worker_service(plant.state).running()
     assert worker is not None
-    parent = psutil.Process(worker.process.pid)
+    parent = psutil.Process(worker.pid)
     wait_until(when)
     for process in (parent, *parent.children(recursive=True)):
         process.kill()
-    assert status(plant)["worker"]["state"] == "not answering"
+    assert status(plant)["worker"]["state"] == "not running"
     return str(started["id"])
 
 

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from made_prefect import new_prefect_database
+from made_prefect import new_prefect_database, stop_servers_below
 from PIL import Image
 
 from stillwatch.flows.servers.deployments import PREFECT_FILE
-from stillwatch.flows.servers.prefect_server import LocalPrefectServer
-from stillwatch.settings import ServicesSettings
+from stillwatch.flows.servers.prefect_server import ensure_local_server, local_server
+from stillwatch.settings import Settings
 from stillwatch.tasks.data.dvc_repository import initialise_dvc
 from stillwatch.tasks.data.git import run_git
 
@@ -165,11 +165,21 @@ def write_unscheduled(file: Path) -> None:
     file.write_text(yaml.safe_dump(content), encoding="utf-8")
 
 
+@pytest.fixture(autouse=True)
+def no_server_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A server that a command of a test started would stay until ``stillwatch down``."""
+    yield
+    folder = request.node.funcargs.get("tmp_path")
+    if folder is not None:
+        stop_servers_below(folder)
+
+
 @pytest.fixture(scope="session")
 def prefect_url(plant: Plant) -> Iterator[str]:
     """One Prefect server for all commands, instead of one for each."""
-    with LocalPrefectServer(plant.state / "prefect", ServicesSettings()).joined() as url:
-        yield url
+    settings = Settings(state_dir=plant.state)
+    yield ensure_local_server(settings)
+    local_server(settings).stop()
 
 
 @pytest.fixture(scope="session")

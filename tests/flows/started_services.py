@@ -14,8 +14,8 @@ import psutil
 from mlflow import MlflowClient
 from tests.flows.conftest import Plant
 
-from stillwatch.flows.servers.prefect_server import LocalPrefectServer
-from stillwatch.settings import ServicesSettings
+from stillwatch.flows.servers.prefect_server import local_api
+from stillwatch.settings import Settings
 
 
 def status(plant: Plant) -> dict[str, dict[str, Any]]:
@@ -26,7 +26,7 @@ class Api:
     """The Prefect API, as the UI uses it."""
 
     def __init__(self, plant: Plant) -> None:
-        self.url = LocalPrefectServer(plant.state / "prefect", ServicesSettings()).running()
+        self.url = local_api(Settings(state_dir=plant.state))
 
     def post(self, path: str, body: dict[str, Any]) -> Any:
         request = urllib.request.Request(  # noqa: S310

@@ -9,7 +9,7 @@ from tests.flows.conftest import Plant, make_plant, write_image
 from stillwatch.bundle import read_bundle, read_weights, write_bundle
 from stillwatch.calibration import calibrate
 from stillwatch.errors import ExportError
-from stillwatch.flows.export import export_quantized_model
+from stillwatch.flows.cli.inspection.export import export_quantized_model
 from stillwatch.flows.image_sets import version_images
 from stillwatch.settings import load_settings
 

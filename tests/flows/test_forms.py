@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from stillwatch.errors import SettingsError
-from stillwatch.flows.deployed_retraining import retrain
+from stillwatch.flows.retrain import retrain
 from stillwatch.flows.retraining import requested
 from stillwatch.flows.servers.deployments import prefect_file_for
 from stillwatch.settings import Settings
@@ -75,7 +75,7 @@ def test_settings_of_a_detector_that_does_not_compete_have_to_be_right_too() -> 
         )
 
 
-@pytest.mark.parametrize("often", ["promote", "deployed_images"])
+@pytest.mark.parametrize("often", ["promote", "ingest", "watch"])
 def test_what_runs_every_few_minutes_does_not_import_torch(often: str) -> None:
     code = f"import sys, stillwatch.flows.{often}; print('torch' in sys.modules)"
     command = [sys.executable, "-W", "ignore", "-c", code]

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from made_champions import MadeCategory
 from made_detectors import photograph, small
-from made_prefect import new_prefect_database
+from made_prefect import new_prefect_database, prefect_server
 from made_stores import new_store
 from PIL import Image
 from prefect import flow
@@ -21,7 +21,6 @@ from tests.flows.waiting import until
 
 from stillwatch.bundle import INFO_FILE
 from stillwatch.flows.ingest import VERSIONED, ingest_images
-from stillwatch.flows.servers.prefect_server import prefect_api
 from stillwatch.flows.servers.worker import PARAMS_VARIABLE
 from stillwatch.settings import load_settings
 from stillwatch.tasks.inbox.announcements import unannounced
@@ -45,7 +44,7 @@ def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
 
 @pytest.fixture(scope="module")
 def api(plant: Plant) -> Iterator[Api]:
-    with prefect_api(load_settings(plant.folder / "params.yaml")):
+    with prefect_server(load_settings(plant.folder / "params.yaml")):
         yield Api(plant)
 
 
@@ -94,7 +93,7 @@ def test_after_a_kill_the_next_ingest_announces(plant: Plant, api: Api) -> None:
             "-W",
             "ignore",
             "-c",
-            "from stillwatch.flows.deployed_images import ingest; ingest()",
+            "from stillwatch.flows.ingest import ingest; ingest()",
         ],
         cwd=plant.folder,
         env=plant.environment()

@@ -20,8 +20,8 @@ import yaml
 from tests.flows.conftest import Plant, make_workspace_plant
 from tests.flows.real_stores import USER, postgres, postgres_programs, s3_server
 
-from stillwatch.flows.servers.processes import answers
-from stillwatch.flows.servers.service_register import StartedServices, read_services
+from stillwatch.flows.servers.service import answers
+from stillwatch.flows.servers.worker import worker_service
 from stillwatch.tasks.data.git import run_git
 
 pytestmark = [
@@ -98,8 +98,7 @@ def plant(
         assert done.returncode == 0, done.stdout + done.stderr
         yield plant
     finally:
-        if read_services(plant.state) != StartedServices():
-            plant.run("down")
+        plant.run("down")
 
 
 def dvc(plant: Plant, *arguments: str, folder: Path | None = None) -> None:
@@ -285,13 +284,12 @@ def test_a_worker_of_servers_elsewhere_stays_in_the_foreground(
         assert started.stdout is not None
         shown = next(line for line in started.stdout if "worker" in line)
         assert "running" in shown
-        worker = read_services(container.state).worker
-        assert worker is not None
-        assert worker.process.is_alive()
+        worker = worker_service(container.state)
+        assert worker.running() is not None
         assert started.poll() is None
         started.terminate()
     assert started.returncode == 0
-    assert not worker.process.is_alive()
+    assert worker.running() is None
     assert healthy(urls) == [True, True]
 
 
@@ -338,4 +336,4 @@ def dump(plant: Plant, url: str) -> bytes:
 def test_down_leaves_no_server(plant: Plant, urls: dict[str, str]) -> None:
     assert plant.run("down").returncode == 0
     assert healthy(urls) == [False, False]
-    assert read_services(plant.state) == StartedServices()
+    assert worker_service(plant.state).running() is None

@@ -12,8 +12,8 @@ from mlflow import MlflowClient
 from tests.tasks.made_registries import NAME, aliases, made_record, new_version, pending_version
 
 from stillwatch.errors import TrackingError
-from stillwatch.flows.servers.mlflow_server import start_mlflow_server
-from stillwatch.flows.servers.processes import StartedServer
+from stillwatch.flows.servers.mlflow_server import mlflow_service, start_mlflow_server
+from stillwatch.flows.servers.service import RunningService
 from stillwatch.settings import Settings, TrackingSettings
 from stillwatch.tasks.promotion.alias import changing_champion, move_champion
 from stillwatch.tasks.promotion.history import history, open_intents
@@ -21,7 +21,7 @@ from stillwatch.tasks.tracking.client import Tracking, artifact_uri, open_tracki
 
 pytestmark = [pytest.mark.servers, pytest.mark.xdist_group("promotion_by_server")]
 
-Start = Callable[[], tuple[StartedServer, Settings]]
+Start = Callable[[], tuple[RunningService, Settings]]
 
 
 @pytest.fixture
@@ -38,18 +38,15 @@ def store(here: Settings) -> Tracking:
 @pytest.fixture
 def start(here: Settings, store: Tracking, tmp_path: Path) -> Iterator[Start]:
     """Starts a server over the one store of the test, and names it in settings."""
-    servers: list[StartedServer] = []
 
-    def start() -> tuple[StartedServer, Settings]:
+    def start() -> tuple[RunningService, Settings]:
         artifacts = str(artifact_uri(here))
         server = start_mlflow_server(tracking_uri(here), artifacts, tmp_path, host="127.0.0.1")
-        servers.append(server)
         there = TrackingSettings(uri=server.url)
         return server, here.model_copy(update={"tracking": there})
 
     yield start
-    for server in servers:
-        server.process.stop()
+    mlflow_service(tmp_path).stop()
 
 
 def promote(tracking: Tracking, settings: Settings, to: int, champion: int | None) -> None:
@@ -71,7 +68,7 @@ def test_a_promotion_whose_server_is_killed_is_completed_by_the_next_command(
 
     def without_server(self: MlflowClient, name: str, alias: str, version: Any) -> None:
         if alias == "champion":
-            os.killpg(server.process.pid, signal.SIGKILL)  # the server and its worker
+            os.killpg(server.pid, signal.SIGKILL)  # the server and its worker
         real(self, name, alias, version)
 
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")

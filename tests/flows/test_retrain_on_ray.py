@@ -19,7 +19,7 @@ from tests.flows.ray_nodes import RayNodes, two_nodes
 from tests.flows.real_stores import free_port
 
 from stillwatch.errors import ServerError, SettingsError
-from stillwatch.flows.ray_cluster import ensure_shared, ray_cluster
+from stillwatch.flows.runners import ensure_shared, ray_cluster
 from stillwatch.settings import RuntimeSettings, Settings, TrackingSettings
 
 pytestmark = [pytest.mark.servers, pytest.mark.xdist_group("retrain")]
@@ -142,7 +142,7 @@ def test_an_address_where_no_cluster_is_fails_at_once() -> None:
 
 def test_without_ray_the_extra_is_named() -> None:
     code = (
-        "from stillwatch.flows.ray_cluster import ray_cluster\n"
+        "from stillwatch.flows.runners import ray_cluster\n"
         "from stillwatch.settings import RuntimeSettings, Settings\n"
         "runtime = RuntimeSettings(task_runner='ray', ray_address='127.0.0.1:6379')\n"
         "ray_cluster(Settings(runtime=runtime)).__enter__()\n"

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_prefect import new_prefect_database
+from made_prefect import new_prefect_database, prefect_server
 from made_stores import new_store
 from prefect import flow, get_client
 from prefect.client.schemas import State
@@ -17,7 +17,6 @@ from tests.flows.waiting import until
 from tests.tasks.made_streams import drifting, inspected, make_champion, quiet
 
 from stillwatch.errors import TrackingError
-from stillwatch.flows.servers.prefect_server import prefect_api
 from stillwatch.flows.watch import DETECTED, watch_champions, watched_streams
 from stillwatch.inference.score_log import LoggedImage, open_score_log
 from stillwatch.settings import Settings
@@ -114,7 +113,7 @@ def test_an_alarm_that_the_server_does_not_take_is_announced_by_the_next_watch(
         return watch_champions(settings, read_scores)
 
     new_prefect_database(settings.state_dir)
-    with prefect_api(settings):
+    with prefect_server(settings):
         with events_refused():
             failed: State[None] = watching(return_state=True)
         assert failed.name == "Failed"

@@ -1,4 +1,4 @@
-"""``stillwatch models``: what is registered."""
+"""``stillwatch models``: list the registered versions."""
 
 import typer
 from rich import box

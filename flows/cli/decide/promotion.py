@@ -1,4 +1,4 @@
-"""``stillwatch promote``, ``rollback`` and ``history``: which model is in production, and why."""
+"""``stillwatch promote``, ``rollback`` and ``history``: change champions, list the changes."""
 
 from typing import TYPE_CHECKING, Annotated
 

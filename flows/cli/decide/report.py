@@ -1,4 +1,4 @@
-"""``stillwatch report``: a retraining as a page for people."""
+"""``stillwatch report``: write the HTML report of a retraining."""
 
 from pathlib import Path
 from typing import Annotated
@@ -22,14 +22,14 @@ def report(
         int | None,
         typer.Option(
             min=1,
-            show_default="whatever the newest retraining ended with",
+            show_default="that of the newest retraining",
             help="The retraining that ended with this version.",
         ),
     ] = None,
 ) -> None:
     """Write the report of a retraining as one HTML file that needs no server and no network.
 
-    It is made anew, from what MLflow holds now.
+    The report is made from the present contents of MLflow.
     """
     from stillwatch.tasks.reports.task import write_report
 

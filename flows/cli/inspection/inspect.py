@@ -1,4 +1,4 @@
-"""``stillwatch inspect``: verdicts for image files."""
+"""``stillwatch inspect``: inspect image files."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -9,7 +9,7 @@ from rich.progress import track
 from rich.table import Table
 
 from stillwatch.flows.cli.console import console, figure, print_json, say
-from stillwatch.flows.cli.options import AsJson, CommandContext
+from stillwatch.flows.cli.options import AsJson, CommandContext, ensure_installed
 
 COLOURS = {"pass": "green", "review": "yellow", "reject": "red", None: "red"}
 
@@ -39,13 +39,17 @@ def inspect(
 
     Exit code 1 when a file could not be inspected; the others still are.
     """
-    from stillwatch.flows.models import open_model
+    from stillwatch.flows.models import REGISTRY_SCHEME, open_model
     from stillwatch.inference.files import inspect_files, write_rows
     from stillwatch.inference.inspector import find_images
 
     given: CommandContext = context.obj
     files = find_images(paths)
+    if bundle.startswith(REGISTRY_SCHEME):
+        ensure_installed("mlflow")
     opened = open_model(bundle, given.settings)
+    if opened.bundle.info.graph is None:
+        ensure_installed("torch")
     rows = list(
         track(
             inspect_files(opened, files, settings=given.settings, out=out),

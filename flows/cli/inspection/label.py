@@ -1,4 +1,4 @@
-"""``stillwatch label``: what a person says of images that were inspected."""
+"""``stillwatch label``: correct the verdicts of inspected images."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -19,19 +19,20 @@ def label(
     context: typer.Context,
     category: Annotated[str, typer.Argument(help="The product line.")],
     files: Annotated[list[Path], typer.Argument(help="Image files; they stay where they are.")],
-    as_: Annotated[str, typer.Option("--as", help="What they show: good, or the kind of defect.")],
+    as_: Annotated[str, typer.Option("--as", help="The true label: good, or the kind of defect.")],
     by: Annotated[
-        str | None, typer.Option(help="Who says so.", show_default="the user of this process")
+        str | None,
+        typer.Option(help="Who corrects the verdicts.", show_default="the user of this process"),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Correct the verdicts of inspected images: copy them into the inbox, marked as feedback.
 
-    Good ones are only trained on; defective ones are judged apart from the test. All are taken, or
-    none.
+    Good images are used for training only; defective images are evaluated apart from the test set.
+    Either all images are copied, or none.
     """
     from stillwatch.tasks.inbox.labels import count_labels, label_images
-    from stillwatch.tasks.os_user import os_user
+    from stillwatch.tasks.liveness import os_user
 
     given: CommandContext = context.obj
     done = label_images(files, category, as_, who=by or os_user(), settings=given.settings)

@@ -1,4 +1,4 @@
-"""``stillwatch data``: the versioned image set."""
+"""``stillwatch data``: version the image set, list and restore its versions."""
 
 from dataclasses import asdict
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""``stillwatch detectors``: the methods, and what can be set about each."""
+"""``stillwatch detectors``: list the methods and their settings."""
 
 import inspect
 from typing import Annotated, Any
@@ -21,7 +21,7 @@ def detectors(
     name: Annotated[str | None, typer.Argument(help="Show the settings of this one.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the detectors, or the settings of one: its values in both profiles, and what they do."""
+    """List the detectors, or the settings of one detector with their values in both profiles."""
     given: CommandContext = context.obj
     found = _methods() if name is None else _settings_of(name)
     if as_json:

@@ -1,4 +1,4 @@
-"""``stillwatch retrain``: the main job."""
+"""``stillwatch retrain``: train, evaluate and register detectors."""
 
 from pathlib import Path
 from typing import Annotated
@@ -45,7 +45,7 @@ def retrain(
     Exit code 1 when a category failed; the others are still done.
     """
     from stillwatch.files import ensure_writable
-    from stillwatch.flows.cli.outcome import print_outcome
+    from stillwatch.flows.cli.outcome import print_outcome, print_server
     from stillwatch.flows.cli.training_progress import watched_trainings
     from stillwatch.flows.retrain import run_retraining
 
@@ -70,5 +70,6 @@ def retrain(
         print_outcome(outcome)
         if report is not None:
             say(f"report: {report}")
+        print_server(given.settings)
     if outcome.failed:
         raise typer.Exit(1)

@@ -1,12 +1,18 @@
-"""``stillwatch validate``: the image-set checks without any training."""
+"""``stillwatch validate``: check an image set without training."""
 
 from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 from rich.table import Table
 
 from stillwatch.flows.cli.console import console, fail, print_json, say
 from stillwatch.flows.cli.options import AsJson, Categories, CommandContext, Root
+from stillwatch.settings import Settings
+
+if TYPE_CHECKING:  # it imports Prefect and Great Expectations, which takes seconds
+    from stillwatch.tasks.validation.report import ValidationReport
 
 COLOURS = {"critical": "red", "warning": "yellow"}
 
@@ -28,15 +34,12 @@ def validate(
 
     Exit code 1 when a category has a critical failure.
     """
-    from stillwatch.flows.validation import validate_categories
-
     given: CommandContext = context.obj
-    results = validate_categories(given.settings, root=root, categories=category, say=say)
+    results = _validated(given.settings, root, category)
     if as_json:
-        print_json({result.report.category: asdict(result.report) for result in results})
+        print_json({report.category: asdict(report) for report, _ in results})
     else:
-        for result in results:
-            report = result.report
+        for report, page in results:
             say(report.verdict())
             if report.failures:
                 table = Table("severity", "file", "expected", "found")
@@ -50,6 +53,34 @@ def validate(
                 console.print(table)
             for sentence in report.errored:
                 fail(sentence)
-            say(f"page: {result.page}")
-    if not all(result.report.passed for result in results):
+            say(f"page: {page}")
+    if not all(report.passed for report, _ in results):
         raise typer.Exit(1)
+
+
+def _validated(
+    settings: Settings, root: Path | None, categories: list[str] | None
+) -> "list[tuple[ValidationReport, Path]]":
+    """Version the image set, check its categories, and write a page for each."""
+    from stillwatch.flows.image_sets import chosen_categories, version_images
+    from stillwatch.tasks.data.examine import examine_category
+    from stillwatch.tasks.html import Thumbnails
+    from stillwatch.tasks.validation.page import write_page
+    from stillwatch.tasks.validation.task import page_path, validate_manifest
+
+    data = version_images(settings, root=root, categories=categories, say=say)
+    results = []
+    for name in chosen_categories(data, categories):
+        examined = examine_category(data.categories[name], root=data.root, settings=settings)
+        report = validate_manifest(
+            examined.manifest, checks=settings.checks, calibration=settings.calibration
+        )
+        page = page_path(settings.state_dir, name)
+        thumbnails = Thumbnails(
+            examined.folder,
+            white_level=examined.manifest.white_level,
+            max_megapixels=settings.images.max_megapixels,
+        )
+        write_page(page, report, thumbnails, data_version=data.name)
+        results.append((report, page))
+    return results

@@ -1,4 +1,4 @@
-"""``stillwatch serve``: verdicts over HTTP."""
+"""``stillwatch serve``: inspect images over HTTP."""
 
 from typing import Annotated
 
@@ -28,8 +28,8 @@ def serve(
 ) -> None:
     """Inspect images that are sent over HTTP with each category's champion.
 
-    A new champion takes over without a restart. Ends on SIGTERM or Ctrl-C, when what is in work is
-    answered.
+    A new champion is loaded without a restart. SIGTERM or Ctrl-C ends the service once the requests
+    in progress are answered.
     """
     from stillwatch.flows.serving.server import serve as run
 

@@ -1,4 +1,4 @@
-"""``stillwatch up``, ``status`` and ``down``: what runs by itself on this machine."""
+"""``stillwatch up``, ``status`` and ``down``: the services of this machine."""
 
 import time
 from dataclasses import asdict
@@ -10,7 +10,7 @@ from rich.table import Table
 from stillwatch.flows.cli.console import console, print_json, say
 from stillwatch.flows.cli.options import AsJson, CommandContext
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # it imports Prefect and MLflow, which takes seconds
     from stillwatch.flows.servers.up import Services
 
 SIGNS = {"running": "green", "not answering": "red", "not running": "yellow"}
@@ -27,14 +27,14 @@ def up(
     context: typer.Context,
     foreground: Annotated[
         bool,
-        typer.Option("--foreground", help="Stay until stopped or one of them ends."),
+        typer.Option("--foreground", help="Stay until a signal comes or a service ends."),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Start what is not running yet, MLflow, Prefect and a worker, and deploy `prefect.yaml`.
+    """Start an MLflow server, a Prefect server and a worker, and deploy `prefect.yaml`.
 
-    All of it is on loopback, unless `services.host` says otherwise, and goes on after this command,
-    until `stillwatch down`.
+    Services that run already are left alone. The servers listen on loopback, unless `services.host`
+    says otherwise, and run until `stillwatch down`.
     """
     from stillwatch.flows.servers.up import Services
 
@@ -43,17 +43,17 @@ def up(
     if foreground:
         services.run(lambda: _show(services, as_json=as_json))
         return
-    began = time.monotonic()
+    start = time.monotonic()
     services.up()
     _show(services, as_json=as_json)
     if not as_json:
-        say(f"ready after {time.monotonic() - began:.0f} s; 'stillwatch down' stops it")
+        say(f"ready after {time.monotonic() - start:.0f} s; 'stillwatch down' stops it")
 
 
 def status(context: typer.Context, as_json: AsJson = False) -> None:
-    """Say which services run and where; change nothing.
+    """Show which services run and their addresses; change nothing.
 
-    Exit code 1 when one of them does not.
+    Exit code 1 when a service does not run.
     """
     from stillwatch.flows.servers.up import Services
 
@@ -63,9 +63,10 @@ def status(context: typer.Context, as_json: AsJson = False) -> None:
 
 
 def down(context: typer.Context) -> None:
-    """Stop what `stillwatch up` has started; what is being trained goes on at the next retraining.
+    """Stop the services, also a Prefect server that another command started.
 
-    Nothing that is stored is touched.
+    Commands and flow runs that use it fail; the next retraining continues interrupted trainings.
+    Nothing that is stored is changed.
     """
     from stillwatch.flows.servers.up import Services
 
@@ -75,7 +76,7 @@ def down(context: typer.Context) -> None:
 
 
 def _show(services: "Services", *, as_json: bool) -> bool:
-    """Print the status; whether everything runs."""
+    """Print the status; return whether every service runs."""
     found = services.status()
     if as_json:
         print_json([asdict(service) for service in found])

@@ -1,4 +1,4 @@
-"""``stillwatch watch``: is what the champions inspect still what they were calibrated on?"""
+"""``stillwatch watch``: test the scores of the champions for drift."""
 
 from typing import Annotated
 
@@ -20,9 +20,9 @@ def watch(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Test the champions' scores for drift; tell nobody else.
+    """Test the champions' scores for drift; announce no alarm.
 
-    Exit code 1 when a stream has drifted.
+    Exit code 1 when the scores of a champion have drifted.
     """
     from stillwatch.flows.watch import score_reader, watched_streams
 

@@ -1,4 +1,4 @@
-"""``stillwatch sample`` and ``stillwatch demo``: the built-in sample set and the main job on it."""
+"""``stillwatch sample`` and ``stillwatch demo``: the sample set, and a retraining on it."""
 
 from pathlib import Path
 from typing import Annotated
@@ -28,18 +28,18 @@ def sample(
 
 
 def demo(context: typer.Context) -> None:
-    """Run the main job on the built-in sample set; the checkout is never committed to."""
-    from stillwatch.flows.cli.outcome import print_outcome
+    """Retrain on the built-in sample set; nothing is committed to the checkout."""
+    from stillwatch.flows.cli.outcome import print_outcome, print_server
     from stillwatch.flows.cli.training_progress import watched_trainings
-    from stillwatch.flows.demo import place_sample_set
     from stillwatch.flows.retrain import run_retraining
 
     given: CommandContext = context.obj
-    root = place_sample_set(given.settings, say)
+    root = _sample_set(given.settings)
     with watched_trainings(given.settings, console, disabled=False):
         outcome = run_retraining(given.settings, params=given.params, root=root)
     print_outcome(outcome)
     _say_what_is_next(given.settings)
+    print_server(given.settings)
     if outcome.failed:
         raise typer.Exit(1)
 
@@ -57,3 +57,35 @@ def _say_what_is_next(settings: Settings) -> None:
         ("stillwatch retrain --root FOLDER", "the same on your own images"),
     ):
         say(f"  .venv/bin/{command}: {purpose}")
+
+
+def _sample_set(settings: Settings) -> Path | None:
+    """Make the sample set where the demo commits nothing to the checkout; return its root.
+
+    None stands for the workspace's own image set, whose bytes are those of the last commit.
+    Otherwise the sample set is made in the state folder and imported into a managed workspace.
+    """
+    from stillwatch.sample.image_set import make_sample_set
+    from stillwatch.tasks.data.version import matches_tracked
+    from stillwatch.tasks.data.workspace import open_workspace
+
+    workspace = open_workspace(settings)
+    if not workspace.data.exists():
+        say(f"making the sample set in {workspace.data}")
+        make_sample_set(workspace.data)
+    if matches_tracked(
+        workspace,
+        split=settings.split,
+        smallest_alpha=settings.calibration.alpha_reject,
+        log=say,
+    ):
+        say(f"{workspace.data} has the same bytes as {workspace.dvc_file.name} records")
+        return None
+    say(
+        f"{workspace.data} is not what {workspace.dvc_file.name} records: it has other images, or "
+        "another zlib encodes the same pixels in other bytes. Using a separate workspace instead."
+    )
+    root = settings.state_dir / "sample"
+    if not root.exists():
+        make_sample_set(root)
+    return root

@@ -1,12 +1,29 @@
-"""``stillwatch doctor``: what this machine has and lacks."""
+"""``stillwatch doctor``: check what stillwatch needs on this machine."""
 
-from dataclasses import asdict
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
 
 import typer
 from rich.table import Table
 
+from stillwatch.errors import StillwatchError
 from stillwatch.flows.cli.console import console, print_json
 from stillwatch.flows.cli.options import AsJson, CommandContext
+from stillwatch.settings import Settings
+from stillwatch.threads import usable_cores
+
+PACKAGES = (
+    *("torch", "torchvision", "timm", "scikit-learn", "prefect", "mlflow", "dvc"),
+    "great-expectations",
+)
+ENOUGH_FREE_GB = 5.0
+
 
 SIGNS = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "missing": "[red]missing[/]"}
 
@@ -17,12 +34,10 @@ def add_to(app: typer.Typer) -> None:
 
 
 def doctor(context: typer.Context, as_json: AsJson = False) -> None:
-    """Say what this machine has and lacks: versions, devices, weights, disk, servers.
+    """Check this machine: versions, devices, teacher weights, disk, git, image set and servers.
 
-    Exit code 1 when something is missing without which nothing can run.
+    Exit code 1 when something that every command needs is missing.
     """
-    from stillwatch.flows.doctor import examine_machine
-
     given: CommandContext = context.obj
     findings = examine_machine(given.settings)
     if as_json:
@@ -34,3 +49,108 @@ def doctor(context: typer.Context, as_json: AsJson = False) -> None:
         console.print(table)
     if any(finding.state == "missing" for finding in findings):
         raise typer.Exit(1)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The result of one check."""
+
+    what: str
+    state: Literal["ok", "note", "missing"]
+    detail: str
+
+
+def examine_machine(settings: Settings) -> list[Finding]:
+    """The results of all checks; nothing is changed."""
+    return [
+        Finding("python", "ok", sys.version.split()[0]),
+        *(_package(name) for name in PACKAGES),
+        *_devices(),
+        *_checked("teacher weights", lambda: _teacher(settings)),
+        _disk(settings.state_dir),
+        _git(),
+        *_checked("image set", lambda: _image_set(settings)),
+        *_checked("MLflow", lambda: _mlflow(settings)),
+        _prefect(settings.state_dir),
+    ]
+
+
+def _checked(what: str, look: Callable[[], Finding]) -> Iterator[Finding]:
+    try:
+        yield look()
+    except StillwatchError as error:
+        yield Finding(what, "missing", str(error))
+
+
+def _package(name: str) -> Finding:
+    try:
+        return Finding(name, "ok", version(name))
+    except PackageNotFoundError:
+        return Finding(name, "missing", "not installed; run `make install`")
+
+
+def _devices() -> Iterator[Finding]:
+    import torch
+
+    yield Finding(
+        "CPU", "ok", f"{usable_cores()} cores, {torch.get_num_threads()} threads for torch"
+    )
+    if not torch.cuda.is_available():
+        yield Finding("GPU", "note", "none; training runs on the CPU")
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        memory = properties.total_memory / 2**30
+        yield Finding(f"GPU cuda:{index}", "ok", f"{properties.name}, {memory:.0f} GiB")
+
+
+def _teacher(settings: Settings) -> Finding:
+    from stillwatch.teachers.weights import find_weights
+
+    weights = find_weights(settings.teacher)
+    return Finding("teacher weights", "ok", f"{weights.name}: {weights.path}")
+
+
+def _disk(folder: Path) -> Finding:
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    free = shutil.disk_usage(existing).free / 1e9
+    state: Literal["ok", "note"] = "ok" if free >= ENOUGH_FREE_GB else "note"
+    return Finding("disk", state, f"{free:.0f} GB free at {folder}")
+
+
+def _git() -> Finding:
+    if shutil.which("git") is None:
+        return Finding("git", "missing", "not installed; image sets are versioned with it")
+    reply = subprocess.run(["git", "--version"], capture_output=True, text=True, check=True)
+    return Finding("git", "ok", reply.stdout.strip().removeprefix("git version "))
+
+
+def _image_set(settings: Settings) -> Finding:
+    from stillwatch.images.layout import scan_image_set
+
+    root = settings.workspace.path / settings.workspace.image_set
+    if not root.exists():
+        return Finding("image set", "note", f"{root} is empty; `stillwatch demo` makes a sample")
+    names = ", ".join(scan_image_set(root))
+    return Finding("image set", "ok", f"{root}: {names}")
+
+
+def _mlflow(settings: Settings) -> Finding:
+    if settings.tracking.uri is None:
+        return Finding("MLflow", "ok", f"SQLite store in {settings.state_dir}")
+    from stillwatch.tasks.tracking.client import open_tracking
+
+    open_tracking(settings)
+    return Finding("MLflow", "ok", f"{settings.tracking.uri} answers")
+
+
+def _prefect(state_dir: Path) -> Finding:
+    from prefect.settings import PREFECT_API_URL
+
+    from stillwatch.flows.servers.service import answers
+
+    url = PREFECT_API_URL.value()
+    if not url:
+        return Finding("Prefect", "ok", f"a local server is started when needed ({state_dir})")
+    if answers(f"{url}/health"):
+        return Finding("Prefect", "ok", f"{url} answers")
+    return Finding("Prefect", "missing", f"PREFECT_API_URL={url} does not answer")

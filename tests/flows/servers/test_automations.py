@@ -10,7 +10,7 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
-from made_prefect import new_prefect_database
+from made_prefect import new_prefect_database, prefect_server
 from prefect import flow, get_client
 from prefect.automations import Automation, AutomationCore
 from prefect.client.orchestration import SyncPrefectClient
@@ -23,7 +23,6 @@ from prefect.states import Crashed, Pending, Running, Scheduled
 from stillwatch.flows.servers.automations import REPEATABLE, TAG, ensure_automations
 from stillwatch.flows.servers.deployments import ensure_work_pool
 from stillwatch.flows.servers.missed_runs import drop_missed_runs
-from stillwatch.flows.servers.prefect_server import prefect_api
 from stillwatch.flows.servers.worker import WORK_POOL
 from stillwatch.settings import Settings
 
@@ -42,7 +41,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 @pytest.fixture(scope="module")
 def client(settings: Settings) -> Iterator[SyncPrefectClient]:
     """Of a server with the automations, and runs whose machine then lost its power."""
-    with prefect_api(settings):
+    with prefect_server(settings):
         ensure_automations()
         with get_client(sync_client=True) as before:
             # What waits for a heartbeat has noted it by the time that a later one is stored.
@@ -50,7 +49,7 @@ def client(settings: Settings) -> Iterator[SyncPrefectClient]:
                 run = before.create_flow_run(nothing, name=name, state=Running(), tags=tags)
                 emit(BEAT, run.id, *tags)
                 assert within(30, lambda seen=number: beats(before) == seen)
-    with prefect_api(settings), get_client(sync_client=True) as after:
+    with prefect_server(settings), get_client(sync_client=True) as after:
         yield after
 
 
@@ -126,10 +125,10 @@ def test_a_run_that_must_not_be_repeated_is_not(client: SyncPrefectClient) -> No
     assert not started_again(client, new_run(client, TAG), Pending(), Running())
 
 
-def test_a_run_that_was_never_begun_is_begun(client: SyncPrefectClient) -> None:
-    (never,) = client.read_automations_by_name("stillwatch: a run that was never begun is begun")
-    never.trigger.within = timedelta(seconds=10)
-    update(client, never)
+def test_a_run_stuck_in_pending_is_rescheduled(client: SyncPrefectClient) -> None:
+    (stuck,) = client.read_automations_by_name("stillwatch: reschedule runs stuck in Pending")
+    stuck.trigger.within = timedelta(seconds=10)
+    update(client, stuck)
     run, of_others = new_run(client, TAG), new_run(client)
     for each in (run, of_others):
         client.set_flow_run_state(each, Pending())
@@ -154,7 +153,7 @@ def test_automations_follow_their_definition_and_are_else_left_alone(
     assert len(before) == 3
     ensure_automations()
     assert automations() == before
-    restarts, finds, _ = sorted(client.read_automations(), key=lambda one: one.name)
+    finds, _, restarts = sorted(client.read_automations(), key=lambda one: one.name)
     finds.trigger.within = timedelta(seconds=90)
     restarts.enabled = False
     for changed in (finds, restarts):
@@ -212,7 +211,7 @@ def test_a_second_process_of_a_run_leaves_it_to_the_first(
         from prefect import flow, get_client
         from prefect.engine import handle_engine_signals
         from prefect.flow_engine import run_flow
-        from stillwatch.flows.sole_process import ensure_sole_process
+        from stillwatch.flows.run_settings import ensure_sole_process
 
         @flow
         def nothing():
@@ -248,7 +247,7 @@ def test_a_second_process_of_a_run_leaves_it_to_the_first(
         with start() as second:
             said, _ = second.communicate()
         assert second.returncode == 0, "or else the worker would report a crash"
-        assert f"Process {first.pid} still works on this run" in said
+        assert "This run is left to an earlier process of it, which is alive." in said
         assert "works\n" not in said
         assert client.read_flow_run(run.id).state_name != "Crashed"
         first.communicate("\n")

@@ -1,5 +1,9 @@
+"""The local Prefect server of a state folder."""
+
 import contextlib
 import json
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -9,78 +13,64 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from made_prefect import new_prefect_database
+from made_prefect import new_prefect_database, prefect_server
+from prefect import flow, get_client
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from stillwatch.errors import ServerError
-from stillwatch.flows.servers.prefect_server import PREFERRED_PORT, LocalPrefectServer, prefect_api
-from stillwatch.flows.servers.processes import answers
-from stillwatch.settings import ServicesSettings, Settings
-from stillwatch.tasks.liveness import ProcessIdentity
+from stillwatch.flows.cli.outcome import print_server
+from stillwatch.flows.servers.prefect_server import (
+    PREFERRED_PORT,
+    local_api,
+    local_server,
+    prefect_api,
+)
+from stillwatch.flows.servers.service import answers
+from stillwatch.settings import Settings
 
 pytestmark = [pytest.mark.servers, pytest.mark.xdist_group("prefect_server")]
 
 
-def server_of(folder: Path) -> ProcessIdentity:
-    register = json.loads((folder / "server.json").read_text())
-    return ProcessIdentity(*register["server"])
-
-
-def test_several_processes_share_one_server_and_the_last_one_stops_it(tmp_path: Path) -> None:
-    folder = tmp_path / "prefect"
+def test_commands_share_one_server_which_stays(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    new_prefect_database(tmp_path)
+    settings = Settings(state_dir=tmp_path)
     code = textwrap.dedent(
         """
         import sys
         from pathlib import Path
-        from stillwatch.flows.servers.prefect_server import LocalPrefectServer
-        from stillwatch.settings import ServicesSettings
-        with LocalPrefectServer(Path(sys.argv[1]), ServicesSettings()).joined() as url:
-            print(url, flush=True)
-            sys.stdin.readline()
+        from stillwatch.flows.servers.prefect_server import prefect_api
+        from stillwatch.settings import Settings
+        with prefect_api(Settings(state_dir=Path(sys.argv[1]))) as url:
+            print(url)
         """
     )
-
-    def join() -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-c", code, str(folder)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    with LocalPrefectServer(folder, ServicesSettings()).joined() as url:
-        server = server_of(folder)
-        other, killed = join(), join()
-        assert other.stdout is not None
-        assert killed.stdout is not None
-        assert {other.stdout.readline().strip(), killed.stdout.readline().strip()} == {url}
-        killed.kill()
-        killed.communicate()
-    assert answers(f"{url}/health"), "the other process still uses it"
-    other.communicate("\n")
-    assert not server.is_alive(), "the killed registrant must not keep it alive"
-    assert not (folder / "server.json").exists()
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    first, second = (subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2))
+    urls = {process.communicate()[0].strip() for process in (first, second)}
+    assert urls == {local_api(settings)}
+    (url,) = urls
+    assert answers(f"{url}/health"), "it stays"
+    print_server(settings)
+    assert f"Prefect: {url.removesuffix('/api')} (runs until" in capsys.readouterr().out
+    server = local_server(settings).running()
+    assert server is not None
+    os.kill(server.pid, signal.SIGKILL)
+    with prefect_server(settings) as replaced:
+        assert answers(f"{replaced}/health")
+    assert local_api(settings) is None
 
 
-def test_a_dead_server_is_replaced(tmp_path: Path) -> None:
+def test_a_server_that_dies_during_a_command_is_one_sentence(tmp_path: Path) -> None:
     new_prefect_database(tmp_path)
-    folder = tmp_path / "prefect"
-    local = LocalPrefectServer(folder, ServicesSettings())
-    with local.joined():
-        server_of(folder).stop()
-        with local.joined() as url:
-            assert answers(f"{url}/health")
-
-
-def test_a_server_that_dies_on_the_way_is_one_sentence(tmp_path: Path) -> None:
-    from prefect import get_client
-
-    new_prefect_database(tmp_path)
-    folder = tmp_path / "prefect"
+    settings = Settings(state_dir=tmp_path)
+    server = local_server(settings)
     with (
-        pytest.raises(ServerError, match=f"Its log {folder / 'server.log'} may say why") as caught,
-        prefect_api(Settings(state_dir=tmp_path)) as url,
+        pytest.raises(ServerError, match=f"Its log {server.log} may say why") as caught,
+        prefect_api(settings) as url,
     ):
-        server_of(folder).stop()
+        server.stop()
         with get_client(sync_client=True) as client:
             client.api_version()
     assert f"the Prefect server at {url} failed" in str(caught.value)
@@ -94,7 +84,7 @@ def test_the_pages_show_their_own_server_also_on_another_port(tmp_path: Path) ->
         with contextlib.suppress(OSError):  # somebody else has it: just as well
             taken.bind(("127.0.0.1", PREFERRED_PORT))
             taken.listen()
-        with LocalPrefectServer(tmp_path / "prefect", ServicesSettings()).joined() as url:
+        with prefect_server(Settings(state_dir=tmp_path)) as url:
             assert url != f"http://127.0.0.1:{PREFERRED_PORT}/api"
             pages = url.removesuffix("/api")
             with urllib.request.urlopen(f"{pages}/ui-settings", timeout=60) as reply:  # noqa: S310
@@ -102,8 +92,6 @@ def test_the_pages_show_their_own_server_also_on_another_port(tmp_path: Path) ->
 
 
 def test_a_configured_server_that_does_not_answer_is_refused(tmp_path: Path) -> None:
-    from prefect.settings import PREFECT_API_URL, temporary_settings
-
     with (
         temporary_settings({PREFECT_API_URL: "http://127.0.0.1:1/api"}),
         pytest.raises(ServerError, match="no Prefect server answers there"),
@@ -115,14 +103,13 @@ def test_a_configured_server_that_does_not_answer_is_refused(tmp_path: Path) -> 
 
 def test_the_pinned_versions_run_a_flow_and_schedule_a_cron_deployment(tmp_path: Path) -> None:
     """One wrong version of a dependency breaks only the scheduler, and silently."""
-    from prefect import flow, get_client
 
     @flow
     def nightly() -> int:
         return 7
 
     new_prefect_database(tmp_path)
-    with prefect_api(Settings(state_dir=tmp_path)):
+    with prefect_server(Settings(state_dir=tmp_path)):
         assert nightly() == 7
         deployment = nightly.to_deployment("nightly", cron="* * * * *")
         deployment_id = deployment.apply()

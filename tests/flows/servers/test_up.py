@@ -20,7 +20,7 @@ from tests.tasks.made_streams import drifting, inspected, make_champion, quiet
 
 from stillwatch.errors import StorageError
 from stillwatch.flows.servers.prefect_server import prefect_api
-from stillwatch.flows.servers.processes import answers
+from stillwatch.flows.servers.service import answers
 from stillwatch.flows.watch import DETECTED, ScoreReader, watch_champions
 from stillwatch.inference.score_log import open_score_log
 from stillwatch.settings import DriftSettings, Settings, load_settings
@@ -43,11 +43,14 @@ def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
 def test_all_of_it_runs_and_up_again_changes_nothing(plant: Plant) -> None:
     before = status(plant)
     assert [one["state"] for one in before.values()] == ["running"] * 3
-    registers = [plant.state / "services.json", plant.state / "prefect" / "server.json"]
-    contents = [file.read_bytes() for file in registers]
+    records = [
+        *(plant.state / "mlflow-server.json", plant.state / "prefect" / "server.json"),
+        plant.state / "prefect" / "worker.json",
+    ]
+    contents = [file.read_bytes() for file in records]
     again = plant.run("up")
     assert again.returncode == 0, again.stderr
-    assert [file.read_bytes() for file in registers] == contents
+    assert [file.read_bytes() for file in records] == contents
     assert status(plant) == before
     for name in ("MLflow", "Prefect"):
         with urllib.request.urlopen(before[name]["url"], timeout=60) as page:  # noqa: S310

@@ -14,11 +14,11 @@ from tests.flows.started_services import processes_of
 from tests.flows.waiting import until
 
 from stillwatch.flows.servers.deployments import PREFECT_FILE
-from stillwatch.flows.servers.prefect_server import LocalPrefectServer, prefect_api
-from stillwatch.flows.servers.processes import answers
-from stillwatch.flows.servers.service_register import read_services, write_services
-from stillwatch.settings import ServicesSettings, Settings
-from stillwatch.tasks.liveness import ProcessIdentity
+from stillwatch.flows.servers.mlflow_server import mlflow_service
+from stillwatch.flows.servers.prefect_server import local_server, prefect_api
+from stillwatch.flows.servers.service import RunningService, Service, answers
+from stillwatch.flows.servers.worker import worker_service
+from stillwatch.settings import Settings
 
 pytestmark = [pytest.mark.servers, pytest.mark.long, pytest.mark.xdist_group("services_amiss")]
 
@@ -40,8 +40,8 @@ def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
 
 def test_down_stops_what_a_killed_up_had_started(plant: Plant) -> None:
     with plant.start("up") as up:
-        register = plant.state / "prefect" / "server.json"
-        until(lambda: register.exists() and read_services(plant.state).mlflow is not None)
+        servers = local_server(Settings(state_dir=plant.state)), mlflow_service(plant.state)
+        until(lambda: all(server.running() for server in servers))
         up.kill()
     assert len(processes_of(plant)) >= 2
     assert plant.run("down").returncode == 0
@@ -52,12 +52,14 @@ def test_up_replaces_what_hangs_and_a_worker_of_another_server_and_names_what_is
     plant: Plant,
 ) -> None:
     assert plant.run("up").returncode == 0
-    before = read_services(plant.state)
-    assert before.mlflow is not None
-    assert before.worker is not None
-    for process in family(before.mlflow.process):
+    services = mlflow_service(plant.state), worker_service(plant.state)
+    mlflow, worker = map(running, services)
+    for process in family(mlflow):
         process.suspend()
-    write_services(plant.state, before.model_copy(update={"worker_api": "http://127.0.0.1:1/api"}))
+    record = plant.state / "prefect" / "worker.json"
+    content = json.loads(record.read_text(encoding="utf-8"))
+    content["settings"]["PREFECT_API_URL"] = "http://127.0.0.1:1/api"
+    record.write_text(json.dumps(content), encoding="utf-8")
     file = plant.folder / PREFECT_FILE
     content = yaml.safe_load(file.read_text(encoding="utf-8"))
     left_over = content["deployments"].pop()["name"]
@@ -65,15 +67,12 @@ def test_up_replaces_what_hangs_and_a_worker_of_another_server_and_names_what_is
     again = plant.run("up")
     assert again.returncode == 0, again.stderr
     assert f"has the deployment {left_over}, which" in " ".join(again.stderr.split())
-    after = read_services(plant.state)
-    assert after.mlflow is not None
-    assert after.worker is not None
-    assert answers(f"{after.mlflow.url}/health")
-    assert after.worker_api == before.worker_api
-    for server in (before.mlflow, before.worker):
-        assert not server.process.is_alive()
-    (worker,) = (one for one in processes_of(plant) if "worker" in one.cmdline())
-    assert worker.pid == after.worker.process.pid
+    new_mlflow, new_worker = map(running, services)
+    assert answers(new_mlflow.health_url)
+    assert new_worker.settings == worker.settings
+    assert {mlflow.pid, worker.pid}.isdisjoint(one.pid for one in processes_of(plant))
+    (process,) = (one for one in processes_of(plant) if "worker" in one.cmdline())
+    assert process.pid == new_worker.pid
 
 
 def test_down_stops_the_runs_of_a_worker_that_has_died(plant: Plant) -> None:
@@ -85,10 +84,9 @@ def test_down_stops_the_runs_of_a_worker_that_has_died(plant: Plant) -> None:
             deployment.id, parameters={"categories": ["bolt"], "detectors": ["stfpm"]}
         )
     until(lambda: bool(trainings_of(plant)))
-    worker = read_services(plant.state).worker
-    assert worker is not None
-    psutil.Process(worker.process.pid).kill()
-    until(lambda: not worker.process.is_alive())
+    worker = worker_service(plant.state)
+    psutil.Process(running(worker).pid).kill()
+    until(lambda: worker.running() is None)
     assert trainings_of(plant)
     assert plant.run("down").returncode == 0
     assert processes_of(plant) == []
@@ -98,10 +96,7 @@ def test_in_the_foreground_the_end_of_the_prefect_server_is_seen(plant: Plant) -
     with plant.start("up", "--foreground") as up:
         assert up.stdout is not None
         assert any("worker" in shown for shown in up.stdout)
-        local = LocalPrefectServer(plant.state / "prefect", ServicesSettings())
-        assert local.running() is not None
-        register = json.loads((plant.state / "prefect" / "server.json").read_text())
-        for process in family(ProcessIdentity(*register["server"])):
+        for process in family(running(local_server(Settings(state_dir=plant.state)))):
             process.kill()
         said, _ = up.communicate()
     assert up.returncode == 1
@@ -109,7 +104,13 @@ def test_in_the_foreground_the_end_of_the_prefect_server_is_seen(plant: Plant) -
     assert processes_of(plant) == []
 
 
-def family(server: ProcessIdentity) -> list[psutil.Process]:
+def running(service: Service) -> RunningService:
+    found = service.running()
+    assert found is not None
+    return found
+
+
+def family(server: RunningService) -> list[psutil.Process]:
     parent = psutil.Process(server.pid)
     return [parent, *parent.children(recursive=True)]
 

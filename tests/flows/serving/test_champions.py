@@ -7,13 +7,12 @@ import pytest
 import yaml
 from made_champions import MadeCategory
 from made_detectors import small
-from made_prefect import new_prefect_database
+from made_prefect import new_prefect_database, prefect_server
 from made_stores import new_store
 from tests.flows.conftest import Plant
 from tests.tasks.made_registries import NAME, aliases
 
 from stillwatch.flows.promote import approvals
-from stillwatch.flows.servers.prefect_server import prefect_api
 from stillwatch.flows.servers.worker import PARAMS_VARIABLE
 from stillwatch.settings import Settings, load_settings
 from stillwatch.tasks.promotion.history import history
@@ -66,7 +65,7 @@ def test_a_version_that_was_tagged_is_promoted_by_the_flow(
     for key, value in {APPROVER: "grace", APPROVAL: APPROVED}.items():
         line.tracking.client.set_model_version_tag(NAME, "2", key, value)
     monkeypatch.setenv(PARAMS_VARIABLE, str(line.params))
-    with prefect_api(line.settings):
+    with prefect_server(line.settings):
         first, again = (approvals(return_state=True) for _ in range(2))
     assert (first.name, first.message) == ("Completed", "promoted: plate version 2")
     assert (again.name, again.message) == ("Completed", "promoted: none")

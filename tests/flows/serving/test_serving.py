@@ -30,7 +30,7 @@ from tests.flows.running_service import Service, serving
 from tests.flows.waiting import until
 
 from stillwatch.bundle import WEIGHTS_FILE
-from stillwatch.flows.export import export_model
+from stillwatch.flows.cli.inspection.export import export_model
 from stillwatch.flows.models import open_model
 from stillwatch.images.layout import scan_category
 from stillwatch.images.manifest import build_manifest
@@ -239,7 +239,7 @@ def test_of_two_hundred_at_once_each_is_answered_or_told_to_come_back(
     for reply in replies:
         if reply.status == 503:
             assert reply.headers["retry-after"] == "1"
-            assert "24 requests are in work" in reply.json["detail"]
+            assert "24 requests are in progress" in reply.json["detail"]
     assert len(line.logged(1)) == before + statuses.count(200)
     assert service.figure("stillwatch_requests_in_work") == 0
     assert service.ask("/inspect/plate", data).status == 200

@@ -34,7 +34,9 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
 def locked(settings: Settings) -> Iterator[FastAPI]:
     """A service with a key, before it has looked into the registry."""
     with ThreadPoolExecutor(1) as compute, open_score_log(settings) as log:
-        champions = Champions(Tracking("unused", None), settings, ["plate"], compute, log)
+        champions = Champions(
+            Tracking("unused", None, settings.state_dir), settings, ["plate"], compute, log
+        )
         yield make_app(champions, settings.serving, KEY)
 
 

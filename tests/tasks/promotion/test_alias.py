@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from made_registries import NAME, aliases, made_record, new_version, pending_version
 from made_stores import new_store
@@ -18,6 +17,7 @@ from mlflow.exceptions import MlflowException
 
 from stillwatch.errors import TrackingError
 from stillwatch.settings import Settings
+from stillwatch.tasks.liveness import lock_file
 from stillwatch.tasks.promotion.alias import changing_champion, move_champion
 from stillwatch.tasks.promotion.history import history, log_intent, open_intents
 from stillwatch.tasks.tracking.client import Tracking
@@ -149,6 +149,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from made_registries import made_record
 from stillwatch.settings import Settings
+from stillwatch.tasks.liveness import lock_file
 from stillwatch.tasks.promotion.alias import changing_champion, move_champion
 from stillwatch.tasks.tracking.client import open_tracking
 
@@ -215,13 +216,13 @@ def test_an_intent_is_cancelled_if_the_registry_has_changed_meanwhile(
 
 @pytest.mark.parametrize("host", ["another", socket.gethostname()])
 def test_the_intent_of_another_running_process_is_waited_for(
-    tracking: Tracking, settings: Settings, two: tuple[int, int], host: str
+    tracking: Tracking, settings: Settings, two: tuple[int, int], host: str, tmp_path: Path
 ) -> None:
     first, second = two
-    parent = psutil.Process(os.getppid())
-    process = f"{parent.pid} since {parent.create_time():.0f}"
+    lock = tmp_path / "of-another-process.lock"
+    lock_file(lock)
     run_id = log_intent(tracking, made_record(second, first))
-    tracking.log(run_id, tags={"stillwatch.host": host, "stillwatch.process": process})
+    tracking.log(run_id, tags={"stillwatch.host": host, "stillwatch.lock": str(lock)})
     ended = threading.Timer(1, tracking.fail_run, (run_id, "by the other process"))
     ended.start()
     with changing_champion(tracking, "plate", settings):

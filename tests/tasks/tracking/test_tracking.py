@@ -1,4 +1,3 @@
-import os
 import socket
 import subprocess
 import sys
@@ -142,20 +141,20 @@ def test_threads_can_start_the_first_run_of_a_category_at_once(tracking: Trackin
     assert len(tracking.find_runs("plate", {})) == 6
 
 
-def test_only_runs_of_dead_processes_are_closed(tracking: Tracking) -> None:
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    alive = tracking.start_run("plate", "alive", {})
-    left = tracking.start_run("plate", "left", {"stillwatch.process": f"{dead.pid} since 1"})
-    far = tracking.start_run(
-        "plate", "far", {"stillwatch.host": "another", "stillwatch.process": "1 since 1"}
-    )
-    reused_id = tracking.start_run("plate", "id", {"stillwatch.process": f"{os.getpid()} since 1"})
-    assert tracking.close_dead_runs("plate") == 2
-    status = {
-        run: tracking.client.get_run(run).info.status for run in (alive, left, far, reused_id)
+def test_runs_of_dead_processes_are_closed_and_living_ones_are_not(
+    tracking: Tracking, tmp_path: Path
+) -> None:
+    (tmp_path / "free.lock").touch()
+    locks = {"killed": tmp_path / "free.lock", "ended": tmp_path / "removed.lock"}
+    runs = {
+        name: tracking.start_run("plate", name, {"stillwatch.lock": str(lock)})
+        for name, lock in locks.items()
     }
-    assert status == {alive: "RUNNING", left: "KILLED", far: "RUNNING", reused_id: "KILLED"}
+    runs["alive"] = tracking.start_run("plate", "alive", {})
+    runs["far"] = tracking.start_run("plate", "far", {"stillwatch.host": "another"})
+    assert tracking.close_dead_runs("plate") == 2
+    status = {name: tracking.client.get_run(run).info.status for name, run in runs.items()}
+    assert status == {"alive": "RUNNING", "far": "RUNNING", "killed": "KILLED", "ended": "KILLED"}
 
 
 def test_a_failed_run_has_its_reason_and_an_interrupted_run_is_killed(tracking: Tracking) -> None:
@@ -196,7 +195,7 @@ def test_a_training_survives_an_unreachable_store(
 ) -> None:
     tracking = new_store(settings)
     run_id = tracking.start_run("plate", "stfpm", {})
-    gone = Tracking(f"sqlite:///{tmp_path / 'nowhere' / 'mlflow.db'}", tmp_path.as_uri())
+    gone = Tracking(f"sqlite:///{tmp_path / 'nowhere' / 'mlflow.db'}", tmp_path.as_uri(), tmp_path)
     (tmp_path / "nowhere").write_text("a file where a folder should be", encoding="utf-8")
     losses = EpochLog(gone, run_id, every_seconds=0)
     losses.add("student", 0, 1.0, 2.0)

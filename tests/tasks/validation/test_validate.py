@@ -7,12 +7,11 @@ from typing import Any
 import pytest
 from made_judgements import DEFECT, GOOD, TRAIN, found_in, judge
 from made_manifests import SETTINGS, changed, make_category, read_manifest, with_rows
-from made_prefect import new_prefect_database
+from made_prefect import new_prefect_database, prefect_server
 from prefect import flow
 from prefect.artifacts import Artifact
 
 from stillwatch.errors import ValidationError
-from stillwatch.flows.servers.prefect_server import prefect_api
 from stillwatch.images.manifest import Manifest
 from stillwatch.settings import CalibrationSettings, Settings
 from stillwatch.tasks.validation.checkpoint import manifest_frame
@@ -315,7 +314,7 @@ def test_the_task_creates_a_table_and_a_page_in_prefect(tmp_path: Path) -> None:
         )
 
     new_prefect_database(tmp_path / "state")
-    with prefect_api(Settings(state_dir=tmp_path / "state")):
+    with prefect_server(Settings(state_dir=tmp_path / "state")):
         report = one_category()
         table = Artifact.get("validation-metal-nut")
         summary = Artifact.get("validation-metal-nut-page")

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
 
-from stillwatch.flows.serving.run_lengths import run_lengths
+from stillwatch.flows.serving.answers import run_lengths
 
 
 def decoded(counts: list[int], height: int, width: int) -> NDArray[np.bool_]:

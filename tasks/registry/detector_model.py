@@ -1,0 +1,1 @@
+../../mlflow/detector_model.py
