@@ -1,10 +1,13 @@
 """A plant with two product lines of tiny images, and the command line as its engineer uses it."""
 
+import io
 import json
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ import yaml
 from made_prefect import new_prefect_database
 from PIL import Image
 
+from stillwatch.flows.cli import main
 from stillwatch.flows.servers.deployments import PREFECT_FILE
 from stillwatch.flows.servers.prefect_server import LocalPrefectServer
 from stillwatch.settings import ServicesSettings
@@ -68,7 +72,7 @@ class Plant:
         }
 
     def run(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
-        """Run ``stillwatch`` with these arguments in the plant's folder."""
+        """Run ``stillwatch`` in the plant's folder, in a process of its own as a user does."""
         return subprocess.run(
             self.command(*arguments),
             cwd=self.folder,
@@ -77,6 +81,26 @@ class Plant:
             text=True,
             check=False,
         )
+
+    def run_here(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        """Run ``stillwatch`` in this process, which has imported what another would have to."""
+        out, err = io.StringIO(), io.StringIO()
+        code: str | int | None = 0
+        with (
+            pytest.MonkeyPatch.context() as patch,
+            warnings.catch_warnings(action="ignore"),
+            redirect_stdout(out),
+            redirect_stderr(err),
+        ):
+            patch.chdir(self.folder)
+            patch.setattr(sys, "argv", ["stillwatch", *arguments])
+            for name, value in self.environment().items():
+                patch.setenv(name, value)
+            try:
+                main()
+            except SystemExit as end:
+                code = end.code
+        return subprocess.CompletedProcess(arguments, int(code or 0), out.getvalue(), err.getvalue())
 
     def start(self, *arguments: str) -> "subprocess.Popen[str]":
         """Start ``stillwatch`` and do not wait for it."""
