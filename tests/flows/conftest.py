@@ -100,7 +100,9 @@ class Plant:
                 main()
             except SystemExit as end:
                 code = end.code
-        return subprocess.CompletedProcess(arguments, int(code or 0), out.getvalue(), err.getvalue())
+        return subprocess.CompletedProcess(
+            arguments, int(code or 0), out.getvalue(), err.getvalue()
+        )
 
     def start(self, *arguments: str) -> "subprocess.Popen[str]":
         """Start ``stillwatch`` and do not wait for it."""
@@ -202,3 +204,12 @@ def plant(tmp_path_factory: pytest.TempPathFactory) -> Plant:
     plant = make_plant(tmp_path_factory.mktemp("plant") / "line")
     new_prefect_database(plant.state)
     return plant
+
+
+@pytest.fixture(scope="session")
+def first(plant: Plant, prefect_url: str) -> dict[str, Any]:
+    """The report of a retraining of a sound category beside one with a truncated image."""
+    write_category(plant.images / "nut", seed=1000)
+    broken = plant.images / "nut" / "train" / "good" / "003.png"
+    broken.write_bytes(broken.read_bytes()[:200])
+    return plant.retrain()

@@ -66,7 +66,8 @@ def test_a_detectors_settings_are_shown_as_params_yaml_may_change_them(line: Pla
     line.set_params(detectors={"stfpm": {"epochs": 7}})
     assert "params.yaml sets epochs: 7; the rest" in line.run_here("detectors", "stfpm").stdout
     rows = {
-        row["setting"]: row for row in json.loads(line.run_here("detectors", "stfpm", "--json").stdout)
+        row["setting"]: row
+        for row in json.loads(line.run_here("detectors", "stfpm", "--json").stdout)
     }
     shown = {
         profile: {key: row[profile] for key, row in rows.items()} for profile in ("laptop", "paper")
