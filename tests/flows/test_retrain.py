@@ -205,6 +205,7 @@ def test_a_second_winner_waits_is_promoted_by_a_person_and_rolled_back(
     assert "too many" in table
 
 
+@pytest.mark.slow
 def test_the_process_runner_gives_the_same_figures(plant: Plant, first: dict[str, Any]) -> None:
     other = plant.folder / "other"
     new_prefect_database(other)
