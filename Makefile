@@ -3,7 +3,11 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 DEMO_INSTALLED := .venv/.installed-demo
 
-.PHONY: demo test test-browser test-ray test-fast reliability lint install
+# Many container images set this variable. Without compiled files every process of ours compiles
+# torch, MLflow and Prefect anew, which takes three times as long as importing them.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: demo install lint package-check reliability test test-browser test-fast test-ray test-slow
 
 install: $(INSTALLED)
 
@@ -29,11 +33,18 @@ $(DEMO_INSTALLED): pyproject.toml constraints.txt
 demo: $(DEMO_INSTALLED)
 	$(BIN)/stillwatch demo
 
-# More workers than cores: what starts servers mostly waits. In the order of collection, which has
-# what takes minutes first. What needs PostgreSQL, which Debian's
-# package of that name brings, is skipped where it is not.
+# docs/testing.md says what each of the targets holds.
+# One worker more than two cores: what starts servers waits at times. In the order of collection,
+# which has the longest groups first.
 test: install
-	$(BIN)/pytest -n 6 --dist loadgroup --no-loadscope-reorder -m "not browser and not ray"
+	$(BIN)/pytest -n 3 --dist loadgroup --no-loadscope-reorder -m "not browser and not ray and not slow"
+
+test-fast: install
+	$(BIN)/pytest -n 2 --dist loadgroup -m "not servers and not processes and not browser and not ray and not slow"
+
+# Stories that wait for minutes, and retrainings in every configuration.
+test-slow: install
+	$(BIN)/pytest -n 3 --dist loadgroup --no-loadscope-reorder -m slow
 
 # A walk through the pages in Chromium, which Debian's package of that name brings.
 test-browser: install
@@ -44,14 +55,16 @@ test-ray: install
 	$(BIN)/pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[ray]'
 	$(BIN)/pytest -m ray
 
-test-fast: install
-	$(BIN)/pytest -n 2 --dist loadgroup -m "not servers and not processes"
-
 # Each fault three times, some at the same time; writes what came of it.
 reliability: install
 	$(BIN)/pytest -n 3 --dist worksteal tests/faults --repeats 3 --page docs/reliability.md
+
+# The wheel in empty environments, one for each extra that people install.
+package-check: install
+	.ci/check-wheel edge pipeline
 
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports

@@ -1,5 +1,6 @@
 """Bundles without a training, and a scorer whose maps are plain to see."""
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,11 @@ def image_of(score: int, at: tuple[int, int] = (3, 5)) -> NDArray[np.uint8]:
 
 def make_detector_bundle(folder: Path, size: int = 64) -> Bundle:
     """PatchCore with a memory of random patches, calibrated on images like ``noise``."""
+    return write_bundle(folder, *_random_patchcore(size))
+
+
+@cache
+def _random_patchcore(size: int) -> tuple[BundleInfo, dict[str, NDArray[np.generic]]]:
     import torch  # what else is here does not need it
 
     from stillwatch.detectors.patchcore import PatchCore
@@ -78,7 +84,7 @@ def make_detector_bundle(folder: Path, size: int = 64) -> Bundle:
         image_size=size,
     )
     tensors = {name: value.contiguous() for name, value in detector.state_dict().items()}
-    return write_bundle(folder, info, {name: value.numpy() for name, value in tensors.items()})
+    return info, {name: value.numpy() for name, value in tensors.items()}
 
 
 def noise(count: int, size: int = 64, seed: int = 0) -> NDArray[np.uint8]:

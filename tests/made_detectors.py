@@ -1,6 +1,7 @@
 """A small examined category, and detectors of it in MLflow without the time of a training."""
 
 import hashlib
+import json
 import os
 import socket
 from dataclasses import replace
@@ -126,6 +127,29 @@ def write_untrained_bundle(
 
     Without it ``stfpm`` does not see scratches (image AUROC 0.4); ``patchcore`` does (1.0).
     """
+    asked = {
+        "method": method,
+        "settings": settings.model_dump_json(
+            include={"images", "calibration", "teacher", "detectors"}
+        ),
+        "category": category.version.name,
+        "images": category.version.digest,
+        "rows": [(row.path, row.part) for row in category.manifest.rows],
+    }
+    key = json.dumps(asked)
+    if key not in _untrained:
+        _untrained[key] = _make_untrained(category, settings, method)
+    info, tensors = _untrained[key]
+    write_bundle(folder, info.model_copy(update={"fingerprint": fingerprint}), tensors)
+
+
+_untrained: dict[str, tuple[BundleInfo, dict[str, NDArray[np.generic]]]] = {}
+"""What was made in this process, by what it was made from."""
+
+
+def _make_untrained(
+    category: ExaminedCategory, settings: Settings, method: str
+) -> tuple[BundleInfo, dict[str, NDArray[np.generic]]]:
     values = settings.detectors.get(method, {})
     teacher = load_teacher(settings.teacher)
     detector = build_detector(method, teacher, values)
@@ -152,14 +176,13 @@ def write_untrained_bundle(
         normal_scores=NormalScores(
             train=tuple(scores("train").tolist()), validation=tuple(scores("validation").tolist())
         ),
-        fingerprint=fingerprint,
+        fingerprint="",
         provenance={},
         training=TrainingInfo(
             seed=0, seconds=0.0, device="cpu", resumed=False, kept_epochs={}, losses=()
         ),
     )
-    tensors = {name: value.numpy() for name, value in detector.state_dict().items()}
-    write_bundle(folder, info, tensors)
+    return info, {name: value.numpy() for name, value in detector.state_dict().items()}
 
 
 def without_test_rows(category: ExaminedCategory, *defect_types: str) -> ExaminedCategory:

@@ -19,7 +19,8 @@ def render(outcomes: Mapping[str, Counter[str]]) -> str:
         "",
         f"`make reliability`, commit {commit()[:10]}, {platform.system()} {platform.machine()}. "
         "Each repeat has a plant of its own: real git, DVC, Prefect and MLflow, tiny images. "
-        "`make test` tries each once, and beside them: a training whose result cannot be stored "
+        "`make test-slow` tries each once, `make test` a retraining that is killed, and beside it: "
+        "a training whose result cannot be stored "
         "(`tests/tasks/training/test_train.py`), a promotion that is cut off "
         "(`tests/tasks/promotion/test_alias.py`) or whose MLflow server dies "
         "(`tests/flows/test_promotion_by_server.py`), a registration that is cut off "

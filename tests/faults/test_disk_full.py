@@ -12,7 +12,7 @@ from tests.faults.moments import Started
 from tests.faults.retrainings import RETRAIN, epochs_done, green, set_epochs
 from tests.flows.conftest import Plant
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.servers, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 def test_disk_full(plant: Plant) -> None:

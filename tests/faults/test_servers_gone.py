@@ -23,7 +23,7 @@ from tests.flows.conftest import Plant
 from stillwatch.flows.servers.prefect_server import local_server
 from stillwatch.settings import Settings
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.servers, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 def test_mlflow_server_gone_for_a_while(plant: Plant) -> None:

@@ -24,7 +24,7 @@ from stillwatch.flows.servers.worker import worker_service
 from stillwatch.tasks.data.git import run_git
 
 # Five minutes pass until Prefect takes a run for dead.
-pytestmark = [pytest.mark.servers, pytest.mark.long, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.servers, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture

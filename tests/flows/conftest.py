@@ -1,10 +1,13 @@
 """A plant with two product lines of tiny images, and the command line as its engineer uses it."""
 
+import io
 import json
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ import yaml
 from made_prefect import new_prefect_database, stop_servers_below
 from PIL import Image
 
+from stillwatch.flows.cli import main
 from stillwatch.flows.servers.deployments import PREFECT_FILE
 from stillwatch.flows.servers.prefect_server import ensure_local_server, local_server
 from stillwatch.settings import Settings
@@ -68,7 +72,7 @@ class Plant:
         }
 
     def run(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
-        """Run ``stillwatch`` with these arguments in the plant's folder."""
+        """Run ``stillwatch`` in the plant's folder, in a process of its own as a user does."""
         return subprocess.run(
             self.command(*arguments),
             cwd=self.folder,
@@ -76,6 +80,28 @@ class Plant:
             capture_output=True,
             text=True,
             check=False,
+        )
+
+    def run_here(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        """Run ``stillwatch`` in this process, which has imported what another would have to."""
+        out, err = io.StringIO(), io.StringIO()
+        code: str | int | None = 0
+        with (
+            pytest.MonkeyPatch.context() as patch,
+            warnings.catch_warnings(action="ignore"),
+            redirect_stdout(out),
+            redirect_stderr(err),
+        ):
+            patch.chdir(self.folder)
+            patch.setattr(sys, "argv", ["stillwatch", *arguments])
+            for name, value in self.environment().items():
+                patch.setenv(name, value)
+            try:
+                main()
+            except SystemExit as end:
+                code = end.code
+        return subprocess.CompletedProcess(
+            arguments, int(code or 0), out.getvalue(), err.getvalue()
         )
 
     def start(self, *arguments: str) -> "subprocess.Popen[str]":
@@ -188,3 +214,12 @@ def plant(tmp_path_factory: pytest.TempPathFactory) -> Plant:
     plant = make_plant(tmp_path_factory.mktemp("plant") / "line")
     new_prefect_database(plant.state)
     return plant
+
+
+@pytest.fixture(scope="session")
+def first(plant: Plant, prefect_url: str) -> dict[str, Any]:
+    """The report of a retraining of a sound category beside one with a truncated image."""
+    write_category(plant.images / "nut", seed=1000)
+    broken = plant.images / "nut" / "train" / "good" / "003.png"
+    broken.write_bytes(broken.read_bytes()[:200])
+    return plant.retrain()

@@ -19,7 +19,7 @@ from stillwatch.settings import Settings
 
 
 def status(plant: Plant) -> dict[str, dict[str, Any]]:
-    return {one["name"]: one for one in json.loads(plant.run("status", "--json").stdout)}
+    return {one["name"]: one for one in json.loads(plant.run_here("status", "--json").stdout)}
 
 
 class Api:

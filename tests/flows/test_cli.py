@@ -25,7 +25,7 @@ def line(tmp_path: Path) -> Plant:
 
 def refusal(plant: Plant, *arguments: str) -> str:
     """The one sentence on stderr of a command that must be refused."""
-    done = plant.run(*arguments)
+    done = plant.run_here(*arguments)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     assert done.stderr.startswith("stillwatch: ")
@@ -33,7 +33,7 @@ def refusal(plant: Plant, *arguments: str) -> str:
 
 
 def test_help_names_every_command_with_an_example(line: Plant) -> None:
-    done = line.run("--help")
+    done = line.run_here("--help")
     assert done.returncode == 0
     commands = (
         "sample",
@@ -58,15 +58,16 @@ def test_help_names_every_command_with_an_example(line: Plant) -> None:
     for command in commands:
         assert f" {command} " in done.stdout
         if command != "data":
-            assert "Example" in line.run(command, "--help").stdout
+            assert "Example" in line.run_here(command, "--help").stdout
     assert "Exit codes" in done.stdout
 
 
 def test_a_detectors_settings_are_shown_as_params_yaml_may_change_them(line: Plant) -> None:
     line.set_params(detectors={"stfpm": {"epochs": 7}})
-    assert "params.yaml sets epochs: 7; the rest" in line.run("detectors", "stfpm").stdout
+    assert "params.yaml sets epochs: 7; the rest" in line.run_here("detectors", "stfpm").stdout
     rows = {
-        row["setting"]: row for row in json.loads(line.run("detectors", "stfpm", "--json").stdout)
+        row["setting"]: row
+        for row in json.loads(line.run_here("detectors", "stfpm", "--json").stdout)
     }
     shown = {
         profile: {key: row[profile] for key, row in rows.items()} for profile in ("laptop", "paper")
@@ -88,7 +89,11 @@ def test_an_unknown_setting_names_the_nearest_one(line: Plant) -> None:
 
 def test_a_missing_settings_file(line: Plant) -> None:
     (line.folder / "params.yaml").unlink()
-    assert "no such settings file" in refusal(line, "models")
+    sentence = refusal(line, "models")
+    assert "no such settings file" in sentence
+    done = line.run("models")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert " ".join(done.stderr.split()) == sentence, "as a process of its own it says the same"
 
 
 def test_a_root_that_is_not_there(line: Plant) -> None:
@@ -129,11 +134,11 @@ def test_an_edge_box_inspects_beside_empty_settings_as_the_bundle_does(line: Pla
     images = ("images/bolt/test", "images/bolt/train/good/000.png")
     for to in ("onnx", "openvino"):
         export = ("export", "bundle", "--to", to, "--out", to, "--images", images[0])
-        done = line.run(*export)
+        done = line.run_here(*export)
         assert done.returncode == 0, done.stderr
         assert "on 8 images the scores differ by up to" in done.stdout
     assert "new or empty" in refusal(line, *export)
-    rows = json.loads(line.run("inspect", "bundle", *images, "--json").stdout)
+    rows = json.loads(line.run_here("inspect", "bundle", *images, "--json").stdout)
     (line.folder / "params.yaml").write_text("")
     for to in ("onnx", "openvino"):
         seen = f"seen by {to}"
@@ -171,7 +176,7 @@ def test_an_export_needs_real_images_and_a_format_that_there_is(line: Plant) -> 
     sentence = refusal(line, "export", "bundle", "--to", "onnx", "--out", "edge")
     assert "no images of 'plate'" in sentence
     assert "--images" in sentence
-    done = line.run("export", "bundle", "--to", "coreml", "--out", "edge")
+    done = line.run_here("export", "bundle", "--to", "coreml", "--out", "edge")
     assert done.returncode == 2
     assert not (line.folder / "edge").exists()
 
@@ -198,7 +203,7 @@ def test_images_that_are_not_there(line: Plant) -> None:
 def test_a_corrected_image_waits_in_the_inbox_and_is_taken_once(tmp_path: Path) -> None:
     plant = make_workspace_plant(tmp_path / "line")
     write_image(plant.folder / "seen.png", 9000, spot=True)
-    done = plant.run("label", "bolt", "seen.png", "--as", "spot", "--by", "Eva", "--json")
+    done = plant.run_here("label", "bolt", "seen.png", "--as", "spot", "--by", "Eva", "--json")
     assert done.returncode == 0, done.stderr
     (labelled,) = json.loads(done.stdout)["labelled"]
     assert Path(labelled["copy"]) == plant.folder / "inbox/bolt/feedback/spot/seen.png"
@@ -226,7 +231,7 @@ def test_a_promotion_where_nothing_is_registered(line: Plant) -> None:
         ("history", "bolt"),
     ):
         assert "nothing is registered yet" in refusal(line, *command)
-    assert line.run("rollback", "bolt").returncode == 2, "a rollback without a reason"
+    assert line.run_here("rollback", "bolt").returncode == 2, "a rollback without a reason"
 
 
 def test_what_waits_is_shown_and_the_history_outlives_the_registered_model(line: Plant) -> None:
@@ -236,13 +241,13 @@ def test_what_waits_is_shown_and_the_history_outlives_the_registered_model(line:
     with changing_champion(tracking, "plate", settings):
         move_champion(tracking, made_record(first, None))
     pending_version(tracking, first)
-    shown = line.run("promote", "plate")
+    shown = line.run_here("promote", "plate")
     assert shown.returncode == 0, shown.stderr
     assert "version 2 of stillwatch-plate waits for approval" in shown.stdout
     tracking.client.delete_registered_model(NAME)
     assert "nothing is registered yet" in refusal(line, "promote", "plate")
     assert "did you mean 'plate'" in refusal(line, "history", "plates")
-    told = line.run("history", "plate", "--json")
+    told = line.run_here("history", "plate", "--json")
     assert [entry["to"] for entry in json.loads(told.stdout)] == [first]
 
 
@@ -256,7 +261,7 @@ def test_a_tracking_server_that_is_down(line: Plant) -> None:
 def test_validation_names_the_files_and_fails(line: Plant) -> None:
     leaked = line.images / "bolt" / "train" / "good" / "leaked.png"
     leaked.write_bytes((line.images / "bolt" / "test" / "good" / "000.png").read_bytes())
-    done = line.run("validate", "--root", "images", "--json")
+    done = line.run_here("validate", "--root", "images", "--json")
     assert done.returncode == 1
     failures = json.loads(done.stdout)["bolt"]["failures"]
     named = {failure["path"] for failure in failures if failure["severity"] == "critical"}
@@ -266,14 +271,14 @@ def test_validation_names_the_files_and_fails(line: Plant) -> None:
 
 
 def test_versions_are_listed_and_restored(line: Plant) -> None:
-    added = json.loads(line.run("data", "add", "--root", "images", "--json").stdout)
+    added = json.loads(line.run_here("data", "add", "--root", "images", "--json").stdout)
     assert added["changed"]
     write_image(line.images / "bolt" / "train" / "good" / "new.png", 77)
-    again = json.loads(line.run("data", "add", "--root", "images", "--json").stdout)
+    again = json.loads(line.run_here("data", "add", "--root", "images", "--json").stdout)
     assert again["data_version"] != added["data_version"]
-    versions = json.loads(line.run("data", "list", "--root", "images", "--json").stdout)
+    versions = json.loads(line.run_here("data", "list", "--root", "images", "--json").stdout)
     assert [one["dir_hash"] for one in versions] == [again["data_version"], added["data_version"]]
-    done = line.run("data", "checkout", versions[1]["tag"], "--root", "images")
+    done = line.run_here("data", "checkout", versions[1]["tag"], "--root", "images")
     assert done.returncode == 0, done.stderr
     (workspace,) = (line.state / "workspaces").glob("images-*")
     names = {path.name for path in (workspace / "data" / "bolt" / "train" / "good").iterdir()}
@@ -282,9 +287,9 @@ def test_versions_are_listed_and_restored(line: Plant) -> None:
 
 
 def test_the_doctor_finds_what_is_missing(line: Plant) -> None:
-    assert line.run("doctor").returncode == 0
+    assert line.run_here("doctor").returncode == 0
     line.set_params(teacher={"name": "resnet18.tv_in1k"})
-    done = line.run("doctor", "--json")
+    done = line.run_here("doctor", "--json")
     assert done.returncode == 1
     findings = {one["what"]: one for one in json.loads(done.stdout)}
     assert findings["teacher weights"]["state"] == "missing"

@@ -5,15 +5,15 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
-from made_prefect import new_prefect_database
 from tests.flows.conftest import Plant, make_plant
 
 from stillwatch.tasks.data.dvc_repository import initialise_dvc
 from stillwatch.tasks.data.git import run_git
 
-pytestmark = [pytest.mark.servers, pytest.mark.xdist_group("dvc_pipeline")]
+pytestmark = [pytest.mark.servers, pytest.mark.xdist_group("retrain")]
 
 ROOT = Path(__file__).parents[2]
 
@@ -50,19 +50,14 @@ def dvc(plant: Plant, *arguments: str) -> str:
     return done.stdout
 
 
-def test_repro_and_flow_give_the_same_metrics(laptop: Plant) -> None:
-    assert laptop.run("data", "add").returncode == 0
+def test_repro_and_flow_give_the_same_metrics(laptop: Plant, first: dict[str, Any]) -> None:
+    assert laptop.run_here("data", "add").returncode == 0
     dvc(laptop, "repro")
     shown = json.loads(dvc(laptop, "metrics", "show", "--json"))
     assert "up to date" in dvc(laptop, "repro")
     assert "index.html" in dvc(laptop, "plots", "show", "-o", "plots")
 
-    laptop.set_params(state_dir="fresh")
-    new_prefect_database(laptop.folder / "fresh")
-    report = laptop.folder / "report.json"
-    done = laptop.run("retrain", "--detector", "stfpm", "--report", str(report))
-    assert done.returncode == 0, done.stdout + done.stderr
-    flow = json.loads(report.read_text())["categories"]["bolt"]["detectors"]["stfpm"]["0"]
+    flow = first["categories"]["bolt"]["detectors"]["stfpm"]["0"]
     metrics = shown[""]["data"]["results/bolt/stfpm/metrics.json"]["data"]
     assert not flow["reused"]
     figures = flow["metrics"] | {"threshold": flow["threshold"]}

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from made_prefect import new_prefect_database
 from PIL import Image
-from tests.flows.conftest import Plant, write_category
+from tests.flows.conftest import Plant
 from tests.flows.started_services import client_of
 
 from stillwatch.flows.run_report import CategoryReport, RetrainReport
@@ -24,15 +24,6 @@ from stillwatch.tasks.evaluation.result import (
 pytestmark = [pytest.mark.servers, pytest.mark.long, pytest.mark.xdist_group("retrain")]
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="session")
-def first(plant: Plant, prefect_url: str) -> dict[str, Any]:
-    """A retraining of a sound category beside one with a truncated image."""
-    write_category(plant.images / "nut", seed=1000)
-    broken = plant.images / "nut" / "train" / "good" / "003.png"
-    broken.write_bytes(broken.read_bytes()[:200])
-    return plant.retrain()
 
 
 def trained_runs(plant: Plant) -> list[Any]:
@@ -123,11 +114,11 @@ def test_the_registry_holds_the_winner_with_its_evidence(
 
 def test_a_report_for_people_is_made_anew(plant: Plant, first: dict[str, Any]) -> None:
     page = plant.folder / "bolt.html"
-    done = plant.run("report", "bolt", "--version", "1", "--out", str(page))
+    done = plant.run_here("report", "bolt", "--version", "1", "--out", str(page))
     assert done.returncode == 0, done.stderr
     winner = first["categories"]["bolt"]["winner"]
     assert f"bolt: {winner} registered as version 1" in page.read_text(encoding="utf-8")
-    unknown = plant.run("report", "bold", "--out", str(page))
+    unknown = plant.run_here("report", "bold", "--out", str(page))
     assert unknown.returncode == 1
     assert "did you mean 'bolt'?" in unknown.stderr
 
@@ -183,25 +174,25 @@ def test_a_second_winner_waits_is_promoted_by_a_person_and_rolled_back(
     assert (bolt["answer"], bolt["approval"]) == ("not_enough_evidence", "pending")
     assert "4 normals (10 needed)" in bolt["comparison"]
     assert "not_enough_evidence" in bolt["reason"]
-    listed = json.loads(plant.run("models", "--json").stdout)
+    listed = json.loads(plant.run_here("models", "--json").stdout)
     assert [(one["version"], one["approval"]) for one in listed] == [(2, "pending"), (1, None)]
-    assert "pending" in plant.run("models").stdout
+    assert "pending" in plant.run_here("models").stdout
 
-    shown = plant.run("promote", "bolt")
+    shown = plant.run_here("promote", "bolt")
     assert shown.returncode == 0
     assert bolt["comparison"] in " ".join(shown.stdout.split())
-    assert plant.run("promote", "bolt", "--approve").returncode == 1, "a reason is asked for"
-    done = plant.run("promote", "bolt", "--approve", "--reason", "seen on line 3")
+    assert plant.run_here("promote", "bolt", "--approve").returncode == 1, "a reason is asked for"
+    done = plant.run_here("promote", "bolt", "--approve", "--reason", "seen on line 3")
     assert done.returncode == 0, done.stderr
     assert "champion of bolt is now version 2 instead of version 1" in done.stdout
-    again = plant.run("promote", "bolt", "--version", "2", "--approve", "--reason", "seen")
+    again = plant.run_here("promote", "bolt", "--version", "2", "--approve", "--reason", "seen")
     assert again.returncode == 1
     assert "is the champion already" in " ".join(again.stderr.split())
 
-    done = plant.run("rollback", "bolt", "--reason", "too many false alarms")
+    done = plant.run_here("rollback", "bolt", "--reason", "too many false alarms")
     assert done.returncode == 0, done.stderr
     assert client_of(plant).get_model_version_by_alias("stillwatch-bolt", "champion").version == 1
-    entries = json.loads(plant.run("history", "bolt", "--json").stdout)
+    entries = json.loads(plant.run_here("history", "bolt", "--json").stdout)
     assert [(e["kind"], e["from"], e["to"]) for e in entries] == [
         ("rollback", 2, 1),
         ("promotion", 1, 2),
@@ -210,10 +201,11 @@ def test_a_second_winner_waits_is_promoted_by_a_person_and_rolled_back(
     assert entries[1]["reason"] == "seen on line 3"
     assert entries[1]["data_version"] == first["data_version"]
     assert entries[2]["who"] == "stillwatch, automatic"
-    table = plant.run("history", "bolt").stdout
+    table = plant.run_here("history", "bolt").stdout
     assert "too many" in table
 
 
+@pytest.mark.slow
 def test_the_process_runner_gives_the_same_figures(plant: Plant, first: dict[str, Any]) -> None:
     other = plant.folder / "other"
     new_prefect_database(other)
@@ -238,7 +230,7 @@ def test_the_registered_model_inspects_new_images(plant: Plant, first: dict[str,
     (plant.folder / "fresh").mkdir()
     Image.new("RGB", (90, 70), "yellow").save(plant.folder / "fresh" / "odd.png")
     (plant.folder / "fresh" / "text.png").write_text("not an image")
-    done = plant.run(
+    done = plant.run_here(
         *("inspect", "models:/stillwatch-bolt@champion", "fresh", "images/bolt/test"),
         *("--out", str(out)),
     )

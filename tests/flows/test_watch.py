@@ -88,11 +88,11 @@ def test_the_command_reads_the_score_log_and_says_so_by_its_exit_code(tmp_path: 
             )
 
     inspect(quiet_until_drift[:300])
-    done = plant.run("watch")
+    done = plant.run_here("watch")
     assert (done.returncode, done.stderr) == (0, "")
     assert "plate, version 1: no drift in 300 images" in done.stdout
     inspect(quiet_until_drift[300:])
-    done = plant.run("watch", "plate", "--json")
+    done = plant.run_here("watch", "plate", "--json")
     assert done.returncode == 1, done.stderr
     (said,) = json.loads(done.stdout)
     assert (said["images"], said["alarm"]["test"]) == (450, "martingale")

@@ -36,7 +36,7 @@ def test_an_address_of_another_machine_is_refused(host: str) -> None:
 def test_up_refuses_before_it_starts_anything(tmp_path: Path) -> None:
     plant = make_plant(tmp_path / "line")
     plant.set_params(services={"host": EVERYWHERE})
-    refused = plant.run("up")
+    refused = plant.run_here("up")
     assert refused.returncode == 1
     assert "Traceback" not in refused.stderr
     for variable in (

@@ -75,8 +75,8 @@ def test_a_version_that_was_tagged_is_promoted_by_the_flow(
 
 
 def test_a_rollback_says_what_it_took_the_place_of_if_there_was_anything(line: Line) -> None:
-    done = line.plant.run("rollback", "plate", "--reason", "too many false alarms")
+    done = line.plant.run_here("rollback", "plate", "--reason", "too many false alarms")
     assert done.stdout.strip() == "champion of plate is again version 1 instead of version 2"
     line.tracking.client.delete_registered_model_alias(NAME, "champion")
-    done = line.plant.run("rollback", "plate", "--to", "2", "--reason", "withdrawn by mistake")
+    done = line.plant.run_here("rollback", "plate", "--to", "2", "--reason", "withdrawn by mistake")
     assert done.stdout.strip() == "champion of plate is again version 2", done.stderr
