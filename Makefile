@@ -16,7 +16,7 @@ install: $(INSTALLED)
 define INSTALL
 $(PYTHON) -m venv .venv
 { command -v uv > /dev/null && uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[$(EXTRAS)]'; } \
-|| $(BIN)/pip install --disable-pip-version-check --quiet --no-compile --constraint constraints.txt --editable '.[$(EXTRAS)]'
+|| { echo "Installing by pip"; $(BIN)/pip install --disable-pip-version-check --quiet --no-compile --constraint constraints.txt --editable '.[$(EXTRAS)]'; }
 endef
 
 $(INSTALLED): EXTRAS := pipeline,export,dev
