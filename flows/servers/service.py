@@ -52,7 +52,8 @@ class Service:
         self.log = log.resolve()
         self._record = self.log.with_suffix(".json")
         self._lock = self.log.with_suffix(".lock")
-        self._exclusive = FileLock(self.log.with_suffix(".start.lock"))
+        # One lock for all objects of the same service, so that a thread may take it again.
+        self._exclusive = FileLock(self.log.with_suffix(".start.lock"), is_singleton=True)
 
     def exclusive(self) -> FileLock:
         """A lock to hold while the service is looked for, started or stopped.
