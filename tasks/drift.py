@@ -100,8 +100,6 @@ def watch_stream(
 
     Args:
         tracking: the store with the version's calibration scores and training images.
-        category: of the model.
-        version: of the model.
         rows: all rows of this version in the score log, in the order of inspection, with columns
             ``time`` (UTC), ``score``, ``brightness``, ``sharpness``.
         settings: the probability of a false alarm.

@@ -23,7 +23,6 @@ def checkout_version(
     old version; added images give a new version on top of the latest.
 
     Args:
-        workspace: the git + DVC repository.
         revision: a tag (``data-3``), a commit, or ``HEAD`` for the latest.
         log: called with progress messages.
 

@@ -311,7 +311,6 @@ def open_dvc(
     """Open the DVC repository at ``root``.
 
     Args:
-        root: the repository's top folder.
         folder: the folder in it that holds the image set.
         remote: name of the DVC remote, or None for the repository's default.
         local_remote: folder that is the remote where the repository has no default either.

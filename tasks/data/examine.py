@@ -39,8 +39,6 @@ def examine_category(
     image can be decoded and has the md5 that DVC recorded.
 
     Args:
-        version: of the category.
-        root: of the image set.
         settings: image size, white level, split and state folder.
 
     Raises:

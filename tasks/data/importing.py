@@ -36,7 +36,6 @@ def import_image_set(
 
     Args:
         root: an image set in MVTec layout.
-        workspace: the target.
         categories: names; None: all in ``root``.
         log: called with progress messages.
 
@@ -91,9 +90,6 @@ def visible_files(
     """Yield (POSIX path relative to the category's folder, file) of the files to import.
 
     Args:
-        folder: of the category.
-        root: of the image set, resolved.
-        prefix: of the paths.
         above: the folders that lead to ``folder``.
 
     Raises:

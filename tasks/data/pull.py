@@ -26,7 +26,6 @@ def category_here(
 
     Args:
         category: as examined on the machine that versioned it.
-        data: the data version of the category.
         settings: this machine's state folder, image size and white level.
 
     Raises:

@@ -109,7 +109,6 @@ def version_image_set(
     always be restored, and the next call completes a call that failed.
 
     Args:
-        workspace: the git + DVC repository.
         split: shares of validation and calibration; only new images are assigned.
         smallest_alpha: smallest false-alarm rate that thresholds are calibrated for, in (0, 1).
         log: called with progress messages.

@@ -84,7 +84,6 @@ def admit_arrivals(
 
     Args:
         arrivals: files that nobody writes to any more.
-        workspace: of the image set.
         settings: least side, largest image, and the state folder with the quarantine.
         log: called with progress messages.
 

@@ -10,9 +10,7 @@ def add(category: str, path: str, state_dir: Path) -> None:
     """Record that a file is about to be admitted.
 
     Args:
-        category: its name.
         path: POSIX, of the file in the category's folder.
-        state_dir: the state folder.
 
     Raises:
         StorageError: the record cannot be written.

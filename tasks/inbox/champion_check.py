@@ -40,10 +40,7 @@ def rejected_normals(
     calibration would be void.
 
     Args:
-        category: its name.
         paths: of the new normals, POSIX, relative to ``folder``.
-        folder: of the category.
-        settings: name the registry and the device.
 
     Raises:
         BundleError: the champion's bundle is damaged.

@@ -76,7 +76,6 @@ def label_images(
         files: image files that a detector has inspected.
         category: a category of the image set.
         label: ``good``, or the defect type.
-        who: the person.
         settings: name inbox, workspace and score log.
 
     Raises:

@@ -23,9 +23,7 @@ def refuse(arrival: Arrival, reason: str, settings: Settings) -> None:
     A long name is cut; the reason's text has the whole name.
 
     Args:
-        arrival: the refused file or folder.
         reason: a phrase that follows the file's name.
-        settings: name the state folder.
 
     Raises:
         StorageError: the quarantine cannot be written to, or the disk is full.

@@ -19,7 +19,6 @@ def plain_bytes(file: Path, *, place: str) -> bytes:
     """Read a plain file with a safe name.
 
     Args:
-        file: to read.
         place: POSIX, ``label/name`` in the image set.
 
     Raises:
@@ -38,11 +37,6 @@ def plain_bytes(file: Path, *, place: str) -> bytes:
 
 def check_image(data: bytes, *, name: str, settings: Settings) -> tuple[int, int]:
     """Refuse files that are no complete image, too large or too small.
-
-    Args:
-        data: the file's bytes.
-        name: of the file.
-        settings: largest image and least side.
 
     Returns:
         Width and height in pixels.
@@ -64,10 +58,7 @@ def check_mask(data: bytes, *, name: str, size: tuple[int, int], settings: Setti
     """Refuse masks that are no complete image, differ from their image in size or mark no pixel.
 
     Args:
-        data: the file's bytes.
-        name: of the file.
         size: width and height of the mask's image in pixels.
-        settings: largest image.
 
     Raises:
         Refusal: the mask cannot be used.

@@ -14,7 +14,6 @@ def approval_page(record: RetrainingRecord, waiting: VersionRecord, report: str)
     """Render the page as Markdown with embedded pictures.
 
     Args:
-        record: of the retraining.
         waiting: the version that needs approval.
         report: address of the HTML report.
     """

@@ -158,10 +158,6 @@ def find_retraining(tracking: Tracking, category: str, version: int | None = Non
 def read_retraining(tracking: Tracking, run_id: str) -> RetrainingRecord:
     """Read one retraining; no image of the image set is read.
 
-    Args:
-        tracking: the store and registry.
-        run_id: of the retraining.
-
     Raises:
         TrackingError: a record is damaged.
         BundleError: a detector's ``bundle.json`` is damaged.

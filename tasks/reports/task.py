@@ -23,10 +23,7 @@ def attach_report(category: str, run_id: str, *, pages: str, settings: Settings)
     """Add the report to a retraining's run, with a link and an approval page in Prefect.
 
     Args:
-        category: of the retraining.
-        run_id: of the retraining, which has ended.
         pages: address of MLflow's pages.
-        settings: name the store.
 
     Raises:
         StillwatchError: as ``read_retraining``.
@@ -57,10 +54,7 @@ def write_report(category: str, path: Path, *, version: int | None, settings: Se
     """Write the report of an earlier retraining from the present state of MLflow.
 
     Args:
-        category: of the retraining.
-        path: the HTML file; an existing one is replaced.
         version: selects the newest retraining with this version; None: the newest of all.
-        settings: name the store.
 
     Raises:
         StillwatchError: as ``find_retraining`` and ``read_retraining``.

@@ -59,7 +59,6 @@ class Tracking:
         """Describe a store; the constructor contacts nothing.
 
         Args:
-            uri: the tracking address.
             artifacts: URI under which new experiments keep their files; None: the server decides.
             locks: folder for the lock by which runs of this process are known to have an owner.
         """
@@ -363,7 +362,6 @@ def every_page(search: Callable[..., Any], **arguments: Any) -> list[Any]:
 
     Args:
         search: a method of MLflow's client that takes a ``page_token``.
-        arguments: its other arguments.
     """
     found: list[Any] = []
     token: str | None = None

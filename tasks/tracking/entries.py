@@ -56,7 +56,6 @@ def training_data(name: str, digest: str, folder: Path, profile: Mapping[str, in
     Args:
         name: as MLflow shows it.
         digest: DVC's hash of the image set, ``<md5>.dir``.
-        folder: of the images.
         profile: kind of image -> number of images.
     """
     described = MetaDataset(
@@ -76,7 +75,6 @@ def figures(
     """Figures as MLflow metrics with one timestamp.
 
     Args:
-        values: name -> figure.
         timestamp: milliseconds since 1970; None: now.
         dataset: name and digest of the data that the figures were measured on.
         model_id: the logged model that the figures belong to.

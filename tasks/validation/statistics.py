@@ -73,7 +73,6 @@ def category_statistics(manifest: Manifest, *, near_duplicate_ratio: float) -> C
     """Compare each image of ``manifest`` with its category.
 
     Args:
-        manifest: one row of facts per image.
         near_duplicate_ratio: two images are near duplicates when their hash distance is at most
             this share of the category's median nearest-neighbour distance.
     """

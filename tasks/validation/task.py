@@ -32,12 +32,8 @@ def validate(
 
     Args:
         manifest: facts of the category's images, ``part`` included.
-        folder: of the category, for the thumbnails.
-        page: the HTML file to write.
-        checks: limits of the checks.
         calibration: the false-alarm rates, which need enough calibration normals.
         max_megapixels: larger images get no thumbnail.
-        data_version: the name of the data on the page.
 
     Raises:
         StorageError: ``page`` cannot be written.
