@@ -148,7 +148,7 @@ def test_the_winner_is_registered_once_with_its_code_tags_and_figures(
     needed = (package / "requirements.txt").read_text(encoding="utf-8")
     assert "torch==" in needed
     assert "+" not in needed
-    assert (package / "code" / "stillwatch" / "inspection.py").exists()
+    assert (package / "code" / "stillwatch" / "inference" / "inspector.py").exists()
     example = json.loads((package / "input_example.json").read_text(encoding="utf-8"))
     assert len(example["data"]) == 2
     assert not list(package.rglob("*.pkl"))
@@ -208,7 +208,7 @@ def test_a_second_winner_waits_and_is_approved_by_tag_and_rolled_back(
         rollback("plate", to=2, reason="it was right", settings=here)
 
     package = Path(tracking.client.get_model_version(NAME, "2").source.removeprefix("file://"))
-    code = package / "code" / "stillwatch" / "inspection.py"
+    code = package / "code" / "stillwatch" / "inference" / "inspector.py"
     sound = code.read_text(encoding="utf-8")
     code.write_text(sound.replace(".max(axis=1)", ".mean(axis=1)"), encoding="utf-8")
     with pytest.raises(PromotionError, match="does not score as it was evaluated"):
