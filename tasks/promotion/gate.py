@@ -138,8 +138,9 @@ def _needs_judgement(version: ModelVersion, champion: int | None) -> bool:
     tags = version.tags
     if int(version.version) == champion or CHAMPION_SINCE in tags:
         return False
-    # Without a reason against it, a judged version would be champion.
-    return tags.get(COMPARED_WITH) != compared_with(champion) or tags.get(NOT_PROMOTED) == ""
+    judged = tags.get(COMPARED_WITH) == compared_with(champion)
+    # Without a reason against it, a judged version would be champion: its promotion failed.
+    return not judged or bool(tags.get(NOT_PROMOTED) == "")
 
 
 def reasons_to_withhold(
