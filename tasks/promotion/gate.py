@@ -88,20 +88,16 @@ def _judge(
     category: ExaminedCategory,
     settings: Settings,
 ) -> None:
-    winner = choice.winner
+    winner, number = choice.winner, registration.version
     name = model_name(winner.category)
     with changing_champion(tracking, winner.category, settings):
         champion = version_with_alias(tracking, name, CHAMPION)
     versions = {int(version.version): version for version in versions_of(tracking, name)}
-    challenger = versions[registration.version]
-    was_champion = registration.version == champion or CHAMPION_SINCE in challenger.tags
-    judged = challenger.tags.get(COMPARED_WITH) == compared_with(champion)
-    # There was no reason against the version, and it is not champion: its promotion failed.
-    promotion_failed = judged and challenger.tags.get(NOT_PROMOTED) == ""
-    if was_champion or (judged and not promotion_failed):
+    challenger = versions[number]
+    if not _needs_judgement(challenger, champion):
         return
     with tracking.errors(f"set an alias of {name}"):
-        tracking.client.set_registered_model_alias(name, CHALLENGER, str(registration.version))
+        tracking.client.set_registered_model_alias(name, CHALLENGER, str(number))
     comparison, sentence = None, ""
     if champion is not None:
         comparison, sentence = compare_with(
@@ -129,14 +125,22 @@ def _judge(
     tag_version(tracking, challenger, tags)
     if reasons:
         return
-    why = sentence or "the category's first champion, and it reaches the floors"
+    reason = sentence or "the category's first champion, and it reaches the floors"
     try:
-        promote_automatically(
-            tracking, winner.category, registration.version, reason=why, settings=settings
-        )
+        promote_automatically(tracking, winner.category, number, reason=reason, settings=settings)
     except PromotionError as error:
         # The champion has changed since; the next retraining compares with the new one.
         logging.getLogger(__name__).warning("%s", error)
+
+
+def _needs_judgement(version: ModelVersion, champion: int | None) -> bool:
+    """Whether a version was not judged against this champion, or its promotion failed."""
+    tags = version.tags
+    if int(version.version) == champion or CHAMPION_SINCE in tags:
+        return False
+    judged = tags.get(COMPARED_WITH) == compared_with(champion)
+    # Without a reason against it, a judged version would be champion: its promotion failed.
+    return not judged or bool(tags.get(NOT_PROMOTED) == "")
 
 
 def reasons_to_withhold(
