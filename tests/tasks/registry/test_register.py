@@ -237,23 +237,7 @@ def test_a_second_winner_waits_and_is_approved_by_tag_and_rolled_back(
     assert kinds == [("rollback", 1), ("promotion", 2), ("promotion", 1)]
 
 
-def test_an_approval_is_recorded_with_the_os_account(
-    here: Settings,
-    tracking: Tracking,
-    plate: tuple[ExaminedCategory, DataVersion],
-    tmp_path: Path,
-) -> None:
-    careful = here.model_copy(update={"gate": GateSettings(promotion="approval")})
-    winner = evaluated(tracking, plate, careful, tmp_path / "made")
-    _, waiting = registered_and_judged(winner, plate[0], careful)
-    assert (waiting.alias, waiting.approval) == ("challenger", "pending")
-    record = promote("plate", reason="seen on line 3", settings=careful)
-    assert (record.who, record.reason) == (psutil.Process().username(), "seen on line 3")
-    assert (record.from_version, record.to_version, record.answer) == (None, 1, None)
-    assert aliases(tracking) == {"champion": 1, "previous": None, "challenger": None}
-
-
-def test_without_a_free_gpu_slot_registering_waits_and_promoting_does_not(
+def test_without_a_free_gpu_slot_registering_waits_and_an_approval_is_recorded(
     here: Settings,
     tracking: Tracking,
     plate: tuple[ExaminedCategory, DataVersion],
@@ -278,9 +262,12 @@ def test_without_a_free_gpu_slot_registering_waits_and_promoting_does_not(
     with training_slot(here.state_dir, ["cuda:0"], 1):
         assert parity_processes() == []
         registering.join()
-        registered_and_judged(winner, plate[0], on_cpu)
+        _, waiting = registered_and_judged(winner, plate[0], on_cpu)
+        assert (waiting.alias, waiting.approval) == ("challenger", "pending")
         record = promote("plate", reason="seen on line 3", settings=on_gpu)
-    assert (record.from_version, record.to_version) == (None, 1)
+    assert (record.who, record.reason) == (psutil.Process().username(), "seen on line 3")
+    assert (record.from_version, record.to_version, record.answer) == (None, 1, None)
+    assert aliases(tracking) == {"champion": 1, "previous": None, "challenger": None}
 
 
 def parity_processes() -> list[psutil.Process]:
