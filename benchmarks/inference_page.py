@@ -22,24 +22,24 @@ def render(cells: Sequence[Cell]) -> str:
         [
             "# Runtimes on the same images",
             "",
-            f"{origin(command, cells)} {versions}. ROOT is the folder that holds the categories, "
-            "CELLS are files that `benchmarks.accuracy` wrote.",
+            f"{origin(command, cells)} {versions}. ROOT is the folder that contains the "
+            "categories; CELLS are files that `benchmarks.accuracy` wrote.",
             "",
-            "Milliseconds of one image, decoded before: the median, and in brackets the 95 % "
-            "quantile. INT8 is ONNX Runtime's, with convolutions in 8-bit integers.",
+            "Latency of one decoded image in milliseconds: the median, and the 95 % quantile in "
+            "brackets. INT8 is ONNX Runtime with convolutions in 8-bit integers.",
             "",
             *_latencies(cells),
             "",
-            "How far an export's scores and maps are from PyTorch's on all test images: the "
-            "largest difference of any score and of any pixel, and the tolerance beyond which an "
-            "export is refused. Verdicts are compared for every image farther than that from a "
-            "threshold; all were equal, else there would be no export.",
+            "Differences between an export and PyTorch on all test images: the largest difference "
+            "of a score, and of a pixel of a map. An export is refused if a difference is larger "
+            "than the tolerance, or if a verdict differs. Verdicts are compared for every image "
+            "whose score is farther than the tolerance from a threshold.",
             "",
             *_parities(cells),
             "",
-            "What INT8 costs, on the test images and with the same runtime. Its thresholds are "
-            "set anew on the calibration images; *changed* counts the test images whose verdict "
-            "is another one.",
+            "Accuracy of float32 → INT8 on the test images, both with ONNX Runtime. The thresholds "
+            "of INT8 are set anew on the calibration images; *changed* counts the test images "
+            "whose verdict differs.",
             "",
             *_quantizations(cells),
             "",

@@ -157,19 +157,20 @@ def render(results: Sequence[Cell]) -> str:
     lines = [
         "# Maps of multiresolution distillation",
         "",
-        "ROOT is the folder that holds the category, CELL a file that `benchmarks.accuracy` wrote.",
+        "ROOT is the folder that contains the category; CELL is a file that `benchmarks.accuracy` "
+        "wrote.",
         "",
-        "The forward map is what stillwatch uses and exports: the loss at each position. The "
-        "others are the paper's: the gradient of the loss with respect to the image, its mean over "
-        "noisy copies (SmoothGrad), guided backpropagation; *opened* by a morphological opening. "
-        "Each gradient map is brought to [0, 1] by itself, as the authors do, so that it says "
-        "where in an image a defect is and not in which images; the paper's figures are of "
-        "defective images only. The maps of a category come from one trained network. On the made "
-        "images of the tests each kind of map tells planted defects from the rest.",
+        "stillwatch uses and exports the forward map: the loss at each position. The other maps "
+        "are those of the paper: the gradient of the loss with respect to the image, its mean over "
+        "noisy copies (SmoothGrad), and guided backpropagation; *opened* maps are smoothed by a "
+        "morphological opening. As in the authors' code, each gradient map is scaled to [0, 1] "
+        "separately, so it shows where a defect is in an image and not which images have one; the "
+        "paper's figures are from defective images only. All maps of a category come from one "
+        "trained network. In the tests, each kind of map finds planted defects in made images.",
         "",
-        "The gradients are of the paper's image score, whose AUROC [results.md](results.md) has: "
-        "they can show no more than that score knows. The paper's source, a VGG-16, and its length "
-        "of training were not measured.",
+        "The gradients are those of the paper's image score, whose AUROC is in "
+        "[results.md](results.md): a gradient map cannot know more than this score. The paper's "
+        "source network (VGG-16) and its length of training were not measured.",
     ]
     for result in results:
         lines += ["", *_section(result)]

@@ -28,11 +28,11 @@ def render(cells: Sequence[Cell], command: str) -> str:
         "",
         origin(command, cells),
         "",
-        "A method trains on images of one class and scores the whole test part, in which all other "
-        "classes are anomalies. Figures are image AUROCs of the maximum of the anomaly map: for "
-        "each class, numbered as in the data set, the mean over the seeds; then the mean over the "
-        "classes, ± half the distance from the lowest to the highest seed. The paper's score is "
-        "the image score that a paper defines for itself; it decides nothing.",
+        "A method is trained on images of one class and scores the whole test part, in which all "
+        "other classes are anomalies. Figures are image AUROCs of the maximum of the anomaly map: "
+        "for each class, numbered as in the data set, the mean over the seeds; then the mean over "
+        "the classes, ± half the distance from the lowest to the highest seed. The paper's score "
+        "is the image score that a paper defines; no decision uses it.",
         "",
     ]
     for dataset in sorted({cell["dataset"] for cell in cells}):
@@ -45,9 +45,9 @@ def render(cells: Sequence[Cell], command: str) -> str:
 def _images(cells: Sequence[Cell]) -> str:
     trained = sorted({cell["train_normals"] for cell in cells})
     return (
-        f"{_IMAGES[cells[0]['dataset']]}; enlarged bilinearly. Of a class, "
-        f"{' to '.join(str(count) for count in sorted({trained[0], trained[-1]}))} images are "
-        "trained on, and a ninth as many watch the training."
+        f"{_IMAGES[cells[0]['dataset']]}; enlarged bilinearly. Of each class, "
+        f"{' to '.join(str(count) for count in sorted({trained[0], trained[-1]}))} images are used "
+        "for training, and a ninth of this number for validation."
     )
 
 
@@ -103,8 +103,9 @@ def _published(detectors: Collection[str]) -> list[str]:
         if name in detectors
     ]
     intro = (
-        "Mean image AUROC of the ten classes. Comparable is only a mean of the same data set, and "
-        "teacher, size and number of training images differ even there; nothing here compares with "
-        "the digits of scikit-learn, which are other images than MNIST's."
+        "Mean image AUROC of the ten classes. Compare only means of the same data set; even there, "
+        "teacher, size and number of training images differ. The digits of scikit-learn are not "
+        "images of MNIST, so no figure here compares with those of the digits. 'Recalled' marks a "
+        "figure that was not checked again in its source."
     )
     return [intro, "", *markdown(["detector", "MNIST", "Fashion-MNIST", "CIFAR-10", "note"], rows)]

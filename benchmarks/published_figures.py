@@ -1,7 +1,7 @@
-"""What the papers and the authors' repositories report, to stand beside what is measured here.
+"""Published figures of the methods, from the papers and the authors' repositories.
 
-Image AUROC, pixel AUROC and AUPRO on MVTec AD, mean of the 15 categories unless said. None is
-comparable with a measured row of another teacher or resolution; the note says what differs.
+Image AUROC, pixel AUROC and AUPRO on MVTec AD, mean of the 15 categories unless the note says
+otherwise. Do not compare them with measured figures of another teacher or resolution.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ PUBLISHED = {
         "0.970",
         "0.921 (recalled)",
         "ResNet-18, 256×256",
-        "image AUROC and screw: authors' code",
+        "image AUROC and screw: from the authors' code",
         ("0.895", "0.988", None),
     ),
     "reverse_distillation": Published(
@@ -42,7 +42,7 @@ PUBLISHED = {
         "0.907 (recalled)",
         None,
         "VGG-16, 128×128",
-        "pixel AUROC from gradients and on defective images only",
+        "pixel AUROC of gradient maps, defective images only",
         ("0.833 (recalled)", "0.960 (recalled)", None),
     ),
     "uninformed_students": Published(
@@ -57,10 +57,12 @@ PUBLISHED = {
         "0.988",
         None,
         "0.931 (recalled)",
-        "PDN-S taught by a Wide-ResNet-101, 256×256",
+        "PDN-S distilled from a Wide-ResNet-101, 256×256",
         "70,000 steps; PDN-M: 0.991",
     ),
-    "style_distillation": Published(None, None, None, "none", "no table of it could be read"),
+    "style_distillation": Published(
+        None, None, None, "none", "the tables of the paper could not be read"
+    ),
     "patchcore": Published(
         "0.990",
         "0.980",
@@ -74,10 +76,10 @@ PUBLISHED = {
         None,
         "0.694",
         "none, 256×256",
-        "with SSIM (squared error: 0.790), in the paper of uninformed students",
+        "SSIM; squared error: 0.790; from the paper of uninformed students",
     ),
 }
-"""By detector. "recalled" marks a figure that was not read again in its source."""
+"""By detector. "recalled" marks a figure that was not checked again in its source."""
 
 
 @dataclass(frozen=True)
@@ -95,19 +97,19 @@ PUBLISHED_ONE_CLASS = {
         "0.9935",
         None,
         "0.8196",
-        "five students, patches of 33 pixels; a nearest neighbour has 0.9753 and 0.8189 there",
+        "five students, patches of 33 pixels; nearest neighbour in the paper: 0.9753, 0.8189",
     ),
     "multiresolution": PublishedOneClass(
         "0.9871 (recalled)",
         "about 0.945 (recalled)",
         "0.8718 (recalled)",
-        "VGG-16; 32×32, CIFAR-10 224×224; the loss of the image as its score",
+        "VGG-16; 32×32, CIFAR-10 224×224; image score: the loss of the image",
     ),
     "reverse_distillation": PublishedOneClass(
         "0.993 (recalled)", "0.950 (recalled)", "0.865 (recalled)", "32×32"
     ),
     "style_distillation": PublishedOneClass(
-        None, None, None, "the paper has a one-class part, no figure of which could be read"
+        None, None, None, "the one-class figures of the paper could not be read"
     ),
 }
 """Image AUROC, mean of the ten classes, by detector; "recalled" as above."""

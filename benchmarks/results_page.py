@@ -14,7 +14,7 @@ _CHANCE = 0.5
 
 
 def _training_seconds(cell: Cell) -> float:
-    """With those of the phases that were taken over, where they are known."""
+    """Seconds of the training and of the phases that it reused, where they are known."""
     taken_over = [seconds or 0.0 for seconds in cell.get("taken_over", {}).values()]
     return float(cell["report"]["train_seconds"] + sum(taken_over))
 
@@ -43,25 +43,29 @@ def render(cells: Sequence[Cell]) -> str:
     lines = [
         "# Methods on the same images",
         "",
-        "ROOT is the folder that holds a category; teacher, size and photographs of a row are "
-        "teacher.name, images.size and training.photographs in the file that --params names.",
+        "ROOT is the folder that contains the category. The settings teacher.name, images.size and "
+        "training.photographs of a row are in the file that --params names.",
         "",
-        "Means over the seeds ± half the distance from the lowest to the highest; pixel figures at "
-        "the evaluation size. The profile says what the settings are: laptop is smaller and "
-        "shorter than published, and mostly has another optimizer; for reverse_distillation it "
-        "adds three things that the paper does not have: positions that are rebuilt well already "
-        "get less gradient (easy_share), the features that are trained on are disturbed "
-        "(disturbance), and the map is relative to what is usual in the image (relative). What "
-        "stands beside a profile differs from it. Recall is that of the calibrated threshold, for "
-        "which at most 5 % of false alarms are promised on average. Two "
-        "more image AUROCs say how much of the first is the light: that of the same anomalies "
-        "against the calibration normals, which are lit like the training, and that of the test "
-        "images after each was brought to the training's brightness. The last column is the image "
-        "score that a paper defines for itself; these three decide nothing.",
+        "Figures are means over the seeds ± half the distance from the lowest to the highest seed; "
+        "pixel figures are computed at the evaluation size. The profile is the set of defaults of "
+        "the settings; settings that differ from the profile are listed beside it. The profile "
+        "laptop is smaller and shorter than published, and mostly uses another optimizer. For "
+        "reverse_distillation it adds three things that the paper does not have: positions that "
+        "are reconstructed well get less gradient (easy_share), the features are disturbed in "
+        "training (disturbance), and the map is relative to the usual value in the image "
+        "(relative).",
+        "",
+        "Recall is the recall at the calibrated threshold, whose false-alarm rate is at most 5 % "
+        "on average. Two further image AUROCs show how much of the image AUROC comes from light. "
+        "'Against calibration' compares the test anomalies with the calibration normals, which "
+        "have the light of the training images. 'In the same light' compares the test images after "
+        "each was brought to the brightness of the training images. The last column has the image "
+        "score that a paper defines. No decision uses these three columns.",
         "",
         *_about_published_scores(cells),
-        "Times are rough: most cells ran beside other work, so that the same network takes several "
-        "times as long in one row as in another.",
+        "Times are rough: most runs shared the machine with other work, so one row may show "
+        "several times the seconds of another row for the same network.",
+        "",
         *_about_training_seconds(cells),
         "",
     ]
@@ -90,9 +94,9 @@ def _about_published_scores(cells: Sequence[Cell]) -> list[str]:
         return []
     return [
         f"A paper's score below 0.5 does not tell defective images from good ones: {below}. The "
-        "other columns are of the same trained network and the same images. Multiresolution's is a "
-        "loss over the whole image, of which a defect may be a small part: its module docstring "
-        "has a test of that.",
+        "other columns are of the same trained network and the same images. The score of "
+        "multiresolution is a loss over the whole image, of which a defect may be a small part; "
+        "the module docstring of the detector describes a test of this explanation.",
         "",
     ]
 
@@ -102,14 +106,14 @@ def _about_training_seconds(cells: Sequence[Cell]) -> list[str]:
         return []
     unknown = _names(cell for cell in cells if _may_lack_seconds(cell))
     about = (
-        "A patch teacher is taught by the first training that needs it, and others take it over; "
-        "training s has its seconds in every row"
+        "The first training that needs a patch teacher trains it, and later trainings reuse it; "
+        "training s includes the seconds of the patch teacher in every row"
     )
     if not unknown:
         return [f"{about}."]
     return [
-        f"{about} but these, of some of whose trainings it is not recorded whether they taught it: "
-        f"{unknown}."
+        f"{about} except the following, where some trainings do not record whether they trained "
+        f"it: {unknown}."
     ]
 
 
@@ -139,7 +143,7 @@ def _table(cells: Sequence[Cell]) -> list[str]:
 
 
 def _runs_by_row(cells: Sequence[Cell]) -> list[list[Cell]]:
-    """The runs that differ in their seed alone, in the order of what a row is called."""
+    """The runs that differ only in their seed, sorted by the labels of their row."""
     rows = defaultdict(list)
     for cell in cells:
         settings = json.dumps(cell["settings"], sort_keys=True)
@@ -148,7 +152,7 @@ def _runs_by_row(cells: Sequence[Cell]) -> list[list[Cell]]:
 
 
 def _labels(cell: Cell) -> tuple[str, str, str]:
-    """What a row is called."""
+    """Detector, teacher and size, and profile: the first columns of a row."""
     settings = cell["settings"]
     seen = f"{settings['teacher']['name']}, {settings['images']['size']}"
     if detector_class(cell["detector"]).uses_photographs:
@@ -165,10 +169,12 @@ def _published(detectors: set[str]) -> list[str]:
         *([name, *["–"] * 6] for name in unknown),
     ]
     figures = ["image AUROC", "pixel AUROC", "AUPRO"]
-    head = ["detector", *figures, "the same of screw alone", "teacher, size", "note"]
+    head = ["detector", *figures, "screw alone", "teacher, size", "note"]
     intro = (
-        "MVTec AD, mean of its 15 categories, and screw alone. Not comparable with the tables "
-        "above, which have other teachers, sizes and lengths of training."
+        "Figures on MVTec AD: the mean of the 15 categories, and screw alone (image AUROC / pixel "
+        "AUROC / AUPRO). Do not compare them with the tables above, which have other teachers, "
+        "sizes and lengths of training. 'Recalled' marks a figure that was not checked again in "
+        "its source."
     )
     return [intro, "", *markdown(head, rows)]
 

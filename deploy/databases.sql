@@ -1,3 +1,3 @@
--- Beside the database mlflow, which the image makes itself.
+-- The image itself creates the database mlflow.
 CREATE DATABASE prefect;
 CREATE DATABASE mlflow_users;

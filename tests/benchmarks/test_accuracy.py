@@ -138,11 +138,11 @@ def test_a_patch_teacher_that_was_taken_over_counts_as_training() -> None:
     taken = cell("efficient_ad", 1, 0.8, taken_over={"patch teacher tiny": 40.0})
     page = render([own, taken])
     assert "| 31 ± 0 | 120 ± 20 |" in page
-    assert "training s has its seconds in every row." in page
+    assert "training s includes the seconds of the patch teacher in every row." in page
     unrecorded = cell("efficient_ad", 2, 0.8, taken_over={"patch teacher tiny": None})
     for without in (unrecorded, cell("efficient_ad", 2, 0.8)):
         page = render([own, without])
-        assert "not recorded whether they taught it: efficient_ad on plate." in page
+        assert "do not record whether they trained it: efficient_ad on plate." in page
     assert "patch teacher" not in render([cell("stfpm", 0, 0.8)])
 
 

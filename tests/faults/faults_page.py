@@ -15,16 +15,16 @@ def render(outcomes: Mapping[str, Counter[str]]) -> str:
             second what is expected: how many repeats passed, failed or were skipped.
     """
     lines = [
-        "# Faults that were tried",
+        "# Tested faults",
         "",
         f"`make reliability`, commit {commit()[:10]}, {platform.system()} {platform.machine()}. "
-        "Each repeat has a plant of its own: real git, DVC, Prefect and MLflow, tiny images. "
-        "`make test-slow` tries each once, `make test` a retraining that is killed, and beside it: "
-        "a training whose result cannot be stored "
-        "(`tests/tasks/training/test_train.py`), a promotion that is cut off "
+        "Each repeat has an installation of its own with real git, DVC, Prefect and MLflow, and "
+        "tiny images. `make test-slow` runs each fault once, and `make test` the killed "
+        "`stillwatch retrain`. `make test` also tests a training whose result cannot be stored "
+        "(`tests/tasks/training/test_train.py`), a promotion that is interrupted "
         "(`tests/tasks/promotion/test_alias.py`) or whose MLflow server dies "
-        "(`tests/flows/test_promotion_by_server.py`), a registration that is cut off "
-        "(`tests/tasks/registry/test_cleanup.py`), an ingest that fails or is killed after "
+        "(`tests/flows/test_promotion_by_server.py`), a registration that is interrupted "
+        "(`tests/tasks/registry/test_cleanup.py`), and an ingest that fails or is killed after "
         "it has admitted images (`tests/flows/test_ingest.py`).",
         "",
         "| injected | expected | happened |",
@@ -39,5 +39,5 @@ def render(outcomes: Mapping[str, Counter[str]]) -> str:
 def _happened(counts: Counter[str]) -> str:
     total = counts.total()
     if counts["skipped"] == total:
-        return "not tried here"
+        return "not tested here"
     return f"as expected, {counts['passed']} of {total}"

@@ -16,11 +16,11 @@ pytestmark = [pytest.mark.servers, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 def test_disk_full(plant: Plant) -> None:
-    """The disk of the state folder fills up in the middle of a training.
+    """The disk of the state folder becomes full during a training.
 
-    The run fails with a sentence that names the file and says what to do; no half-written
-    checkpoint is left; with room again the next run resumes from the last whole one and registers
-    once.
+    The run fails with an error that names the file and says what to do. No half-written checkpoint
+    is left. With free space, the next run resumes from the last complete checkpoint and registers
+    one version.
     """
     with small_disk(plant.state, size="300m"):
         new_prefect_database(plant.state)

@@ -12,10 +12,10 @@ pytestmark = [pytest.mark.servers, pytest.mark.timeout(1800)]
 
 
 def test_killed_in_training(plant: Plant) -> None:
-    """SIGKILL of `stillwatch retrain` in the middle of a training.
+    """SIGKILL of `stillwatch retrain` during a training.
 
-    The training's own process ends, too; the next run resumes from the checkpoint; one training,
-    one version.
+    The training process ends, too. The next run resumes from the checkpoint. There is one training
+    and one registered version.
     """
     set_epochs(plant, 40)
     started = Started(plant, *RETRAIN)

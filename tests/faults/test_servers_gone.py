@@ -27,9 +27,10 @@ pytestmark = [pytest.mark.servers, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 def test_mlflow_server_gone_for_a_while(plant: Plant) -> None:
-    """SIGKILL of the MLflow server during a training; it is back before the training ends.
+    """SIGKILL of the MLflow server during a training; the server is restarted before the training
+    ends.
 
-    The run says so, goes on and ends well; no loss is missing and none is there twice.
+    The run logs a warning, continues and completes. No loss is missing, and none is logged twice.
     """
     with killable_mlflow(plant) as server:
         set_epochs(plant, 50, tracking={"uri": server.url})
@@ -49,10 +50,10 @@ def test_mlflow_server_gone_for_a_while(plant: Plant) -> None:
 
 
 def test_mlflow_server_stays_away(plant: Plant) -> None:
-    """SIGKILL of the MLflow server during a training; it does not come back.
+    """SIGKILL of the MLflow server during a training; the server stays down.
 
-    The run fails with a sentence that names the server; what was trained is kept, and the next run,
-    with the server, registers it without training again.
+    The run fails with an error that names the server. The trained detector is kept, and the next
+    run, with the server, registers the detector without another training.
     """
     with killable_mlflow(plant) as server:
         set_epochs(plant, 30, tracking={"uri": server.url})
@@ -73,8 +74,8 @@ def test_mlflow_server_stays_away(plant: Plant) -> None:
 def test_prefect_server_gone(plant: Plant) -> None:
     """SIGKILL of the Prefect server during a training.
 
-    The run fails with a sentence that names the server; what it trained or registered is kept, and
-    the next run, with a new server, doubles nothing.
+    The run fails with an error that names the server. Its trained and registered detectors are
+    kept, and the next run, with a new server, repeats none of them.
     """
     set_epochs(plant, 40)
     # By default Prefect's client tries each of its last requests for a minute.

@@ -39,9 +39,9 @@ def plant(tmp_path: Path) -> Iterator[Plant]:
 
 
 def test_worker_killed_in_training(plant: Plant) -> None:
-    """SIGKILL of the worker of `stillwatch up` and all its processes in the middle of a training.
+    """SIGKILL of the worker of `stillwatch up` and all its processes during a training.
 
-    After `stillwatch up` the run is found dead within minutes and started again by itself; it
+    After `stillwatch up`, Prefect marks the run as crashed within minutes and restarts it. The run
     resumes from the checkpoint and registers one version.
     """
     set_epochs(plant, 50)
@@ -52,9 +52,9 @@ def test_worker_killed_in_training(plant: Plant) -> None:
 
 def test_worker_killed_in_registration(plant: Plant) -> None:
     """SIGKILL of the worker of `stillwatch up` and all its processes between the creation of a
-    version and its parity check.
+    registered version and its parity check.
 
-    After `stillwatch up` the run is found dead within minutes and started again by itself; the same
+    After `stillwatch up`, Prefect marks the run as crashed within minutes and restarts it. The
     training is registered once.
     """
     run_id = killed_in_retraining(plant, when=lambda: unfinished_versions(plant) == 1)
@@ -65,11 +65,11 @@ def test_worker_killed_in_registration(plant: Plant) -> None:
 
 
 def test_worker_killed_in_push(plant: Plant) -> None:
-    """SIGKILL of the worker of `stillwatch up` and all its processes in the middle of the push to
-    the DVC remote.
+    """SIGKILL of the worker of `stillwatch up` and all its processes during the push to the DVC
+    remote.
 
-    After `stillwatch up` the run is found dead within minutes and started again by itself; it
-    completes the remote, every image in it byte for byte; one commit, one tag, one version.
+    After `stillwatch up`, Prefect marks the run as crashed within minutes and restarts it. The run
+    completes the push, every image byte for byte. There is one commit, one tag and one version.
     """
     for number in range(1500):
         write_image(plant.folder / "data/nut/train/good" / f"{number:04}.png", 9000 + number)
