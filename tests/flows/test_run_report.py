@@ -9,7 +9,9 @@ from stillwatch.flows.run_report import (
     seeds_sentence,
     terminal_rows,
 )
+from stillwatch.tasks.evaluation.winner import Choice
 from stillwatch.tasks.registry.register import Registration
+from stillwatch.tasks.registry.versions import RegisteredVersion
 from stillwatch.tasks.training.candidates import list_candidates
 
 
@@ -26,22 +28,26 @@ def report() -> RetrainReport:
         )
         for one in list_candidates(figures, (0, 1))
     }
-    registration = Registration(
-        category="plate",
-        detector="stfpm",
+    winner = next(one for one in results.values() if one.run_id == "stfpm-0")
+    choice = Choice(winner, tuple(results.values()))
+    version = RegisteredVersion(
         name="stillwatch-plate",
         version=3,
-        alias="challenger",
-        run_id="stfpm-0",
-        created=True,
-        selected="selected on test (best of 2)",
+        aliases=("challenger",),
+        detector="stfpm",
+        image_auroc=0.9,
+        synthetic=False,
+        selected=choice.selected,
+        data_version="d.dir",
+        created="2026-01-01T00:00:00+00:00",
+        run_id=winner.run_id,
         answer="not_enough_evidence",
         comparison="too few images",
         approval="pending",
         not_promoted="a person decides",
     )
     failed = CategoryReport(status="failed", reason="cloth: no images.")
-    plate = category_report(results, registration)
+    plate = category_report(results, choice, Registration(version=3, created=True), version)
     return RetrainReport(data_version="d.dir", categories={"plate": plate, "cloth": failed})
 
 
