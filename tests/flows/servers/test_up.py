@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 from made_prefect import new_prefect_database
 from made_stores import new_store
 from PIL import Image
@@ -19,6 +20,7 @@ from tests.flows.waiting import until
 from tests.tasks.made_streams import drifting, inspected, make_champion, quiet
 
 from stillwatch.errors import StorageError
+from stillwatch.flows.servers.deployments import PREFECT_FILE
 from stillwatch.flows.servers.prefect_server import prefect_api
 from stillwatch.flows.servers.service import answers
 from stillwatch.flows.watch import DETECTED, ScoreReader, watch_champions
@@ -40,7 +42,9 @@ def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
     plant.run("down")
 
 
-def test_all_of_it_runs_and_up_again_changes_nothing(plant: Plant) -> None:
+def test_all_of_it_runs_and_up_again_changes_nothing_and_names_a_left_over_deployment(
+    plant: Plant,
+) -> None:
     before = status(plant)
     assert [one["state"] for one in before.values()] == ["running"] * 3
     records = [
@@ -48,8 +52,13 @@ def test_all_of_it_runs_and_up_again_changes_nothing(plant: Plant) -> None:
         plant.state / "prefect" / "worker.json",
     ]
     contents = [file.read_bytes() for file in records]
+    file = plant.folder / PREFECT_FILE
+    content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    left_over = content["deployments"].pop()["name"]
+    file.write_text(yaml.safe_dump(content), encoding="utf-8")
     again = plant.run("up")
     assert again.returncode == 0, again.stderr
+    assert f"has the deployment {left_over}, which" in " ".join(again.stderr.split())
     assert [file.read_bytes() for file in records] == contents
     assert status(plant) == before
     for name in ("MLflow", "Prefect"):
