@@ -90,7 +90,7 @@ def announce(categories: Sequence[str], data: DataVersion) -> None:
     """Emit the event that these categories have new images.
 
     Raises:
-        ServerError: the Prefect server did not take it.
+        ServerError: the Prefect server did not accept the event.
     """
     deliver(
         VERSIONED,

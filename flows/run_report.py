@@ -30,6 +30,7 @@ class CategoryReport(BaseModel):
         None, description="why it failed, or why the winner was not promoted automatically"
     )
     winner: str | None = None
+    seed: int | None = Field(None, description="of the registered detector")
     model_version: int | None = None
     alias: str | None = Field(None, description="champion, challenger or none")
     selected: str | None = Field(None, description="how the winner was chosen")
@@ -91,6 +92,7 @@ def category_report(
         status="registered" if registration.created else "unchanged",
         reason=version.not_promoted or None,
         winner=choice.winner.detector,
+        seed=next(one.seed for one, result in results.items() if result == choice.winner),
         model_version=version.version,
         alias=version.alias,
         selected=choice.selected,

@@ -154,7 +154,7 @@ def test_a_good_part_that_the_champion_rejects_is_shown_though_the_server_takes_
     with events_refused():
         failed = ingest(plant)
     assert failed.name == "Failed"
-    assert f"did not take the event {VERSIONED}" in str(failed.message)
+    assert f"did not accept the event {VERSIONED}" in str(failed.message)
     came = ["train/good/scratched.png", "train/good/sound.png"]
     assert unannounced(plant.state) == {"cover": came}
     looks = {file: row["to look at"] for file, row in latest_rows(api).items()}
@@ -181,7 +181,7 @@ def test_a_damaged_champion_holds_up_no_new_images(
     drop_good(plant, "next.png", 9002)
     failed = ingest(plant)
     assert failed.name == "Failed"
-    said = "cover: its new good images are announced, but the champion could not look at them: "
+    said = "cover: its new good images are announced, but the champion could not inspect them: "
     assert str(failed.message).startswith(said)
     assert INFO_FILE in str(failed.message)
     until(lambda: announced(api)[before:] == [["cover"]])
