@@ -117,7 +117,8 @@ def test_an_alarm_that_the_server_does_not_take_is_announced_by_the_next_watch(
         with events_refused():
             failed: State[None] = watching(return_state=True)
         assert failed.name == "Failed"
-        assert f"plate: the Prefect server did not accept the event {DETECTED}" in str(failed.message)
+        refused = f"plate: the Prefect server did not accept the event {DETECTED}"
+        assert refused in str(failed.message)
         assert not is_announced(tracking, "plate", 1)
         assert announced() == []
 
