@@ -2,7 +2,7 @@
 
 An OpenMP thread that has nothing to do spins, by default for so long that it takes the core away
 from other work: two busy processes of two threads on two cores are then ten times slower than one.
-``docs/busy.md`` has the measurements. OpenMP and the BLAS libraries read the environment when they
+``benchmarks/busy.py`` measures it. OpenMP and the BLAS libraries read the environment when they
 are loaded, so a program calls :func:`set_thread_policy` before numpy or torch is imported.
 """
 
