@@ -105,7 +105,7 @@ def test_other_libraries_get_as_many_threads_as_openmp(
 
 @pytest.mark.parametrize(
     ("user", "said"),
-    [({}, "1 1 1000\n2\n"), ({"OMP_NUM_THREADS": "1"}, "1 1 1000\n1\n")],
+    [({}, "1 1 10000\n2\n"), ({"OMP_NUM_THREADS": "1"}, "1 1 10000\n1\n")],
     ids=["the setting", "the user's variable"],
 )
 def test_threads_of_torch_and_of_child_processes(user: dict[str, str], said: str) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 THREADS = "OMP_NUM_THREADS"
 """Read by OpenMP; MKL, OpenBLAS and torch follow it where their own variable is not set."""
 SPIN = {
-    "GOMP_SPINCOUNT": "1000",  # GNU's OpenMP, which torch's wheels bring
+    "GOMP_SPINCOUNT": "10000",  # GNU's OpenMP, which torch's wheels bring
     "KMP_BLOCKTIME": "1",  # Intel's and LLVM's OpenMP; milliseconds
 }
 _CHOSEN = "STILLWATCH_THREADS"
