@@ -64,9 +64,9 @@ def _ingest(settings: Settings) -> State[None]:
     changed = unannounced(settings.state_dir)
     failures = {name: _failure(name, data, settings) for name in changed}
     sound = [name for name in changed if failures[name] is None]
-    doubts, unchecked = _champion_checks(sound, changed, data, settings)
+    rejected, unchecked = _champion_checks(sound, changed, data, settings)
     create_table_artifact(
-        table=_rows(admissions, doubts),
+        table=_rows(admissions, rejected),
         key="ingest",
         description=f"What came through the inbox, now {data.name} ({data.dir_hash})",
     )
@@ -127,10 +127,10 @@ def _champion_checks(
     settings: Settings,
 ) -> tuple[dict[str, list[RejectedNormal]], list[str]]:
     """New normals that the champion rejects, and a sentence for each category without an answer."""
-    doubts, unchecked = {}, []
+    rejected, unchecked = {}, []
     for name in names:
         try:
-            doubts[name] = _doubts(name, changed[name], data, settings)
+            rejected[name] = _rejected_by_champion(name, changed[name], data, settings)
         except Exception as error:
             reason = str(error) if isinstance(error, StillwatchError) else f"{error!r}."
             unchecked.append(
@@ -138,22 +138,22 @@ def _champion_checks(
                 f"them: {reason} Look at them yourself, or run 'stillwatch inspect' on them once "
                 "this is fixed."
             )
-    return doubts, unchecked
+    return rejected, unchecked
 
 
-def _doubts(
+def _rejected_by_champion(
     name: str, new: Sequence[str], data: DataVersion, settings: Settings
 ) -> list[RejectedNormal]:
     here = data.categories[name].files
     normals = [path for path in new if path.startswith("train/") and path in here]
-    doubts = rejected_normals(name, normals, folder=data.root / name, settings=settings)
-    for doubt in doubts:
+    rejected = rejected_normals(name, normals, folder=data.root / name, settings=settings)
+    for normal in rejected:
         get_run_logger().warning(
             "%s/%s came as a good part and %s rejects it (p = %.3g). Look at it: if it is not "
             "good, move it to test/<defect>.",
-            *(name, doubt.path, doubt.model, doubt.p_value),
+            *(name, normal.path, normal.model, normal.p_value),
         )
-    return doubts
+    return rejected
 
 
 def _sentence(admissions: Sequence[Admission], left_over: Mapping[str, Sequence[str]]) -> str:
@@ -165,12 +165,12 @@ def _sentence(admissions: Sequence[Admission], left_over: Mapping[str, Sequence[
 
 
 def _rows(
-    admissions: Sequence[Admission], doubts: dict[str, list[RejectedNormal]]
+    admissions: Sequence[Admission], rejected: dict[str, list[RejectedNormal]]
 ) -> list[dict[str, str]]:
     looks = {
-        (name, doubt.path): f"rejected by {doubt.model}, p = {doubt.p_value:.3g}"
-        for name, found in doubts.items()
-        for doubt in found
+        (name, normal.path): f"rejected by {normal.model}, p = {normal.p_value:.3g}"
+        for name, found in rejected.items()
+        for normal in found
     }
     rows = [
         {

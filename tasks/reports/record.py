@@ -56,7 +56,7 @@ from stillwatch.text import unknown_name
 class DetectorRecord:
     """One candidate: a detector with one seed."""
 
-    entrant: DetectorSeed
+    candidate: DetectorSeed
     run_id: str | None
     """None: its training did not start."""
     reused: bool
@@ -72,7 +72,7 @@ class DetectorRecord:
     @property
     def name(self) -> str:
         """The detector's name, with the seed if there are several."""
-        return self.entrant.name
+        return self.candidate.name
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ class RetrainingRecord:
     @property
     def seeds(self) -> tuple[int, ...]:
         """The seeds of each detector."""
-        return tuple(dict.fromkeys(one.entrant.seed for one in self.detectors))
+        return tuple(dict.fromkeys(one.candidate.seed for one in self.detectors))
 
 
 def find_retraining(tracking: Tracking, category: str, version: int | None = None) -> str:
@@ -190,7 +190,7 @@ def _detectors(tracking: Tracking, category: str, parent: Run) -> tuple[Detector
     seeds = [int(seed) for seed in tags[SEEDS].split(", ")]
     found = tracking.find_runs(category, {PARENT: parent.info.run_id})
     # If a training was interrupted and started again, the later run counts.
-    runs = {_entrant(run, several=len(seeds) > 1).name: run for run in reversed(found)}
+    runs = {_candidate(run, several=len(seeds) > 1).name: run for run in reversed(found)}
     competing = list_candidates(tags[DETECTORS].split(", "), seeds)
     reused = {one.name for one in competing if REUSED + one.name in tags}
     for name in reused:
@@ -200,20 +200,20 @@ def _detectors(tracking: Tracking, category: str, parent: Run) -> tuple[Detector
     )
 
 
-def _entrant(run: Run, *, several: bool) -> DetectorSeed:
+def _candidate(run: Run, *, several: bool) -> DetectorSeed:
     tags = run.data.tags
     return DetectorSeed(tags[METHOD], int(tags[SEED]), several)
 
 
 def _detector(
-    tracking: Tracking, entrant: DetectorSeed, run: Run | None, *, reused: bool
+    tracking: Tracking, candidate: DetectorSeed, run: Run | None, *, reused: bool
 ) -> DetectorRecord:
     if run is None:
-        return DetectorRecord(entrant, None, reused, "", None, None, None)
+        return DetectorRecord(candidate, None, reused, "", None, None, None)
     run_id, tags = str(run.info.run_id), run.data.tags
     stage = tags.get(STAGE)
     return DetectorRecord(
-        entrant=entrant,
+        candidate=candidate,
         run_id=run_id,
         reused=reused or "stillwatch.recalibrated_from" in tags,
         reason=tags.get(REASON, ""),
@@ -232,14 +232,14 @@ def _winner(
     tracking: Tracking, parent: Run, detectors: tuple[DetectorRecord, ...]
 ) -> WinnerRecord | None:
     name = parent.data.tags.get(WINNER)
-    first = next((one for one in detectors if one.entrant.detector == name), None)
+    first = next((one for one in detectors if one.candidate.detector == name), None)
     if first is None or first.result is None or first.bundle is None:
         return None
     number = int(parent.data.tags[MODEL_VERSION])
     run_id = first.result.run_id
     comparison = _comparison(tracking, run_id, number)
     return WinnerRecord(
-        detector=first.entrant.detector,
+        detector=first.candidate.detector,
         result=first.result,
         bundle=first.bundle,
         rows=read_scores(tracking, run_id),

@@ -134,7 +134,7 @@ def _without_winner(record: RetrainingRecord) -> Iterator[str]:
 
 
 def _choice(record: RetrainingRecord, winner: WinnerRecord) -> str:
-    others = dict.fromkeys(one.entrant.detector for one in record.detectors)
+    others = dict.fromkeys(one.candidate.detector for one in record.detectors)
     del others[winner.detector]
     if not others:
         return f"Only {winner.detector} competed, so there was nothing to choose."
