@@ -140,7 +140,7 @@ def test_a_row_has_a_mean_for_each_class_and_for_all() -> None:
     aurocs = {(0, 0): 0.8, (1, 0): 0.9, (0, 1): 0.9, (1, 1): 1.0}
     page = render([cell(*where, auroc) for where, auroc in aurocs.items()], "the command")
     assert "`the command`, commit 0123456789, a machine." in page
-    assert "80 to 81 images are trained on" in page
+    assert "80 to 81 images are used for training" in page
     assert "| detector | teacher, size | profile | seeds | 0 | 1 | mean |" in page
     means = "0.850 | 0.950 | 0.900 ± 0.050 | 0.900 ± 0.000 | 10.5"
     assert f"| multiresolution | net, 64 | laptop | 2 | {means} |" in page
