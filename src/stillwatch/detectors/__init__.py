@@ -69,23 +69,10 @@ def detector_settings(name: str, settings: Settings) -> Section:
 
     Raises:
         DetectorError: no such method.
-        SettingsError: an unknown key, a value out of range, a GPU that is not there, or images of
-            a size that the method cannot take.
+        SettingsError: an unknown key, a value out of range, or a GPU that is not there.
     """
-    _require_size(detector_class(name), settings.images.size)
     own = settings.detectors.get(name, {})
     return parse_detector_settings(name, own, choose_profile(settings.training))
-
-
-def _require_size(method: type[Detector], size: int) -> None:
-    multiple = method.side_multiple
-    if size % multiple:
-        below = size - size % multiple
-        nearest = [str(side) for side in (below, below + multiple) if side]
-        raise SettingsError(
-            f"images.size is {size}, and {method.name} needs a multiple of {multiple}. Set it to "
-            f"{' or '.join(nearest)}."
-        )
 
 
 def changed_from_profile(name: str, values: Mapping[str, Any], profile: Profile) -> dict[str, Any]:

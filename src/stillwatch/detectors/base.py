@@ -2,13 +2,14 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor, nn
 
+from stillwatch.combination import Combination, LevelMaps
 from stillwatch.sections import Section, parse_section
 from stillwatch.teachers.networks import STRIDES, Teacher
 
@@ -105,8 +106,22 @@ class Phase:
         return max(self.epochs, math.ceil(self.least_steps / self.steps_per_epoch(images)))
 
 
+class Normals(Protocol):
+    """The normals of one part of the split, in batches."""
+
+    def __iter__(self) -> Iterator[Batch]: ...
+
+    def __len__(self) -> int:
+        """Number of images; of tiles, where images are cut into tiles."""
+        ...
+
+
 class Detector(nn.Module, ABC):
-    """A teacher-student method that turns images into raw anomaly maps.
+    """A teacher-student method that turns images into level maps, and these into anomaly maps.
+
+    An image is a tile where a category's images are cut into tiles. The network (``level_maps``)
+    sees tiles, and is what an export holds. What looks at a whole image is a ``Combination`` of the
+    level maps, stitched from the tiles: see ``stillwatch.combination``.
 
     A subclass is constructed from a teacher and its own settings, builds its layers in the
     constructor and does no other work there. Its state is tensors only (parameters and buffers,
@@ -130,10 +145,8 @@ class Detector(nn.Module, ABC):
     ``retrain.allow_baselines``."""
     uses_photographs: ClassVar[bool] = False
     """Whether the method also trains on photographs, where there are any."""
-    side_multiple: ClassVar[int] = 1
-    """The sides of images must be multiples of this number of pixels."""
     exportable: ClassVar[bool] = False
-    """Whether ``anomaly_map`` traces to ONNX with parity."""
+    """Whether ``level_maps`` traces to ONNX with parity."""
 
     def __init__(self, teacher: Teacher, settings: Section) -> None:
         super().__init__()
@@ -166,25 +179,31 @@ class Detector(nn.Module, ABC):
         """
         return STRIDES
 
-    def prepare(self, normals: Iterable[Batch]) -> None:
+    def prepare(self, normals: Normals) -> None:
         """Compute statistics or a memory from the training normals, before the first phase."""
 
     @abstractmethod
     def phases(self) -> list[Phase]:
         """The stages of the training, in order; empty for a method without gradients."""
 
-    def finalize(self, validation_normals: Iterable[Batch]) -> None:
-        """Compute statistics of the trained method; never called with calibration images."""
-
     @abstractmethod
-    def anomaly_map(self, images: Tensor) -> Tensor:
-        """Raw anomaly maps; higher means more anomalous.
+    def level_maps(self, images: Tensor) -> list[Tensor]:
+        """One map for each level; higher means more anomalous.
 
         Args:
-            images: float32 (B, 3, H, W) in [0, 1].
+            images: float32 (B, 3, H, W) in [0, 1]; H and W are multiples of 32.
 
         Returns:
-            float32 (B, H, W), the method's final map with the smoothing that the method has.
+            float32 (B, H / stride, W / stride) for each level.
+        """
+
+    @abstractmethod
+    def combination(self, normals: Sequence[LevelMaps], sigma: float) -> Combination:
+        """How the level maps of a whole image become its anomaly map.
+
+        Args:
+            normals: level maps of each validation normal, at least one; never of calibration images.
+            sigma: of the papers' Gaussian filter, in pixels of the scaled image.
         """
 
     def train(self, mode: bool = True) -> Self:

@@ -1,4 +1,4 @@
-"""Trace a detector into an ONNX or OpenVINO graph, from uint8 pixels to anomaly maps."""
+"""Trace a detector into an ONNX or OpenVINO graph, from uint8 pixels to level maps."""
 
 import importlib
 from pathlib import Path
@@ -9,18 +9,19 @@ from torch import Tensor, nn
 
 from stillwatch.detectors.base import Detector
 from stillwatch.errors import ExportError
+from stillwatch.geometry import Shape
 from stillwatch.teachers.networks import images_to_input
 
 _EXAMPLES = 2
 """Images in the traced batch: the exporter takes a batch of one for a constant."""
 
 
-def write_onnx(detector: Detector, image_size: int, path: Path) -> None:
-    """Trace a detector into one ONNX file: uint8 (B, S, S, 3) -> float32 (B, S, S), for any B.
+def write_onnx(detector: Detector, tile: Shape, path: Path) -> None:
+    """Trace a detector into one ONNX file: uint8 tiles (B, H, W, 3) -> level maps, for any B.
 
     Args:
         detector: trained, on the CPU, in eval mode.
-        image_size: S, in pixels.
+        tile: H and W, in pixels.
         path: the file.
 
     Raises:
@@ -39,7 +40,7 @@ def write_onnx(detector: Detector, image_size: int, path: Path) -> None:
             f"torch's ONNX exporter needs onnxscript ({error}). Install it: pip install "
             "'stillwatch[export]'."
         ) from error
-    pixels = torch.zeros(_EXAMPLES, image_size, image_size, 3, dtype=torch.uint8)
+    pixels = torch.zeros(_EXAMPLES, *tile, 3, dtype=torch.uint8)
     try:
         program = torch.export.export(
             _FromPixels(detector).eval(),
@@ -48,7 +49,7 @@ def write_onnx(detector: Detector, image_size: int, path: Path) -> None:
         )
         # From a module in place of a program torch may make a graph for this batch size only.
         graph = torch.onnx.export(
-            program, dynamo=True, input_names=["pixels"], output_names=["maps"], verbose=False
+            program, dynamo=True, input_names=["pixels"], verbose=False
         )
     except Exception as error:  # tracing runs the code of a method, which may raise anything
         reason = str(error).strip().partition("\n")[0]
@@ -88,5 +89,5 @@ class _FromPixels(nn.Module):
         super().__init__()
         self.detector = detector
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        return self.detector.anomaly_map(images_to_input(pixels))
+    def forward(self, pixels: Tensor) -> list[Tensor]:
+        return self.detector.level_maps(images_to_input(pixels))

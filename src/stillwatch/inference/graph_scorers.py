@@ -17,7 +17,7 @@ _FLOAT32 = {"INFERENCE_PRECISION_HINT": "f32"}
 
 
 class OnnxScorer:
-    """Computes raw anomaly maps with ONNX Runtime.
+    """Computes level maps with ONNX Runtime.
 
     Args:
         model: the graph's file.
@@ -51,14 +51,13 @@ class OnnxScorer:
             ) from error
         self._input = self._session.get_inputs()[0].name
 
-    def __call__(self, images: NDArray[np.uint8], /) -> NDArray[np.float32]:
-        """Map uint8 images (B, S, S, 3) to anomaly maps float32 (B, S, S)."""
-        (maps,) = self._session.run(None, {self._input: images})
-        return np.asarray(maps)
+    def __call__(self, tiles: NDArray[np.uint8], /) -> list[NDArray[np.float32]]:
+        """Map uint8 tiles (B, H, W, 3) to level maps, float32 (B, H / stride, W / stride) each."""
+        return [np.asarray(level) for level in self._session.run(None, {self._input: tiles})]
 
 
 class OpenVinoScorer:
-    """Computes raw anomaly maps with OpenVINO.
+    """Computes level maps with OpenVINO.
 
     Args:
         model: the graph's ``.xml`` file, with its ``.bin`` file beside it.
@@ -84,6 +83,6 @@ class OpenVinoScorer:
                 "openvino, or export the bundle again."
             ) from error
 
-    def __call__(self, images: NDArray[np.uint8], /) -> NDArray[np.float32]:
-        """Map uint8 images (B, S, S, 3) to anomaly maps float32 (B, S, S)."""
-        return np.asarray(self._model(images)[0])
+    def __call__(self, tiles: NDArray[np.uint8], /) -> list[NDArray[np.float32]]:
+        """Map uint8 tiles (B, H, W, 3) to level maps, float32 (B, H / stride, W / stride) each."""
+        return [np.array(level) for level in self._model(tiles).values()]

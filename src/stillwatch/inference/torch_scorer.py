@@ -13,18 +13,18 @@ from stillwatch.teachers.networks import empty_teacher, images_to_input
 
 
 class TorchScorer:
-    """Raw anomaly maps of a detector, in float32 on any device: neither autocast nor TF32."""
+    """The level maps of a detector, in float32 on any device: neither autocast nor TF32."""
 
     def __init__(self, detector: Detector, device: torch.device) -> None:
         self.device = device
         self.detector = detector.to(device).to(memory_format=torch.channels_last).eval()
 
-    def __call__(self, images: NDArray[np.uint8], /) -> NDArray[np.float32]:
-        """Map uint8 images (B, S, S, 3) to anomaly maps float32 (B, S, S)."""
-        pixels = torch.tensor(np.asarray(images)).to(self.device)
+    def __call__(self, tiles: NDArray[np.uint8], /) -> list[NDArray[np.float32]]:
+        """Map uint8 tiles (B, H, W, 3) to level maps, float32 (B, H / stride, W / stride) each."""
+        pixels = torch.tensor(np.asarray(tiles)).to(self.device)
         with torch.inference_mode(), full_precision(self.device):
-            maps = self.detector.anomaly_map(images_to_input(pixels))
-        return np.asarray(maps.cpu().numpy(), dtype=np.float32)
+            levels = self.detector.level_maps(images_to_input(pixels))
+        return [np.asarray(level.cpu().numpy(), dtype=np.float32) for level in levels]
 
 
 def load_scorer(bundle: Bundle, device: str = "auto") -> TorchScorer:

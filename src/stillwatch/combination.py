@@ -1,0 +1,114 @@
+"""Combine the level maps of one whole image into the anomaly map. Needs no torch.
+
+A detector's network gives one map for each of its levels, coarser at deeper levels. What looks at
+the whole image follows here, in one implementation for training, PyTorch and exported graphs:
+statistics of the image, the fusion of the levels, and the Gaussian filter.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, FiniteFloat
+
+from stillwatch.sections import Section
+
+GRID = 4
+"""Pixels of the scaled image per position of an anomaly map, where no level is finer."""
+LEAST = 1e-6
+"""Least divisor."""
+
+Map = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class LevelMaps:
+    """The level maps of one whole image, stitched from its tiles, without padding."""
+
+    maps: tuple[Map, ...]
+    """Of each level, (ceil(height / stride), ceil(width / stride))."""
+    strides: tuple[int, ...]
+    """Pixels of the scaled image per position of each level."""
+    height: int
+    """Of the scaled image in pixels."""
+    width: int
+
+    @property
+    def grid(self) -> int:
+        """Pixels of the scaled image per position of the anomaly map."""
+        return min(GRID, *self.strides)
+
+
+class Level(Section):
+    """How one level's map m enters: (m - offset) / (divisor · sqrt(min(median, largest_median))).
+
+    The median is that of the level's map in the same image. Without ``largest_median`` the square
+    root is left out.
+    """
+
+    offset: FiniteFloat = 0.0
+    divisor: FiniteFloat = Field(1.0, gt=0)
+    largest_median: FiniteFloat | None = Field(None, ge=0)
+
+
+class Combination(Section):
+    """Statistics of normals and the fusion of a detector's levels; part of every bundle."""
+
+    levels: tuple[Level, ...] = Field(min_length=1)
+    fusion: Literal["sum", "product"] = "sum"
+    sigma: FiniteFloat | None = Field(
+        None, gt=0, description="of the Gaussian, in pixels of the scaled image; null: none"
+    )
+
+
+def combine(levels: LevelMaps, combination: Combination) -> Map:
+    """The anomaly map of one image, float32 (ceil(height / grid), ceil(width / grid))."""
+    fused: Map | None = None
+    for index, level in enumerate(combination.levels):
+        values = normalised(levels.maps[index], level)
+        values = on_grid(values, levels.strides[index], levels)
+        if fused is None:
+            fused = values
+        else:
+            fused = fused + values if combination.fusion == "sum" else fused * values
+    assert fused is not None  # there is a level
+    if combination.sigma is None:
+        return fused
+    return smoothed(fused, combination.sigma / levels.grid)
+
+
+def normalised(level_map: Map, level: Level) -> Map:
+    """One level's map in the units of ``Level``, float32."""
+    divisor = level.divisor
+    if level.largest_median is not None:
+        divisor *= max(LEAST, min(median(level_map), level.largest_median)) ** 0.5
+    return (level_map - np.float32(level.offset)) / np.float32(divisor)
+
+
+def median(level_map: Map) -> float:
+    """The lower one of two."""
+    middle = (level_map.size - 1) // 2
+    return float(np.partition(level_map, middle, axis=None)[middle])
+
+
+def on_grid(level_map: Map, stride: int, levels: LevelMaps) -> Map:
+    """Enlarge a level's map to the grid of the anomaly map: bilinear, half-pixel centres."""
+    factor = stride // levels.grid
+    rows, columns = (-(-side // levels.grid) for side in (levels.height, levels.width))
+    if factor > 1:
+        shape = level_map.shape[1] * factor, level_map.shape[0] * factor
+        level_map = np.asarray(
+            cv2.resize(level_map, shape, interpolation=cv2.INTER_LINEAR), np.float32
+        )
+    return level_map[:rows, :columns]
+
+
+def smoothed(values: Map, sigma: float) -> Map:
+    """Gaussian filter as ``scipy.ndimage.gaussian_filter``: to 4 sigma, mirrored at the edges."""
+    side = 2 * int(4 * sigma + 0.5) + 1
+    kernel = (side, side)
+    return np.asarray(
+        cv2.GaussianBlur(values, kernel, sigma, sigma, cv2.BORDER_REFLECT), np.float32
+    )

@@ -1,0 +1,49 @@
+"""From scaled images to anomaly maps and image scores: tiles, network, stitching, combination."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stillwatch.combination import Combination, Map, combine
+from stillwatch.errors import DetectorError
+from stillwatch.geometry import Geometry, Pixels
+from stillwatch.inference.stitching import Scorer, level_maps
+
+
+@dataclass(frozen=True)
+class ImageMapper:
+    """Computes the anomaly maps of images of any shape; the image score is a map's maximum."""
+
+    scorer: Scorer
+    geometry: Geometry
+    combination: Combination
+    batch_size: int = 16
+    """Tiles per call of the scorer."""
+
+    def maps(self, images: Iterable[Pixels]) -> Iterator[Map]:
+        """The anomaly map of each image, in their order.
+
+        Args:
+            images: scaled by ``geometry``, uint8 (h, w, 3) each; the shapes may differ.
+
+        Returns:
+            float32, one value for each 4 × 4 pixels of the scaled image, or finer where the
+            method's finest level is.
+
+        Raises:
+            DetectorError: the scorer returns maps of another type or shape, or not finite numbers.
+        """
+        for levels in level_maps(self.scorer, self.geometry, images, self.batch_size):
+            anomaly_map = combine(levels, self.combination)
+            if not np.isfinite(anomaly_map).all():
+                raise DetectorError(
+                    "the anomaly maps are not finite numbers, so no verdict can be given: the "
+                    "statistics of the normals in the bundle are unusable. Train the detector again."
+                )
+            yield anomaly_map
+
+    def scores(self, images: Iterable[Pixels]) -> NDArray[np.float32]:
+        """Image scores, float32 (N,)."""
+        return np.array([anomaly_map.max() for anomaly_map in self.maps(images)], np.float32)
