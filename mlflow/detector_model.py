@@ -23,8 +23,9 @@ class DetectorModel(PythonModel):
     """Image files in, verdicts out.
 
     Input: a column ``image`` with the bytes of image files (base64 over REST).
-    Output: one row per image with ``verdict``, ``score``, ``p_value``, ``threshold``, ``alpha`` and
-    ``model_version``, which is null where the model was not taken from the registry.
+    Output: one row per image with ``verdict``, ``score``, ``p_value``, ``threshold``, ``alpha``,
+    ``model_version``, which is null where the model was not taken from the registry, and ``note``,
+    which says why an image that would pass needs a review.
     """
 
     def load_context(self, context: PythonModelContext) -> None:
@@ -44,10 +45,9 @@ class DetectorModel(PythonModel):
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict | None = None
     ) -> pd.DataFrame:
         """Judge every image; one that cannot be read refuses the whole request by name."""
-        info = self.inspector.bundle.info
-        reject = info.calibration.reject
+        reject = self.inspector.bundle.info.calibration.reject
         images = [self._decode(data, row) for row, data in enumerate(model_input["image"])]
-        inspected = self.inspector.inspect(_stacked(images, info.image_size))
+        inspected = self.inspector.inspect(images)
         return pd.DataFrame(
             [
                 (
@@ -57,10 +57,11 @@ class DetectorModel(PythonModel):
                     reject.value,
                     reject.alpha,
                     self.version,
+                    image.note,
                 )
                 for image in inspected
             ],
-            columns=["verdict", "score", "p_value", "threshold", "alpha", "model_version"],
+            columns=["verdict", "score", "p_value", "threshold", "alpha", "model_version", "note"],
         )
 
     def _decode(self, data: bytes, row: int) -> np.ndarray:
@@ -76,10 +77,6 @@ def _version(package: Path) -> int | None:
     if not file.exists():
         return None
     return int(yaml.safe_load(file.read_text(encoding="utf-8"))["model_version"])
-
-
-def _stacked(images: list[np.ndarray], size: int) -> np.ndarray:
-    return np.stack(images) if images else np.empty((0, size, size, 3), np.uint8)
 
 
 set_model(DetectorModel())

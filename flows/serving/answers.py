@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from stillwatch.calibration import Verdict
 from stillwatch.flows.serving.served_model import ServedModel, Upload
 from stillwatch.inference.files import overlay_png
-from stillwatch.inference.inspector import InspectedImage, resize_mask_keeping_rejection
+from stillwatch.inference.inspector import InspectedImage
 
 
 class Limits(BaseModel):
@@ -39,6 +39,9 @@ class Answer(BaseModel):
     p_value: float = Field(description="conformal, in (0, 1]")
     thresholds: Limits = Field(description="scores above which the verdict is given")
     alpha: Limits = Field(description="false-alarm rates that the thresholds were calibrated for")
+    note: str | None = Field(
+        None, description="why an image that would pass needs a review, in one sentence"
+    )
     mask: Mask | None = Field(None, description="only where requested")
     overlay: str | None = Field(None, description="PNG in base64, only where requested")
 
@@ -66,13 +69,14 @@ def answer(
         p_value=image.p_value,
         thresholds=Limits(reject=reject.value, review=review.value),
         alpha=Limits(reject=reject.alpha, review=review.alpha),
+        note=image.note,
         mask=_mask(upload, image) if mask else None,
         overlay=_overlay(model, upload, image) if overlay else None,
     )
 
 
 def _mask(upload: Upload, image: InspectedImage) -> Mask:
-    whole = resize_mask_keeping_rejection(image.mask, upload.height, upload.width)
+    whole = image.mask_at(upload.height, upload.width)
     return Mask(size=(upload.height, upload.width), counts=run_lengths(whole))
 
 

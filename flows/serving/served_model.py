@@ -33,7 +33,7 @@ class Upload:
     data: bytes
     """The image file. Its pixels, which may take a thousand times as much memory, are not kept."""
     image: NDArray[np.uint8]
-    """(S, S, 3)."""
+    """(h, w, 3), scaled."""
     looks: Appearance
     height: int
     """Of the image in the request, in pixels."""
@@ -86,7 +86,7 @@ class ServedModel:
         return self._inspector.decode(upload.data, name="the image").pixels
 
     def _judge(self, uploads: Sequence[Upload]) -> list[InspectedImage]:
-        images = list(self._inspector.inspect(np.stack([upload.image for upload in uploads])))
+        images = list(self._inspector.inspect(upload.image for upload in uploads))
         rows = [
             logged(upload.looks, image, model_version=self.version, file=None)
             for upload, image in zip(uploads, images, strict=True)
@@ -125,5 +125,5 @@ def load_model(
 
 def _scored(inspector: Inspector, examples: Examples) -> Scores:
     files = [inspector.decode(data, name="an example image") for data in examples.images]
-    images = list(inspector.inspect(np.stack([file.image for file in files])))
+    images = list(inspector.inspect(file.image for file in files))
     return Scores(tuple(i.score for i in images), tuple(i.verdict for i in images))

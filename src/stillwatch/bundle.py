@@ -23,8 +23,10 @@ from safetensors.numpy import load_file, save
 
 from stillwatch import __version__
 from stillwatch.calibration import Calibration, Threshold, calibrate
+from stillwatch.combination import Combination
 from stillwatch.errors import BundleError, SettingsError
 from stillwatch.files import atomic_folder, write_json
+from stillwatch.geometry import Geometry
 from stillwatch.sections import Section, parse_section
 
 SCHEMA_VERSION = 1
@@ -96,7 +98,7 @@ class FileInfo(Section):
 
 
 class GraphInfo(Section):
-    """The detector as a graph: uint8 images (B, S, S, 3) in, float32 maps (B, S, S) out."""
+    """The network as a graph: uint8 tiles (B, H, W, 3) in, float32 level maps out."""
 
     format: GraphFormat
     files: dict[str, FileInfo]
@@ -119,9 +121,13 @@ class BundleInfo(Section):
     category: str
     detector: DetectorInfo
     teacher: TeacherInfo
-    image_size: int = Field(ge=1, description="side in pixels of the images that are scored")
+    geometry: Geometry = Field(description="how images are scaled and cut into tiles")
+    combination: Combination = Field(description="how level maps become an anomaly map")
     white_level: int = Field(ge=1, le=65535, description="raw value shown as white")
     calibration: Calibration
+    largest_image: int = Field(
+        ge=1, description="pixels, after scaling, of the largest calibration image"
+    )
     normal_scores: NormalScores
     fingerprint: str
     provenance: dict[str, str]

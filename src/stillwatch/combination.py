@@ -6,6 +6,7 @@ statistics of the image, the fusion of the levels, and the Gaussian filter.
 """
 
 from dataclasses import dataclass
+from functools import reduce
 from typing import Literal
 
 import cv2
@@ -65,15 +66,16 @@ class Combination(Section):
 
 def combine(levels: LevelMaps, combination: Combination) -> Map:
     """The anomaly map of one image, float32 (ceil(height / grid), ceil(width / grid))."""
-    fused: Map | None = None
-    for index, level in enumerate(combination.levels):
-        values = normalised(levels.maps[index], level)
-        values = on_grid(values, levels.strides[index], levels)
-        if fused is None:
-            fused = values
-        else:
-            fused = fused + values if combination.fusion == "sum" else fused * values
-    assert fused is not None  # there is a level
+    fuse = np.add if combination.fusion == "sum" else np.multiply
+    fused: Map = reduce(
+        fuse,
+        (
+            on_grid(normalised(level_map, level), stride, levels)
+            for level_map, stride, level in zip(
+                levels.maps, levels.strides, combination.levels, strict=True
+            )
+        ),
+    )
     if combination.sigma is None:
         return fused
     return smoothed(fused, combination.sigma / levels.grid)

@@ -1,7 +1,7 @@
 """From an image file's pixels to the tiles that a network sees: scale, shape and positions.
 
 The aspect ratio of an image is always kept. With ``fit`` an image is scaled as a whole, and there
-is one tile; with a factor it is scaled by the factor and cut into overlapping tiles. Needs no torch.
+is one tile; with a factor the image is scaled by it and cut into overlapping tiles. No torch.
 """
 
 from collections.abc import Sequence
@@ -53,6 +53,12 @@ class Geometry(Section):
             raise ValueError(f"the sides of a tile are multiples of {STRIDE}")
         return self
 
+    def __str__(self) -> str:
+        """Such as ``256×256`` or ``×0.5 in tiles of 256×256``: width by height."""
+        height, width = self.tile if self.box is None else self.box
+        shape = f"{width}×{height}"
+        return shape if self.scale is None else f"×{self.scale:g} in tiles of {shape}"
+
     @property
     def sigma(self) -> float:
         """Standard deviation of the Gaussian on anomaly maps, in pixels of the scaled image.
@@ -67,6 +73,9 @@ class Geometry(Section):
         if self.box is None:
             factor = self.scale or 1.0
             return max(1, round(height * factor)), max(1, round(width * factor))
+        touches = height == self.box[0] or width == self.box[1]
+        if touches and height <= self.box[0] and width <= self.box[1]:
+            return height, width  # scaled already
         # The box is rounded: half a pixel more lets the longer side fill it.
         factor = min((self.box[0] + 0.5) / height, (self.box[1] + 0.5) / width)
         return (

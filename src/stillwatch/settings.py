@@ -1,5 +1,6 @@
 """The settings in ``params.yaml``, typed; an unknown key is an error."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import parse_qs, urlsplit
@@ -8,7 +9,10 @@ import yaml
 from pydantic import AfterValidator, Field, model_validator
 
 from stillwatch.errors import SettingsError
+from stillwatch.geometry import STRIDE, Geometry, Shape, fitted, tiled
 from stillwatch.sections import Section, parse_section
+
+_LARGEST_SCALE = 4.0
 
 
 def _without_password(address: str) -> str:
@@ -52,13 +56,54 @@ class InboxSettings(Section):
 
 
 class ImageSettings(Section):
-    """How image files become pixels."""
+    """How image files become pixels; the aspect ratio is always kept."""
 
-    size: int = Field(256, ge=32, le=2048, description="side in pixels that images are resized to")
+    scale: Literal["fit"] | float = Field(
+        "fit",
+        description="fit: the longer side becomes size; or a factor of the file's own pixels, such "
+        "as 1.0 or 0.5, at which images are cut into overlapping tiles",
+    )
+    size: int = Field(
+        256, ge=32, le=2048, description="fit: longer side in pixels; a factor: side of a tile"
+    )
+    overlap: int = Field(
+        32,
+        ge=0,
+        description="pixels that neighbouring tiles share, at least, where scale is a factor",
+    )
     white_level: int | None = Field(
         None, ge=1, le=65535, description="value shown as white in 16-bit images; null: bit depth"
     )
-    max_megapixels: float = Field(100.0, gt=0, description="larger images are refused undecoded")
+    max_megapixels: float = Field(200.0, gt=0, description="larger images are refused undecoded")
+
+    @model_validator(mode="after")
+    def _tiles_are_possible(self) -> "ImageSettings":
+        if self.scale == "fit":
+            return self
+        if not 0 < self.scale <= _LARGEST_SCALE:
+            raise ValueError(
+                f"scale is {self.scale:g}, and must be fit, or a factor above 0 and at most "
+                f"{_LARGEST_SCALE:g}"
+            )
+        if self.size % STRIDE:
+            raise ValueError(
+                f"size is {self.size}, and the side of a tile must be a multiple of {STRIDE}"
+            )
+        if self.overlap >= self.size:
+            raise ValueError(
+                f"overlap ({self.overlap}) must be less than the side of a tile, size ({self.size})"
+            )
+        return self
+
+    def geometry(self, shapes: Sequence[Shape]) -> Geometry:
+        """Scale and tiles of a category's images.
+
+        Args:
+            shapes: (height, width) of the files of the training images, at least one.
+        """
+        if self.scale == "fit":
+            return fitted(shapes, self.size)
+        return tiled(shapes, self.scale, self.size, self.overlap)
 
 
 class SplitSettings(Section):
@@ -130,6 +175,12 @@ class TrainingSettings(Section):
         description="the methods' own settings where detectors says nothing: paper (as published), "
         "laptop (what two CPU cores can afford); auto: paper on a GPU, else laptop",
     )
+    tiles_per_epoch: int | None = Field(
+        None,
+        ge=1,
+        description="most tiles (images, with images.scale fit) that an epoch trains on; null: as "
+        "many as have the pixels of 400 images of 256 × 256",
+    )
     checkpoint_every: int = Field(5, ge=1, description="epochs between checkpoints")
     photographs: Path | None = Field(
         None,
@@ -144,7 +195,9 @@ class TrainingSettings(Section):
 class EvaluationSettings(Section):
     """How test figures are computed."""
 
-    size: int = Field(256, ge=32, le=2048, description="side at which pixel metrics are computed")
+    size: int = Field(
+        256, ge=32, le=2048, description="longer side at which pixel metrics are computed"
+    )
     bootstrap_resamples: int = Field(1000, ge=100, description="resamples behind each interval")
     synthetic_anomalies: int = Field(
         32, ge=4, description="made when a category has no real ones; always marked synthetic"

@@ -1,19 +1,21 @@
 """Read the files of one category once: the manifest of facts and the store of decoded pixels."""
 
 import shutil
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from stillwatch.errors import LayoutError
+from stillwatch.errors import ImageError, LayoutError
+from stillwatch.geometry import Geometry
+from stillwatch.images.decode import read_shape
 from stillwatch.images.layout import Category, scan_category
 from stillwatch.images.manifest import Manifest, build_manifest
 from stillwatch.images.split import part_of
-from stillwatch.images.store import StoreWriter, mark_used, store_folder
-from stillwatch.settings import Settings
+from stillwatch.images.store import ImageStore, StoreWriter, mark_used, store_folder
+from stillwatch.settings import ImageSettings, Settings
 from stillwatch.tasks.data.version import CategoryVersion
 from stillwatch.text import printable
 
@@ -28,6 +30,8 @@ class ExaminedCategory:
     manifest: Manifest
     store: Path
     """The folder of the decoded images; missing if a file was damaged."""
+    geometry: Geometry | None
+    """How the images are scaled; None if a file was damaged."""
 
 
 def examine_category(
@@ -39,7 +43,7 @@ def examine_category(
     image can be decoded and has the md5 that DVC recorded.
 
     Args:
-        settings: image size, white level, split and state folder.
+        settings: scale and size of images, white level, split and state folder.
 
     Raises:
         LayoutError: the folder is no longer a category, or a file of the version is gone.
@@ -48,12 +52,7 @@ def examine_category(
     category = _as_versioned(scan_category(root / version.name), version)
     normals = {image.path: version.files[image.path] for image in category.train_normals}
     store = store_of(version, settings)
-    writer = (
-        nullcontext()
-        if store.exists()
-        else StoreWriter(store, [image.path for image in category.images], settings.images.size)
-    )
-    with writer as filling:
+    with _new_store(store, category, settings.images) as filling:
         manifest = build_manifest(
             category,
             images=settings.images,
@@ -67,7 +66,29 @@ def examine_category(
         shutil.rmtree(store, ignore_errors=True)
     if store.exists():
         mark_used(store)
-    return ExaminedCategory(version, root / version.name, manifest, store)
+    geometry = ImageStore.open(store).geometry if store.exists() else None
+    return ExaminedCategory(version, root / version.name, manifest, store, geometry)
+
+
+def _new_store(
+    folder: Path, category: Category, settings: ImageSettings
+) -> AbstractContextManager[StoreWriter | None]:
+    """The writer of the category's store; None where the store is there, or cannot be complete."""
+    if folder.exists():
+        return nullcontext()
+    try:
+        shapes = {
+            image.path: read_shape(
+                category.folder / image.path, max_megapixels=settings.max_megapixels
+            )
+            for image in category.images
+        }
+    except ImageError:
+        return nullcontext()  # the manifest names each file that cannot be read
+    learnt = [shapes[image.path] for image in category.train_normals]
+    if not learnt:
+        return nullcontext()
+    return StoreWriter(folder, shapes, settings.geometry(learnt))
 
 
 def _as_versioned(category: Category, version: CategoryVersion) -> Category:
@@ -94,7 +115,7 @@ def store_of(version: CategoryVersion, settings: Settings) -> Path:
         settings.state_dir / "store",
         category=version.name,
         digest=version.digest,
-        size=settings.images.size,
+        images=settings.images,
         white_level=settings.images.white_level or 0,  # 0: from the images' bit depth
     )
 

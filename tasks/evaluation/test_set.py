@@ -1,6 +1,5 @@
 """Read the test images of a category, and make synthetic anomalies if there are none."""
 
-import io
 import math
 from pathlib import Path
 
@@ -43,7 +42,7 @@ def read_test_set(category: ExaminedCategory, settings: EvaluationSettings) -> T
     test = [row for row in category.manifest.rows if row.part == "test"]
     anomalies = [row for row in test if row.defect_type != NORMAL]
     rows = normals + anomalies
-    pixels = images.images[images.rows([row.path for row in rows])]
+    pixels = images.part([row.path for row in rows])
     real = TestImages(
         paths=tuple(row.path for row in rows),
         images=pixels,
@@ -54,14 +53,14 @@ def read_test_set(category: ExaminedCategory, settings: EvaluationSettings) -> T
     return real if anomalies or not normals else _with_synthetic(real, settings)
 
 
-def read_part(category: ExaminedCategory, part: str) -> NDArray[np.uint8]:
-    """The images of one part, uint8 (N, S, S, 3).
+def read_part(category: ExaminedCategory, part: str) -> list[NDArray[np.uint8]]:
+    """The scaled images of one part, uint8 (h, w, 3) each.
 
     Raises:
         StorageError: the store cannot be opened.
     """
     images = ImageStore.open(category.store)
-    return images.images[images.rows([r.path for r in category.manifest.rows if r.part == part])]
+    return images.part([row.path for row in category.manifest.rows if row.part == part])
 
 
 def read_corrected_anomalies(category: ExaminedCategory) -> TestImages | None:
@@ -89,23 +88,24 @@ def normals_of(manifest: Manifest) -> list[ImageFacts]:
     return test or [row for row in manifest.rows if row.part == "validation"]
 
 
-def image_files(folder: Path, test: TestImages, made: Path) -> list[Path]:
-    """The files of the test images; synthetic images are written to the folder ``made`` as PNG."""
-    files = []
-    for number, path in enumerate(test.paths):
-        file = folder / path
-        if path.startswith(f"{SYNTHETIC}/"):
-            file = made / f"{number:06d}.png"
-            file.write_bytes(png(test.images[number]))
-        files.append(file)
-    return files
+def image_file(
+    category: ExaminedCategory, test: TestImages, number: int, made: Path
+) -> Path | None:
+    """The file of a test image, which a bundle scales to that image.
 
-
-def png(pixels: NDArray[np.uint8]) -> bytes:
-    """An image uint8 (H, W, 3) as a PNG file."""
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, format="PNG")
-    return file.getvalue()
+    A synthetic image is written to the folder ``made`` as PNG; None where it would be scaled once
+    more.
+    """
+    path = test.paths[number]
+    if not path.startswith(f"{SYNTHETIC}/"):
+        return category.folder / path
+    pixels = test.images[number]
+    shape = pixels.shape[:2]
+    if category.geometry is None or category.geometry.scaled_shape(*shape) != shape:
+        return None
+    file = made / f"{number:06d}.png"
+    Image.fromarray(pixels).save(file)
+    return file
 
 
 def _masks(folder: Path, rows: list[ImageFacts], size: int) -> NDArray[np.bool_] | None:
@@ -129,7 +129,7 @@ def _with_synthetic(normals: TestImages, settings: EvaluationSettings) -> TestIm
     sources = (normals.paths[source] for source in made.sources)
     return TestImages(
         paths=normals.paths + paths,
-        images=np.concatenate([normals.images, made.images]),
+        images=[*normals.images, *made.images],
         defect_types=normals.defect_types + tuple(f"{SYNTHETIC}_{kind}" for kind in made.kinds),
         masks=masks,
         synthetic=True,

@@ -7,7 +7,6 @@ from dataclasses import replace
 from itertools import compress
 from pathlib import Path
 
-import numpy as np
 from mlflow.entities.model_registry import ModelVersion
 
 from stillwatch.bundle import Bundle, read_bundle
@@ -19,7 +18,7 @@ from stillwatch.inference.inspector import Inspector
 from stillwatch.settings import Settings
 from stillwatch.tasks.data.examine import ExaminedCategory
 from stillwatch.tasks.evaluation.pictures import gallery_items
-from stillwatch.tasks.evaluation.test_set import image_files, read_test_set
+from stillwatch.tasks.evaluation.test_set import image_file, read_test_set
 from stillwatch.tasks.evaluation.winner import Choice
 from stillwatch.tasks.promotion.disagreement import Inspection, record_disagreement
 from stillwatch.tasks.promotion.history import now
@@ -175,10 +174,19 @@ def _md5s(category: ExaminedCategory, test: TestImages) -> list[str]:
 
 
 def _as_trained(inspector: Inspector, test: TestImages, category: ExaminedCategory) -> TestImages:
-    """The test images in the size and with the white level that the bundle was trained with."""
+    """The test images scaled and with the white level that the bundle was trained with."""
     info = inspector.bundle.info
-    if (info.image_size, info.white_level) == (test.images.shape[1], category.manifest.white_level):
+    if (info.geometry, info.white_level) == (category.geometry, category.manifest.white_level):
         return test
     with tempfile.TemporaryDirectory(prefix="stillwatch-") as made:
-        files = image_files(category.folder, test, Path(made))
-        return replace(test, images=np.stack([inspector.read(file) for file in files]))
+        files = [
+            image_file(category, test, number, Path(made)) for number in range(len(test.paths))
+        ]
+        if None in files or (test.synthetic and info.geometry.scale is not None):
+            raise PromotionError(
+                f"the images of {info.category} are scaled otherwise than those that the version "
+                "was trained on, and synthetic anomalies exist at one scale only. Add real defects "
+                "to test/, or let a person decide."
+            )
+        images = [inspector.read(file) for file in files if file is not None]
+    return replace(test, images=images)

@@ -1,6 +1,7 @@
 """Register the winner of a category, and check that the reloaded version gives the same scores."""
 
 import tempfile
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -21,7 +22,7 @@ from stillwatch.tasks.evaluation.result import DetectorResult
 from stillwatch.tasks.evaluation.scores import SCORES_FILE, read_scores
 from stillwatch.tasks.evaluation.seeds import spread_sentence
 from stillwatch.tasks.evaluation.task import named_metrics
-from stillwatch.tasks.evaluation.test_set import image_files, png, read_test_set
+from stillwatch.tasks.evaluation.test_set import image_file, read_test_set
 from stillwatch.tasks.evaluation.winner import Choice
 from stillwatch.tasks.locks import exclusive
 from stillwatch.tasks.registry.cleanup import PARITY, delete_version, remove_unfinished
@@ -134,16 +135,14 @@ def _register(
                 winner.run_id,
                 name=name,
                 bundle=bundle,
-                example=_example(test),
+                example=_example(category, test),
                 tags=tags,
                 max_megapixels=settings.images.max_megapixels,
             )
         version = _create_version(tracking, name, winner, model_id, tags)
         try:
             training = settings.training.model_copy(update={"device": device})
-            tolerance = _check_parity(
-                tracking, fresh, version, winner, test, category.folder, training
-            )
+            tolerance = _check_parity(tracking, fresh, version, winner, test, category, training)
         except BaseException:
             with suppress(TrackingError):
                 delete_version(tracking, version)
@@ -189,22 +188,27 @@ def _check_parity(
     version: ModelVersion,
     winner: DetectorResult,
     test: TestImages,
-    folder: Path,
+    category: ExaminedCategory,
     training: TrainingSettings,
 ) -> float:
     """Compare the scores of the reloaded version with the evaluation; return the tolerance."""
     model = f"models:/{version.name}/{version.version}"
     with tempfile.TemporaryDirectory(prefix="stillwatch-") as made:
+        files = {
+            path: file
+            for number, path in enumerate(test.paths)
+            if (file := image_file(category, test, number, Path(made))) is not None
+        }
         registered = fresh.scores(
             tracking.uri,
             model,
-            image_files(folder, test, Path(made)),
+            list(files.values()),
             device=training.device,
             timeout_seconds=60 * training.timeout_minutes,
             if_slow="Raise training.timeout_minutes or use a faster device.",
             if_broken="Run 'stillwatch doctor'; if it finds nothing, retrain with --force.",
         )
-    evaluated = _evaluated_scores(tracking, winner.run_id, test)
+    evaluated = _evaluated_scores(tracking, winner.run_id, list(files))
     tolerance = tolerance_of(winner.threshold, evaluated.scores)
     thresholds = (winner.threshold, winner.review_threshold)
     problem = difference(evaluated, registered, thresholds, tolerance)
@@ -217,10 +221,10 @@ def _check_parity(
     return tolerance
 
 
-def _evaluated_scores(tracking: Tracking, run_id: str, test: TestImages) -> Scores:
+def _evaluated_scores(tracking: Tracking, run_id: str, paths: Sequence[str]) -> Scores:
     rows = {row["path"]: row for row in read_scores(tracking, run_id)}
     try:
-        ordered = [rows[path] for path in test.paths]
+        ordered = [rows[path] for path in paths]
     except KeyError as error:
         raise TrackingError(
             f"{SCORES_FILE} of run {run_id} lacks the test image {error}. Retrain with --force."
@@ -228,11 +232,13 @@ def _evaluated_scores(tracking: Tracking, run_id: str, test: TestImages) -> Scor
     return Scores(tuple(r["score"] for r in ordered), tuple(r["verdict"] for r in ordered))
 
 
-def _example(test: TestImages) -> list[bytes]:
-    """Two images: a normal and, if there is one, an anomaly."""
+def _example(category: ExaminedCategory, test: TestImages) -> list[bytes]:
+    """Two image files: a normal and, if there is one that a bundle can be given, an anomaly."""
     kinds = [kind == NORMAL for kind in test.defect_types]
     chosen = {kinds.index(kind) if kind in kinds else 0 for kind in (True, False)}
-    return [png(test.images[index]) for index in sorted(chosen)]
+    with tempfile.TemporaryDirectory(prefix="stillwatch-") as made:
+        files = [image_file(category, test, number, Path(made)) for number in sorted(chosen)]
+        return [file.read_bytes() for file in files if file is not None]
 
 
 def _version_tags(tracking: Tracking, choice: Choice) -> dict[str, str]:

@@ -189,8 +189,7 @@ def _training(one: DetectorRecord) -> tuple[str, ...]:
     if info is None:
         return (_ABSENT,) * 4
     epochs = len(info.training.losses)
-    side = f"{info.image_size}×{info.image_size}"
-    return info.teacher.name, side, str(info.training.seed), str(epochs or _ABSENT)
+    return info.teacher.name, str(info.geometry), str(info.training.seed), str(epochs or _ABSENT)
 
 
 def _cost(one: DetectorRecord) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ def fingerprint(
     method_version: int,
     detector_settings: Mapping[str, object],
     seed: int,
-    image_size: int,
+    geometry: Mapping[str, object],
     white_level: int,
     teacher: str,
     teacher_digest: str,

@@ -15,7 +15,7 @@ from prefect.cache_policies import NO_CACHE
 
 from stillwatch.bundle import Bundle, TeacherInfo, read_bundle, recalibrated
 from stillwatch.detectors import detector_class, detector_settings
-from stillwatch.errors import BundleError, DeviceMemoryError, TrackingError
+from stillwatch.errors import BundleError, DeviceMemoryError, LayoutError, TrackingError
 from stillwatch.images.photographs import photographs_digest
 from stillwatch.images.split import PARTS
 from stillwatch.settings import CalibrationSettings, Settings
@@ -142,6 +142,12 @@ def _plan(
     if strides:
         weights = find_weights(settings.teacher)
         teacher = TeacherInfo(name=weights.name, digest=weights.sha256)
+    geometry = category.geometry
+    if geometry is None:
+        raise LayoutError(
+            f"{version.name}: a file cannot be read, so nothing can be trained. "
+            f"'stillwatch validate {version.name}' names the file."
+        )
     folder = settings.training.photographs
     identity = fingerprint(
         category_digest=version.digest,
@@ -150,7 +156,7 @@ def _plan(
         method_version=method.version,
         detector_settings=own,
         seed=candidate.seed,
-        image_size=settings.images.size,
+        geometry=geometry.model_dump(mode="json"),
         white_level=manifest.white_level,
         teacher=teacher.name,
         teacher_digest=teacher.digest,
@@ -163,7 +169,6 @@ def _plan(
         teacher=settings.teacher,
         training=settings.training.model_copy(update={"seed": candidate.seed}),
         calibration=settings.calibration,
-        image_size=settings.images.size,
         white_level=manifest.white_level,
         store=category.store,
         parts={part: tuple(r.path for r in manifest.rows if r.part == part) for part in PARTS},
@@ -338,7 +343,7 @@ def _first_tags(plan: _Plan) -> dict[str, str]:
 def _params(plan: _Plan) -> dict[str, object]:
     job = plan.job
     return {
-        "image_size": job.image_size,
+        "geometry": str(plan.category.geometry),
         "white_level": job.white_level,
         "teacher": plan.teacher.name,
         "seed": job.training.seed,

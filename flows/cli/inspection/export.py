@@ -1,23 +1,19 @@
 """``stillwatch export``: write a bundle for machines without torch."""
 
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.table import Table
 
 from stillwatch.errors import ExportError
-from stillwatch.flows.cli.console import console, print_json, say
+from stillwatch.flows.cli.console import print_json, say
 from stillwatch.flows.cli.options import AsJson, CommandContext
 from stillwatch.settings import Settings
 
 if TYPE_CHECKING:  # these import scipy, torch or MLflow, which takes seconds
     from stillwatch.bundle import BundleInfo, GraphFormat
-    from stillwatch.export.quantized_export import Quantization
     from stillwatch.inference.parity import Parity
-    from stillwatch.tasks.data.examine import ExaminedCategory
 
 
 def add_to(app: typer.Typer) -> None:
@@ -44,22 +40,6 @@ def export(
             show_default="the category's test images in the workspace",
         ),
     ] = None,
-    int8: Annotated[
-        bool,
-        typer.Option(
-            "--int8",
-            help="Compute convolutions with 8-bit integers (onnx only): other thresholds, set on "
-            "the calibration images, and accuracy measured on the test images; the image set is "
-            "versioned first.",
-        ),
-    ] = False,
-    root: Annotated[
-        Path | None,
-        typer.Option(
-            help="With --int8: the image set that has the category.",
-            show_default="the workspace's own",
-        ),
-    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Write a bundle that inspects with ONNX Runtime or OpenVINO, without torch.
@@ -67,11 +47,6 @@ def export(
     Refused unless scores, maps and verdicts equal those of the detector.
     """
     given: CommandContext = context.obj
-    if int8:
-        _export_int8(given, bundle, out, to, images, root, as_json=as_json)
-        return
-    if root is not None:
-        raise ExportError("--root goes with --int8 only. Name the images with --images.")
     parity = export_model(bundle, out, to, images, given.settings)
     if as_json:
         print_json(asdict(parity))
@@ -83,41 +58,6 @@ def export(
     say(
         f"the verdicts are equal for all {parity.verdicts_compared} images farther than that from "
         "a threshold"
-    )
-
-
-def _export_int8(
-    given: CommandContext,
-    bundle: str,
-    out: Path,
-    to: str,
-    images: Path | None,
-    root: Path | None,
-    *,
-    as_json: bool,
-) -> None:
-    if to != "onnx":
-        raise ExportError(
-            "--int8 is for --to onnx only: OpenVINO gives wrong maps for what ONNX Runtime's "
-            "quantiser writes. Export to onnx, or without --int8."
-        )
-    if images is not None:
-        raise ExportError(
-            "--int8 is calibrated and measured on the category's own images: leave --images out, "
-            "or name an image set with --root."
-        )
-    found = export_quantized_model(bundle, out, root=root, settings=given.settings, say=say)
-    if as_json:
-        print_json(asdict(found))
-        return
-    table = Table("figure", "float32", "INT8")
-    for name, value in found.float32.items():
-        table.add_row(name, f"{value:.3f}", f"{found.int8[name]:.3f}")
-    console.print(table)
-    synthetic = "; the anomalies are synthetic" if found.synthetic else ""
-    say(
-        f"{out}: {found.verdicts_changed} of {found.images} test images have another verdict than "
-        f"in float32, by thresholds of its own{synthetic}"
     )
 
 
@@ -139,8 +79,6 @@ def export_model(
         ImageError: an image cannot be read.
         StillwatchError: as ``open_model``.
     """
-    import numpy as np
-
     from stillwatch.export.export import export_bundle
     from stillwatch.flows.models import open_model
     from stillwatch.images.decode import read_image
@@ -148,81 +86,16 @@ def export_model(
 
     model = open_model(source, settings)
     info = model.bundle.info
-    files = find_images([images or _test_folder(info, settings)])
     pixels = [
         read_image(
             file,
-            size=info.image_size,
+            info.geometry,
             white_level=info.white_level,
             max_megapixels=settings.images.max_megapixels,
         )
-        for file in files
+        for file in find_images([images or _test_folder(info, settings)])
     ]
-    return export_bundle(
-        model.bundle, folder, graph_format, np.stack(pixels), model_version=model.version
-    )
-
-
-def export_quantized_model(
-    source: str,
-    folder: Path,
-    *,
-    root: Path | None,
-    settings: Settings,
-    say: Callable[[str], None],
-) -> "Quantization":
-    """Export a bundle in ONNX with INT8 convolutions, calibrated and judged on its own images.
-
-    Args:
-        source: a bundle folder, ``models:/NAME/VERSION`` or ``models:/NAME@ALIAS``.
-        folder: new or empty.
-        root: the image set that has the bundle's category; None: the settings' own.
-        settings: name the registry and the image set, and, as ``gate.veto_margins``, by how much
-            image AUROC and AUPRO may be lower than in float32.
-        say: called with a message when another process has to be waited for.
-
-    Raises:
-        ExportError: as ``export_quantized``, or the category's images are not those that the
-            bundle was trained on.
-        StillwatchError: as ``open_model`` and ``version_images``.
-    """
-    from stillwatch.export.quantized_export import NormalImages, export_quantized
-    from stillwatch.flows.models import open_model
-    from stillwatch.images.split import PARTS
-    from stillwatch.tasks.evaluation.test_set import read_part, read_test_set
-
-    bundle = open_model(source, settings).bundle
-    category = _own_images(bundle.info, root, settings, say)
-    train, validation, calibration = (read_part(category, part) for part in PARTS)
-    return export_quantized(
-        bundle,
-        folder,
-        NormalImages(train, validation, calibration),
-        read_test_set(category, settings.evaluation),
-        settings.evaluation,
-        settings.gate.veto_margins.model_dump(include={"image_auroc", "aupro"}),
-    )
-
-
-def _own_images(
-    info: "BundleInfo", root: Path | None, settings: Settings, say: Callable[[str], None]
-) -> "ExaminedCategory":
-    """The images that a bundle was trained and calibrated on, at the size of the bundle."""
-    from stillwatch.flows.image_sets import chosen_categories, version_images
-    from stillwatch.tasks.data.examine import examine_category
-
-    images = {"size": info.image_size, "white_level": info.white_level}
-    own = settings.model_copy(update={"images": settings.images.model_copy(update=images)})
-    data = version_images(own, root=root, categories=[info.category], say=say)
-    (name,) = chosen_categories(data, [info.category])
-    version = data.categories[name]
-    if version.digest != info.provenance.get("category_digest"):
-        raise ExportError(
-            f"{data.root / name}: is not what the bundle was trained on (data version "
-            f"{info.provenance.get('data_version')}). Bring that version back with 'stillwatch "
-            "data checkout', or retrain."
-        )
-    return examine_category(version, root=data.root, settings=own)
+    return export_bundle(model.bundle, folder, graph_format, pixels, model_version=model.version)
 
 
 def _test_folder(info: "BundleInfo", settings: Settings) -> Path:

@@ -13,7 +13,7 @@ from typing import Any
 
 from stillwatch.detectors.base import Detector
 from stillwatch.devices import choose_profile
-from stillwatch.errors import DetectorError, SettingsError
+from stillwatch.errors import DetectorError
 from stillwatch.sections import Section, parse_section
 from stillwatch.settings import Profile, Settings
 from stillwatch.teachers.networks import Teacher

@@ -202,7 +202,7 @@ class Detector(nn.Module, ABC):
         """How the level maps of a whole image become its anomaly map.
 
         Args:
-            normals: level maps of each validation normal, at least one; never of calibration images.
+            normals: level maps of validation normals, at least one; never of calibration images.
             sigma: of the papers' Gaussian filter, in pixels of the scaled image.
         """
 

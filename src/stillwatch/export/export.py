@@ -4,6 +4,7 @@ The export is written only if its scores and maps equal those of the detector on
 a tolerance. ``parity.json`` beside the graph records the differences.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from stillwatch.detectors.base import Detector
 from stillwatch.errors import ExportError
 from stillwatch.export.graphs import onnx_to_openvino, write_onnx
 from stillwatch.files import atomic_folder, write_json
+from stillwatch.geometry import Shape
 from stillwatch.inference.inspector import Inspector
 from stillwatch.inference.parity import Parity, compare
 from stillwatch.inference.scorers import open_scorer
@@ -27,7 +29,7 @@ def export_bundle(
     bundle: Bundle,
     folder: Path,
     graph_format: GraphFormat,
-    images: NDArray[np.uint8],
+    images: Sequence[NDArray[np.uint8]],
     *,
     model_version: int | None = None,
 ) -> Parity:
@@ -37,8 +39,8 @@ def export_bundle(
         bundle: with weights.
         folder: new or empty.
         graph_format: ``onnx`` or ``openvino``.
-        images: uint8 (N, S, S, 3), at least one, on which graph and detector are compared on the
-            CPU.
+        images: scaled, uint8 (h, w, 3) each, at least one, on which graph and detector are compared
+            on the CPU.
         model_version: of the registry, where the bundle is from there; the score log names it.
 
     Raises:
@@ -55,7 +57,7 @@ def export_bundle(
         raise ExportError("there is no image to compare the graph with the detector on. Name some.")
     scorer = load_scorer(bundle, "cpu")
     with atomic_folder(folder) as temporary:
-        _write_graph(scorer.detector, bundle.info.image_size, temporary, graph_format)
+        _write_graph(scorer.detector, bundle.info.geometry.tile, temporary, graph_format)
         write_graph_info(temporary, bundle.info, graph_format, model_version=model_version)
         exported = read_bundle(temporary)
         parity = compare(
@@ -73,15 +75,13 @@ def export_bundle(
     return parity
 
 
-def _write_graph(
-    detector: Detector, image_size: int, folder: Path, graph_format: GraphFormat
-) -> None:
+def _write_graph(detector: Detector, tile: Shape, folder: Path, graph_format: GraphFormat) -> None:
     model = folder / GRAPH_FILES[graph_format][0]
     if graph_format == "onnx":
-        write_onnx(detector, image_size, model)
+        write_onnx(detector, tile, model)
         return
     traced = folder / "traced.onnx"
-    write_onnx(detector, image_size, traced)
+    write_onnx(detector, tile, traced)
     onnx_to_openvino(traced, model)
     traced.unlink()
 

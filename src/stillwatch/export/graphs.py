@@ -48,9 +48,7 @@ def write_onnx(detector: Detector, tile: Shape, path: Path) -> None:
             dynamic_shapes={"pixels": {0: torch.export.Dim("batch")}},
         )
         # From a module in place of a program torch may make a graph for this batch size only.
-        graph = torch.onnx.export(
-            program, dynamo=True, input_names=["pixels"], verbose=False
-        )
+        graph = torch.onnx.export(program, dynamo=True, input_names=["pixels"], verbose=False)
     except Exception as error:  # tracing runs the code of a method, which may raise anything
         reason = str(error).strip().partition("\n")[0]
         raise ExportError(

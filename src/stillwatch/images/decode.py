@@ -20,6 +20,10 @@ from PIL.ImageFile import ImageFile as PillowFile
 from scipy import ndimage
 
 from stillwatch.errors import ImageError, ImageTooLargeError, UnknownFormatError
+from stillwatch.geometry import Geometry, Shape
+
+MAX_MEGAPIXELS = 200.0
+"""Default of ``images.max_megapixels``."""
 
 Samples = NDArray[np.uint8] | NDArray[np.uint16]
 
@@ -63,7 +67,11 @@ class DecodedImage:
 
 
 def decode_image(
-    data: bytes, *, name: str, white_level: int | None = None, max_megapixels: float = 100.0
+    data: bytes,
+    *,
+    name: str,
+    white_level: int | None = None,
+    max_megapixels: float = MAX_MEGAPIXELS,
 ) -> DecodedImage:
     """Decode one PNG, JPEG, BMP or TIFF (its first page), strictly: a damaged file is refused.
 
@@ -88,33 +96,55 @@ def decode_image(
     return DecodedImage(np.require(pixels, np.uint8, ["C", "W"]), width, height, mode, peak)
 
 
-def resize_image(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """Resize uint8 (H, W, 3) to (size, size, 3), bilinear with antialiasing (Pillow)."""
-    if pixels.shape[:2] == (size, size):
+def resize_image(pixels: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """Resize uint8 (H, W, 3) to (height, width, 3), bilinear with antialiasing (Pillow)."""
+    if pixels.shape[:2] == (height, width):
         return pixels
-    resized = Image.fromarray(pixels).resize((size, size), Image.Resampling.BILINEAR)
+    resized = Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR)
     return np.array(resized)
 
 
+def scale_image(pixels: NDArray[np.uint8], geometry: Geometry) -> NDArray[np.uint8]:
+    """Scale uint8 (H, W, 3) as a category's images are scaled: uint8 (h, w, 3)."""
+    return resize_image(pixels, *geometry.scaled_shape(*pixels.shape[:2]))
+
+
 def read_image(
-    path: Path, *, size: int, white_level: int | None, max_megapixels: float = 100.0
+    path: Path,
+    geometry: Geometry,
+    *,
+    white_level: int | None,
+    max_megapixels: float = MAX_MEGAPIXELS,
 ) -> NDArray[np.uint8]:
-    """Read, decode and resize one file to uint8 (size, size, 3); see ``decode_image``."""
+    """Read, decode and scale one file to uint8 (h, w, 3); see ``decode_image``."""
     data = read_bytes(path)
     decoded = decode_image(
         data, name=str(path), white_level=white_level, max_megapixels=max_megapixels
     )
-    return resize_image(decoded.pixels, size)
+    return scale_image(decoded.pixels, geometry)
 
 
-def decode_mask(data: bytes, *, name: str, max_megapixels: float = 100.0) -> NDArray[np.bool_]:
+def read_shape(path: Path, *, max_megapixels: float = MAX_MEGAPIXELS) -> Shape:
+    """Height and width of an image file's upright image, from its header alone."""
+    name = str(path)
+    with _damage_named(name), _opened(path) as file:
+        image = _open(file, name, max_megapixels)
+        width, height = image.size
+        if not isinstance(image, TiffImagePlugin.TiffImageFile):  # Pillow's size is upright there
+            height, width = _upright(np.broadcast_to(np.uint8(0), (height, width)), image).shape
+    return height, width
+
+
+def decode_mask(
+    data: bytes, *, name: str, max_megapixels: float = MAX_MEGAPIXELS
+) -> NDArray[np.bool_]:
     """Decode a ground-truth mask to bool (H, W): true where any colour is above 0."""
     samples, _mode = _decode_samples(data, name, max_megapixels)
     largest: Samples = samples if samples.ndim == 2 else samples.max(axis=2)
     return largest > 0
 
 
-def read_mask(path: Path, *, max_megapixels: float = 100.0) -> NDArray[np.bool_]:
+def read_mask(path: Path, *, max_megapixels: float = MAX_MEGAPIXELS) -> NDArray[np.bool_]:
     """Read a ground-truth mask as bool (H, W); see ``decode_mask``."""
     return decode_mask(read_bytes(path), name=str(path), max_megapixels=max_megapixels)
 
@@ -151,15 +181,29 @@ def read_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise ImageError(
-            f"{path}: cannot be read ({error.strerror}); check that it exists and may be read."
-        ) from error
+        raise _unreadable(path, error) from error
 
 
-def peak_of_16_bit(path: Path, *, max_megapixels: float = 100.0) -> int | None:
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    try:
+        opened = path.open("rb")
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    with opened as file:
+        yield file
+
+
+def _unreadable(path: Path, error: OSError) -> ImageError:
+    return ImageError(
+        f"{path}: cannot be read ({error.strerror}); check that it exists and may be read."
+    )
+
+
+def peak_of_16_bit(path: Path, *, max_megapixels: float = MAX_MEGAPIXELS) -> int | None:
     """Largest sample of a 16-bit image file; None for 8 bits, of which only the header is read."""
     name = str(path)
-    with _damage_named(name), path.open("rb") as file:
+    with _damage_named(name), _opened(path) as file:
         raw_mode = _raw_mode(_open(file, name, max_megapixels))
     if ";16" not in raw_mode and not raw_mode.startswith("I"):
         return None

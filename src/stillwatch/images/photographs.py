@@ -51,7 +51,7 @@ def read_photographs(folder: Path, side: int) -> NDArray[np.uint8]:
 
     def read(path: Path) -> NDArray[np.uint8]:
         pixels = decode_image(read_bytes(path), name=str(path)).pixels
-        return resize_image(_middle_square(pixels), side)
+        return resize_image(_middle_square(pixels), side, side)
 
     with ThreadPoolExecutor(thread_count()) as pool:
         return np.stack(list(pool.map(read, photograph_files(folder))))

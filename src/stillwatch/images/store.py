@@ -1,9 +1,8 @@
-"""The store: the decoded images of a category as one memory-mapped array on disk."""
+"""The store: the decoded and scaled images of a category as one memory-mapped file on disk."""
 
-import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
@@ -14,30 +13,37 @@ from numpy.typing import NDArray
 
 from stillwatch.errors import StorageError
 from stillwatch.files import atomic_folder, storage_errors
+from stillwatch.geometry import Geometry, Shape
 from stillwatch.images.decode import resize_image
 from stillwatch.images.layout import check_category_name
+from stillwatch.sections import Section
+from stillwatch.settings import ImageSettings
 
 _VERSION = 1
 """Increased when decoding or resizing changes a pixel, so that older stores are not used."""
-_PIXELS = "images.npy"
-_PATHS = "paths.json"
+_PIXELS = "images.bin"
+"""The pixels of all images, uint8 (h, w, 3) each, one after the other."""
+_INDEX = "index.json"
 _KEPT = 3
 _UNUSED_SECONDS = 24 * 60 * 60
 """Longer than any training that reads a store."""
 
 
-def store_folder(cache: Path, *, category: str, digest: str, size: int, white_level: int) -> Path:
+def store_folder(
+    cache: Path, *, category: str, digest: str, images: ImageSettings, white_level: int
+) -> Path:
     """The folder of a store, named by everything that its pixels depend on.
 
     Args:
         cache: folder of all stores.
         category: its name.
         digest: the category's digest (hexadecimal).
-        size: side of the stored images in pixels.
+        images: scale, size and overlap.
         white_level: the manifest's.
     """
     check_category_name(category)
-    return cache / category / f"{digest}-{size}-{white_level}-v{_VERSION}"
+    scale = images.scale if images.scale == "fit" else f"{images.scale:g}-{images.overlap}"
+    return cache / category / f"{digest}-{scale}-{images.size}-{white_level}-v{_VERSION}"
 
 
 def mark_used(folder: Path) -> None:
@@ -58,15 +64,29 @@ def mark_used(folder: Path) -> None:
             shutil.rmtree(store, ignore_errors=True)
 
 
+class _Index(Section):
+    """The content of ``index.json``."""
+
+    geometry: Geometry
+    shapes: dict[str, Shape]
+    """Path of each image -> height and width as stored, in the order of the pixels."""
+
+
 class ImageStore:
     """A finished store, read-only: pages are read from disk as they are used."""
 
-    def __init__(self, folder: Path, paths: tuple[str, ...], images: NDArray[np.uint8]) -> None:
+    def __init__(self, folder: Path, index: _Index, pixels: NDArray[np.uint8]) -> None:
         self.folder = folder
-        self.paths = paths
-        self.images = images
-        """uint8 (N, S, S, 3), memory-mapped; row i is ``paths[i]``."""
-        self._rows = {path: row for row, path in enumerate(paths)}
+        self.geometry = index.geometry
+        self.paths = tuple(index.shapes)
+        ends = np.cumsum([_bytes(shape) for shape in index.shapes.values()])
+        parts = np.split(pixels, ends[:-1])
+        self.images: tuple[NDArray[np.uint8], ...] = tuple(
+            part.reshape(*shape, 3)
+            for part, shape in zip(parts, index.shapes.values(), strict=True)
+        )
+        """uint8 (h, w, 3) each, memory-mapped; image i is ``paths[i]``."""
+        self._rows = {path: row for row, path in enumerate(self.paths)}
 
     @classmethod
     def open(cls, folder: Path) -> Self:
@@ -76,19 +96,22 @@ class ImageStore:
             StorageError: there is none, or it is damaged.
         """
         try:
-            paths = json.loads((folder / _PATHS).read_text(encoding="utf-8"))
-            images = np.load(folder / _PIXELS, mmap_mode="r", allow_pickle=False)
-            if images.dtype != np.uint8 or images.ndim != 4 or len(images) != len(paths):
-                raise ValueError(f"{len(paths)} paths for an array of shape {images.shape}")
-        except (OSError, ValueError, TypeError, EOFError) as error:
+            values = (folder / _INDEX).read_text(encoding="utf-8")
+            index = _Index.model_validate_json(values)
+            pixels = np.memmap(folder / _PIXELS, np.uint8, "r")
+            expected = sum(map(_bytes, index.shapes.values()))
+            if pixels.size != expected:
+                raise ValueError(f"{pixels.size} bytes of pixels, and {expected} are listed")
+        except (OSError, ValueError) as error:
+            reason = " ".join(str(error).split())
             raise StorageError(
-                f"{folder}: not a complete store of decoded images ({error}); delete the folder "
+                f"{folder}: not a complete store of decoded images ({reason}); delete the folder "
                 "and run again, it is made anew."
             ) from error
-        return cls(folder, tuple(paths), images)
+        return cls(folder, index, pixels)
 
-    def rows(self, paths: Sequence[str]) -> list[int]:
-        """Rows of ``images`` that hold these paths, in their order.
+    def part(self, paths: Sequence[str]) -> list[NDArray[np.uint8]]:
+        """The images of these paths, in their order.
 
         Raises:
             StorageError: a path is not in the store.
@@ -99,7 +122,7 @@ class ImageStore:
                 f"{self.folder}: does not hold {missing[0]} ({len(missing)} images missing); "
                 "delete the folder and run again, it is made anew."
             )
-        return [self._rows[path] for path in paths]
+        return [self.images[self._rows[path]] for path in paths]
 
 
 class StoreWriter:
@@ -109,47 +132,47 @@ class StoreWriter:
     with every path added the store is put in its place; otherwise nothing is left of it (what is
     missing after a manifest are the images that its rows say cannot be decoded).
 
+    Args:
+        folder: of the store.
+        shapes: path of each image -> height and width of its file, at least one.
+        geometry: how the images are scaled.
+
     Raises (from the context):
         StorageError: the folder cannot be written or the disk is full.
     """
 
-    def __init__(self, folder: Path, paths: Sequence[str], size: int) -> None:
+    def __init__(self, folder: Path, shapes: Mapping[str, Shape], geometry: Geometry) -> None:
         self._folder = folder
-        self._size = size
-        self._rows = {path: row for row, path in enumerate(paths)}
-        self._added = np.zeros(len(paths), bool)
+        scaled = {path: geometry.scaled_shape(*shape) for path, shape in shapes.items()}
+        self._index = _Index(geometry=geometry, shapes=scaled)
+        starts = np.cumsum([0, *map(_bytes, scaled.values())]).tolist()
+        self._bytes = starts.pop()
+        self._starts = dict(zip(scaled, starts, strict=True))
+        self._missing = set(scaled)
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             temporary = stack.enter_context(atomic_folder(self._folder))
             file = stack.enter_context((temporary / _PIXELS).open("wb"))
-            shape = (len(self._rows), self._size, self._size, 3)
-            np.lib.format.write_array_header_1_0(
-                file, {"descr": "|u1", "fortran_order": False, "shape": shape}
-            )
-            file.flush()
             self._file = file.fileno()
-            self._start = file.tell()
-            os.posix_fallocate(self._file, 0, self._start + int(np.prod(shape)))
-            (temporary / _PATHS).write_text(json.dumps(list(self._rows)), encoding="utf-8")
+            os.posix_fallocate(self._file, 0, self._bytes)
+            (temporary / _INDEX).write_text(self._index.model_dump_json(), encoding="utf-8")
             self._resources = stack.pop_all()
         return self
 
     def add(self, path: str, pixels: NDArray[np.uint8]) -> None:
-        """Resize and write one image, uint8 (H, W, 3).
+        """Scale and write one image, uint8 (H, W, 3).
 
         Raises:
             KeyError: the store was not announced this path.
         """
-        row = self._rows[path]
-        image = np.ascontiguousarray(resize_image(pixels, self._size)).tobytes()
+        shape = self._index.shapes[path]
+        image = np.ascontiguousarray(resize_image(pixels, *shape)).tobytes()
         # Not through a memory map: on a full disk that kills the process instead of raising.
         written = 0
         while written < len(image):
-            written += os.pwrite(
-                self._file, image[written:], self._start + row * len(image) + written
-            )
-        self._added[row] = True
+            written += os.pwrite(self._file, image[written:], self._starts[path] + written)
+        self._missing.discard(path)
 
     def __exit__(
         self,
@@ -160,10 +183,14 @@ class StoreWriter:
         with suppress(_IncompleteError), self._resources:
             if error is not None:
                 raise error
-            if not self._added.all():
+            if self._missing:
                 raise _IncompleteError
             os.fsync(self._file)  # a power cut must not leave the name without the pixels
 
 
 class _IncompleteError(Exception):
     """Makes the context of the folder discard the files."""
+
+
+def _bytes(shape: Shape) -> int:
+    return shape[0] * shape[1] * 3

@@ -14,16 +14,15 @@ from PIL import Image
 from stillwatch.bundle import Bundle, read_bundle
 from stillwatch.errors import StillwatchError
 from stillwatch.files import atomic_file, ensure_writable, write_json
-from stillwatch.inference.inspector import (
-    InspectedImage,
-    Inspector,
-    resize_map,
-    resize_mask_keeping_rejection,
-)
+from stillwatch.images.decode import resize_image
+from stillwatch.inference.inspector import InspectedImage, Inspector
 from stillwatch.inference.overlays import overlay
 from stillwatch.inference.score_log import appearance, logged, open_score_log
 from stillwatch.inference.scorers import open_scorer
 from stillwatch.settings import Settings
+
+_LARGEST_PICTURE = 4096
+"""Longer side of an overlay in pixels."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +37,8 @@ class InspectionRow:
     alpha: float
     error: str | None
     """Why the file could not be inspected; then it has no verdict."""
+    note: str | None
+    """Why an image that would pass needs a review."""
     overlay: str | None
     """The picture of the map and mask, relative to the output folder."""
 
@@ -86,7 +87,7 @@ def inspect_files(
                 file = inspector.inspect_file(path)
             except StillwatchError as error:
                 yield InspectionRow(
-                    str(path), None, None, None, reject.value, reject.alpha, str(error), None
+                    str(path), None, None, None, reject.value, reject.alpha, str(error), None, None
                 )
                 continue
             image = file.image
@@ -110,6 +111,7 @@ def inspect_files(
                 reject.value,
                 reject.alpha,
                 None,
+                image.note,
                 overlay,
             )
 
@@ -131,16 +133,18 @@ def overlay_png(pixels: NDArray[np.uint8], image: InspectedImage, bundle: Bundle
     """An inspected image with its map and the outline of its mask, as a PNG file.
 
     Args:
-        pixels: uint8 (H, W, 3), the image at its own size.
+        pixels: uint8 (H, W, 3), the image at its own size; one of more than 4096 pixels a side is
+            drawn smaller.
         image: what was found on it.
         bundle: of the detector, whose calibration scales the colours.
     """
-    height, width = pixels.shape[:2]
+    factor = min(1.0, _LARGEST_PICTURE / max(pixels.shape))
+    height, width = (max(1, round(side * factor)) for side in pixels.shape[:2])
     calibration = bundle.info.calibration
     picture = overlay(
-        pixels,
-        resize_map(image.anomaly_map, height, width),
-        resize_mask_keeping_rejection(image.mask, height, width),
+        resize_image(pixels, height, width),
+        image.map_at(height, width),
+        image.mask_at(height, width),
         vmin=float(np.min(calibration.scores)) / 2,
         vmax=2 * calibration.reject.value,
     )

@@ -1,15 +1,14 @@
 """Inspect images with a bundle: scores, verdicts, anomaly maps and masks.
 
 The only inference path: calibration, evaluation, the command line and the service all use it. A
-``Scorer`` computes the maps, so that nothing here needs torch.
+``Scorer`` computes the level maps, so that nothing here needs torch.
 """
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,16 +16,18 @@ from stillwatch.bundle import Bundle
 from stillwatch.calibration import Verdict, p_values, verdict
 from stillwatch.errors import DetectorError, ImageError
 from stillwatch.files import bytes_md5
-from stillwatch.images.decode import decode_image, read_bytes, resize_image
+from stillwatch.geometry import Shape
+from stillwatch.images.decode import MAX_MEGAPIXELS, decode_image, read_bytes, scale_image
 from stillwatch.images.layout import IMAGE_SUFFIXES
-
-
-class Scorer(Protocol):
-    """Computes raw anomaly maps in float32."""
-
-    def __call__(self, images: NDArray[np.uint8], /) -> NDArray[np.float32]:
-        """Map uint8 images (B, S, S, 3) to anomaly maps float32 (B, S, S)."""
-        ...
+from stillwatch.inference.mapper import ImageMapper
+from stillwatch.inference.resizing import (
+    WHOLE,
+    Extent,
+    extent_of,
+    resize_map,
+    resize_mask_keeping_rejection,
+)
+from stillwatch.inference.stitching import Scorer
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,21 @@ class InspectedImage:
     """Conformal p-value in [1/(n+1), 1]."""
     verdict: Verdict
     anomaly_map: NDArray[np.float32]
-    """(S, S), raw."""
+    """(h, w), raw: one value for each 4 × 4 pixels of the scaled image, or finer."""
     mask: NDArray[np.bool_]
-    """(S, S), map > reject threshold: non-empty exactly when the verdict is reject."""
+    """(h, w), map > reject threshold: non-empty exactly when the verdict is reject."""
+    extent: Extent = WHOLE
+    """Height and width of what the map covers, relative to the image."""
+    note: str | None = None
+    """Why an image that would pass needs a review, in one sentence."""
+
+    def map_at(self, height: int, width: int) -> NDArray[np.float32]:
+        """The map at an image's own size; the pixel at the maximum keeps the maximum."""
+        return resize_map(self.anomaly_map, height, width, self.extent)
+
+    def mask_at(self, height: int, width: int) -> NDArray[np.bool_]:
+        """The mask at an image's own size; it has a pixel exactly when the verdict is reject."""
+        return resize_mask_keeping_rejection(self.mask, height, width, self.extent)
 
 
 @dataclass(frozen=True)
@@ -53,7 +66,7 @@ class DecodedFile:
     pixels: NDArray[np.uint8]
     """(height, width, 3), upright, at the file's own size."""
     image: NDArray[np.uint8]
-    """(S, S, 3), as the bundle's training images were."""
+    """(h, w, 3), scaled as the bundle's training images were."""
 
 
 @dataclass(frozen=True)
@@ -81,9 +94,9 @@ class Inspector:
     """Gives images a score, a p-value, a verdict and a mask.
 
     Args:
-        bundle: with the thresholds.
+        bundle: with geometry, combination and thresholds.
         scorer: as ``open_scorer`` gives it.
-        batch_size: images per call of the scorer.
+        batch_size: tiles per call of the scorer.
         max_megapixels: larger images are refused without decoding.
     """
 
@@ -92,19 +105,18 @@ class Inspector:
         bundle: Bundle,
         scorer: Scorer,
         batch_size: int = 16,
-        max_megapixels: float = 100.0,
+        max_megapixels: float = MAX_MEGAPIXELS,
     ) -> None:
         self.bundle = bundle
-        self.scorer = scorer
-        self.batch_size = batch_size
         self.max_megapixels = max_megapixels
+        self.mapper = ImageMapper(scorer, bundle.info.geometry, bundle.info.combination, batch_size)
 
     def read(self, path: Path) -> NDArray[np.uint8]:
-        """Decode and resize an image file as the bundle's training images were: (S, S, 3)."""
+        """Decode and scale an image file as the bundle's training images were: (h, w, 3)."""
         return self.decode(read_bytes(path), name=str(path)).image
 
     def decode(self, data: bytes, *, name: str) -> DecodedFile:
-        """Decode and resize an image file's bytes as the bundle's training images were.
+        """Decode and scale an image file's bytes as the bundle's training images were.
 
         Args:
             data: the file's bytes.
@@ -117,85 +129,69 @@ class Inspector:
         return DecodedFile(
             md5=bytes_md5(data),
             pixels=decoded.pixels,
-            image=resize_image(decoded.pixels, info.image_size),
+            image=scale_image(decoded.pixels, info.geometry),
         )
 
-    def inspect(self, images: NDArray[np.uint8]) -> Iterator[InspectedImage]:
-        """Inspect images uint8 (N, S, S, 3) in their order, one batch in memory at a time.
+    def inspect(self, images: Iterable[NDArray[np.uint8]]) -> Iterator[InspectedImage]:
+        """Inspect scaled images, uint8 (h, w, 3) each, in their order.
 
         Raises:
-            DetectorError: the images are not of the bundle's size, or the maps are unusable.
+            DetectorError: an image is not scaled as the bundle's, or the maps are unusable.
         """
-        size = self.bundle.info.image_size
-        if images.dtype != np.uint8 or images.shape[1:] != (size, size, 3):
-            raise DetectorError(
-                f"this bundle inspects uint8 images of shape (N, {size}, {size}, 3) and was given "
-                f"{images.dtype} {images.shape}. Read them with Inspector.read."
-            )
-        for maps in _maps(self.scorer, images, self.batch_size):
-            yield from self._judge(maps)
+        shapes: deque[Shape] = deque()
+        for anomaly_map in self.mapper.maps(self._checked(images, shapes)):
+            yield self._judge(anomaly_map, shapes.popleft())
 
     def inspect_file(self, path: Path) -> InspectedFile:
         """Inspect one image file."""
         file = self.decode(read_bytes(path), name=str(path))
-        inspected = next(self.inspect(file.image[None]))
+        (inspected,) = self.inspect([file.image])
         return InspectedFile(path, file.md5, file.pixels, inspected)
 
-    def _judge(self, maps: NDArray[np.float32]) -> Iterator[InspectedImage]:
+    def _checked(
+        self, images: Iterable[NDArray[np.uint8]], shapes: deque[Shape]
+    ) -> Iterator[NDArray[np.uint8]]:
+        geometry = self.bundle.info.geometry
+        for image in images:
+            fits = image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
+            if fits and geometry.box is not None:
+                fits = all(a <= b for a, b in zip(image.shape, geometry.box, strict=False))
+            if not fits:
+                limits = "" if geometry.box is None else f" of at most {geometry.box} pixels"
+                raise DetectorError(
+                    f"this bundle inspects uint8 images (h, w, 3){limits} and was given "
+                    f"{image.dtype} {image.shape}. Read them with Inspector.read."
+                )
+            shapes.append((image.shape[0], image.shape[1]))
+            yield image
+
+    def _judge(self, anomaly_map: NDArray[np.float32], shape: Shape) -> InspectedImage:
         calibration = self.bundle.info.calibration
-        scores = _scores(maps)
-        masks = maps > np.float32(calibration.reject.value)
-        for score, p_value, anomaly_map, mask in zip(
-            scores.tolist(), p_values(scores, calibration.scores).tolist(), maps, masks, strict=True
-        ):
-            yield InspectedImage(score, p_value, verdict(score, calibration), anomaly_map, mask)
+        score = float(anomaly_map.max())
+        result = verdict(score, calibration)
+        note = self._why_not_calibrated(shape)
+        if note is not None and result == "pass":
+            result = "review"
+        (p_value,) = p_values(np.array([score], np.float32), calibration.scores).tolist()
+        return InspectedImage(
+            score=score,
+            p_value=p_value,
+            verdict=result,
+            anomaly_map=anomaly_map,
+            mask=anomaly_map > np.float32(calibration.reject.value),
+            extent=extent_of(anomaly_map, shape),
+            note=note,
+        )
 
-
-def score_images(
-    scorer: Scorer, images: NDArray[np.uint8], batch_size: int = 16
-) -> NDArray[np.float32]:
-    """Image scores, float32 (N,), of uint8 images (N, S, S, 3), computed as in an inspection.
-
-    Raises:
-        DetectorError: the maps have the wrong type or shape or are not finite.
-    """
-    scores = [_scores(maps) for maps in _maps(scorer, images, batch_size)]
-    return np.concatenate(scores) if scores else np.empty(0, np.float32)
-
-
-def bilinear(values: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
-    """Resize a map (h, w) to (height, width): plain bilinear, half-pixel centres, edges kept."""
-    if values.shape == (height, width):
-        return values
-    # Pillow's bilinear averages over an area when it shrinks, OpenCV's does not.
-    resized = cv2.resize(values, (width, height), interpolation=cv2.INTER_LINEAR)
-    # Rounding must not raise a map above its maximum: the maximum could cross a threshold.
-    return np.asarray(np.clip(resized, values.min(), values.max()), dtype=np.float32)
-
-
-def resize_map(anomaly_map: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
-    """Resize an anomaly map to an image's own size without losing its maximum.
-
-    ``resize_map(m, h, w) > t`` therefore has a pixel exactly when ``m > t`` has one, for every t.
-    """
-    resized = bilinear(anomaly_map, height, width).copy()
-    row, column = np.unravel_index(anomaly_map.argmax(), anomaly_map.shape)
-    resized[
-        (2 * row + 1) * height // (2 * anomaly_map.shape[0]),
-        (2 * column + 1) * width // (2 * anomaly_map.shape[1]),
-    ] = anomaly_map.max()
-    return resized
-
-
-def resize_mask_keeping_rejection(
-    mask: NDArray[np.bool_], height: int, width: int
-) -> NDArray[np.bool_]:
-    """Resize a mask to an image's own size; it keeps a pixel exactly when ``mask`` has one."""
-    cover = bilinear(mask.astype(np.float32), height, width)
-    resized = cover >= 0.5
-    if mask.any() and not resized.any():
-        resized = resize_map(mask.astype(np.float32), height, width) >= 0.5
-    return np.asarray(resized)
+    def _why_not_calibrated(self, shape: Shape) -> str | None:
+        pixels, largest = shape[0] * shape[1], self.bundle.info.largest_image
+        if pixels <= largest:
+            return None
+        return (
+            f"the image has {pixels / 1e6:.3g} megapixels after scaling and no calibration image "
+            f"has more than {largest / 1e6:.3g}: the maximum of a larger map is higher, so the "
+            "false-alarm rates do not hold"
+        )
 
 
 def find_images(paths: Sequence[Path]) -> list[Path]:
@@ -227,27 +223,3 @@ def _images_under(path: Path) -> list[Path]:
             f"{path}: holds no image. Images end in {', '.join(sorted(IMAGE_SUFFIXES))}."
         )
     return images
-
-
-def _maps(
-    scorer: Scorer, images: NDArray[np.uint8], batch_size: int
-) -> Iterator[NDArray[np.float32]]:
-    for start in range(0, len(images), batch_size):
-        batch = np.ascontiguousarray(images[start : start + batch_size])
-        maps = scorer(batch)
-        if maps.dtype != np.float32 or maps.shape != batch.shape[:3]:
-            raise DetectorError(
-                f"the scorer returned {maps.dtype} maps of shape {maps.shape} for images of shape "
-                f"{batch.shape}; it must return float32 {batch.shape[:3]}. Fix the method."
-            )
-        # NaN is above no threshold: the image would pass.
-        if not np.isfinite(maps).all():
-            raise DetectorError(
-                "the anomaly maps are not finite numbers, so no verdict can be given: the detector "
-                "is broken. Train it again, with a smaller learning rate."
-            )
-        yield maps
-
-
-def _scores(maps: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.asarray(maps.reshape(len(maps), -1).max(axis=1), dtype=np.float32)

@@ -40,7 +40,7 @@ class ImageMapper:
             if not np.isfinite(anomaly_map).all():
                 raise DetectorError(
                     "the anomaly maps are not finite numbers, so no verdict can be given: the "
-                    "statistics of the normals in the bundle are unusable. Train the detector again."
+                    "bundle's statistics of normals are unusable. Train the detector again."
                 )
             yield anomaly_map
 

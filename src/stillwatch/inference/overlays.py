@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from stillwatch.inference.inspector import resize_map, resize_mask_keeping_rejection
+from stillwatch.inference.resizing import resize_map, resize_mask_keeping_rejection
 
 MASK_COLOUR = (64, 220, 255)
 TRUTH_COLOUR = (0, 225, 135)

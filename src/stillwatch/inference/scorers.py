@@ -2,7 +2,7 @@
 
 from stillwatch.bundle import GRAPH_FILES, Bundle
 from stillwatch.inference.graph_scorers import OnnxScorer, OpenVinoScorer
-from stillwatch.inference.inspector import Scorer
+from stillwatch.inference.stitching import Scorer
 
 
 def open_scorer(bundle: Bundle, device: str = "auto") -> Scorer:

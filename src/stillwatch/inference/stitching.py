@@ -148,7 +148,7 @@ def _checked(scorer: Scorer, batch: list[Pixels]) -> list[NDArray[np.float32]]:
         if not fits or height % level.shape[1] or level.shape[2] * height != width * level.shape[1]:
             raise DetectorError(
                 f"the scorer returned {level.dtype} maps of shape {level.shape} for tiles of shape "
-                f"{tiles.shape}; it must return float32 (B, H / stride, W / stride). Fix the method."
+                f"{tiles.shape}; they must be float32 (B, H / stride, W / stride). Fix the method."
             )
         # NaN is above no threshold: the image would pass.
         if not np.isfinite(level).all():

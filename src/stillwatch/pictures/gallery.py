@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from stillwatch.calibration import Threshold, Verdict
-from stillwatch.inference.inspector import resize_map
 from stillwatch.inference.overlays import (
     TRUTH_COLOUR,
     draw_contour,
@@ -19,6 +18,7 @@ from stillwatch.inference.overlays import (
     heat_share,
     overlay,
 )
+from stillwatch.inference.resizing import resize_map
 from stillwatch.pictures.style import INK, MUTED, VERMILLION, heading, new_figure
 
 _NORMAL = "good"

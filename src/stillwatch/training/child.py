@@ -35,9 +35,10 @@ from stillwatch.detectors import build_detector, detector_class
 from stillwatch.detectors.base import Detector
 from stillwatch.devices import choose_device
 from stillwatch.errors import DeviceMemoryError, StillwatchError
+from stillwatch.geometry import Geometry
 from stillwatch.images.photographs import read_photographs
 from stillwatch.images.store import ImageStore
-from stillwatch.inference.inspector import score_images
+from stillwatch.inference.mapper import ImageMapper
 from stillwatch.inference.torch_scorer import TorchScorer
 from stillwatch.teachers.networks import load_teacher
 from stillwatch.training.data import PHOTOGRAPH_ENLARGEMENT
@@ -73,13 +74,14 @@ def run(job: TrainingJob, emit: Emit) -> TrainingOutcome:
     detector = build_detector(job.detector, teacher, job.detector_settings, seed=job.training.seed)
     summary = train(
         detector,
-        train_images=_images(store, job, "train"),
-        validation_images=_images(store, job, "validation"),
+        train_images=store.part(job.parts["train"]),
+        validation_images=store.part(job.parts["validation"]),
+        geometry=store.geometry,
         settings=job.training,
         device=device,
         checkpoint=job.checkpoint,
         on_epoch=lambda report: emit("epoch", asdict(report)),
-        photographs=_photographs(job, detector),
+        photographs=_photographs(job, detector, store.geometry),
         shared=job.shared,
     )
     try:
@@ -107,10 +109,10 @@ def _describe(
     summary: TrainingSummary,
     store: ImageStore,
 ) -> BundleInfo:
-    scorer = TorchScorer(detector, device)
+    mapper = ImageMapper(TorchScorer(detector, device), store.geometry, summary.combination)
 
     def scores(part: str) -> NDArray[np.float32]:
-        return score_images(scorer, _images(store, job, part))
+        return mapper.scores(store.part(job.parts[part]))
 
     calibration = calibrate(
         scores("calibration"),
@@ -126,9 +128,13 @@ def _describe(
             settings=detector.settings.model_dump(mode="json"),
         ),
         teacher=TeacherInfo(name=detector.teacher.name, digest=detector.teacher.digest),
-        image_size=job.image_size,
+        geometry=store.geometry,
+        combination=summary.combination,
         white_level=job.white_level,
         calibration=calibration,
+        largest_image=max(
+            image.shape[0] * image.shape[1] for image in store.part(job.parts["calibration"])
+        ),
         normal_scores=NormalScores(
             train=tuple(scores("train").tolist()), validation=tuple(scores("validation").tolist())
         ),
@@ -155,15 +161,13 @@ def _describe(
     )
 
 
-def _images(store: ImageStore, job: TrainingJob, part: str) -> NDArray[np.uint8]:
-    return store.images[store.rows(job.parts[part])]
-
-
-def _photographs(job: TrainingJob, detector: Detector) -> NDArray[np.uint8] | None:
+def _photographs(
+    job: TrainingJob, detector: Detector, geometry: Geometry
+) -> NDArray[np.uint8] | None:
     folder = job.training.photographs
     if folder is None or not detector.uses_photographs:
         return None
-    return read_photographs(folder, PHOTOGRAPH_ENLARGEMENT * job.image_size)
+    return read_photographs(folder, PHOTOGRAPH_ENLARGEMENT * max(geometry.tile))
 
 
 def _device_name(device: torch.device) -> str:

@@ -1,7 +1,8 @@
-"""The images of a training, on the device where they fit, and the teacher's features of them."""
+"""The tiles of a training, on a GPU where they fit, and the teacher's features of them."""
 
+import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -13,61 +14,117 @@ from torch.nn import functional as F  # noqa: N812
 
 from stillwatch.devices import fits, full_precision
 from stillwatch.errors import TrainingError
+from stillwatch.geometry import Geometry, Pixels, fitted
 from stillwatch.teachers.networks import Teacher, images_to_input
 
 _FEATURE_BATCH = 16
+_MOST_KEPT_BYTES = 1_500_000_000
+"""Of features in the memory of a machine, so that a process stays below 3 GB."""
 PHOTOGRAPH_ENLARGEMENT = 2
-"""Side of a photograph relative to that of the category's images."""
+"""Side of a photograph relative to that of a tile."""
 _WATCHED_SHARE = 0.1
 """Share of the photographs that are for validation."""
 
 
-class ImagePool:
-    """Images from which a training draws batches, with the teacher's features.
+class TileSet:
+    """The tiles of images of any shape.
+
+    Args:
+        images: scaled, uint8 (h, w, 3) each.
+        geometry: how they are cut into tiles.
+    """
+
+    def __init__(self, images: Sequence[Pixels], geometry: Geometry) -> None:
+        self.images = images
+        self._geometry = geometry
+        self._tiles = [
+            (image, tile) for image in images for tile in geometry.tiles(*image.shape[:2])
+        ]
+
+    def __len__(self) -> int:
+        return len(self._tiles)
+
+    def stacked(self, rows: Iterable[int]) -> NDArray[np.uint8]:
+        """The tiles of these rows, uint8 (B, H, W, 3)."""
+        return np.stack([self._geometry.cut(*self._tiles[row]) for row in rows])
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 of the pixels, the shapes and the geometry."""
+        digest = hashlib.sha256(self._geometry.model_dump_json().encode())
+        for image in self.images:
+            digest.update(str(image.shape).encode())
+            digest.update(np.ascontiguousarray(image).data)
+        return digest.hexdigest()
+
+
+class TilePool:
+    """Tiles from which a training draws batches, with the teacher's features.
 
     Features are rounded to float16 whether they are kept or, where memory is short, computed anew
     for every batch, so that the memory of a machine does not change the trained weights.
 
     Args:
-        images: uint8 (N, S, S, 3).
+        tiles: of all images.
         teacher: gives the features.
         device: of the batches.
         photographs: from which a batch's ``photographs`` are drawn.
-        enlargement: by which the sides of the images are multiplied in batches.
+        enlargement: by which the sides of the tiles are multiplied in batches.
     """
 
     def __init__(
         self,
-        images: NDArray[np.uint8],
+        tiles: TileSet,
         teacher: Teacher,
         device: torch.device,
         *,
-        photographs: "ImagePool | None" = None,
+        photographs: "TilePool | None" = None,
         enlargement: int = 1,
     ) -> None:
+        self.tiles = tiles
         self.teacher = teacher
         self.device = device
         self.photographs = photographs
         self.enlargement = enlargement
-        # A copy: the images are in a memory map that must not be written to.
-        pixels = torch.tensor(np.asarray(images))
-        self._pixels = pixels.to(device) if fits(pixels.nbytes, device) else pixels
         self._features: list[Tensor] | None = None
         self._keeps_features: bool | None = None
 
     def __len__(self) -> int:
-        return len(self._pixels)
+        return len(self.tiles)
 
-    def batches(self, batch_size: int, order: Tensor | None = None) -> "Iterator[ImageBatch]":
-        """Batches of at most ``batch_size``, equal in size to within one image, in ``order``."""
-        order = torch.arange(len(self)) if order is None else order
-        for rows in order.tensor_split(math.ceil(len(order) / batch_size)):
-            yield ImageBatch(self, rows)
+    def batches(self, batch_size: int, rows: Tensor) -> "Iterator[TileBatch]":
+        """Batches of at most ``batch_size``, equal in size to within one tile, of these rows."""
+        for part in rows.tensor_split(math.ceil(len(rows) / batch_size)):
+            yield TileBatch(self, part)
+
+    def spread(self, most: int) -> Tensor:
+        """Rows of all tiles, or of ``most``, evenly spread."""
+        count = min(most, len(self))
+        return torch.arange(count) * len(self) // count
+
+    def drawn(self, epoch: int, count: int, seed: str) -> Tensor:
+        """Rows of an epoch: the next ``count`` of a sequence of random permutations of all tiles.
+
+        Args:
+            epoch: 0-based.
+            count: of an epoch, at most the number of tiles.
+            seed: names the sequence.
+        """
+        first = epoch * count
+        permutations = [
+            torch.randperm(len(self), generator=generator_of(f"{seed}/{number}"))
+            for number in range(first // len(self), (first + count - 1) // len(self) + 1)
+        ]
+        start = first % len(self)
+        return torch.cat(permutations)[start : start + count]
 
     def images(self, rows: Tensor) -> Tensor:
-        """Images ``rows`` as float32 (B, 3, H, W) in [0, 1] on the device."""
-        pixels = self._pixels.index_select(0, rows.to(self._pixels.device))
-        images = images_to_input(pixels.to(self.device))
+        """Tiles ``rows`` as float32 (B, 3, H, W) in [0, 1] on the device."""
+        if self._on_gpu is None:
+            pixels = torch.from_numpy(self.tiles.stacked(rows.tolist())).to(self.device)
+        else:
+            pixels = self._on_gpu.index_select(0, rows.to(self.device))
+        images = images_to_input(pixels)
         if self.enlargement == 1:
             return images
         return F.interpolate(
@@ -75,7 +132,7 @@ class ImagePool:
         )
 
     def features(self, rows: Tensor) -> list[Tensor]:
-        """The teacher's float32 features of images ``rows`` on the device."""
+        """The teacher's float32 features of tiles ``rows`` on the device."""
         if self._keeps_features is None:
             self._keep_features()
         if self._features is None:
@@ -85,11 +142,21 @@ class ImagePool:
             for level in self._features
         ]
 
+    @cached_property
+    def _on_gpu(self) -> Tensor | None:
+        height, width = self.tiles.stacked([0]).shape[1:3]
+        size = len(self) * height * width * 3
+        if self.device.type != "cuda" or not fits(size, self.device):
+            return None
+        return torch.from_numpy(self.tiles.stacked(range(len(self)))).to(self.device)
+
     def _keep_features(self) -> None:
         """Compute and keep all features, (N, h, w, C) per level, where they fit into memory."""
         first = [level.permute(0, 2, 3, 1) for level in self._computed(torch.tensor([0]))]
         size = len(self) * sum(level.nbytes for level in first)
-        homes = [home for home in (self.device, torch.device("cpu")) if fits(size, home)]
+        homes = [self.device] if self.device.type == "cuda" and fits(size, self.device) else []
+        if size <= _MOST_KEPT_BYTES and fits(size, torch.device("cpu")):
+            homes.append(torch.device("cpu"))
         self._keeps_features = bool(homes)
         if not homes:
             return
@@ -113,10 +180,10 @@ class ImagePool:
 
 
 @dataclass(frozen=True)
-class ImageBatch:
-    """Some of the images; pixels and features are computed when they are first used."""
+class TileBatch:
+    """Some of the tiles; pixels and features are computed when they are first used."""
 
-    pool: ImagePool
+    pool: TilePool
     rows: Tensor
     progress: float = 1.0
 
@@ -146,43 +213,56 @@ class TrainingImages:
     """All images of a training.
 
     Args:
-        train_images: uint8 (N, S, S, 3), normals.
-        validation_images: uint8 (M, S, S, 3), normals.
-        photographs: uint8 (P, 2S, 2S, 3), at least 3, in place of the normals for phases that
-            train on photographs: the weights of these phases may then be shared by all categories.
-            None: they get the normals, enlarged.
+        train_images: normals, scaled, uint8 (h, w, 3) each.
+        validation_images: normals, likewise.
+        photographs: uint8 (P, S, S, 3), at least 3, in place of the normals for phases that train
+            on photographs: the weights of these phases may then be shared by all categories. None:
+            they get the normals, enlarged.
+        geometry: of the category.
         teacher: gives the features.
         device: of the batches.
     """
 
     def __init__(
         self,
-        train_images: NDArray[np.uint8],
-        validation_images: NDArray[np.uint8],
+        train_images: Sequence[Pixels],
+        validation_images: Sequence[Pixels],
         photographs: NDArray[np.uint8] | None,
+        geometry: Geometry,
         teacher: Teacher,
         device: torch.device,
     ) -> None:
-        self.pixels = train_images, validation_images
+        self.geometry = geometry
+        self._make = partial(TilePool, teacher=teacher, device=device)
+        self._tiles = TileSet(train_images, geometry), TileSet(validation_images, geometry)
         self._photographs = photographs
-        self._make = partial(ImagePool, teacher=teacher, device=device)
         drawn = None if photographs is None else self.photographs[0]
-        train, validation = (self._make(part, photographs=drawn) for part in self.pixels)
-        self.normals = train, validation
-
-    @cached_property
-    def photographs(self) -> tuple[ImagePool, ImagePool]:
-        """Training and validation images of phases on photographs."""
-        train, watched = self.photograph_pixels
-        enlargement = PHOTOGRAPH_ENLARGEMENT if self._photographs is None else 1
-        return self._make(train, enlargement=enlargement), self._make(
-            watched, enlargement=enlargement
+        self.normals = (
+            self._make(self._tiles[0], photographs=drawn),
+            self._make(self._tiles[1], photographs=drawn),
         )
 
-    @property
-    def photograph_pixels(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """The pixels of ``photographs``."""
+    @cached_property
+    def photographs(self) -> tuple[TilePool, TilePool]:
+        """Training and validation images of phases on photographs."""
         if self._photographs is None:
-            return self.pixels
-        watched = max(1, round(_WATCHED_SHARE * len(self._photographs)))
-        return self._photographs[watched:], self._photographs[:watched]
+            train, watched = self._tiles
+            enlarged = partial(self._make, enlargement=PHOTOGRAPH_ENLARGEMENT)
+            return enlarged(train), enlarged(watched)
+        shape = self._photographs.shape[1], self._photographs.shape[2]
+        geometry = fitted([shape], max(shape))
+        count = max(1, round(_WATCHED_SHARE * len(self._photographs)))
+        return (
+            self._make(TileSet(list(self._photographs[count:]), geometry)),
+            self._make(TileSet(list(self._photographs[:count]), geometry)),
+        )
+
+
+def generator_of(name: str) -> torch.Generator:
+    """A random generator whose sequence depends on a name alone."""
+    return torch.Generator().manual_seed(seed_of(name))
+
+
+def seed_of(name: str) -> int:
+    """A seed that depends on a name alone, below 2^63."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 1

@@ -40,9 +40,8 @@ class TrainingJob(Section):
     teacher: TeacherSettings
     training: TrainingSettings
     calibration: CalibrationSettings
-    image_size: int
     white_level: int
-    store: Path = Field(description="folder of the decoded images")
+    store: Path = Field(description="folder of the decoded images, scaled")
     parts: dict[str, tuple[str, ...]] = Field(
         description="train, validation and calibration: paths in the store"
     )

@@ -8,7 +8,7 @@ weights.
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -17,17 +17,26 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from stillwatch.combination import Combination
 from stillwatch.detectors.base import Batch, Detector, Phase
 from stillwatch.devices import full_precision, mixed_precision
 from stillwatch.errors import DeviceMemoryError, TrainingError
+from stillwatch.geometry import Geometry, Pixels
+from stillwatch.inference.stitching import level_maps
+from stillwatch.inference.torch_scorer import TorchScorer
 from stillwatch.settings import TrainingSettings
 from stillwatch.training.checkpoints import Checkpoint, grouped, load_checkpoint, save_checkpoint
-from stillwatch.training.data import ImagePool, TrainingImages
+from stillwatch.training.data import TilePool, TrainingImages, seed_of
 from stillwatch.training.job import EpochReport
 from stillwatch.training.shared_phases import load_shared, save_shared, shared_folder
 from stillwatch.training.state import PhaseState
 
 _STATISTICS_BATCH = 16
+_EPOCH_PIXELS = 400 * 256**2
+_WATCHED_SHARE = 0.25
+"""Most validation tiles, relative to the most tiles of an epoch."""
+_MEASURED_EPOCHS = 10
+"""Statistics before a training see as many tiles as this number of epochs, at most."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +51,16 @@ class TrainingSummary:
     """Phase whose weights came from another training -> seconds that it took there."""
     resumed: bool
     epochs: tuple[EpochReport, ...]
+    combination: Combination
+    """How level maps become anomaly maps, with statistics of the validation normals."""
 
 
 def train(
     detector: Detector,
     *,
-    train_images: NDArray[np.uint8],
-    validation_images: NDArray[np.uint8],
+    train_images: Sequence[Pixels],
+    validation_images: Sequence[Pixels],
+    geometry: Geometry,
     settings: TrainingSettings,
     device: torch.device,
     checkpoint: Path | None,
@@ -60,13 +72,14 @@ def train(
 
     Args:
         detector: as ``build_detector`` made it.
-        train_images: uint8 (N, S, S, 3), the only images that weights are fitted to.
-        validation_images: uint8 (M, S, S, 3), normals that choose the epoch and set statistics.
-        settings: seed and checkpoint interval.
+        train_images: scaled, uint8 (h, w, 3) each, the only images that weights are fitted to.
+        validation_images: likewise, normals that choose the epoch and set statistics.
+        geometry: how images are cut into tiles.
+        settings: seed, tiles of an epoch and checkpoint interval.
         device: where to train.
         checkpoint: folder to resume from and to write to; None: no checkpoints.
         on_epoch: called after every epoch that this call trains.
-        photographs: uint8 (P, 2S, 2S, 3), at least 3, for phases and losses that ask for them.
+        photographs: uint8 (P, S, S, 3), at least 3, for phases and losses that ask for them.
         shared: folder of phases that several trainings share; None: none are kept.
 
     Raises:
@@ -77,20 +90,17 @@ def train(
         if len(images) == 0:
             raise TrainingError(f"there are no {part} normals. Add good images to train/good.")
     detector.to(device).to(memory_format=torch.channels_last).eval()
+    every = TrainingImages(
+        train_images, validation_images, photographs, geometry, detector.teacher, device
+    )
     training = _Training(
         detector=detector,
-        images=TrainingImages(
-            train_images, validation_images, photographs, detector.teacher, device
-        ),
+        images=every,
         settings=settings,
         device=device,
         checkpoint=checkpoint,
         shared=shared,
-        identity=_identity(
-            detector,
-            settings,
-            *(part for part in (train_images, validation_images, photographs) if part is not None),
-        ),
+        identity=_identity(detector, settings, every),
         on_epoch=on_epoch,
     )
     try:
@@ -104,6 +114,20 @@ def train(
             "training.device to cpu.",
             setting,
         ) from error
+
+
+@dataclass(frozen=True)
+class _Normals:
+    """Some tiles of a pool, in batches."""
+
+    pool: TilePool
+    rows: Tensor
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self.pool.batches(_STATISTICS_BATCH, self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
 
 
 @dataclass
@@ -142,34 +166,40 @@ class _Training:
                 self._run_phase(state, index, phases)
         self.detector.eval()
         self.batch_setting = None
-        self._measure("finalize", self.detector.finalize, validation)
+        combination = self._combination(validation.tiles.images)
         return TrainingSummary(
             self._seconds(),
             self.kept_epochs,
             self.taken_over,
             saved is not None,
             tuple(self.reports),
+            combination,
         )
 
-    def _measure(
-        self, moment: str, see: Callable[[Iterable[Batch]], None], images: ImagePool
-    ) -> None:
+    def _combination(self, normals: Sequence[Pixels]) -> Combination:
+        scorer = TorchScorer(self.detector, self.device)
+        geometry = self.images.geometry
+        levels = list(level_maps(scorer, geometry, normals, _STATISTICS_BATCH))
+        return self.detector.combination(levels, geometry.sigma)
+
+    def _measure(self, moment: str, see: Callable[[_Normals], None], images: TilePool) -> None:
         _seed(f"{self.settings.seed}/{moment}")
+        most = _MEASURED_EPOCHS * self._tiles_per_epoch(images)
         with torch.no_grad(), full_precision(self.device):
-            see(images.batches(_STATISTICS_BATCH))
+            see(_Normals(images, images.spread(most)))
 
     def _run_phase(self, state: PhaseState, index: int, phases: list[Phase]) -> None:
         phase = state.phase
         self.batch_setting = f"{phase.settings_prefix}batch_size"
         train, watched = self._pools(phase)
-        epochs = phase.passes(len(train))
+        epochs = self._passes(phase)
         if phase.prepare is not None and state.epochs_done == 0:
             self._measure(f"{index}/prepare", phase.prepare, train)
         began, done_before = time.monotonic(), state.epochs_done
         for epoch in range(state.epochs_done, epochs):
-            self._seed_phase(phase, index, f"{epoch}")
-            train_loss = self._train_epoch(state, epoch, epochs, train)
-            self._seed_phase(phase, index, "validation")
+            _seed(self._seed_name(phase, index, f"{epoch}"))
+            train_loss = self._train_epoch(state, index, epoch, epochs, train)
+            _seed(self._seed_name(phase, index, "validation"))
             validation_loss = self._validate(state, epoch, watched)
             self._require_finite(phase, epoch, train_loss, validation_loss)
             state.epochs_done = epoch + 1
@@ -197,7 +227,7 @@ class _Training:
     ) -> None:
         """Load the phase's weights from another training, else train the phase and keep them."""
         phase = state.phase
-        images = self.images.photograph_pixels if phase.on_photographs else self.images.pixels
+        images = [pool.tiles for pool in self._pools(phase)]
         folder = shared_folder(shared, phase, self.detector.teacher, images)
         found = load_shared(folder, phase)
         if found is None:
@@ -208,18 +238,33 @@ class _Training:
             self.kept_epochs[phase.name] = found.epoch
             self.taken_over[phase.name] = found.seconds
 
-    def _pools(self, phase: Phase) -> tuple[ImagePool, ImagePool]:
+    def _pools(self, phase: Phase) -> tuple[TilePool, TilePool]:
         return self.images.photographs if phase.on_photographs else self.images.normals
 
     def _passes(self, phase: Phase) -> int:
-        return phase.passes(len(self._pools(phase)[0]))
+        return phase.passes(self._tiles_per_epoch(self._pools(phase)[0]))
 
-    def _train_epoch(self, state: PhaseState, epoch: int, epochs: int, images: ImagePool) -> float:
+    def _tiles_per_epoch(self, images: TilePool) -> int:
+        return min(self._most_tiles, len(images))
+
+    @property
+    def _most_tiles(self) -> int:
+        """Most tiles of an epoch."""
+        if self.settings.tiles_per_epoch is not None:
+            return self.settings.tiles_per_epoch
+        height, width = self.images.geometry.tile
+        return max(1, _EPOCH_PIXELS // (height * width))
+
+    def _train_epoch(
+        self, state: PhaseState, index: int, epoch: int, epochs: int, images: TilePool
+    ) -> float:
         phase = state.phase
         phase.module.train()
         total = torch.zeros((), device=self.device)
-        steps = phase.steps_per_epoch(len(images))
-        batches = images.batches(phase.batch_size, torch.randperm(len(images)))
+        count = self._tiles_per_epoch(images)
+        steps = phase.steps_per_epoch(count)
+        rows = images.drawn(epoch, count, self._seed_name(phase, index, "order"))
+        batches = images.batches(phase.batch_size, rows)
         for step, batch in enumerate(batches, start=epoch * steps):
             progress = (step + 0.5) / (epochs * steps)
             state.set_learning_rate(progress)
@@ -229,17 +274,18 @@ class _Training:
             loss.backward()  # type: ignore[no-untyped-call]
             state.optimizer.step()
             total += loss.detach() * len(batch)
-        return float(total) / len(images)
+        return float(total) / count
 
     @torch.no_grad()
-    def _validate(self, state: PhaseState, epoch: int, images: ImagePool) -> float:
+    def _validate(self, state: PhaseState, epoch: int, images: TilePool) -> float:
         phase = state.phase
         total = torch.zeros((), device=self.device)
         phase.module.eval()
-        for batch in images.batches(phase.batch_size):
+        rows = images.spread(max(1, round(_WATCHED_SHARE * self._most_tiles)))
+        for batch in images.batches(phase.batch_size, rows):
             with mixed_precision(self.device):
                 total += phase.loss(batch) * len(batch)
-        loss = float(total) / len(images)
+        loss = float(total) / len(rows)
         state.keep_if_better(loss, epoch)
         return loss
 
@@ -274,11 +320,10 @@ class _Training:
         self.taken_over = saved.state["taken_over"]
         self.started -= saved.state["seconds"]
 
-    def _seed_phase(self, phase: Phase, index: int, moment: str) -> None:
+    def _seed_name(self, phase: Phase, index: int, moment: str) -> str:
         if phase.shared_as is None:
-            _seed(f"{self.settings.seed}/{index}/{moment}")
-        else:
-            _seed(f"shared/{phase.name}/{moment}")
+            return f"{self.settings.seed}/{index}/{moment}"
+        return f"shared/{phase.name}/{moment}"
 
     def _seconds_of(self, phase: Phase) -> float:
         """Seconds of the phase that has just ended, those before a resume included."""
@@ -290,8 +335,7 @@ class _Training:
 
 
 def _seed(name: str) -> None:
-    digest = hashlib.sha256(name.encode()).digest()
-    torch.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+    torch.manual_seed(seed_of(name))
 
 
 def _without_teacher(detector: Detector) -> dict[str, Tensor]:
@@ -299,13 +343,11 @@ def _without_teacher(detector: Detector) -> dict[str, Tensor]:
     return {name: value for name, value in state.items() if not name.startswith("teacher.")}
 
 
-def _identity(detector: Detector, settings: TrainingSettings, *images: NDArray[np.uint8]) -> str:
+def _identity(detector: Detector, settings: TrainingSettings, images: TrainingImages) -> str:
     """Digest of everything that a checkpoint of this training depends on."""
+    parts = [pool.tiles.digest for pool in (*images.normals, *images.photographs)]
     digest = hashlib.sha256(
         f"{detector.name}/{detector.version}/{detector.settings.model_dump_json()}/"
-        f"{detector.teacher.digest}/{settings.seed}".encode()
+        f"{detector.teacher.digest}/{settings.seed}/{settings.tiles_per_epoch}/{parts}".encode()
     )
-    for part in images:
-        digest.update(str(part.shape).encode())
-        digest.update(np.ascontiguousarray(part).data)
     return digest.hexdigest()

@@ -5,13 +5,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from stillwatch.detectors.base import Phase
 from stillwatch.teachers.networks import Teacher
 from stillwatch.training.checkpoints import Checkpoint, grouped, load_checkpoint, save_checkpoint
+from stillwatch.training.data import TileSet
 
 _GROUP = "kept"
 
@@ -26,21 +25,18 @@ class SharedPhase:
     """Duration of all epochs."""
 
 
-def shared_folder(
-    root: Path, phase: Phase, teacher: Teacher, images: Iterable[NDArray[np.uint8]]
-) -> Path:
+def shared_folder(root: Path, phase: Phase, teacher: Teacher, images: Iterable[TileSet]) -> Path:
     """The folder of a phase's weights, named by everything that they depend on.
 
     Args:
         root: folder of all shared phases.
         phase: has ``shared_as``.
         teacher: that of the detector.
-        images: uint8 arrays that the phase trains on and is watched on.
+        images: that the phase trains on and is watched on.
     """
     digest = hashlib.sha256(f"{phase.name}/{phase.shared_as}/{teacher.digest}".encode())
     for part in images:
-        digest.update(str(part.shape).encode())
-        digest.update(np.ascontiguousarray(part).data)
+        digest.update(part.digest.encode())
     return root / digest.hexdigest()
 
 

@@ -1,0 +1,71 @@
+"""Bring anomaly maps and masks to the size of an image."""
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from stillwatch.geometry import Shape
+
+Extent = tuple[float, float]
+"""Height and width of what a map covers, relative to its image; 1 or a little more."""
+WHOLE: Extent = (1.0, 1.0)
+
+
+def bilinear(values: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
+    """Resize a map (h, w) to (height, width): plain bilinear, half-pixel centres, edges kept."""
+    if values.shape == (height, width):
+        return values
+    # Pillow's bilinear averages over an area when it shrinks, OpenCV's does not.
+    resized = cv2.resize(values, (width, height), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(resized, dtype=np.float32)
+
+
+def resize_map(
+    anomaly_map: NDArray[np.float32], height: int, width: int, extent: Extent = WHOLE
+) -> NDArray[np.float32]:
+    """Resize a map to an image's own size; the pixel at its maximum keeps the maximum.
+
+    ``resize_map(m, h, w) > t`` therefore has a pixel exactly when ``m > t`` has one, for every t.
+
+    Args:
+        anomaly_map: float32 (h, w).
+        height: of the image in pixels.
+        width: of the image in pixels.
+        extent: of the map, as ``InspectedImage.extent``.
+    """
+    full = round(height * extent[0]), round(width * extent[1])
+    resized = bilinear(anomaly_map, *full)[:height, :width].copy()
+    row, column = np.unravel_index(anomaly_map.argmax(), anomaly_map.shape)
+    at = (
+        _centre(int(row), full[0], anomaly_map.shape[0], height),
+        _centre(int(column), full[1], anomaly_map.shape[1], width),
+    )
+    resized[at] = anomaly_map.max()
+    return resized
+
+
+def resize_mask_keeping_rejection(
+    mask: NDArray[np.bool_], height: int, width: int, extent: Extent = WHOLE
+) -> NDArray[np.bool_]:
+    """Resize a mask to an image's own size; it keeps a pixel exactly when ``mask`` has one."""
+    full = round(height * extent[0]), round(width * extent[1])
+    resized = bilinear(mask.astype(np.float32), *full)[:height, :width] >= 0.5
+    if mask.any() and not resized.any():
+        resized = resize_map(mask.astype(np.float32), height, width, extent) >= 0.5
+    return np.asarray(resized)
+
+
+def extent_of(anomaly_map: NDArray[np.float32], scaled: Shape) -> Extent:
+    """What a map covers, relative to its image.
+
+    Args:
+        anomaly_map: (ceil(height / grid), ceil(width / grid)), where grid is 1, 2 or 4.
+        scaled: height and width of the scaled image.
+    """
+    rows, columns = anomaly_map.shape
+    grid = next(grid for grid in (4, 2, 1) if -(-scaled[0] // grid) == rows)
+    return rows * grid / scaled[0], columns * grid / scaled[1]
+
+
+def _centre(index: int, full: int, count: int, limit: int) -> int:
+    return min((2 * index + 1) * full // (2 * count), limit - 1)
