@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stillwatch.detectors.blocks.maps import smoothed
+from stillwatch.detectors.blocks.maps import gaussian_smooth
 from stillwatch.errors import DetectorError
 
 Scores = Callable[[Tensor], Tensor]
@@ -24,6 +24,8 @@ Scores = Callable[[Tensor], Tensor]
 _BRIGHTEST = 0.99
 _NOISY_COPIES = 50
 _NOISE = 0.05
+_SIGMA = 4 / 256
+"""Standard deviation of the Gaussian relative to the shorter side of the image."""
 
 
 def gradient_maps(scores: Scores, images: Tensor) -> Tensor:
@@ -36,7 +38,7 @@ def gradient_maps(scores: Scores, images: Tensor) -> Tensor:
     Returns:
         float32 (B, H, W).
     """
-    return smoothed(_unsmoothed(scores, images))
+    return _smoothed(_unsmoothed(scores, images))
 
 
 def smooth_gradient_maps(scores: Scores, images: Tensor, *, seed: int = 0) -> Tensor:
@@ -52,7 +54,7 @@ def smooth_gradient_maps(scores: Scores, images: Tensor, *, seed: int = 0) -> Te
     for _ in range(_NOISY_COPIES):
         noise = torch.randn(images.shape, generator=generator, device=images.device)
         total += _unsmoothed(scores, images + deviation * noise)
-    return smoothed(total / _NOISY_COPIES)
+    return _smoothed(total / _NOISY_COPIES)
 
 
 def guided_gradient_maps(scores: Scores, network: nn.Module, images: Tensor) -> Tensor:
@@ -73,6 +75,10 @@ def opened(maps: Tensor) -> Tensor:
     ellipse = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3))
     levels = [cv2.morphologyEx(one, cv2.MORPH_OPEN, ellipse) for one in maps.cpu().numpy()]
     return torch.from_numpy(np.stack(levels)).to(maps)
+
+
+def _smoothed(maps: Tensor) -> Tensor:
+    return gaussian_smooth(maps, _SIGMA * min(maps.shape[1:]))
 
 
 def _unsmoothed(scores: Scores, images: Tensor) -> Tensor:

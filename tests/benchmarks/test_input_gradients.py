@@ -4,7 +4,7 @@ import pytest
 import torch
 from benchmarks.input_gradients import gradient_maps, smooth_gradient_maps
 
-from stillwatch.detectors.blocks.maps import smoothed
+from stillwatch.detectors.blocks.maps import gaussian_smooth
 
 
 def test_gradients_are_cut_at_the_99th_percentile_and_scaled() -> None:
@@ -12,7 +12,7 @@ def test_gradients_are_cut_at_the_99th_percentile_and_scaled() -> None:
     weights = torch.arange(100.0).view(1, 1, 10, 10)
     maps = gradient_maps(lambda x: (weights * x[:, :1]).sum((1, 2, 3)), torch.rand(1, 3, 10, 10))
     cut = weights[:, 0].clamp_max(98.01) / 98.01
-    torch.testing.assert_close(maps, smoothed(cut))
+    torch.testing.assert_close(maps, gaussian_smooth(cut, 4 * 10 / 256))
 
 
 def test_gradients_are_summed_over_the_channels_without_their_signs() -> None:
@@ -20,7 +20,9 @@ def test_gradients_are_summed_over_the_channels_without_their_signs() -> None:
     maps = gradient_maps(lambda x: (weights * x).sum((1, 2, 3)), torch.rand(1, 3, 4, 4))
     summed = 3 * torch.arange(16.0).view(1, 4, 4)
     highest = 3 * 14.85  # the 99th percentile of 0 to 15 is 14.85
-    torch.testing.assert_close(maps, smoothed(summed.clamp_max(highest) / highest))
+    torch.testing.assert_close(
+        maps, gaussian_smooth(summed.clamp_max(highest) / highest, 4 * 4 / 256)
+    )
 
 
 def test_the_noise_of_smoothgrad_is_the_square_of_a_twentieth_over_the_range() -> None:

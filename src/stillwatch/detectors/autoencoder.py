@@ -7,7 +7,7 @@ style distillation, and wins a retraining only where
 ``retrain.allow_baselines`` says so. With x an image, A(x) its reconstruction and d either distance
 at each pixel,
 
-    L = mean d(x, A(x)),    score = d(x, A(x)), smoothed
+    L = mean d(x, A(x)),    map = d(x, A(x)), averaged over 4×4 pixels, smoothed
 
 Our own: whole images in place of crops of 128×128, and a code that keeps its place in the image (a
 sixty-fourth of the pixels, 32 channels) in place of one vector, so that any size will do; and the
@@ -21,7 +21,7 @@ Measured (docs/results.md): profile ``laptop``, 256 pixels, means over the seeds
     screw       0.604         0.865
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -29,8 +29,9 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from stillwatch.combination import GRID, Combination, Level, LevelMaps
 from stillwatch.detectors.base import Batch, Detector, Phase, warm_up_and_cosine
-from stillwatch.detectors.blocks.maps import smoothed
+from stillwatch.detectors.blocks.maps import averaged
 from stillwatch.detectors.blocks.parts import parts
 from stillwatch.detectors.blocks.similarity import squared_error, structural_dissimilarity
 from stillwatch.sections import Section
@@ -91,19 +92,16 @@ class Autoencoder(Detector):
             )
         ]
 
-    def anomaly_map(self, images: Tensor) -> Tensor:
-        """Distance between image and reconstruction at each pixel, smoothed.
-
-        Args:
-            images: float32 (B, 3, H, W) in [0, 1].
-
-        Returns:
-            float32 (B, H, W), at least 0 to within rounding.
-        """
+    def level_maps(self, images: Tensor) -> list[Tensor]:
+        """Distance between image and reconstruction at stride 4, at least 0 to within rounding."""
         distance = DISTANCES[self.settings.distance]
         # One image at a time: SSIM enlarges the rounding in which batches of other sizes differ.
         errors = [distance(image, self.autoencoder(image)) for image in parts(images, 1)]
-        return smoothed(torch.cat(errors))
+        return [averaged(torch.cat(errors), GRID)]
+
+    def combination(self, normals: Sequence[LevelMaps], sigma: float) -> Combination:
+        """The one level, smoothed."""
+        return Combination(levels=(Level(),), sigma=sigma)
 
 
 def autoencoder_phase(
@@ -152,28 +150,22 @@ class ConvolutionalAutoencoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Reconstruct images (B, 3, H, W) in the same size, in [0, 1]."""
-        return away_from_edges(self._rebuilt, images, multiple=8)
+        return away_from_edges(self._rebuilt, images)
 
     def _rebuilt(self, images: Tensor) -> Tensor:
         # To SSIM, an inverted image with negative values is as similar to the image as itself.
         return torch.sigmoid(self.decoder(self.encoder(images)))
 
 
-def away_from_edges(
-    network: Callable[[Tensor], Tensor], images: Tensor, *, multiple: int
-) -> Tensor:
+def away_from_edges(network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     """Apply a network to images with a margin, so that zero padding does not reach the image.
 
     Args:
-        network: images to images of the same size, which is a multiple of ``multiple``.
-        images: (B, C, H, W), of any size.
-        multiple: of pixels.
+        network: images to images of the same size.
+        images: (B, C, H, W).
     """
-    height, width = images.shape[2:]
-    right, below = _MARGIN + -width % multiple, _MARGIN + -height % multiple
-    padded = F.pad(images, (_MARGIN, right, _MARGIN, below), mode="replicate")
-    made = network(padded)
-    return made[..., _MARGIN : _MARGIN + height, _MARGIN : _MARGIN + width]
+    padded = F.pad(images, (_MARGIN,) * 4, mode="replicate")
+    return network(padded)[..., _MARGIN:-_MARGIN, _MARGIN:-_MARGIN]
 
 
 def _halved(inputs: int, outputs: int) -> tuple[nn.Module, ...]:

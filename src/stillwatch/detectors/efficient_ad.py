@@ -12,6 +12,7 @@ channels and positions,
     map = q((T - S)^2) / 2 + q((A - S')^2) / 2,    q(m) = 0.1 (m - q_a) / (q_b - q_a)
 
 where q_a and q_b are the 0.9 and the 0.995 quantile of a map's values on the validation normals.
+The map is not smoothed.
 The term with P is left out where no photographs are given (``training.photographs``).
 
 The teacher imitates the features, at strides 8 and 16 and twice the image's size, of a pretrained
@@ -49,9 +50,11 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from stillwatch.combination import LEAST, Combination, Level, LevelMaps
 from stillwatch.detectors.base import (
     Batch,
     Detector,
+    Normals,
     Phase,
     schedule_of,
     warm_up_and_cosine,
@@ -64,7 +67,7 @@ from stillwatch.detectors.blocks.description_networks import (
     Size,
     description_network,
 )
-from stillwatch.detectors.blocks.maps import joined_neighbourhoods, resize_maps
+from stillwatch.detectors.blocks.maps import joined_neighbourhoods
 from stillwatch.detectors.blocks.optimizers import muon_or_adam
 from stillwatch.detectors.blocks.parts import parts
 from stillwatch.detectors.blocks.patch_networks import require_sides
@@ -76,6 +79,8 @@ _MOST_CHANNELS = 384
 HARD_SHARE = 0.001
 """Share of the differences in the published loss."""
 _QUANTILES = (0.9, 0.995)
+_AT_HIGH = 0.1
+"""Value of a normalised map at the higher quantile; at the lower one it is 0."""
 _MEASURED_BATCHES = 8
 """Number of batches of photographs for mean and deviation of the pretrained features."""
 _GREY_SHARE = {"teacher": 0.1, "penalty": 0.3}
@@ -147,11 +152,9 @@ class EfficientAD(Detector):
         "teacher_batch_size": 16,
     }
     uses_photographs = True
-    side_multiple = STRIDE
     exportable = True
 
     settings: EfficientADSettings
-    quantiles: Tensor
 
     def __init__(self, teacher: Teacher, settings: EfficientADSettings) -> None:
         super().__init__(teacher, settings)
@@ -164,19 +167,15 @@ class EfficientAD(Detector):
                 "autoencoder": GlobalAutoencoder(channels),
             }
         )
-        self.register_buffer("quantiles", torch.tensor([[0.0, 1.0], [0.0, 1.0]]))
 
     @classmethod
     def teacher_strides(cls, teacher_name: str, settings: Mapping[str, Any]) -> tuple[int, ...]:
         """The levels that PatchCore joins."""
         return (8, 16)
 
-    def prepare(self, normals: Iterable[Batch]) -> None:
+    def prepare(self, normals: Normals) -> None:
         """Raise if images are smaller than a patch."""
-        for batch in islice(normals, 1):
-            require_sides(
-                batch.images.shape[2:], RECEPTIVE_FIELD, self.name, multiple=self.side_multiple
-            )
+        require_sides(next(iter(normals)).images.shape[2:], RECEPTIVE_FIELD, self.name)
 
     def phases(self) -> list[Phase]:
         """The patch teacher, which is shared; then student and autoencoder together."""
@@ -219,31 +218,8 @@ class EfficientAD(Detector):
             ),
         ]
 
-    def finalize(self, validation_normals: Iterable[Batch]) -> None:
-        """Measure the quantiles of both maps on normals."""
-        batches = [self._distances(batch.images) for batch in validation_normals]
-        for index, maps in enumerate(zip(*batches, strict=True)):
-            values = torch.cat([part.flatten() for part in maps]).cpu().numpy()
-            self.quantiles[index] = torch.from_numpy(np.quantile(values, _QUANTILES))
-
-    def anomaly_map(self, images: Tensor) -> Tensor:
-        """Both maps, normalised by their quantiles, averaged.
-
-        Args:
-            images: float32 (B, 3, H, W) in [0, 1]; sides are multiples of 4.
-
-        Returns:
-            float32 (B, H, W), of either sign.
-        """
-        normalised = [
-            quantile_normalised(maps, low, high)
-            for maps, (low, high) in zip(self._distances(images), self.quantiles, strict=True)
-        ]
-        mean = torch.stack(normalised).mean(dim=0)
-        return resize_maps(mean, images.shape[2:], align_corners=False)
-
-    def _distances(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """(T - S)^2 and (A - S')^2, averaged over channels: (B, H/4, W/4) each."""
+    def level_maps(self, images: Tensor) -> list[Tensor]:
+        """(T - S)^2 and (A - S')^2, averaged over channels, both at stride 4, at least 0."""
         distances = []
         # One image at a time: full-size activations of a batch would fill the memory.
         for image in parts(images, 1):
@@ -252,8 +228,16 @@ class EfficientAD(Detector):
             rebuilt = self.trained["autoencoder"](image, taught.shape[2:])
             differences = torch.stack([taught - first, rebuilt - second])
             distances.append(differences.square().mean(dim=2))
-        student, autoencoder = torch.cat(distances, dim=1)
-        return student, autoencoder
+        return list(torch.cat(distances, dim=1).unbind())
+
+    def combination(self, normals: Sequence[LevelMaps], sigma: float) -> Combination:
+        """Mean of both maps, each normalised by its quantiles (section 3.4), not smoothed."""
+        levels = []
+        for maps in zip(*(one.maps for one in normals), strict=True):
+            low, high = np.quantile(np.concatenate([one.ravel() for one in maps]), _QUANTILES)
+            unit = max(LEAST, float(high - low)) / _AT_HIGH
+            levels.append(Level(offset=float(low), divisor=2 * unit))
+        return Combination(levels=tuple(levels))
 
     def _optimizer(self, rate: float) -> Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]:
         return muon_or_adam(self.settings.optimizer, rate, weight_decay=_WEIGHT_DECAY)
@@ -355,11 +339,6 @@ def random_window(sides: Sequence[int], side: int | None) -> tuple[slice, slice]
     ]
     rows, columns = (slice(x, x + part) for x, part in zip(starts, lengths, strict=True))
     return rows, columns
-
-
-def quantile_normalised(maps: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """0 at ``low`` and 0.1 at ``high`` (section 3.4)."""
-    return 0.1 * (maps - low) / (high - low)
 
 
 def fewer_channels(maps: Tensor, most: int) -> Tensor:

@@ -15,10 +15,9 @@ those of the authors' code. Our own: any other teacher gives its levels at strid
 the cloner, having no ReLU there, may be signed like them; unless ``optimizer`` is ``adam``, Muon in
 small batches with warm-up and cosine decay; images are normalised as the source was trained, where
 the code leaves MVTec AD as it is; and the verdict needs a map that is one forward pass: L at each
-position instead of each image, summed over the points and smoothed by a Gaussian in proportion to
-the image. What is kept is the epoch with the lowest loss on held-out normals. The paper's own image
-score, L of the image, is ``published_scores``; its maps from gradients are in
-``benchmarks.input_gradients``.
+position instead of each image, summed over the points and smoothed by a Gaussian. What is kept is
+the epoch with the lowest loss on held-out normals. The paper's own image score, L of the image, is
+``published_scores``; its maps from gradients are in ``benchmarks.input_gradients``.
 
 On MVTec AD *screw* that score does not tell defective images from good ones, because it is taken
 over the whole image, of which a defect is a small part: with one trained cloner (seed 2) its image
@@ -33,7 +32,7 @@ Measured (docs/results.md): profile ``laptop``, 256 pixels, means over the seeds
     screw       0.755         0.920
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -41,8 +40,9 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from stillwatch.detectors.base import Batch, Detector, Phase, schedule_of
-from stillwatch.detectors.blocks.maps import cosine_distance, resize_maps, smoothed
+from stillwatch.combination import Combination, Level, LevelMaps
+from stillwatch.detectors.base import Detector, Normals, Phase, schedule_of
+from stillwatch.detectors.blocks.maps import cosine_distance
 from stillwatch.detectors.blocks.optimizers import muon_or_adam
 from stillwatch.sections import Section
 from stillwatch.teachers.networks import STRIDES, Teacher
@@ -86,7 +86,6 @@ class Multiresolution(Detector):
         "optimizer": "adam",
         "learning_rate": 0.001,
     }
-    side_multiple = 32
     exportable = True
 
     settings: MultiresolutionSettings
@@ -103,7 +102,7 @@ class Multiresolution(Detector):
         """With a VGG, the levels before the pools 2 to 5."""
         return (2, *STRIDES) if _is_vgg(teacher_name) else STRIDES
 
-    def prepare(self, normals: Iterable[Batch]) -> None:
+    def prepare(self, normals: Normals) -> None:
         """Set lambda so that both losses begin with the same weight."""
         values, directions = [], []
         for batch in normals:
@@ -126,21 +125,16 @@ class Multiresolution(Detector):
             )
         ]
 
-    def anomaly_map(self, images: Tensor) -> Tensor:
-        """The loss at each position, summed over the points at input size, smoothed.
-
-        Args:
-            images: float32 (B, 3, H, W) in [0, 1]; sides are multiples of 32.
-
-        Returns:
-            float32 (B, H, W), at least 0.
-        """
-        levels = [
+    def level_maps(self, images: Tensor) -> list[Tensor]:
+        """The loss at each position of the last three points, at least 0."""
+        return [
             (a - b).square().mean(dim=1) + self.balance * cosine_distance(a, b)
             for a, b in self._detecting(images)
         ]
-        resized = [resize_maps(level, images.shape[2:], align_corners=False) for level in levels]
-        return smoothed(torch.stack(resized).sum(dim=0))
+
+    def combination(self, normals: Sequence[LevelMaps], sigma: float) -> Combination:
+        """Sum over the points, smoothed."""
+        return Combination(levels=(Level(),) * len(normals[0].maps), sigma=sigma)
 
     def published_scores(self, images: Tensor) -> Tensor:
         """The paper's image score: the loss of each image at the points that detection uses.

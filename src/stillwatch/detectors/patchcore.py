@@ -17,8 +17,9 @@ resized to the finer, a greedy coreset on random projections, the distance to th
 memory, Gaussian smoothing. The verdict uses the maximum of the map; the paper's own image score,
 which weighs the largest distance down where the memory is dense, is ``published_scores``. Our own:
 images are not cropped, and neighbourhoods are averaged per channel (as anomalib does), where the
-authors' code pools flattened neighbourhoods to 1024 values whatever the teacher; and the Gaussian
-is 4 pixels wide at 256, in proportion at other sizes.
+authors' code pools flattened neighbourhoods to 1024 values whatever the teacher; the coreset is
+chosen from at most ``max_patches`` of the patches, drawn at random, so that memory does not grow
+with the number of images; and the Gaussian is 4 pixels wide at 256.
 
 Measured (docs/results.md): profile ``laptop``, 256 pixels, means over the seeds.
 
@@ -29,20 +30,17 @@ Measured (docs/results.md): profile ``laptop``, 256 pixels, means over the seeds
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from stillwatch.detectors.base import Batch, Detector, Phase
+from stillwatch.combination import Combination, Level, LevelMaps
+from stillwatch.detectors.base import Detector, Normals, Phase
 from stillwatch.detectors.blocks.coreset import greedy_coreset
-from stillwatch.detectors.blocks.maps import (
-    joined_neighbourhoods,
-    resize_maps,
-    smoothed,
-)
+from stillwatch.detectors.blocks.maps import joined_neighbourhoods
 from stillwatch.detectors.blocks.parts import parts
 from stillwatch.sections import Section
 from stillwatch.teachers.networks import Teacher
@@ -56,6 +54,12 @@ class PatchCoreSettings(Section):
     """The authors' coresets: 0.25, 0.1 and 0.01."""
 
     coreset: float = Field(0.01, gt=0, le=1, description="share of the patches that is remembered")
+    max_patches: int = Field(
+        250_000,
+        ge=1,
+        description="patches of the training normals that the coreset is chosen from, at most; "
+        "drawn at random",
+    )
     neighbours: int = Field(
         9, ge=2, description="of the memory's patch, in the paper's own image score"
     )
@@ -79,9 +83,9 @@ class PatchCore(Detector):
         super().__init__(teacher, settings)
         self.register_buffer("memory", torch.zeros(1, sum(teacher.channels[_LEVELS])))
 
-    def prepare(self, normals: Iterable[Batch]) -> None:
-        """Store the coreset of all patches."""
-        patches = torch.cat([_patches(batch.features).flatten(0, 2) for batch in normals])
+    def prepare(self, normals: Normals) -> None:
+        """Store the coreset of all patches, or of ``max_patches`` of them."""
+        patches = self._drawn_patches(normals)
         size = max(1, math.ceil(self.settings.coreset * len(patches)))
         self.memory = patches[greedy_coreset(_projected(patches), size)]
 
@@ -89,17 +93,13 @@ class PatchCore(Detector):
         """No phases: nothing is trained."""
         return []
 
-    def anomaly_map(self, images: Tensor) -> Tensor:
-        """Distance to the nearest patch in memory, at input size, smoothed.
+    def level_maps(self, images: Tensor) -> list[Tensor]:
+        """Distance to the nearest patch in memory, at stride 8, at least 0."""
+        return [self._nearest(_patches(self.teacher(images)), 1)[0][..., 0]]
 
-        Args:
-            images: float32 (B, 3, H, W) in [0, 1].
-
-        Returns:
-            float32 (B, H, W), at least 0.
-        """
-        maps = self._nearest(_patches(self.teacher(images)), 1)[0][..., 0]
-        return smoothed(resize_maps(maps, images.shape[2:], align_corners=False))
+    def combination(self, normals: Sequence[LevelMaps], sigma: float) -> Combination:
+        """The one level, smoothed."""
+        return Combination(levels=(Level(),), sigma=sigma)
 
     def published_scores(self, images: Tensor) -> Tensor:
         """The paper's image score (equation 7): the largest distance, re-weighted.
@@ -122,6 +122,22 @@ class PatchCore(Detector):
         to_neighbours = (patch[:, None] - self.memory[around[1]]).norm(dim=-1)
         share = torch.softmax(to_neighbours, dim=1)[:, 0]
         return (1 - share) * distances[rows, worst, 0]
+
+    def _drawn_patches(self, normals: Normals) -> Tensor:
+        drawn: list[Tensor] = []
+        seen = 0
+        for batch in normals:
+            maps = _patches(batch.features)
+            total = len(normals) * maps.shape[1] * maps.shape[2]
+            most = min(total, self.settings.max_patches)
+            patches = maps.flatten(0, 2)
+            # Of every batch its share, so that all normals are represented.
+            count = most * (seen + len(patches)) // total - most * seen // total
+            seen += len(patches)
+            if count < len(patches):
+                patches = patches[torch.randperm(len(patches))[:count].to(patches.device)]
+            drawn.append(patches)
+        return torch.cat(drawn)
 
     def _nearest(self, patches: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """Distances to the ``count`` nearest patches in memory, and their rows: (..., count)."""

@@ -26,7 +26,8 @@ reconstructed a little worse everywhere, a defect at its place only. The divisor
 largest median of the validation normals, so that an image with defects everywhere keeps its high
 score. The levels are then added in units of their rise on those normals, that is by how much the
 maximum of a level's smoothed map exceeds its mean there, so that the noisiest does not drown the
-others. The weights kept are those of the epoch with the lowest loss on held-out normals, the
+others. Levels are enlarged with the centres of their positions in place, where the authors align
+the corners. The weights kept are those of the epoch with the lowest loss on held-out normals, the
 authors' of the last.
 
 Measured (docs/results.md): profile ``laptop``, 256 pixels, means over the seeds.
@@ -37,32 +38,39 @@ Measured (docs/results.md): profile ``laptop``, 256 pixels, means over the seeds
     screw       0.948         0.929
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from stillwatch.combination import (
+    LEAST,
+    Combination,
+    Level,
+    LevelMaps,
+    median,
+    normalised,
+    on_grid,
+    smoothed,
+)
 from stillwatch.detectors.base import Batch, Detector, Phase, schedule_of
 from stillwatch.detectors.blocks.disturbance import disturbed
 from stillwatch.detectors.blocks.maps import (
     cosine_distance,
     flattened_cosine_loss,
     position_cosine_loss,
-    resize_maps,
-    smoothed,
     with_mined_gradient,
 )
 from stillwatch.detectors.blocks.optimizers import muon_or_adam
 from stillwatch.sections import Section
-from stillwatch.teachers.networks import STRIDES, Teacher
+from stillwatch.teachers.networks import Teacher
 
 _MINING_RISE = 0.25
 """Share of the training during which the share of easy positions rises from 0."""
-
-_LEAST = 1e-6
 
 _Resolution = Literal["halved", "kept", "doubled"]
 
@@ -106,19 +114,14 @@ class ReverseDistillation(Detector):
         "disturbance": False,
         "relative": False,
     }
-    side_multiple = 32
     exportable = True
 
     settings: ReverseDistillationSettings
-    largest_medians: Tensor
-    rises: Tensor
 
     def __init__(self, teacher: Teacher, settings: ReverseDistillationSettings) -> None:
         super().__init__(teacher, settings)
         wide = teacher.name.startswith("wide_resnet")
         self.student = EmbeddingAndDecoder(teacher.channels, wide=wide)
-        for statistic in ("largest_medians", "rises"):
-            self.register_buffer(statistic, torch.ones(len(teacher.channels)))
 
     def phases(self) -> list[Phase]:
         """One phase: embedding and decoder together."""
@@ -136,38 +139,18 @@ class ReverseDistillation(Detector):
             )
         ]
 
-    def finalize(self, validation_normals: Iterable[Batch]) -> None:
-        """Measure the median and the relative maximum of each level on normals."""
-        batches = [self._distances(batch.features) for batch in validation_normals]
-        levels = [torch.cat(level) for level in zip(*batches, strict=True)]
-        self.largest_medians = torch.stack([_medians(level).max() for level in levels])
-        self.rises = torch.ones_like(self.rises)
-        sides = [STRIDES[0] * side for side in levels[0].shape[1:]]
-        rises = [_rise(level, sides) for level in self._relative(levels)]
-        self.rises = torch.stack(rises).clamp_min(_LEAST)
+    def level_maps(self, images: Tensor) -> list[Tensor]:
+        """1 - cos at strides 4, 8 and 16, in [0, 2]."""
+        return self._distances(self.teacher(images))
 
-    def anomaly_map(self, images: Tensor) -> Tensor:
-        """Sum over the levels of 1 - cos, each relative to normals, at input size, smoothed.
-
-        Args:
-            images: float32 (B, 3, H, W) in [0, 1]; sides are multiples of 32.
-
-        Returns:
-            float32 (B, H, W), at least 0.
-        """
-        levels = self._distances(self.teacher(images))
-        if self.settings.relative:
-            levels = self._relative(levels)
-        resized = [resize_maps(level, images.shape[2:], align_corners=True) for level in levels]
-        return smoothed(torch.stack(resized).sum(dim=0))
-
-    def _relative(self, levels: list[Tensor]) -> list[Tensor]:
-        """Distances d as d / (rise sqrt(min(median in the image, largest median)))."""
-        return [
-            level
-            / (rise * _medians(level).minimum(largest).clamp_min(_LEAST).sqrt()[:, None, None])
-            for level, largest, rise in zip(levels, self.largest_medians, self.rises, strict=True)
-        ]
+    def combination(self, normals: Sequence[LevelMaps], sigma: float) -> Combination:
+        """Sum over the levels, smoothed; with ``relative`` each in the units of normals."""
+        numbers = range(len(normals[0].maps))
+        relative = self.settings.relative
+        levels = tuple(
+            _relative(normals, number, sigma) if relative else Level() for number in numbers
+        )
+        return Combination(levels=levels, sigma=sigma)
 
     def _distances(self, features: list[Tensor]) -> list[Tensor]:
         rebuilt = self.student(features)
@@ -192,17 +175,15 @@ def mined_share(easy_share: float, progress: float) -> float:
     return easy_share * min(1.0, progress / _MINING_RISE)
 
 
-def _rise(maps: Tensor, sides: list[int]) -> Tensor:
-    """By how much the maximum exceeds the mean, of maps (B, h, w) enlarged and smoothed."""
-    final = smoothed(resize_maps(maps, sides, align_corners=True)).flatten(1)
-    return (final.amax(dim=1) - final.mean(dim=1)).mean()
-
-
-def _medians(maps: Tensor) -> Tensor:
-    """Of each map, the lower one of two: (B, h, w) -> (B,)."""
-    values = maps.flatten(1)
-    # Not torch.median, which has no counterpart in ONNX.
-    return values.topk(values.shape[1] // 2 + 1, dim=1).values[:, -1]
+def _relative(normals: Sequence[LevelMaps], number: int, sigma: float) -> Level:
+    """Largest median and rise of one level's maps on normals."""
+    level = Level(largest_median=max(median(one.maps[number]) for one in normals))
+    rises = []
+    for one in normals:
+        enlarged = on_grid(normalised(one.maps[number], level), one.strides[number], one)
+        final = smoothed(enlarged, sigma / one.grid)
+        rises.append(final.max() - final.mean())
+    return level.model_copy(update={"divisor": max(LEAST, float(np.mean(rises)))})
 
 
 class EmbeddingAndDecoder(nn.Module):

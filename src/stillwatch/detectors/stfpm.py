@@ -7,7 +7,7 @@ With t and s the l2-normalised channel vectors of teacher and student at a posit
 
     L = sum over levels of mean |t - s|^2,    map = product over levels of |t - s|^2
 
-the levels joined at a quarter of the image's size. The paper halves both, which changes nothing.
+at a quarter of the image's size, without smoothing. The paper halves both, which changes nothing.
 
 MVTec AD with a ResNet-18 teacher, mean of the 15 categories as the authors' repository reports it
 (gdwang08/STFPM): image AUROC 0.955, pixel AUROC 0.970. The paper's pixel AUROC is 0.970.
@@ -29,15 +29,16 @@ Measured (docs/results.md): profile ``laptop``, 256 pixels, means over the seeds
     screw       0.821         0.936
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from stillwatch.combination import Combination, Level, LevelMaps
 from stillwatch.detectors.base import Batch, Detector, Phase, schedule_of
-from stillwatch.detectors.blocks.maps import normalised_distance, resize_maps
+from stillwatch.detectors.blocks.maps import normalised_distance
 from stillwatch.detectors.blocks.optimizers import Muon
 from stillwatch.sections import Section
 from stillwatch.teachers.networks import Teacher
@@ -84,20 +85,13 @@ class STFPM(Detector):
             )
         ]
 
-    def anomaly_map(self, images: Tensor) -> Tensor:
-        """Product over the levels of the squared distances, joined at the shallowest level's size.
+    def level_maps(self, images: Tensor) -> list[Tensor]:
+        """Squared distances at strides 4, 8 and 16, in [0, 4]."""
+        return self._distances(self.teacher(images), images)
 
-        Args:
-            images: float32 (B, 3, H, W) in [0, 1].
-
-        Returns:
-            float32 (B, H, W), at least 0.
-        """
-        distances = self._distances(self.teacher(images), images)
-        size = distances[0].shape[1:]
-        levels = [resize_maps(level, size, align_corners=False) for level in distances]
-        product = torch.stack(levels).prod(dim=0)
-        return resize_maps(product, images.shape[2:], align_corners=False)
+    def combination(self, normals: Sequence[LevelMaps], sigma: float) -> Combination:
+        """Product over the levels, not smoothed."""
+        return Combination(levels=(Level(),) * len(normals[0].maps), fusion="product")
 
     def _loss(self, batch: Batch) -> Tensor:
         distances = self._distances(batch.features, batch.images)

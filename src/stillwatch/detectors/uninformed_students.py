@@ -12,7 +12,8 @@ the training normals, and S_i the descriptors of M students,
     e = |mean_i S_i - (y - m) / s|^2,    v = mean_i |S_i|^2 - |mean_i S_i|^2
     map = (e - mean e) / std e + (v - mean v) / std v, averaged over the patch sizes
 
-The means and deviations of e and v are those on the validation normals. The teacher of each patch
+The means and deviations of e and v are those on the validation normals; the map is not smoothed.
+The teacher of each patch
 size is taught as ``stillwatch.detectors.blocks.patch_distillation`` says, on the photographs of
 ``training.photographs`` and then kept for all categories; without them, on the category's own
 normals, where it sees less of the world and is taught anew for every category.
@@ -38,13 +39,14 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, Self, cast
 
+import numpy as np
 import torch
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
-from stillwatch.detectors.base import Batch, Detector, Phase, schedule_of
+from stillwatch.combination import LEAST, Combination, Level, LevelMaps, Map
+from stillwatch.detectors.base import Batch, Detector, Normals, Phase, schedule_of
 from stillwatch.detectors.blocks.augmentations import random_windows
-from stillwatch.detectors.blocks.maps import resize_maps
 from stillwatch.detectors.blocks.optimizers import muon_or_adam
 from stillwatch.detectors.blocks.parts import parts
 from stillwatch.detectors.blocks.patch_distillation import (
@@ -168,7 +170,7 @@ class UninformedStudents(Detector):
         """The level whose average describes a whole patch; none where L_k has no weight."""
         return (32,) if settings["knowledge_weight"] else ()
 
-    def prepare(self, normals: Iterable[Batch]) -> None:
+    def prepare(self, normals: Normals) -> None:
         """Raise if images are smaller than a patch."""
         sides = next(iter(normals)).images.shape[2:]
         for size in self.settings.patch_sizes:
@@ -182,28 +184,19 @@ class UninformedStudents(Detector):
             for phase in (self._teacher_phase(scale), self._students_phase(scale))
         ]
 
-    def finalize(self, validation_normals: Iterable[Batch]) -> None:
-        """Measure error and variance on normals."""
-        stride = self.settings.stride
-        batches = [batch.images for batch in validation_normals]
-        for scale in self._scales():
-            scale.score.measure(scale.errors_and_variances(images, stride) for images in batches)
-
-    def anomaly_map(self, images: Tensor) -> Tensor:
-        """Standardised error plus standardised variance, averaged over the patch sizes.
-
-        Args:
-            images: float32 (B, 3, H, W) in [0, 1], sides more than half of the largest patch.
-
-        Returns:
-            float32 (B, H, W), of either sign.
-        """
-        maps = [
-            scale.score(scale.errors_and_variances(images, self.settings.stride)).sum(dim=1)
+    def level_maps(self, images: Tensor) -> list[Tensor]:
+        """E and v of each patch size in turn, at the stride of the settings, at least 0."""
+        return [
+            level
             for scale in self._scales()
+            for level in scale.errors_and_variances(images, self.settings.stride).unbind(dim=1)
         ]
-        sides = images.shape[2:]
-        return torch.stack([resize_maps(x, sides, align_corners=False) for x in maps]).mean(dim=0)
+
+    def combination(self, normals: Sequence[LevelMaps], sigma: float) -> Combination:
+        """Standardised error plus variance, averaged over the patch sizes, not smoothed."""
+        sizes = len(self.settings.patch_sizes)
+        levels = zip(*(one.maps for one in normals), strict=True)
+        return Combination(levels=tuple(_standardised(maps, sizes) for maps in levels))
 
     def _teacher_phase(self, scale: "_Scale") -> Phase:
         settings, teacher = self.settings, scale.teacher
@@ -314,15 +307,20 @@ def error_and_variance(students: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor
     return error, variance
 
 
+def _standardised(maps: Sequence[Map], sizes: int) -> Level:
+    """One level in units of its spread over all positions of the normals, over ``sizes``."""
+    values = np.concatenate([one.ravel() for one in maps]).astype(np.float64)
+    return Level(offset=float(values.mean()), divisor=sizes * max(LEAST, float(values.std())))
+
+
 class _Scale(nn.Module):
-    """One patch size: its teacher, its students, and their statistics."""
+    """One patch size: its teacher and its students."""
 
     def __init__(self, patch_size: PatchSize, students: int, decoded: int) -> None:
         super().__init__()
         self.teacher = PatchTeacher(patch_size, decoded)
         self.target = Standardisation(DESCRIPTOR)
         self.students = nn.ModuleList(PatchNetwork(patch_size) for _ in range(students))
-        self.score = Standardisation(2)
 
     def errors_and_variances(self, images: Tensor, stride: Stride) -> Tensor:
         """E and v at every ``stride``-th pixel: (B, 2, h, w)."""

@@ -1,13 +1,10 @@
-"""Distances between feature maps; resizing and smoothing of anomaly maps."""
+"""Distances between feature maps, their averages and the Gaussian filter."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
-
-_SIGMA, _SIGMA_SIDE = 4.0, 256
-"""Standard deviation of the Gaussian in pixels, and the side of the image that it is for."""
 
 _EASY_GRADIENT = 0.1
 
@@ -76,19 +73,9 @@ def joined_neighbourhoods(fine: Tensor, coarse: Tensor) -> Tensor:
     return torch.cat([fine, coarse], dim=1)
 
 
-def resize_maps(maps: Tensor, size: Sequence[int], *, align_corners: bool) -> Tensor:
-    """Bilinear: (B, h, w) -> (B, *size)."""
-    return F.interpolate(
-        maps[:, None], size=tuple(size), mode="bilinear", align_corners=align_corners
-    )[:, 0]
-
-
-def smoothed(maps: Tensor) -> Tensor:
-    """Maps (B, H, W) after the Gaussian filter of the papers, in proportion to the shorter side.
-
-    4 pixels at 256: a defect of the same size on the part is smoothed alike at any image size.
-    """
-    return gaussian_smooth(maps, _SIGMA * min(maps.shape[1:]) / _SIGMA_SIDE)
+def averaged(maps: Tensor, stride: int) -> Tensor:
+    """Mean over squares of ``stride`` positions: (B, H, W) -> (B, H / stride, W / stride)."""
+    return F.avg_pool2d(maps[:, None], stride)[:, 0]
 
 
 def gaussian_smooth(maps: Tensor, sigma: float) -> Tensor:

@@ -152,18 +152,17 @@ def _receptive_field(layers: Sequence[_Convolution | str]) -> int:
     return field
 
 
-def require_sides(sides: Sequence[int], patch_size: int, method: str, *, multiple: int = 1) -> None:
+def require_sides(sides: Sequence[int], patch_size: int, method: str) -> None:
     """Raise if images are smaller than a patch.
 
     Args:
         sides: of the images, in pixels.
         patch_size: in pixels.
         method: its name.
-        multiple: of which the method's images have sides.
     """
     if min(sides) < patch_size:
-        smallest = patch_size + -patch_size % multiple
         raise DetectorError(
             f"{method}: images of {sides[1]}×{sides[0]} pixels are smaller than the {patch_size} "
-            f"pixels that its patch network needs. Raise images.size to {smallest} or more."
+            "pixels that its patch network needs. Raise images.size or images.scale until the "
+            f"shorter side is {patch_size} pixels or more."
         )
