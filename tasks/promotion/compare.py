@@ -7,7 +7,6 @@ from dataclasses import replace
 from itertools import compress
 from pathlib import Path
 
-import numpy as np
 from mlflow.entities.model_registry import ModelVersion
 
 from stillwatch.bundle import Bundle, read_bundle
@@ -119,7 +118,7 @@ def _compare(
             shown = _as_trained(inspector, test, category)
             found = inspect_test(inspector, shown, settings.evaluation.size)
         items = compress(gallery_items(bundle.info, shown, found), kept)
-        candidate = measured(bundle.info.detector.name, found, test.masks, kept)
+        candidate = measured(bundle.info.detector.name, found, test, kept)
         return candidate, Inspection(list(items), bundle.info.calibration.reject.value)
 
     with errors_blamed_on(champion):
@@ -177,8 +176,8 @@ def _md5s(category: ExaminedCategory, test: TestImages) -> list[str]:
 def _as_trained(inspector: Inspector, test: TestImages, category: ExaminedCategory) -> TestImages:
     """The test images in the size and with the white level that the bundle was trained with."""
     info = inspector.bundle.info
-    if (info.image_size, info.white_level) == (test.images.shape[1], category.manifest.white_level):
+    if (info.image_size, info.white_level) == (len(test.images[0]), category.manifest.white_level):
         return test
     with tempfile.TemporaryDirectory(prefix="stillwatch-") as made:
         files = image_files(category.folder, test, Path(made))
-        return replace(test, images=np.stack([inspector.read(file) for file in files]))
+        return replace(test, images=[inspector.read(file) for file in files])

@@ -88,7 +88,7 @@ def export_quantized(
     require_new(folder)
     with tempfile.TemporaryDirectory(prefix="stillwatch-") as made:
         plain = Path(made) / "float32"
-        export_bundle(bundle, plain, _FORMAT, test.images)
+        export_bundle(bundle, plain, _FORMAT, np.stack(test.images))
         with atomic_folder(folder) as temporary:
             graph = temporary / GRAPH_FILES[_FORMAT][0]
             quantize_onnx(plain / graph.name, graph, _spread(normals.train, _RANGES))

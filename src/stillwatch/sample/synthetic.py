@@ -7,7 +7,7 @@ where Perlin noise is high (Zavrtanik, Kristan & Skočaj, "DRAEM", ICCV 2021, se
 the blended texture is from another data set). Figures from them say little about real defects.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,7 @@ from stillwatch.errors import LayoutError
 
 Pixels = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
-_Maker = Callable[[Pixels, int, np.random.Generator], tuple[Pixels, Mask]]
+_Maker = Callable[[Sequence[Pixels], int, np.random.Generator], tuple[Pixels, Mask]]
 
 VISIBLE_LEVELS = 8
 VISIBLE_SHARE = 0.5
@@ -39,24 +39,26 @@ _RECOLOURINGS: tuple[Callable[[Image.Image], Image.Image], ...] = (
 class SyntheticAnomalies:
     """Anomalies made from normals: equal to their normal outside the mask."""
 
-    images: Pixels
-    """uint8 (count, S, S, 3)."""
-    masks: Mask
-    """bool (count, S, S); never empty."""
+    images: tuple[Pixels, ...]
+    """(count,), each uint8 of its normal's shape (h, w, 3)."""
+    masks: tuple[Mask, ...]
+    """(count,), each bool (h, w); never empty."""
     kinds: tuple[str, ...]
     """``cutpaste`` or ``perlin``, in turn."""
     sources: tuple[int, ...]
     """Index of the normal that each equals outside its mask."""
 
 
-def make_synthetic_anomalies(normals: Pixels, count: int, seed: int) -> SyntheticAnomalies:
+def make_synthetic_anomalies(
+    normals: Sequence[Pixels], count: int, seed: int
+) -> SyntheticAnomalies:
     """Make anomalies from normals alone, every normal used equally often.
 
     In at least ``VISIBLE_SHARE`` of its mask's pixels an anomaly differs from its normal by
     ``VISIBLE_LEVELS`` or more in some channel. The first anomalies do not depend on ``count``.
 
     Args:
-        normals: uint8 (N, S, S, 3), N at least 1; test or validation normals, never calibration.
+        normals: at least one, each uint8 (h, w, 3); test or validation normals, never calibration.
         count: how many anomalies.
         seed: the same seed makes the same anomalies.
 
@@ -72,16 +74,16 @@ def make_synthetic_anomalies(normals: Pixels, count: int, seed: int) -> Syntheti
     kinds = tuple(list(makers)[index % 2] for index in range(count))
     order = np.random.default_rng(seed).permutation(len(normals))
     sources = tuple(int(order[index % len(normals)]) for index in range(count))
-    images = np.empty((count, *normals.shape[1:]), np.uint8)
-    masks = np.empty((count, *normals.shape[1:3]), bool)
-    for index, (kind, source) in enumerate(zip(kinds, sources, strict=True)):
-        generator = np.random.default_rng([seed, index])
-        images[index], masks[index] = _visible(makers[kind], normals, source, generator)
+    made = [
+        _visible(makers[kind], normals, source, np.random.default_rng([seed, index]))
+        for index, (kind, source) in enumerate(zip(kinds, sources, strict=True))
+    ]
+    images, masks = zip(*made, strict=True)
     return SyntheticAnomalies(images, masks, kinds, sources)
 
 
 def _visible(
-    make: _Maker, normals: Pixels, source: int, generator: np.random.Generator
+    make: _Maker, normals: Sequence[Pixels], source: int, generator: np.random.Generator
 ) -> tuple[Pixels, Mask]:
     normal = normals[source].astype(np.int16)
     for _ in range(_TRIES):
@@ -94,26 +96,30 @@ def _visible(
     return np.where(mask[..., None], stain, normals[source]), mask
 
 
-def _cutpaste(normals: Pixels, source: int, generator: np.random.Generator) -> tuple[Pixels, Mask]:
-    size = normals.shape[1]
+def _cutpaste(
+    normals: Sequence[Pixels], source: int, generator: np.random.Generator
+) -> tuple[Pixels, Mask]:
+    most_rows, most_columns = normals[source].shape[:2]
     if generator.random() < 0.5:
-        area = generator.uniform(0.02, 0.15) * size**2
+        area = generator.uniform(0.02, 0.15) * most_rows * most_columns
         aspect = np.exp(generator.uniform(np.log(0.3), np.log(3.3)))
         width, height, angle = np.sqrt(area * aspect), np.sqrt(area / aspect), 0.0
     else:
-        scale = size / _CUTPASTE_SIDE
+        scale = min(most_rows, most_columns) / _CUTPASTE_SIDE
         width, height = generator.uniform(2, 16) * scale, generator.uniform(10, 25) * scale
         angle = generator.uniform(-45, 45)
-    columns, rows = max(1, round(width)), max(1, round(height))
+    columns = min(max(1, round(width)), most_columns)
+    rows = min(max(1, round(height)), most_rows)
     image = Image.fromarray(normals[source])
-    left, top = generator.integers(0, size - columns + 1), generator.integers(0, size - rows + 1)
+    left = generator.integers(0, most_columns - columns + 1)
+    top = generator.integers(0, most_rows - rows + 1)
     patch = _jittered(image.crop((left, top, left + columns, top + rows)), generator)
     shape = Image.new("L", patch.size, 255)
     if angle:
         patch = patch.rotate(angle, Image.Resampling.BILINEAR, expand=True)
         shape = shape.rotate(angle, Image.Resampling.NEAREST, expand=True)
-    left = generator.integers(0, size - patch.width + 1)
-    top = generator.integers(0, size - patch.height + 1)
+    left = generator.integers(0, max(0, most_columns - patch.width) + 1)
+    top = generator.integers(0, max(0, most_rows - patch.height) + 1)
     image.paste(patch, (int(left), int(top)), shape)
     mask = Image.new("L", image.size, 0)
     mask.paste(shape, (int(left), int(top)))
@@ -128,19 +134,18 @@ def _jittered(patch: Image.Image, generator: np.random.Generator) -> Image.Image
 
 
 def _perlin_blend(
-    normals: Pixels, source: int, generator: np.random.Generator
+    normals: Sequence[Pixels], source: int, generator: np.random.Generator
 ) -> tuple[Pixels, Mask]:
-    size = normals.shape[1]
+    height, width = normals[source].shape[:2]
     cells = 2 ** generator.integers(0, 6, 2)
-    noise = _perlin_noise(size, int(cells[0]), int(cells[1]), generator)
+    noise = _perlin_noise((height, width), int(cells[0]), int(cells[1]), generator)
     # The paper's 0.5, bent so that neither nothing nor most of the image is marked.
     mask = noise > np.clip(0.5, np.quantile(noise, 0.8), np.quantile(noise, 0.995))
-    other = np.roll(
-        np.rot90(normals[generator.integers(len(normals))], int(generator.integers(4))),
-        tuple(generator.integers(size // 4, size - size // 4, 2)),
-        axis=(0, 1),
-    )
-    recoloured = Image.fromarray(np.ascontiguousarray(other))
+    other = np.rot90(normals[int(generator.integers(len(normals)))], int(generator.integers(4)))
+    if other.shape[:2] != (height, width):
+        other = np.asarray(Image.fromarray(np.ascontiguousarray(other)).resize((width, height)))
+    shift = tuple(int(generator.integers(n // 4, n - n // 4)) for n in (height, width))
+    recoloured = Image.fromarray(np.roll(other, shift, axis=(0, 1)))
     for choice in generator.choice(len(_RECOLOURINGS), 2, replace=False):
         recoloured = _RECOLOURINGS[choice](recoloured)
     opacity = generator.uniform(0.2, 1.0)
@@ -149,11 +154,12 @@ def _perlin_blend(
 
 
 def _perlin_noise(
-    size: int, rows: int, columns: int, generator: np.random.Generator
+    shape: tuple[int, int], rows: int, columns: int, generator: np.random.Generator
 ) -> NDArray[np.float64]:
-    """Gradient noise, about -1 to 1, (size, size), on a grid of rows × columns (Perlin 2002)."""
+    """Gradient noise, about -1 to 1, of this shape, on a grid of rows × columns (Perlin 2002)."""
     angles = generator.uniform(0, 2 * np.pi, (rows + 1, columns + 1))
-    y, x = (np.arange(size) + 0.5) * rows / size, (np.arange(size) + 0.5) * columns / size
+    y = (np.arange(shape[0]) + 0.5) * rows / shape[0]
+    x = (np.arange(shape[1]) + 0.5) * columns / shape[1]
     row, column = y.astype(np.int64), x.astype(np.int64)
     down, right = (y - row)[:, None], (x - column)[None, :]
 
