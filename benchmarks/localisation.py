@@ -126,7 +126,9 @@ def _read(
     masks = np.zeros((len(chosen), side, side), np.bool_)
     for mask, image in zip(masks, chosen, strict=True):
         if image.mask is not None:
-            mask[:] = resize_mask(read_mask(folder / image.mask, max_megapixels=math.inf), side)
+            mask[:] = resize_mask(
+                read_mask(folder / image.mask, max_megapixels=math.inf), side, side
+            )
     return images_to_input(torch.from_numpy(pixels)), masks
 
 

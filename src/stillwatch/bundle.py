@@ -32,6 +32,7 @@ from stillwatch.sections import Section, parse_section
 SCHEMA_VERSION = 1
 WEIGHTS_FILE = "weights.safetensors"
 INFO_FILE = "bundle.json"
+REGION_FILE = "region.png"
 
 GraphFormat = Literal["onnx", "openvino"]
 GRAPH_FILES: dict[GraphFormat, tuple[str, ...]] = {
@@ -132,6 +133,9 @@ class BundleInfo(Section):
     fingerprint: str
     provenance: dict[str, str]
     training: TrainingInfo
+    region: FileInfo | None = Field(
+        None, description=f"of {REGION_FILE}, white where defects count; null: everywhere"
+    )
     groups: dict[str, int] = Field(
         default_factory=dict, description="calibration images per group; empty without groups"
     )
@@ -148,9 +152,10 @@ class BundleInfo(Section):
     @property
     def files(self) -> dict[str, FileInfo]:
         """The files beside ``bundle.json``, by name."""
+        network = {WEIGHTS_FILE: FileInfo(sha256=self.weights_sha256, bytes=self.weights_bytes)}
         if self.graph is not None:
-            return self.graph.files
-        return {WEIGHTS_FILE: FileInfo(sha256=self.weights_sha256, bytes=self.weights_bytes)}
+            network = self.graph.files
+        return network if self.region is None else network | {REGION_FILE: self.region}
 
     @model_validator(mode="after")
     def _thresholds_are_scores(self) -> "BundleInfo":
@@ -175,14 +180,18 @@ class Bundle:
 
 
 def write_bundle(
-    folder: Path, info: BundleInfo, tensors: Mapping[str, NDArray[np.generic]]
+    folder: Path,
+    info: BundleInfo,
+    tensors: Mapping[str, NDArray[np.generic]],
+    region: Path | None = None,
 ) -> Bundle:
     """Write a bundle; an earlier bundle in ``folder`` is replaced as a whole.
 
     Args:
         folder: where the bundle goes.
-        info: its ``weights_sha256`` and ``weights_bytes`` are filled in here.
+        info: digests and sizes of the files are filled in here.
         tensors: the detector's state by name.
+        region: PNG of the region of interest; None: defects count everywhere.
     """
     arrays = {name: np.asarray(value, order="C") for name, value in tensors.items()}
     weights = save(arrays)
@@ -190,11 +199,14 @@ def write_bundle(
         update={
             "weights_sha256": hashlib.sha256(weights).hexdigest(),
             "weights_bytes": len(weights),
+            "region": None if region is None else _file_info(region),
         }
     )
     with atomic_folder(folder) as temporary:
         # Not safetensors' own save_file: its error for a full disk is no OSError.
         (temporary / WEIGHTS_FILE).write_bytes(weights)
+        if region is not None:
+            shutil.copyfile(region, temporary / REGION_FILE)
         write_json(temporary / INFO_FILE, info.model_dump(mode="json"))
     return Bundle(folder, info)
 

@@ -1,5 +1,6 @@
 """Read the files of one category once: the manifest of facts and the store of decoded pixels."""
 
+import math
 import shutil
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from stillwatch.geometry import Geometry
 from stillwatch.images.decode import read_shape
 from stillwatch.images.layout import Category, scan_category
 from stillwatch.images.manifest import Manifest, build_manifest
+from stillwatch.images.region import Region, read_region
 from stillwatch.images.split import part_of
 from stillwatch.images.store import ImageStore, StoreWriter, mark_used, store_folder
 from stillwatch.settings import ImageSettings, Settings
@@ -32,6 +34,20 @@ class ExaminedCategory:
     """The folder of the decoded images; missing if a file was damaged."""
     geometry: Geometry | None
     """How the images are scaled; None if a file was damaged."""
+
+    def read_region(self) -> Region | None:
+        """Read the region of interest, of which the manifest has the facts; None without one.
+
+        Raises:
+            ImageError: the file cannot be used, which ``validate`` has found before.
+        """
+        facts = self.manifest.region
+        if facts is None:
+            return None
+        if facts.error is not None:
+            raise ImageError(facts.error)
+        # The examination has already refused a file that is too large.
+        return read_region(self.folder, (facts.path,), max_megapixels=math.inf)
 
 
 def examine_category(
@@ -106,7 +122,8 @@ def _as_versioned(category: Category, version: CategoryVersion) -> Category:
         for image in category.images
         if image.path in version.files
     )
-    return replace(category, images=tuple(images))
+    region_files = tuple(file for file in category.region_files if file in version.files)
+    return replace(category, images=tuple(images), region_files=region_files)
 
 
 def store_of(version: CategoryVersion, settings: Settings) -> Path:

@@ -1,6 +1,9 @@
 """Read the test images of a category, and make synthetic anomalies if there are none."""
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +11,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from stillwatch.evaluation.evaluation import NORMAL, TestImages
+from stillwatch.evaluation.pixel_metrics import evaluation_shape
 from stillwatch.images.decode import read_mask, resize_mask
 from stillwatch.images.layout import FEEDBACK
 from stillwatch.images.manifest import ImageFacts, Manifest
+from stillwatch.images.region import Region
 from stillwatch.images.store import ImageStore
 from stillwatch.sample.synthetic import make_synthetic_anomalies
 from stillwatch.settings import EvaluationSettings
@@ -28,29 +33,36 @@ def read_test_set(category: ExaminedCategory, settings: EvaluationSettings) -> T
 
     The normals are those of ``test/good``, or the validation normals if there are none. Without
     anomalies, synthetic ones are made from these normals. Calibration normals are never used.
+    Anomalies whose whole defect is outside the region of interest are only named.
 
     Args:
         category: manifest, store, and folder of the masks.
         settings: evaluation size and number of synthetic anomalies.
 
     Raises:
-        ImageError: a mask cannot be read.
+        ImageError: a mask or the region of interest cannot be read.
         StorageError: the store cannot be opened.
     """
-    images = ImageStore.open(category.store)
+    region = category.read_region()
     normals = normals_of(category.manifest)
     test = [row for row in category.manifest.rows if row.part == "test"]
     anomalies = [row for row in test if row.defect_type != NORMAL]
+    outside = [row for row in anomalies if row.mask_area and row.mask_area_in_region == 0]
+    anomalies = [row for row in anomalies if row not in outside]
     rows = normals + anomalies
-    pixels = images.part([row.path for row in rows])
+    pixels = _stored(category, rows)
+    shapes = [evaluation_shape(len(one), one.shape[1], settings.size) for one in pixels]
+    masks = _masks(category.folder, rows, shapes, region) if anomalies else None
     real = TestImages(
         paths=tuple(row.path for row in rows),
         images=pixels,
         defect_types=tuple(row.defect_type for row in rows),
-        masks=_masks(category.folder, rows, settings.size) if anomalies else None,
+        masks=masks,
         groups={row.path: row.group for row in rows if row.group},
+        counted=None if masks is None or region is None else _counted(masks, region),
+        outside_region=tuple(row.path for row in outside),
     )
-    return real if anomalies or not normals else _with_synthetic(real, settings)
+    return real if anomalies or not normals else _with_synthetic(real, settings, region)
 
 
 def read_part(category: ExaminedCategory, part: str) -> list[NDArray[np.uint8]]:
@@ -59,8 +71,7 @@ def read_part(category: ExaminedCategory, part: str) -> list[NDArray[np.uint8]]:
     Raises:
         StorageError: the store cannot be opened.
     """
-    images = ImageStore.open(category.store)
-    return images.part([row.path for row in category.manifest.rows if row.part == part])
+    return _stored(category, [row for row in category.manifest.rows if row.part == part])
 
 
 def read_corrected_anomalies(category: ExaminedCategory) -> TestImages | None:
@@ -76,7 +87,7 @@ def read_corrected_anomalies(category: ExaminedCategory) -> TestImages | None:
         return None
     return TestImages(
         paths=tuple(row.path for row in rows),
-        images=read_part(category, FEEDBACK),
+        images=_stored(category, rows),
         defect_types=tuple(row.defect_type for row in rows),
         masks=None,
     )
@@ -108,31 +119,70 @@ def image_file(
     return file
 
 
-def _masks(folder: Path, rows: list[ImageFacts], size: int) -> NDArray[np.bool_] | None:
-    masks = np.zeros((len(rows), size, size), dtype=np.bool_)
-    for mask, row in zip(masks, rows, strict=True):
+def _stored(category: ExaminedCategory, rows: Sequence[ImageFacts]) -> list[NDArray[np.uint8]]:
+    return ImageStore.open(category.store).part([row.path for row in rows])
+
+
+def _masks(
+    folder: Path,
+    rows: Sequence[ImageFacts],
+    shapes: Sequence[tuple[int, int]],
+    region: Region | None,
+) -> list[NDArray[np.bool_]] | None:
+    """The defects of the images, as far as they are in the region."""
+    masks = []
+    for row, shape in zip(rows, shapes, strict=True):
         if row.mask is not None:
             # The examination has already refused masks that are too large.
             found = read_mask(folder / row.mask, max_megapixels=math.inf)
-            mask[:] = resize_mask(found, size)
-        elif row.defect_type != NORMAL:
+            masks.append(resize_mask(_inside(found, region, row.mask), *shape))
+        elif row.defect_type == NORMAL:
+            masks.append(np.zeros(shape, np.bool_))
+        else:
             return None
     return masks
 
 
-def _with_synthetic(normals: TestImages, settings: EvaluationSettings) -> TestImages:
+def _inside(mask: NDArray[np.bool_], region: Region | None, name: str) -> NDArray[np.bool_]:
+    if region is None:
+        return mask
+    region.require_size(*mask.shape, name=name)
+    return mask & region.counted
+
+
+def _counted(masks: Sequence[NDArray[np.bool_]], region: Region) -> list[NDArray[np.bool_]]:
+    """The pixels that count; those of a defect do, even where resizing has moved it by a pixel."""
+    resized = cache(region.resized)
+    return [resized(*mask.shape) | mask for mask in masks]
+
+
+def _with_synthetic(
+    normals: TestImages, settings: EvaluationSettings, region: Region | None
+) -> TestImages:
     made = make_synthetic_anomalies(normals.images, settings.synthetic_anomalies, _SEED)
-    masks = np.zeros((len(normals.paths) + len(made.kinds), settings.size, settings.size), np.bool_)
-    for mask, source in zip(masks[len(normals.paths) :], made.masks, strict=True):
-        mask[:] = resize_mask(source, settings.size)
-    paths = tuple(f"{SYNTHETIC}/{kind}/{number:03d}" for number, kind in enumerate(made.kinds))
-    sources = (normals.paths[source] for source in made.sources)
-    return TestImages(
-        paths=normals.paths + paths,
-        images=[*normals.images, *made.images],
-        defect_types=normals.defect_types + tuple(f"{SYNTHETIC}_{kind}" for kind in made.kinds),
+    shapes = [evaluation_shape(len(one), one.shape[1], settings.size) for one in normals.images]
+    masks = [np.zeros(shape, np.bool_) for shape in shapes]
+    paths, kinds, images = list(normals.paths), list(normals.defect_types), list(normals.images)
+    made_from = {}
+    for number, (kind, mask, source) in enumerate(
+        zip(made.kinds, made.masks, made.sources, strict=True)
+    ):
+        inside = mask if region is None else mask & region.resized(*mask.shape)
+        if not inside.any():
+            continue
+        path = f"{SYNTHETIC}/{kind}/{number:03d}"
+        made_from[path] = normals.paths[source]
+        paths.append(path)
+        kinds.append(f"{SYNTHETIC}_{kind}")
+        images.append(made.images[number])
+        masks.append(resize_mask(inside, *shapes[source]))
+    return replace(
+        normals,
+        paths=tuple(paths),
+        images=images,
+        defect_types=tuple(kinds),
         masks=masks,
         synthetic=True,
-        made_from=dict(zip(paths, sources, strict=True)),
-        groups=normals.groups,
+        made_from=made_from,
+        counted=None if region is None else _counted(masks, region),
     )

@@ -118,7 +118,7 @@ def _compare(
             shown = _as_trained(inspector, test, category)
             found = inspect_test(inspector, shown, settings.evaluation.size)
         items = compress(gallery_items(bundle.info, shown, found), kept)
-        candidate = measured(bundle.info.detector.name, found, test.masks, kept)
+        candidate = measured(bundle.info.detector.name, found, test, kept)
         return candidate, Inspection(list(items), bundle.info.calibration.reject.value)
 
     with errors_blamed_on(champion):

@@ -162,6 +162,7 @@ def _plan(
         teacher_digest=teacher.digest,
         photographs=photographs_digest(folder) if folder and method.uses_photographs else None,
     )
+    folder_of = settings.state_dir / "trainings" / identity
     job = TrainingJob(
         category=version.name,
         detector=detector,
@@ -172,10 +173,11 @@ def _plan(
         white_level=manifest.white_level,
         store=category.store,
         parts={part: tuple(r.path for r in manifest.rows if r.part == part) for part in PARTS},
+        region=None if category.manifest.region is None else folder_of / REGION_FILE,
         groups={r.path: r.group for r in manifest.rows if r.group and r.part in PARTS},
-        checkpoint=settings.state_dir / "trainings" / identity / "checkpoint",
+        checkpoint=folder_of / "checkpoint",
         shared=settings.state_dir / "shared_phases",
-        bundle=settings.state_dir / "trainings" / identity / BUNDLE,
+        bundle=folder_of / BUNDLE,
         fingerprint=identity,
         provenance={
             "data_version": data.dir_hash,

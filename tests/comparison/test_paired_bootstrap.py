@@ -215,7 +215,7 @@ def test_a_candidate_is_what_an_evaluation_measured(tmp_path: Path, masks: bool)
         test,
         settings=EvaluationSettings(size=32, bootstrap_resamples=100),
     )
-    everything = measured("made", evaluation, test.masks, np.ones(6, bool))
+    everything = measured("made", evaluation, test, np.ones(6, bool))
     assert everything.scores.tolist() == [20, 30, 120, 150, 99, 200]
     assert everything.rejected.tolist() == [False, False, True, True, False, True]
     assert everything.anomalous.tolist() == [False] * 3 + [True] * 3
@@ -223,12 +223,10 @@ def test_a_candidate_is_what_an_evaluation_measured(tmp_path: Path, masks: bool)
     assert {n: f.champion for n, f in figures.items()} == pytest.approx(
         {n: v for n, v in evaluation.metrics.items() if n != "review_rate"}, abs=1e-3
     )
-    kept = measured(
-        "made", evaluation, test.masks, np.array([True, False, True, True, False, True])
-    )
+    kept = measured("made", evaluation, test, np.array([True, False, True, True, False, True]))
     assert kept.paths == ("test/0.png", "test/2.png", "test/3.png", "test/5.png")
     assert kept.scores.tolist() == [20, 120, 150, 200]
     assert (kept.counts is None) == (not masks)
-    nothing = measured("made", evaluation, test.masks, np.zeros(6, bool))
+    nothing = measured("made", evaluation, test, np.zeros(6, bool))
     assert nothing.paths == ()
     assert nothing.counts is None

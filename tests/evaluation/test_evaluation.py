@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -63,8 +64,7 @@ def test_every_figure_of_a_mixed_test_set(bundle: Bundle) -> None:
     assert found.metrics["f1_oracle"] >= found.metrics["f1"]
     assert found.recall_by_defect == {"dent": 1 / 2, "scratch": 2 / 3}
     assert found.curves.keys() == {"roc", "pro", "pixel_roc"}
-    assert found.maps.shape == (10, 32, 32)
-    assert found.maps.dtype == np.float32
+    assert [(one.shape, one.dtype) for one in found.maps] == [((32, 32), np.float32)] * 10
     assert found.evaluation_size == 32
     assert found.synthetic is False
     assert found.ms_per_image > 0
@@ -123,7 +123,7 @@ def test_without_masks_there_are_image_figures_only(bundle: Bundle) -> None:
     assert without.metrics.keys() == with_masks.metrics.keys() - PIXEL_METRICS
     assert without.curves.keys() == {"roc"}
     assert without.metrics == {name: with_masks.metrics[name] for name in without.metrics}
-    assert without.maps.shape == (10, 32, 32)
+    assert [one.shape for one in without.maps] == [(32, 32)] * 10
 
 
 @pytest.mark.parametrize("masks", [True, False])
@@ -178,6 +178,31 @@ def test_false_alarms_per_group_of_normals(bundle: Bundle) -> None:
     assert found["monday"].interval == clopper_pearson(1, 2)
     assert found["tuesday"].rate == 1
     assert run(bundle, made({"good": [20]})).by_group == {}
+
+
+def test_pixels_outside_the_region_are_in_no_pixel_figure(bundle: Bundle) -> None:
+    test = made(MIXED)
+    assert test.masks is not None
+    counted = np.ones((10, 32, 32), bool)
+    counted[:, :, 16:] = False
+    inside = run(bundle, replace(test, counted=counted, outside_region=("test/dent/9.png",)))
+    assert inside.outside_region == ("test/dent/9.png",)
+    everywhere = run(bundle, test)
+    assert inside.metrics["aupro"] != everywhere.metrics["aupro"]
+    for name in everywhere.metrics.keys() - PIXEL_METRICS:
+        assert inside.metrics[name] == everywhere.metrics[name], name
+    for mask in test.masks:
+        mask[:, 16:] = True
+    assert run(bundle, replace(test, counted=counted)).metrics == inside.metrics
+    assert run(bundle, replace(test, counted=counted & ~test.masks)).metrics.keys() == (
+        everywhere.metrics.keys() - PIXEL_METRICS
+    )
+
+
+def test_maps_have_the_shapes_of_the_masks(bundle: Bundle) -> None:
+    test = made({"good": [20], "dent": [150]})
+    unequal = replace(test, masks=[np.zeros((32, 13), bool), np.eye(8, 32, dtype=bool)])
+    assert [one.shape for one in run(bundle, unequal).maps] == [(32, 13), (8, 32)]
 
 
 def test_synthetic_is_carried_along(bundle: Bundle) -> None:

@@ -1,3 +1,5 @@
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,7 +13,9 @@ from stillwatch.evaluation.pixel_metrics import (
     aupro,
     count_on_grid,
     count_pixels,
+    evaluation_shape,
     exact_pixel_metrics,
+    grid_counts,
     pixel_curves,
     sort_pixels,
     threshold_grid,
@@ -29,17 +33,22 @@ def figures(maps: Maps, masks: Masks) -> dict[str, float]:
     return exact_pixel_metrics(counts_of(maps, masks))
 
 
-def brute_force_aupro(maps: Maps, masks: Masks, limit: float = 0.3) -> float:
+def brute_force_aupro(
+    maps: Sequence[Maps], masks: Sequence[Masks], counted: Sequence[Masks], limit: float = 0.3
+) -> float:
     """The definition, threshold by threshold."""
     regions = []
-    for image, mask in enumerate(masks):
-        labels, count = label(mask, structure=np.ones((3, 3)))
-        regions += [(image, labels == region) for region in range(1, count + 1)]
+    for image, (mask, inside) in enumerate(zip(masks, counted, strict=True)):
+        labels, count = label(mask & inside, structure=np.ones((3, 3)))
+        regions += [maps[image][labels == region] for region in range(1, count + 1)]
+    pairs = list(zip(maps, masks, counted, strict=True))
+    defect_free = np.concatenate([values[inside & ~mask] for values, mask, inside in pairs])
     rates, overlaps = [0.0], [0.0]
-    for threshold in np.unique(maps)[::-1]:
-        above = maps >= threshold
-        rates.append(np.mean(above[~masks]))
-        overlaps.append(np.mean([above[image][region].mean() for image, region in regions]))
+    for threshold in np.unique(np.concatenate([values[inside] for values, _, inside in pairs]))[
+        ::-1
+    ]:
+        rates.append(np.mean(defect_free >= threshold))
+        overlaps.append(np.mean([(region >= threshold).mean() for region in regions]))
     end = int(np.searchsorted(rates, limit, side="right"))
     at_limit = np.interp(limit, rates[end - 1 : end + 1], overlaps[end - 1 : end + 1])
     return float(np.trapezoid([*overlaps[:end], at_limit], [*rates[:end], limit]) / limit)
@@ -64,7 +73,61 @@ test_sets.__test__ = False  # type: ignore[attr-defined]
 @settings(max_examples=200)
 @given(test_sets())
 def test_aupro_is_its_definition(data: tuple[Maps, Masks]) -> None:
-    assert figures(*data)["aupro"] == pytest.approx(brute_force_aupro(*data))
+    everywhere = np.ones(data[1].shape, bool)
+    assert figures(*data)["aupro"] == pytest.approx(brute_force_aupro(*data, everywhere))
+
+
+@st.composite
+def ragged_test_sets(draw: st.DrawFn) -> tuple[list[Maps], list[Masks], list[Masks]]:
+    """Up to 4 small images of unequal shapes, of which only some pixels count.
+
+    At least one defective and one defect-free pixel count.
+    """
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    sides = st.integers(2, 7)
+    shapes = draw(st.lists(st.tuples(sides, sides), min_size=1, max_size=4))
+    masks = [rng.random(shape) < 0.3 * (rng.random() < 0.7) for shape in shapes]
+    counted = [rng.random(shape) < rng.choice([0.0, 0.6, 1.0]) for shape in shapes]
+    masks[0][0, 0], masks[0][1, 1] = True, False
+    counted[0][[0, 1], [0, 1]] = True
+    maps = [(rng.integers(-3, 4, mask.shape) / 4 + mask).astype(np.float32) for mask in masks]
+    return maps, masks, counted
+
+
+ragged_test_sets.__test__ = False  # type: ignore[attr-defined]
+
+
+@settings(max_examples=200)
+@given(ragged_test_sets())
+def test_figures_of_unequal_shapes_are_those_of_the_pixels_that_count(
+    data: tuple[list[Maps], list[Masks], list[Masks]],
+) -> None:
+    maps, masks, counted = data
+    found = exact_pixel_metrics(count_pixels(sort_pixels(maps, masks, counted)))
+    truth = np.concatenate([mask[inside] for mask, inside in zip(masks, counted, strict=True)])
+    values = np.concatenate([one[inside] for one, inside in zip(maps, counted, strict=True)])
+    assert found["aupro"] == pytest.approx(brute_force_aupro(maps, masks, counted))
+    assert found["pixel_auroc"] == pytest.approx(roc_auc_score(truth, values))
+    assert found["pixel_ap"] == pytest.approx(average_precision_score(truth, values))
+
+
+@given(ragged_test_sets(), st.integers(0, 99))
+def test_pixels_that_do_not_count_change_nothing(
+    data: tuple[list[Maps], list[Masks], list[Masks]], seed: int
+) -> None:
+    maps, masks, counted = data
+    rng = np.random.default_rng(seed)
+    other_maps = [
+        np.where(inside, one, rng.normal(0, 9, one.shape)).astype(np.float32)
+        for one, inside in zip(maps, counted, strict=True)
+    ]
+    other_masks = [
+        np.where(inside, mask, rng.random(mask.shape) < 0.5)
+        for mask, inside in zip(masks, counted, strict=True)
+    ]
+    one, other = grid_counts(maps, masks, counted), grid_counts(other_maps, other_masks, counted)
+    for name, values in vars(one).items():
+        np.testing.assert_array_equal(getattr(other, name), values, err_msg=name)
 
 
 @given(test_sets())
@@ -87,6 +150,22 @@ def test_figures_know_no_order_no_scale_and_no_bounds_but_their_own(
     assert figures(maps[order], masks[order]) == pytest.approx(found)
     assert figures(maps[:, :, ::-1], masks[:, :, ::-1]) == pytest.approx(found)
     assert figures(maps * 8 - 3, masks) == pytest.approx(found)
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "expected"),
+    [
+        ((256, 256), 256, (256, 256)),
+        ((500, 1250), 256, (102, 256)),
+        ((1250, 500), 256, (256, 102)),
+        ((30, 60), 256, (128, 256)),
+        ((1, 5000), 256, (1, 256)),
+    ],
+)
+def test_the_longer_side_is_the_evaluation_size(
+    shape: tuple[int, int], size: int, expected: tuple[int, int]
+) -> None:
+    assert evaluation_shape(*shape, size) == expected
 
 
 def one_defect() -> tuple[Maps, Masks]:

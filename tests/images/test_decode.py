@@ -383,14 +383,15 @@ def test_a_mask_that_marks_with_1(tmp_path: Path) -> None:
     seed=st.integers(0, 99),
     height=st.integers(1, 24),
     width=st.integers(1, 24),
-    size=st.integers(1, 12),
+    rows=st.integers(1, 12),
+    columns=st.integers(1, 12),
 )
-def test_masks_resize_by_area(seed: int, height: int, width: int, size: int) -> None:
+def test_masks_resize_by_area(seed: int, height: int, width: int, rows: int, columns: int) -> None:
     mask = np.random.default_rng(seed).random((height, width)) < 0.4
-    # Exact areas: every source pixel as size × size equal parts, summed over the new pixels.
-    parts = np.kron(mask, np.ones((size, size)))
-    share = parts.reshape(size, height, size, width).mean(axis=(1, 3))
-    resized = resize_mask(mask, size)
+    # Exact areas: every source pixel as rows × columns equal parts, summed over the new pixels.
+    parts = np.kron(mask, np.ones((rows, columns)))
+    share = parts.reshape(rows, height, columns, width).mean(axis=(1, 3))
+    resized = resize_mask(mask, rows, columns)
     assert resized[share >= 0.5].all()
     kept = resized & (share < 0.5)
     assert (share[kept] > 0).all()
@@ -403,7 +404,7 @@ def test_a_region_that_vanishes_keeps_its_largest_pixel() -> None:
     mask = np.zeros((64, 64), bool)
     mask[7:11, 7:9] = True  # 1 × 2 pixels of one small pixel, 3 × 2 of another
     mask[40:60, 40:60] = True
-    resized = resize_mask(mask, 8)
+    resized = resize_mask(mask, 8, 8)
     assert resized[:4, :4].sum() == 1
     assert resized[1, 0] or resized[1, 1]
     assert resized[5:7, 5:7].all()
@@ -411,4 +412,4 @@ def test_a_region_that_vanishes_keeps_its_largest_pixel() -> None:
 
 def test_a_mask_keeps_its_pixels_at_its_own_size() -> None:
     mask = noise(32, 32, high=2).astype(bool)
-    np.testing.assert_array_equal(resize_mask(mask, 32), mask)
+    np.testing.assert_array_equal(resize_mask(mask, 32, 32), mask)

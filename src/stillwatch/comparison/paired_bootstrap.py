@@ -26,6 +26,7 @@ their seeds and their thresholds are fixed. Images count as independent of each 
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import compress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,8 +35,8 @@ from stillwatch.comparison.paired_rates import rate_difference_interval
 from stillwatch.evaluation import bootstrap
 from stillwatch.evaluation.bootstrap import Interval
 from stillwatch.evaluation.counts import Floats
-from stillwatch.evaluation.evaluation import NORMAL, InspectedTest
-from stillwatch.evaluation.pixel_metrics import GridCounts, grid_counts
+from stillwatch.evaluation.evaluation import NORMAL, InspectedTest, TestImages
+from stillwatch.evaluation.pixel_metrics import GridCounts, any_defect, grid_counts
 from stillwatch.settings import SelectBy
 
 RARE = 5
@@ -100,7 +101,7 @@ def unseen(md5s: Sequence[str], training_md5s: Collection[str]) -> tuple[NDArray
 def measured(
     detector: str,
     inspected: InspectedTest,
-    masks: NDArray[np.bool_] | None,
+    test: TestImages,
     kept: NDArray[np.bool_],
 ) -> Candidate:
     """The candidate from what its detector gave for the test images.
@@ -108,13 +109,15 @@ def measured(
     Args:
         detector: name of its method.
         inspected: the current test images, of this very day for the champion, too.
-        masks: (N, E, E) as in the ``TestImages``, or None.
+        test: their masks and the pixels that count, today's for the champion, too.
         kept: (N,) from ``unseen``.
     """
-    rows = [row for row, keep in zip(inspected.rows, kept, strict=True) if keep]
+    rows = list(compress(inspected.rows, kept))
+    masks = [] if test.masks is None else list(compress(test.masks, kept))
+    counted = None if test.counted is None else list(compress(test.counted, kept))
     counts = None
-    if masks is not None and masks[kept].any():
-        counts = grid_counts(inspected.maps[kept], masks[kept])
+    if any_defect(masks, counted):
+        counts = grid_counts(list(compress(inspected.maps, kept)), masks, counted)
     return Candidate(
         detector=detector,
         paths=tuple(row["path"] for row in rows),

@@ -20,10 +20,14 @@ from stillwatch.evaluation import bootstrap, metrics, pixel_metrics
 from stillwatch.evaluation.bootstrap import Interval
 from stillwatch.evaluation.counts import Floats
 from stillwatch.evaluation.metrics import Curve
-from stillwatch.inference.inspector import InspectedImage, Inspector, bilinear
+from stillwatch.inference.inspector import InspectedImage, Inspector
+from stillwatch.inference.resizing import bilinear
 from stillwatch.settings import EvaluationSettings
 
 NORMAL = "good"
+
+_BATCH = 16
+"""Images that are timed together."""
 
 
 @dataclass(frozen=True)
@@ -33,18 +37,24 @@ class TestImages:
     __test__: ClassVar[bool] = False  # pytest collects classes by this name
 
     paths: tuple[str, ...]
-    images: NDArray[np.uint8]
-    """(N, S, S, 3)."""
+    images: Sequence[NDArray[np.uint8]]
+    """(N,) of any shapes (h, w, 3)."""
     defect_types: tuple[str, ...]
     """(N,), ``good`` for normals."""
-    masks: NDArray[np.bool_] | None
-    """(N, E, E) at the evaluation size E, all false for normals; None: image metrics only."""
+    masks: Sequence[NDArray[np.bool_]] | None
+    """(N,), each of its image's ``evaluation_shape``, all false for normals; None: image metrics
+    only."""
     synthetic: bool = False
     """True for generated anomalies."""
     made_from: dict[str, str] = field(default_factory=dict)
     """Path of a generated anomaly -> path of the normal that it equals outside its mask."""
     groups: dict[str, str] = field(default_factory=dict)
     """Path -> group; empty without a group pattern."""
+    counted: Sequence[NDArray[np.bool_]] | None = None
+    """(N,) of the masks' shapes, false where a pixel is in no pixel figure; None: all count."""
+    outside_region: tuple[str, ...] = ()
+    """Paths of the anomalies that are no test images, because their defect is wholly outside the
+    region of interest."""
 
 
 class ImageRow(TypedDict):
@@ -86,8 +96,8 @@ class InspectedTest:
     """Scores, verdicts and maps of one detector on the test images."""
 
     rows: list[ImageRow]
-    maps: NDArray[np.float32]
-    """(N, E, E) at the evaluation size."""
+    maps: Sequence[NDArray[np.float32]]
+    """(N,), each of its image's ``evaluation_shape``."""
     batch_ms: tuple[float, ...]
     """Milliseconds per image of each batch; the first (warm-up) counts only if it is alone."""
 
@@ -113,7 +123,10 @@ class Evaluation(InspectedTest):
     curves: dict[str, Curve]
     """``roc`` (image) and, with masks, ``pro`` and ``pixel_roc``, over the false-positive rate."""
     synthetic: bool
+    outside_region: tuple[str, ...]
+    """As in the ``TestImages``; in no figure."""
     evaluation_size: int
+    """Longer side, in pixels, at which the pixel figures were computed."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +144,7 @@ def evaluate(
     Args:
         inspector: the bundle under test.
         test: at least one image.
-        settings: evaluation size E and number of resamples.
+        settings: evaluation size and number of resamples.
         seed: of the bootstrap.
 
     Raises:
@@ -144,11 +157,11 @@ def evaluate(
             f"test/{NORMAL}."
         )
     inspected = inspect_test(inspector, test, settings.size)
-    rows, maps = inspected.rows, inspected.maps
+    rows = inspected.rows
     weights = bootstrap.resample_weights(test.defect_types, settings.bootstrap_resamples, seed)
     parts = [_ranking(rows, weights), _rates(rows)]
-    if test.masks is not None and test.masks.any():
-        parts.append(_pixels(maps, test.masks, weights))
+    if test.masks is not None and pixel_metrics.any_defect(test.masks, test.counted):
+        parts.append(_pixels(inspected.maps, test.masks, test.counted, weights))
     return Evaluation(
         metrics={name: value for part in parts for name, value in part.metrics.items()},
         intervals={name: value for part in parts for name, value in part.intervals.items()},
@@ -157,6 +170,7 @@ def evaluate(
         by_group=_by_group(rows, test.groups),
         curves={name: value for part in parts for name, value in part.curves.items()},
         synthetic=test.synthetic,
+        outside_region=test.outside_region,
         evaluation_size=settings.size,
         **vars(inspected),
     )
@@ -168,18 +182,27 @@ def inspect_test(inspector: Inspector, test: TestImages, size: int) -> Inspected
     Args:
         inspector: the bundle under test.
         test: at least one image.
-        size: side E that the maps are brought to.
+        size: longer side of the maps, where there are no masks that have their shapes.
     """
     inspected: list[InspectedImage] = []
     milliseconds: list[float] = []
-    for start in range(0, len(test.images), inspector.batch_size):
-        batch = test.images[start : start + inspector.batch_size]
+    for start in range(0, len(test.images), _BATCH):
+        batch = test.images[start : start + _BATCH]
         began = perf_counter()
         inspected.extend(inspector.inspect(batch))
         milliseconds.append(1000 * (perf_counter() - began) / len(batch))
+    if test.masks is None:
+        shapes = [
+            pixel_metrics.evaluation_shape(len(one), one.shape[1], size) for one in test.images
+        ]
+    else:
+        shapes = [mask.shape for mask in test.masks]
     return InspectedTest(
         rows=_table(test, inspected),
-        maps=np.stack([bilinear(image.anomaly_map, size, size) for image in inspected]),
+        maps=[
+            bilinear(image.anomaly_map, shape[0], shape[1], image.extent)
+            for image, shape in zip(inspected, shapes, strict=True)
+        ],
         batch_ms=tuple(milliseconds[1:] or milliseconds),
     )
 
@@ -233,8 +256,13 @@ def _rates(rows: Sequence[ImageRow]) -> _Figures:
     return figures
 
 
-def _pixels(maps: NDArray[np.float32], masks: NDArray[np.bool_], weights: Floats) -> _Figures:
-    pixels = pixel_metrics.sort_pixels(maps, masks)
+def _pixels(
+    maps: Sequence[NDArray[np.float32]],
+    masks: Sequence[NDArray[np.bool_]],
+    counted: Sequence[NDArray[np.bool_]] | None,
+    weights: Floats,
+) -> _Figures:
+    pixels = pixel_metrics.sort_pixels(maps, masks, counted)
     counts = pixel_metrics.count_pixels(pixels)
     grid = pixel_metrics.threshold_grid(counts)
     on_grid = pixel_metrics.count_on_grid(pixels, counts.ranks[grid])

@@ -5,8 +5,12 @@ convention of its evaluation code. Every distinct score is a threshold; the per-
 is the mean, over all 8-connected regions of all test images, of the region's share above the
 threshold; the false-positive rate counts all defect-free pixels of all test images, good ones
 included; the area by trapezoids up to 30 % FPR, interpolated at the limit, is divided by 0.3.
+
+The images may have different shapes. Pixels outside a region of interest are no pixels of the test
+set: they are neither defective nor defect-free, and a defect is what of it is inside.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,23 +77,54 @@ class GridCounts:
     """(N,) regions of each image."""
 
 
-def sort_pixels(maps: NDArray[np.float32], masks: NDArray[np.bool_]) -> SortedPixels:
+def evaluation_shape(height: int, width: int, size: int) -> tuple[int, int]:
+    """The shape (height, width) at which the pixel figures of an image are computed.
+
+    The longer side becomes ``size``, also of a smaller image; the other side keeps the aspect
+    ratio, rounded, and is at least 1.
+    """
+    longer = max(height, width)
+    rows, columns = ((2 * side * size + longer) // (2 * longer) for side in (height, width))
+    return max(rows, 1), max(columns, 1)
+
+
+def any_defect(
+    masks: Sequence[NDArray[np.bool_]], counted: Sequence[NDArray[np.bool_]] | None = None
+) -> bool:
+    """Whether any pixel that counts is defective; arguments as ``sort_pixels``."""
+    if counted is None:
+        return any(mask.any() for mask in masks)
+    return any((mask & inside).any() for mask, inside in zip(masks, counted, strict=True))
+
+
+def sort_pixels(
+    maps: Sequence[NDArray[np.float32]],
+    masks: Sequence[NDArray[np.bool_]],
+    counted: Sequence[NDArray[np.bool_]] | None = None,
+) -> SortedPixels:
     """Sort the pixels of a test set by score, each with its image or region.
 
     Args:
-        maps: (N, H, W) finite anomaly maps.
-        masks: (N, H, W), true where the image is defective; all false for normals.
+        maps: N finite anomaly maps (H, W) of any shapes.
+        masks: N masks of the same shapes, true where the image is defective; all false for normals.
+        counted: N masks of the same shapes, true where pixels count, at least one in all; None: all
+            pixels count.
     """
-    cells = np.repeat(np.arange(len(maps), dtype=np.uint32), masks[0].size).reshape(maps.shape)
+    if counted is None:
+        counted = [np.ones(mask.shape, dtype=np.bool_) for mask in masks]
+    keys: list[NDArray[np.uint64]] = []
     images: list[int] = []
     areas: list[NDArray[np.int64]] = []
-    for image in np.flatnonzero(masks.any(axis=(1, 2))):
-        labels, count = label(masks[image], structure=_EIGHT_NEIGHBOURS)
-        defective = labels > 0
-        cells[image][defective] = labels[defective] - 1 + len(maps) + len(images)
-        areas.append(np.bincount(labels[defective] - 1))
-        images.extend([int(image)] * count)
-    ordered, last = _sort_by_score(maps, cells)
+    for image, (anomaly_map, mask, inside) in enumerate(zip(maps, masks, counted, strict=True)):
+        cells = np.full(mask.shape, image, dtype=np.uint32)
+        defective = mask & inside
+        if defective.any():
+            labels, count = label(defective, structure=_EIGHT_NEIGHBOURS)
+            cells[defective] = labels[defective] - 1 + len(maps) + len(images)
+            areas.append(np.bincount(labels[defective] - 1))
+            images.extend([image] * count)
+        keys.append(_keys(anomaly_map, cells)[inside])
+    ordered, last = _sort_by_score(np.concatenate(keys))
     return SortedPixels(
         cells=ordered,
         last=last,
@@ -188,9 +223,13 @@ def count_on_grid(pixels: SortedPixels, ranks: NDArray[np.intp]) -> GridCounts:
     )
 
 
-def grid_counts(maps: NDArray[np.float32], masks: NDArray[np.bool_]) -> GridCounts:
+def grid_counts(
+    maps: Sequence[NDArray[np.float32]],
+    masks: Sequence[NDArray[np.bool_]],
+    counted: Sequence[NDArray[np.bool_]] | None = None,
+) -> GridCounts:
     """Counts per image on the detector's own grid; arguments as ``sort_pixels``, with a region."""
-    pixels = sort_pixels(maps, masks)
+    pixels = sort_pixels(maps, masks, counted)
     counts = count_pixels(pixels)
     return count_on_grid(pixels, counts.ranks[threshold_grid(counts)])
 
@@ -207,19 +246,23 @@ def pixel_curves(counts: PixelCounts, grid: NDArray[np.intp]) -> dict[str, Curve
     }
 
 
-def _sort_by_score(
-    maps: NDArray[np.float32], cells: NDArray[np.uint32]
-) -> tuple[NDArray[np.uint32], NDArray[np.intp]]:
-    """Cells by descending score, and the rank of the last of each distinct score.
+def _keys(anomaly_map: NDArray[np.float32], cells: NDArray[np.uint32]) -> NDArray[np.uint64]:
+    """Score and cell of each pixel, packed into one integer that falls with the score.
 
-    Score and cell are packed into one integer, so that sorting integers does it all: the bits of a
-    float32, with the sign bit flipped (all bits of a negative), compare as the floats do.
+    The bits of a float32, with the sign bit flipped (all bits of a negative), compare as the floats
+    do.
     """
-    bits = (maps + np.float32(0)).view(np.uint32).ravel()  # + 0 turns -0.0 into 0.0
+    bits = (anomaly_map + np.float32(0)).view(np.uint32)  # + 0 turns -0.0 into 0.0
     sign = np.uint32(1 << 31)
     descending = np.where(bits & sign, bits, ~(bits | sign))
-    keys = descending.astype(np.uint64) << np.uint64(32)
-    keys |= cells.ravel()
+    return np.asarray((descending.astype(np.uint64) << np.uint64(32)) | cells)
+
+
+def _sort_by_score(keys: NDArray[np.uint64]) -> tuple[NDArray[np.uint32], NDArray[np.intp]]:
+    """Cells by descending score, and the rank of the last of each distinct score.
+
+    Sorting integers does it all. Sorts ``keys`` in place.
+    """
     keys.sort()
     scores = (keys >> np.uint64(32)).astype(np.uint32)
     changes = np.flatnonzero(scores[1:] != scores[:-1])

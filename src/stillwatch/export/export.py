@@ -4,6 +4,7 @@ The export is written only if its scores and maps equal those of the detector on
 a tolerance. ``parity.json`` beside the graph records the differences.
 """
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +12,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from stillwatch.bundle import GRAPH_FILES, Bundle, GraphFormat, read_bundle, write_graph_info
+from stillwatch.bundle import (
+    GRAPH_FILES,
+    REGION_FILE,
+    Bundle,
+    GraphFormat,
+    read_bundle,
+    write_graph_info,
+)
 from stillwatch.detectors.base import Detector
 from stillwatch.errors import ExportError
 from stillwatch.export.graphs import onnx_to_openvino, write_onnx
@@ -58,6 +66,8 @@ def export_bundle(
     scorer = load_scorer(bundle, "cpu")
     with atomic_folder(folder) as temporary:
         _write_graph(scorer.detector, bundle.info.geometry.tile, temporary, graph_format)
+        if bundle.info.region is not None:
+            shutil.copyfile(bundle.folder / REGION_FILE, temporary / REGION_FILE)
         write_graph_info(temporary, bundle.info, graph_format, model_version=model_version)
         exported = read_bundle(temporary)
         parity = compare(

@@ -149,20 +149,21 @@ def read_mask(path: Path, *, max_megapixels: float = MAX_MEGAPIXELS) -> NDArray[
     return decode_mask(read_bytes(path), name=str(path), max_megapixels=max_megapixels)
 
 
-def resize_mask(mask: NDArray[np.bool_], size: int) -> NDArray[np.bool_]:
-    """Resize bool (H, W) to (size, size): true where at least half of a pixel's area is.
+def resize_mask(mask: NDArray[np.bool_], height: int, width: int) -> NDArray[np.bool_]:
+    """Resize bool (H, W) to (height, width): true where at least half of a pixel's area is.
 
     An 8-connected region that would vanish keeps the one pixel that holds most of it, so that a
     small defect still counts in region metrics.
     """
-    height, width = mask.shape
-    share = _area_means(_area_means(mask.astype(np.float64), size).T, size).T
+    if mask.shape == (height, width):
+        return mask
+    share = _area_means(_area_means(mask.astype(np.float64), height).T, width).T
     resized: NDArray[np.bool_] = np.ascontiguousarray(share >= 0.5 - 1e-9)
     labels, count = ndimage.label(mask, structure=np.ones((3, 3)))
     rows, columns = np.nonzero(mask)
     regions = labels[rows, columns]
-    cells = ((2 * rows + 1) * size // (2 * height)) * size
-    cells += (2 * columns + 1) * size // (2 * width)
+    cells = ((2 * rows + 1) * height // (2 * mask.shape[0])) * width
+    cells += (2 * columns + 1) * width // (2 * mask.shape[1])
     survives = np.zeros(count + 1, bool)
     survives[regions[resized.ravel()[cells]]] = True
     for region in range(1, count + 1):

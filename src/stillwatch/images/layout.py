@@ -8,11 +8,14 @@
     <root>/<category>/ground_truth/<defect>/*_mask.png       their masks, same stem
     <root>/<category>/feedback/good/*.png                    corrected normals, only to train on
     <root>/<category>/feedback/<defect>/*.png                corrected anomalies, no masks
+    <root>/<category>/region.png                             white where defects count, or
+    <root>/<category>/ignore.png                             white where they do not
 
 As described by Bergmann et al., "The MVTec Anomaly Detection Dataset" (IJCV 2021); HALCON's
 folder name ``ok`` is taken for ``good``, and a mask may also have its image's plain stem.
 
-The folder ``feedback`` is our own. It holds images whose verdicts a person corrected, that is,
+The folder ``feedback`` and the two files of a region of interest (``stillwatch.images.region``) are
+our own. The folder holds images whose verdicts a person corrected, that is,
 images selected by their scores: in calibration or test they would bias thresholds and figures.
 """
 
@@ -28,6 +31,8 @@ from stillwatch.errors import LayoutError
 
 NORMAL_FOLDERS = ("good", "ok")
 FEEDBACK = "feedback"
+REGION_FILE = "region.png"
+IGNORE_FILE = "ignore.png"
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
 LEFT_BY_FILE_MANAGERS = {"thumbs.db", "desktop.ini"}
 """Files to ignore, in lower case."""
@@ -59,6 +64,9 @@ class Category:
     folder: Path
     images: tuple[ImageFile, ...]
     """Sorted by path."""
+    region_files: tuple[str, ...] = ()
+    """``region.png``, ``ignore.png`` or both, as far as they are in the folder; both are refused
+    when they are read."""
 
     @property
     def train_normals(self) -> tuple[ImageFile, ...]:
@@ -151,7 +159,7 @@ def scan_image_set(root: Path) -> dict[str, Category]:
 
 
 def scan_category(folder: Path) -> Category:
-    """List one category's images and masks; the image set's root is the folder's parent.
+    """List one category's images, masks and region; the image set's root is the folder's parent.
 
     Every visible file in an image folder is listed, whatever its suffix, so that a file that is
     not an image is reported.
@@ -179,7 +187,7 @@ def scan_category(folder: Path) -> Category:
             f"{folder / 'train'}: no images of good parts; put PNG, JPEG, BMP or TIFF files into "
             f"{folder / 'train' / 'good'}."
         )
-    return Category(folder.name, folder, tuple(images))
+    return Category(folder.name, folder, tuple(images), _region_files(folder, root))
 
 
 def unsafe_name(path: str) -> str | None:
@@ -238,6 +246,13 @@ def _feedback_images(folder: Path, root: Path) -> Iterator[ImageFile]:
                 yield ImageFile(path, "train", "good", None)
             else:
                 yield ImageFile(path, "feedback", entry.name, None)
+
+
+def _region_files(folder: Path, root: Path) -> tuple[str, ...]:
+    found = tuple(name for name in (REGION_FILE, IGNORE_FILE) if os.path.lexists(folder / name))
+    for name in found:
+        _check_inside(folder / name, root)
+    return found
 
 
 def mask_names(stem: str) -> tuple[str, str]:

@@ -11,7 +11,7 @@ from PIL import Image
 from scipy.fft import dctn
 
 from stillwatch.errors import ImageError
-from stillwatch.files import bytes_md5
+from stillwatch.files import bytes_md5, file_md5
 from stillwatch.images.appearance import brightness, grey_image, sharpness
 from stillwatch.images.decode import (
     DecodedImage,
@@ -22,6 +22,7 @@ from stillwatch.images.decode import (
     white_level_of,
 )
 from stillwatch.images.layout import Category, ImageFile
+from stillwatch.images.region import Region, read_region
 from stillwatch.images.split import group_of
 from stillwatch.settings import ImageSettings
 from stillwatch.threads import thread_count
@@ -72,10 +73,28 @@ class ImageFacts:
     mask_height: int | None
     mask_area: int | None
     """Marked pixels."""
+    mask_area_in_region: int | None
+    """Those of them that are in the region of interest; None without one of the mask's size."""
     mask_error: str | None
     """Why the mask cannot be used: not decodable, or not the file that the version lists."""
     group: str | None
     """``group_of`` the path; None without a group pattern."""
+
+
+@dataclass(frozen=True)
+class RegionFacts:
+    """The facts about a category's region of interest; None where the file cannot be used."""
+
+    path: str
+    """``region.png`` or ``ignore.png``."""
+    digest: str | None
+    """``Region.digest``."""
+    width: int | None
+    height: int | None
+    share: float | None
+    """Share of the pixels that count, in (0, 1]."""
+    error: str | None
+    """Why it cannot be used, in one sentence."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +106,8 @@ class Manifest:
     """The sample that becomes 255 in this category's 16-bit images; 255 if it has none."""
     rows: tuple[ImageFacts, ...]
     """In the order of ``Category.images``."""
+    region: RegionFacts | None = None
+    """None: the category has none, and all pixels count."""
 
 
 def build_manifest(
@@ -106,7 +127,7 @@ def build_manifest(
     Args:
         category: what to read.
         images: white level and largest size.
-        expected_md5: path -> md5 as the data version lists it, images and masks.
+        expected_md5: path -> md5 as the data version lists it, all files.
         parts: path -> part of the train normals (``split.part_of``).
         group_pattern: names the group of every image (``split.group_of``).
         on_pixels: called with (path, uint8 (H, W, 3) at full size) for every image that decodes,
@@ -116,6 +137,7 @@ def build_manifest(
     Raises:
         SettingsError: the group pattern is not a regular expression.
     """
+    region, region_facts = _region(category, images.max_megapixels, expected_md5 or {})
     with ThreadPoolExecutor(workers or thread_count()) as pool:
         reader = _Reader(
             folder=category.folder,
@@ -125,9 +147,10 @@ def build_manifest(
             parts=parts or {},
             group_pattern=group_pattern,
             on_pixels=on_pixels,
+            region=region,
         )
         rows = tuple(pool.map(reader.facts, category.images))
-    return Manifest(category.name, reader.white_level, rows)
+    return Manifest(category.name, reader.white_level, rows, region_facts)
 
 
 def perceptual_hash(grey: Image.Image) -> str:
@@ -165,6 +188,7 @@ class _MaskFacts:
     width: int | None = None
     height: int | None = None
     area: int | None = None
+    area_in_region: int | None = None
     error: str | None = None
 
 
@@ -179,6 +203,7 @@ class _Reader:
     parts: Mapping[str, str]
     group_pattern: str | None
     on_pixels: Callable[[str, NDArray[np.uint8]], None] | None
+    region: Region | None
 
     def facts(self, image: ImageFile) -> ImageFacts:
         data, decoded, error = self._decode(image.path)
@@ -208,6 +233,7 @@ class _Reader:
             mask_width=mask.width,
             mask_height=mask.height,
             mask_area=mask.area,
+            mask_area_in_region=mask.area_in_region,
             mask_error=mask.error,
             group=group_of(image.path, self.group_pattern),
         )
@@ -234,10 +260,34 @@ class _Reader:
         except ImageError as error:
             return _MaskFacts(error=str(error))
         height, width = mask.shape
-        error_text = None
-        if bytes_md5(data) != self.expected_md5.get(path, bytes_md5(data)):
-            error_text = f"{name}: differs from the file that the data version lists; restore it."
-        return _MaskFacts(width, height, int(np.count_nonzero(mask)), error_text)
+        inside = None
+        if self.region is not None and self.region.counted.shape == mask.shape:
+            inside = int(np.count_nonzero(mask & self.region.counted))
+        changed = _changed(name, bytes_md5(data), self.expected_md5.get(path))
+        return _MaskFacts(width, height, int(np.count_nonzero(mask)), inside, changed)
+
+
+def _region(
+    category: Category, max_megapixels: float, expected_md5: Mapping[str, str]
+) -> tuple[Region | None, RegionFacts | None]:
+    """The region of interest, if there is one that can be used, and the facts about it."""
+    try:
+        region = read_region(category.folder, category.region_files, max_megapixels=max_megapixels)
+    except ImageError as error:
+        return None, RegionFacts(category.region_files[0], None, None, None, None, str(error))
+    if region is None:
+        return None, None
+    (path,) = category.region_files
+    file = category.folder / path
+    height, width = region.counted.shape
+    changed = _changed(str(file), file_md5(file), expected_md5.get(path))
+    return region, RegionFacts(path, region.digest, width, height, region.share, changed)
+
+
+def _changed(name: str, md5: str, expected: str | None) -> str | None:
+    if md5 == (expected or md5):
+        return None
+    return f"{name}: differs from the file that the data version lists; restore it."
 
 
 def _white_level(category: Category, images: ImageSettings, pool: ThreadPoolExecutor) -> int:

@@ -4,6 +4,7 @@ The only inference path: calibration, evaluation, the command line and the servi
 ``Scorer`` computes the level maps, so that nothing here needs torch.
 """
 
+import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,13 +13,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from stillwatch.bundle import Bundle
+from stillwatch.bundle import REGION_FILE, Bundle
 from stillwatch.calibration import Verdict, p_values, verdict
 from stillwatch.errors import DetectorError, ImageError
 from stillwatch.files import bytes_md5
 from stillwatch.geometry import Shape
 from stillwatch.images.decode import MAX_MEGAPIXELS, decode_image, read_bytes, scale_image
 from stillwatch.images.layout import IMAGE_SUFFIXES
+from stillwatch.images.region import Region
 from stillwatch.inference.mapper import ImageMapper
 from stillwatch.inference.resizing import (
     WHOLE,
@@ -109,7 +111,10 @@ class Inspector:
     ) -> None:
         self.bundle = bundle
         self.max_megapixels = max_megapixels
-        self.mapper = ImageMapper(scorer, bundle.info.geometry, bundle.info.combination, batch_size)
+        self.region = _region(bundle)
+        self.mapper = ImageMapper(
+            scorer, bundle.info.geometry, bundle.info.combination, batch_size, self.region
+        )
 
     def read(self, path: Path) -> NDArray[np.uint8]:
         """Decode and scale an image file as the bundle's training images were: (h, w, 3)."""
@@ -126,6 +131,8 @@ class Inspector:
         decoded = decode_image(
             data, name=name, white_level=info.white_level, max_megapixels=self.max_megapixels
         )
+        if self.region is not None:
+            self.region.require_size(decoded.height, decoded.width, name=name)
         return DecodedFile(
             md5=bytes_md5(data),
             pixels=decoded.pixels,
@@ -192,6 +199,12 @@ class Inspector:
             f"has more than {largest / 1e6:.3g}: the maximum of a larger map is higher, so the "
             "false-alarm rates do not hold"
         )
+
+
+def _region(bundle: Bundle) -> Region | None:
+    if bundle.info.region is None:
+        return None
+    return Region.load(bundle.folder / REGION_FILE, max_megapixels=math.inf)
 
 
 def find_images(paths: Sequence[Path]) -> list[Path]:

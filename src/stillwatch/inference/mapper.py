@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from stillwatch.combination import Combination, Map, combine
 from stillwatch.errors import DetectorError
 from stillwatch.geometry import Geometry, Pixels
+from stillwatch.images.region import Region
 from stillwatch.inference.stitching import Scorer, level_maps
 
 
@@ -21,6 +22,8 @@ class ImageMapper:
     combination: Combination
     batch_size: int = 16
     """Tiles per call of the scorer."""
+    region: Region | None = None
+    """Where defects count; None: everywhere."""
 
     def maps(self, images: Iterable[Pixels]) -> Iterator[Map]:
         """The anomaly map of each image, in their order.
@@ -42,7 +45,14 @@ class ImageMapper:
                     "the anomaly maps are not finite numbers, so no verdict can be given: the "
                     "bundle's statistics of normals are unusable. Train the detector again."
                 )
-            yield anomaly_map
+            yield self._within_region(anomaly_map)
+
+    def _within_region(self, anomaly_map: Map) -> Map:
+        """The map, with its minimum wherever defects do not count."""
+        if self.region is None:
+            return anomaly_map
+        counted = self.region.resized(*anomaly_map.shape)
+        return np.where(counted, anomaly_map, anomaly_map.min())
 
     def scores(self, images: Iterable[Pixels]) -> NDArray[np.float32]:
         """Image scores, float32 (N,)."""

@@ -11,13 +11,23 @@ Extent = tuple[float, float]
 WHOLE: Extent = (1.0, 1.0)
 
 
-def bilinear(values: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
-    """Resize a map (h, w) to (height, width): plain bilinear, half-pixel centres, edges kept."""
-    if values.shape == (height, width):
-        return values
-    # Pillow's bilinear averages over an area when it shrinks, OpenCV's does not.
-    resized = cv2.resize(values, (width, height), interpolation=cv2.INTER_LINEAR)
-    return np.asarray(resized, dtype=np.float32)
+def bilinear(
+    values: NDArray[np.float32], height: int, width: int, extent: Extent = WHOLE
+) -> NDArray[np.float32]:
+    """Resize a map to an image's size: plain bilinear, half-pixel centres, edges kept.
+
+    Args:
+        values: float32 (h, w).
+        height: of the image in pixels.
+        width: of the image in pixels.
+        extent: of the map; what reaches beyond the image is cut off.
+    """
+    full = round(height * extent[0]), round(width * extent[1])
+    if values.shape != full:
+        # Pillow's bilinear averages over an area when it shrinks, OpenCV's does not.
+        resized = cv2.resize(values, full[::-1], interpolation=cv2.INTER_LINEAR)
+        values = np.asarray(resized, dtype=np.float32)
+    return values[:height, :width]
 
 
 def resize_map(
@@ -33,12 +43,13 @@ def resize_map(
         width: of the image in pixels.
         extent: of the map, as ``InspectedImage.extent``.
     """
-    full = round(height * extent[0]), round(width * extent[1])
-    resized = bilinear(anomaly_map, *full)[:height, :width].copy()
-    row, column = np.unravel_index(anomaly_map.argmax(), anomaly_map.shape)
-    at = (
-        _centre(int(row), full[0], anomaly_map.shape[0], height),
-        _centre(int(column), full[1], anomaly_map.shape[1], width),
+    resized = bilinear(anomaly_map, height, width, extent).copy()
+    peak = np.unravel_index(anomaly_map.argmax(), anomaly_map.shape)
+    at = tuple(
+        min(int((2 * index + 1) * side * reach / (2 * count)), side - 1)
+        for index, count, side, reach in zip(
+            peak, anomaly_map.shape, (height, width), extent, strict=True
+        )
     )
     resized[at] = anomaly_map.max()
     return resized
@@ -48,8 +59,7 @@ def resize_mask_keeping_rejection(
     mask: NDArray[np.bool_], height: int, width: int, extent: Extent = WHOLE
 ) -> NDArray[np.bool_]:
     """Resize a mask to an image's own size; it keeps a pixel exactly when ``mask`` has one."""
-    full = round(height * extent[0]), round(width * extent[1])
-    resized = bilinear(mask.astype(np.float32), *full)[:height, :width] >= 0.5
+    resized = bilinear(mask.astype(np.float32), height, width, extent) >= 0.5
     if mask.any() and not resized.any():
         resized = resize_map(mask.astype(np.float32), height, width, extent) >= 0.5
     return np.asarray(resized)
@@ -65,7 +75,3 @@ def extent_of(anomaly_map: NDArray[np.float32], scaled: Shape) -> Extent:
     rows, columns = anomaly_map.shape
     grid = next(grid for grid in (4, 2, 1) if -(-scaled[0] // grid) == rows)
     return rows * grid / scaled[0], columns * grid / scaled[1]
-
-
-def _centre(index: int, full: int, count: int, limit: int) -> int:
-    return min((2 * index + 1) * full // (2 * count), limit - 1)

@@ -7,6 +7,7 @@ when stdin closes.
 """
 
 import json
+import math
 import os
 import resource
 import shutil
@@ -37,6 +38,7 @@ from stillwatch.devices import choose_device
 from stillwatch.errors import DeviceMemoryError, StillwatchError
 from stillwatch.geometry import Geometry
 from stillwatch.images.photographs import read_photographs
+from stillwatch.images.region import Region
 from stillwatch.images.store import ImageStore
 from stillwatch.inference.mapper import ImageMapper
 from stillwatch.inference.torch_scorer import TorchScorer
@@ -92,7 +94,7 @@ def run(job: TrainingJob, emit: Emit) -> TrainingOutcome:
             "Lower images.size, or set training.device to cpu."
         ) from error
     tensors = {name: value.cpu().numpy() for name, value in detector.state_dict().items()}
-    write_bundle(job.bundle, info, tensors)
+    write_bundle(job.bundle, info, tensors, job.region)
     shutil.rmtree(job.checkpoint, ignore_errors=True)
     return TrainingOutcome(
         seconds=summary.seconds,
@@ -109,7 +111,12 @@ def _describe(
     summary: TrainingSummary,
     store: ImageStore,
 ) -> BundleInfo:
-    mapper = ImageMapper(TorchScorer(detector, device), store.geometry, summary.combination)
+    mapper = ImageMapper(
+        TorchScorer(detector, device),
+        store.geometry,
+        summary.combination,
+        region=None if job.region is None else Region.load(job.region, max_megapixels=math.inf),
+    )
 
     def scores(part: str) -> NDArray[np.float32]:
         return mapper.scores(store.part(job.parts[part]))

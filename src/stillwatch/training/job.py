@@ -45,6 +45,7 @@ class TrainingJob(Section):
     parts: dict[str, tuple[str, ...]] = Field(
         description="train, validation and calibration: paths in the store"
     )
+    region: Path | None = Field(description="PNG of the region of interest; null: everywhere")
     groups: dict[str, str] = Field(description="path -> group; empty without groups")
     checkpoint: Path = Field(description="folder that a killed training resumes from")
     shared: Path = Field(description="folder of the weights that trainings share")
