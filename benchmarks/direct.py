@@ -1,6 +1,5 @@
 """Train, calibrate and evaluate a detector on a category's folder, without a server."""
 
-import hashlib
 import os
 import tempfile
 import time
@@ -17,6 +16,7 @@ from stillwatch.detectors import detector_settings
 from stillwatch.devices import choose_device
 from stillwatch.evaluation.evaluation import NORMAL, Evaluation, TestImages, evaluate
 from stillwatch.evaluation.pixel_metrics import evaluation_shape
+from stillwatch.files import bytes_md5
 from stillwatch.geometry import Pixels
 from stillwatch.images.decode import read_image, read_mask, read_shape, resize_mask
 from stillwatch.images.layout import Category, ImageFile, scan_category
@@ -82,7 +82,7 @@ def measure(
 def split_of(category: Category, settings: Settings) -> dict[str, str]:
     """Path of each train normal -> part, as a first version of the images is split."""
     md5s = {
-        image.path: hashlib.md5((category.folder / image.path).read_bytes()).hexdigest()
+        image.path: bytes_md5((category.folder / image.path).read_bytes())
         for image in category.train_normals
     }
     alpha = min(settings.calibration.alpha_reject, settings.calibration.alpha_review)

@@ -13,7 +13,7 @@ from mlflow.entities import DatasetInput
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from stillwatch.bundle import Bundle, TeacherInfo, read_bundle, recalibrated
+from stillwatch.bundle import REGION_FILE, Bundle, TeacherInfo, read_bundle, recalibrated
 from stillwatch.detectors import detector_class, detector_settings
 from stillwatch.errors import BundleError, DeviceMemoryError, LayoutError, TrackingError
 from stillwatch.images.photographs import photographs_digest
