@@ -7,6 +7,7 @@ takes seconds on one core.
 import tempfile
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
@@ -17,12 +18,15 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
+from stillwatch.combination import GRID, Combination
 from stillwatch.detectors.base import Detector
-from stillwatch.errors import ExportError
+from stillwatch.errors import DetectorError, ExportError
 from stillwatch.export.graphs import write_onnx
+from stillwatch.geometry import STRIDE, fitted
 from stillwatch.inference.graph_scorers import OnnxScorer
-from stillwatch.inference.inspector import score_images
+from stillwatch.inference.mapper import ImageMapper
 from stillwatch.inference.parity import tolerance_of
+from stillwatch.inference.stitching import Scorer
 from stillwatch.inference.torch_scorer import TorchScorer
 from stillwatch.settings import TrainingSettings
 from stillwatch.testing.toys import DEFECT, SIDE, planted_defects, toy_normals, toy_teacher
@@ -34,6 +38,16 @@ NORMALS = 12
 GPU_TOLERANCE = 0.1
 """Largest difference of the scores of two trainings on a GPU, relative to the largest score: a GPU
 does not always add in the same order."""
+GEOMETRY = fitted([(SIDE, SIDE)], SIDE)
+"""That of the toy images: one tile each."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training makes."""
+
+    detector: Detector
+    combination: Combination
 
 
 class Trial:
@@ -44,9 +58,15 @@ class Trial:
         self.device = torch.device(device)
 
     @cached_property
-    def trained(self) -> Detector:
+    def trained(self) -> Trained:
         """The method, trained on ``toy_normals(NORMALS)``."""
         return self.train()
+
+    @cached_property
+    def grid(self) -> int:
+        """Pixels per position of the method's anomaly maps."""
+        levels = TorchScorer(self.untrained(), self.device)(toy_normals(1))
+        return min(GRID, *(SIDE // level.shape[1] for level in levels))
 
     def untrained(self, seed: int = 0) -> Detector:
         """A new detector of the method."""
@@ -57,24 +77,25 @@ class Trial:
         *,
         checkpoint: Path | None = None,
         on_epoch: Callable[[EpochReport], None] = lambda _: None,
-        seed: int = 0,
-    ) -> Detector:
+    ) -> Trained:
         """A new detector of the method, trained."""
-        detector = self.untrained(seed)
-        train(
+        detector = self.untrained()
+        summary = train(
             detector,
-            train_images=toy_normals(NORMALS),
-            validation_images=toy_normals(3, first=100),
-            settings=TrainingSettings(seed=seed, checkpoint_every=1),
+            train_images=list(toy_normals(NORMALS)),
+            validation_images=list(toy_normals(3, first=100)),
+            geometry=GEOMETRY,
+            settings=TrainingSettings(seed=0, checkpoint_every=1),
             device=self.device,
             checkpoint=checkpoint,
             on_epoch=on_epoch,
         )
-        return detector
+        return Trained(detector, summary.combination)
 
-    def maps(self, detector: Detector, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Anomaly maps as inspection computes them, all images in one batch."""
-        return TorchScorer(detector, self.device)(images)
+    def mapper(self, trained: Trained, batch_size: int = 16) -> ImageMapper:
+        """Computes anomaly maps as inspection does."""
+        scorer = TorchScorer(trained.detector, self.device)
+        return ImageMapper(scorer, GEOMETRY, trained.combination, batch_size)
 
 
 def check_detector(method: type[Detector], device: str = "cpu") -> None:
@@ -102,38 +123,60 @@ def check_constructor_trains_nothing(trial: Trial) -> None:
         _require(any(p.requires_grad for p in parameters), f"phase {phase.name} trains nothing")
 
 
-def check_maps(trial: Trial) -> None:
-    """Maps are float32 of the images' size; training changed them and left the teacher alone."""
-    images = toy_normals(2)
-    maps = trial.maps(trial.trained, images)
-    _require(maps.dtype == np.float32 and maps.shape == (2, SIDE, SIDE), "maps are ill-formed")
-    _require(
-        not np.array_equal(maps, trial.maps(trial.untrained(), images)), "training changes nothing"
+def check_level_maps(trial: Trial) -> None:
+    """Levels are float32 (B, H / stride, W / stride), with strides that are powers of two."""
+    height, width = SIDE, SIDE + STRIDE
+    scorer = TorchScorer(trial.untrained(), trial.device)
+    for level in scorer(np.zeros((2, height, width, 3), np.uint8)):
+        stride = height // level.shape[1]
+        shape = 2, height // stride, width // stride
+        power = stride & (stride - 1) == 0 and stride <= STRIDE
+        well_formed = power and level.dtype == np.float32 and level.shape == shape
+        _require(well_formed, f"a level of shape {level.shape} is ill-formed")
+
+
+def check_training(trial: Trial) -> None:
+    """Training changes the maps and leaves the teacher alone; every level is combined."""
+    tiles = toy_normals(2)
+    trained, untrained = (
+        TorchScorer(detector, trial.device)(tiles)
+        for detector in (trial.trained.detector, trial.untrained())
     )
-    taught = trial.trained.teacher.state_dict()
+    same = all(np.array_equal(*pair) for pair in zip(trained, untrained, strict=True))
+    _require(not same, "training changes nothing")
+    combined = len(trial.trained.combination.levels)
+    _require(combined == len(trained), f"{combined} of {len(trained)} levels are combined")
+    taught = trial.trained.detector.teacher.state_dict()
     _require(_same(taught, toy_teacher().state_dict()), "training changes the teacher")
 
 
-def check_seed(trial: Trial) -> None:
-    """The same seed gives the same weights, on a CPU to the last bit; another begins elsewhere."""
-    again = trial.train()
-    images = toy_normals(3, first=50)
-    scores = score_images(_scorer(trial, trial.trained), images)
-    scores_again = score_images(_scorer(trial, again), images)
-    if trial.device.type == "cpu":
-        same = _same(trial.trained.state_dict(), again.state_dict())
-        _require(same, "the same seed gives other weights")
-    tolerance = 0.0 if trial.device.type == "cpu" else GPU_TOLERANCE * float(scores.max())
-    close = np.allclose(scores, scores_again, rtol=0, atol=tolerance)
-    _require(close, "the same seed gives other scores")
-    if trial.trained.phases():
+def check_seed_and_resuming(trial: Trial) -> None:
+    """The same seed gives the same weights, on a CPU to the last bit; another begins elsewhere.
+
+    So it does when the training is stopped half-way and between two phases, and started again.
+    """
+    ends = list(accumulate(phase.passes(NORMALS) for phase in trial.untrained().phases()))
+    stops = sorted({ends[-1] // 2, *ends[:-1]} - {0}) if ends else []
+    with tempfile.TemporaryDirectory() as folder:
+        for before, stop in zip([0, *stops], stops, strict=False):
+            _train_until(trial, Path(folder), stop - before)
+        again = trial.train(checkpoint=Path(folder))
+    if stops and not _repeats(trial, again):
+        _require(
+            _repeats(trial, trial.train()),
+            "the same seed gives other weights, scores or statistics",
+        )
+        _require(False, f"resumed after {stops} epochs it ends with other weights or scores")
+    _require(_repeats(trial, again), "the same seed gives other weights, scores or statistics")
+    if ends:
         other = _same(trial.untrained().state_dict(), trial.untrained(seed=1).state_dict())
         _require(not other, "another seed gives the same weights")
 
 
 def check_saving(trial: Trial) -> None:
     """Written as tensors and read into a new detector, it gives identical maps."""
-    tensors = {name: value.cpu().numpy() for name, value in trial.trained.state_dict().items()}
+    state = trial.trained.detector.state_dict()
+    tensors = {name: value.cpu().numpy() for name, value in state.items()}
     loaded = trial.untrained(seed=9)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "weights.safetensors"
@@ -141,91 +184,90 @@ def check_saving(trial: Trial) -> None:
         read = {name: torch.from_numpy(value) for name, value in load_file(path).items()}
     loaded.load_state_dict(read)
     images = toy_normals(2, first=50)
-    same = np.array_equal(trial.maps(loaded, images), trial.maps(trial.trained, images))
+    before, after = (
+        np.stack(list(trial.mapper(Trained(detector, trial.trained.combination)).maps(images)))
+        for detector in (trial.trained.detector, loaded)
+    )
+    same = np.array_equal(before, after)
     _require(same, "the saved and loaded detector gives other maps")
 
 
 def check_batch_size(trial: Trial) -> None:
     """An image's score does not depend on what else is in its batch, to 1e-5 of it."""
-    scorer = _scorer(trial, trial.trained)
     images = np.concatenate([toy_normals(4, first=50), planted_defects(3)])
-    whole = score_images(scorer, images, batch_size=7)
+    whole = trial.mapper(trial.trained, 7).scores(images)
     for batch_size in (1, 3):
-        parts = score_images(scorer, images, batch_size=batch_size)
+        parts = trial.mapper(trial.trained, batch_size).scores(images)
         _require(np.allclose(parts, whole, rtol=1e-5, atol=0), f"batch {batch_size} scores apart")
 
 
 def check_strange_images(trial: Trial) -> None:
-    """Constant, black, white, grey and non-square images get finite maps of their size."""
-    black = np.zeros((1, SIDE, SIDE, 3), np.uint8)
-    grey = np.repeat(toy_normals(1)[..., :1], 3, axis=-1)
-    oblong = np.concatenate([toy_normals(1), toy_normals(1, first=1)], axis=2)
-    for name, images in {
+    """Constant, black, white and grey images and images of odd shapes get finite maps."""
+    black = np.zeros((SIDE, SIDE, 3), np.uint8)
+    normal, other = toy_normals(2)
+    mapper = trial.mapper(trial.trained)
+    for name, image in {
         "black": black,
         "white": black + np.uint8(255),
         "constant": black + np.array([200, 30, 90], np.uint8),
-        "grey": grey,
-        "non-square": oblong,
+        "grey": np.repeat(normal[..., :1], 3, axis=-1),
+        "small": normal[: SIDE - 13, : SIDE // 2 + 1],
+        "large": np.concatenate([normal, other], axis=1)[:-3, :-5],
     }.items():
-        maps = trial.maps(trial.trained, images)
-        _require(maps.shape == images.shape[:3], f"the map of a {name} image has another size")
-        _require(bool(np.isfinite(maps).all()), f"the map of a {name} image is not finite")
+        try:
+            (anomaly_map,) = mapper.maps([image])
+        except DetectorError as error:
+            raise AssertionError(f"the map of a {name} image is not finite: {error}") from error
+        shape = tuple(-(-side // trial.grid) for side in image.shape[:2])
+        _require(anomaly_map.shape == shape, f"the map of a {name} image has another size")
 
 
 def check_defects(trial: Trial) -> None:
     """Planted defects score above unseen normals, and the maps are highest where they are."""
-    normals, defects = toy_normals(8, first=50), planted_defects(8)
-    scorer = _scorer(trial, trial.trained)
-    normal_scores, defect_scores = (score_images(scorer, x) for x in (normals, defects))
-    above = (defect_scores[:, None] > normal_scores).mean()
+    mapper = trial.mapper(trial.trained)
+    defects = planted_defects(8)
+    maps = np.stack(list(mapper.maps(defects)))
+    above = (maps.max(axis=(1, 2))[:, None] > mapper.scores(toy_normals(8, first=50))).mean()
     _require(above >= 0.9, f"planted defects score above normals in {above:.0%} of the pairs")
-    maps = trial.maps(trial.trained, defects)
-    inside = maps[:, DEFECT, DEFECT].mean()
+    defect = slice(DEFECT.start // trial.grid, DEFECT.stop // trial.grid)
+    inside = maps[:, defect, defect].mean()
     _require(inside > 1.5 * maps.mean(), "the maps do not show where the defects are")
-
-
-def check_resume(trial: Trial) -> None:
-    """Stopped half-way or between two phases and started again, it ends with the same weights."""
-    ends = list(accumulate(phase.passes(NORMALS) for phase in trial.untrained().phases()))
-    for stop in sorted({ends[-1] // 2, *ends[:-1]}) if ends else ():
-        with tempfile.TemporaryDirectory() as folder:
-            _train_until(trial, Path(folder), stop)
-            resumed = trial.train(checkpoint=Path(folder))
-        same = _same(resumed.state_dict(), trial.trained.state_dict())
-        if trial.device.type == "cpu":
-            _require(same, f"resumed after {stop} epochs it ends with other weights")
 
 
 def check_export(trial: Trial) -> None:
     """An exportable method's graph gives the same maps in batches of any size; others refuse."""
-    detector = deepcopy(trial.trained).cpu()
+    detector = deepcopy(trial.trained.detector).cpu()
     images = np.concatenate([toy_normals(4, first=50), planted_defects(3)])
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         try:
-            write_onnx(detector, SIDE, path)
+            write_onnx(detector, GEOMETRY.tile, path)
         except ExportError as error:
             _require(not trial.method.exportable, f"it does not export ({error})")
             return
         graph = OnnxScorer(path)
-    maps = TorchScorer(detector, torch.device("cpu"))(images)
-    scores = maps.max(axis=(1, 2))
+
+    def maps(scorer: Scorer, batch_size: int) -> NDArray[np.float32]:
+        mapper = ImageMapper(scorer, GEOMETRY, trial.trained.combination, batch_size)
+        return np.stack(list(mapper.maps(images)))
+
+    expected = maps(TorchScorer(detector, torch.device("cpu")), len(images))
+    scores = expected.max(axis=(1, 2))
     tolerance = tolerance_of(float(scores.max()), scores.tolist())
     for size in (1, 3, 7):
-        parts = [graph(images[start : start + size]) for start in range(0, len(images), size)]
-        apart = float(np.abs(np.concatenate(parts) - maps).max())
+        apart = float(np.abs(maps(graph, size) - expected).max())
         _require(apart <= tolerance, f"exported it gives other maps, {apart:.3g} apart")
 
 
 CHECKS: tuple[Callable[[Trial], None], ...] = (
     check_constructor_trains_nothing,
-    check_maps,
-    check_seed,
+    check_level_maps,
+    check_training,
+    check_seed_and_resuming,
     check_saving,
     check_batch_size,
     check_strange_images,
     check_defects,
-    check_resume,
     check_export,
 )
 
@@ -249,8 +291,16 @@ def _train_until(trial: Trial, checkpoint: Path, epochs: int) -> None:
     _require(False, f"the training ends before epoch {epochs}")
 
 
-def _scorer(trial: Trial, detector: Detector) -> TorchScorer:
-    return TorchScorer(detector, trial.device)
+def _repeats(trial: Trial, again: Trained) -> bool:
+    """Whether a training gave what the first one gave, on a GPU about the same scores."""
+    if trial.device.type == "cpu":
+        first = trial.trained
+        return first.combination == again.combination and _same(
+            first.detector.state_dict(), again.detector.state_dict()
+        )
+    images = toy_normals(3, first=50)
+    scores, scores_again = (trial.mapper(one).scores(images) for one in (trial.trained, again))
+    return np.allclose(scores, scores_again, rtol=0, atol=GPU_TOLERANCE * float(scores.max()))
 
 
 def _same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
