@@ -144,7 +144,9 @@ class TrainingSettings(Section):
 class EvaluationSettings(Section):
     """How test figures are computed."""
 
-    size: int = Field(256, ge=32, le=2048, description="side at which pixel metrics are computed")
+    size: int = Field(
+        256, ge=32, le=2048, description="longer side at which pixel metrics are computed"
+    )
     bootstrap_resamples: int = Field(1000, ge=100, description="resamples behind each interval")
     synthetic_anomalies: int = Field(
         32, ge=4, description="made when a category has no real ones; always marked synthetic"
