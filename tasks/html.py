@@ -6,10 +6,13 @@ from pathlib import Path
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from numpy.typing import NDArray
 from PIL import Image
 
 from stillwatch.errors import ImageError
-from stillwatch.images.decode import decode_image, decode_mask
+from stillwatch.images.decode import decode_image, read_bytes, read_mask
+from stillwatch.images.region import read_region
+from stillwatch.inference.overlays import MASK_COLOUR, draw_contour
 from stillwatch.text import printable
 
 TEMPLATES = Environment(
@@ -23,6 +26,8 @@ TEMPLATES.filters["printable"] = printable
 
 LONGEST_SIDE = 128
 """Of a thumbnail, in pixels."""
+REGION_SIDE = 480
+"""Longest side of a picture of the region of interest."""
 
 
 def printable_lines(cell: str) -> tuple[str, str]:
@@ -54,21 +59,51 @@ class Thumbnails:
             path: an image or a mask (below ``ground_truth``), relative to the category's folder.
         """
         try:
-            data = (self.folder / path).read_bytes()
             if path.startswith("ground_truth/"):
-                mask = decode_mask(data, name=path, max_megapixels=self.max_megapixels)
+                mask = read_mask(self.folder / path, max_megapixels=self.max_megapixels)
                 pixels = mask.astype(np.uint8) * 255
             else:
-                pixels = decode_image(
-                    data,
-                    name=path,
-                    white_level=self.white_level,
-                    max_megapixels=self.max_megapixels,
-                ).pixels
-        except (ImageError, OSError):
+                pixels = self._pixels(path)
+        except ImageError:
             return None
-        thumbnail = Image.fromarray(pixels)
-        thumbnail.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
-        encoded = BytesIO()
-        thumbnail.save(encoded, "JPEG", quality=85)
-        return data_uri(encoded.getvalue(), "image/jpeg")
+        return _jpeg_uri(_small(pixels, LONGEST_SIDE))
+
+    def region_uri(self, path: str, region_file: str) -> str | None:
+        """A JPEG of at most 480 pixels a side, dark outside the region of interest.
+
+        Args:
+            path: an image, relative to the category's folder.
+            region_file: the category's ``region.png`` or ``ignore.png``.
+
+        Returns:
+            None for a file that cannot be shown.
+        """
+        try:
+            pixels = _small(self._pixels(path), REGION_SIDE)
+            region = read_region(self.folder, (region_file,), max_megapixels=self.max_megapixels)
+        except ImageError:
+            return None
+        if region is None:
+            return None
+        counted = region.resized(*pixels.shape[:2])
+        dark = np.where(counted[..., None], pixels, pixels // 3)
+        return _jpeg_uri(draw_contour(dark, counted, MASK_COLOUR))
+
+    def _pixels(self, path: str) -> NDArray[np.uint8]:
+        data = read_bytes(self.folder / path)
+        decoded = decode_image(
+            data, name=path, white_level=self.white_level, max_megapixels=self.max_megapixels
+        )
+        return decoded.pixels
+
+
+def _small(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    picture = Image.fromarray(pixels)
+    picture.thumbnail((side, side))
+    return np.asarray(picture)
+
+
+def _jpeg_uri(pixels: NDArray[np.uint8]) -> str:
+    encoded = BytesIO()
+    Image.fromarray(pixels).save(encoded, "JPEG", quality=85)
+    return data_uri(encoded.getvalue(), "image/jpeg")

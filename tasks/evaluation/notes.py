@@ -1,16 +1,20 @@
 """Explain an evaluation in sentences, for the run's page, the report and the terminal."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from stillwatch.calibration import Calibration
 from stillwatch.tasks.evaluation.result import DetectorResult, FeedbackResult, GroupResult
+from stillwatch.text import printable
+
+_NAMED = 5
+"""Most files that a sentence names."""
 
 
 def evaluation_note(result: DetectorResult) -> str:
     """The description of a run, as Markdown."""
     lines = [
         f"**{result.detector}** on **{result.category}**, pixel figures at "
-        f"{result.evaluation_size}×{result.evaluation_size}.",
+        f"{result.evaluation_size} pixels on the longer side.",
         *threshold_sentences(result),
     ]
     if result.synthetic:
@@ -20,6 +24,8 @@ def evaluation_note(result: DetectorResult) -> str:
         )
     if result.test_normals_from != "test":
         lines.append("There is no test/good: the validation normals stand in for it.")
+    if result.outside_region:
+        lines.append(outside_region_sentence(result.outside_region))
     if result.feedback is not None:
         lines.append(feedback_sentence(result.feedback))
     return "\n\n".join(lines)
@@ -33,6 +39,15 @@ def feedback_sentence(feedback: FeedbackResult) -> str:
         f"{len(verdicts)} rejected, {verdicts.count('review')} set aside for review, "
         f"{verdicts.count('pass')} passed unseen. They were chosen by their scores: no other "
         "figure and no comparison has them in it."
+    )
+
+
+def outside_region_sentence(paths: Sequence[str]) -> str:
+    """The test anomalies that are in no figure, because their defect is outside the region."""
+    named = ", ".join(map(printable, paths[:_NAMED])) + (", …" if len(paths) > _NAMED else "")
+    return (
+        f"Test anomalies whose whole defect is outside the region of interest: {len(paths)} "
+        f"({named}). They are in no figure: nothing in the region is wrong with them."
     )
 
 

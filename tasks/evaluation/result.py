@@ -75,7 +75,10 @@ class DetectorResult(BaseModel):
     false_alarms_by_group: dict[str, GroupResult]
     feedback: FeedbackResult | None = None
     """None without corrected anomalies; no other figure includes them."""
+    outside_region: tuple[str, ...] = ()
+    """Test anomalies whose whole defect is outside the region of interest; in no figure."""
     evaluation_size: int
+    """Longer side, in pixels, at which the pixel figures were computed."""
     threshold: float
     review_threshold: float
     alpha: float

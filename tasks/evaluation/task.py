@@ -188,6 +188,7 @@ def _result(
             name: GroupResult(**vars(group)) for name, group in evaluation.by_group.items()
         },
         feedback=feedback,
+        outside_region=evaluation.outside_region,
         evaluation_size=evaluation.evaluation_size,
         threshold=reject.value,
         review_threshold=review.value,

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from stillwatch.settings import RetrainSettings
+from stillwatch.tasks.evaluation.notes import outside_region_sentence
 from stillwatch.tasks.evaluation.result import FIGURE_NAMES
 from stillwatch.tasks.promotion.disagreement import Disagreement
 from stillwatch.tasks.registry.approval import (
@@ -112,6 +113,8 @@ def caveats(winner: WinnerRecord) -> list[str]:
             "There are no masks of the defects, so it is unknown whether the marked "
             "regions are the right ones: pixel figures and AUPRO are missing."
         )
+    if result.outside_region:
+        sentences.append(outside_region_sentence(result.outside_region))
     if result.test_normals_from != "test":
         sentences.append("There is no test/good: the validation images stand in for it.")
     if result.intervals.get("false_alarm_rate", (0, 1))[0] > result.rate_95:

@@ -14,7 +14,12 @@ from stillwatch.tasks.data.version import CategoryVersion, DataVersion
 from stillwatch.tasks.tracking.client import Tracking, open_tracking
 from stillwatch.tasks.tracking.entries import JsonArtifact, flattened
 from stillwatch.tasks.tracking.tags import KIND
-from stillwatch.tasks.validation.report import CheckOutcome, Failure, ValidationReport
+from stillwatch.tasks.validation.report import (
+    CheckOutcome,
+    Failure,
+    ReportedRegion,
+    ValidationReport,
+)
 
 RETRAINING = "retraining"
 """The value of the tag ``KIND``."""
@@ -113,6 +118,7 @@ def read_validation(tracking: Tracking, run_id: str) -> ValidationReport:
             errored=tuple(values["errored"]),
             outcomes=tuple(CheckOutcome(**one) for one in values["outcomes"]),
             facts=values["facts"],
+            region=values["region"] and ReportedRegion(**values["region"]),
         )
     except (KeyError, TypeError) as error:
         raise _VALIDATION.damaged(tracking, run_id, error) from error

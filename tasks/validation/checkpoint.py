@@ -18,8 +18,13 @@ from great_expectations.data_context.types.base import ProgressBarsConfig
 from stillwatch.images.layout import is_feedback
 from stillwatch.images.manifest import Manifest
 from stillwatch.tasks.validation.checks import Check, ImageCheck, Wording
-from stillwatch.tasks.validation.report import CheckOutcome, Failure, ValidationReport
-from stillwatch.tasks.validation.statistics import CategoryStatistics, is_normal
+from stillwatch.tasks.validation.report import (
+    CheckOutcome,
+    Failure,
+    ReportedRegion,
+    ValidationReport,
+)
+from stillwatch.tasks.validation.statistics import CategoryStatistics, is_normal, size_text
 from stillwatch.text import printable
 
 # This logger announces a documentation site that is never built.
@@ -51,6 +56,7 @@ def manifest_frame(manifest: Manifest, statistics: CategoryStatistics) -> pd.Dat
     rows = manifest.rows
     images = [statistics.images[row.path] for row in rows]
     versioned = any(row.expected_md5 for row in rows)
+    region = manifest.region
     texts: dict[str, list[str | None]] = {
         "path": [row.path for row in rows],
         "split": [row.split for row in rows],
@@ -71,6 +77,8 @@ def manifest_frame(manifest: Manifest, statistics: CategoryStatistics) -> pd.Dat
         "mask": [row.mask for row in rows],
         "mask_error": [row.mask_error for row in rows],
         "mask_size": [image.mask_size for image in images],
+        "region_error": [region.error if region else None for _ in rows],
+        "region_size": [size_text(region.width, region.height) if region else None for _ in rows],
     }
     numbers: dict[str, list[float | None]] = {
         "shortest_side": [image.shortest_side for image in images],
@@ -78,6 +86,7 @@ def manifest_frame(manifest: Manifest, statistics: CategoryStatistics) -> pd.Dat
         "exposure_z": [image.exposure_z for image in images],
         "clipped": [image.clipped for image in images],
         "mask_area": [row.mask_area for row in rows],
+        "mask_area_in_region": [row.mask_area_in_region for row in rows],
     }
     columns = {
         name: pd.Series([v if v is None else printable(v) for v in values], dtype=object)
@@ -158,7 +167,20 @@ def build_report(
         errored=tuple(errored),
         outcomes=tuple(outcomes),
         facts=_facts(manifest),
+        region=_region(manifest),
     )
+
+
+def _region(manifest: Manifest) -> ReportedRegion | None:
+    """The region of interest and an image to show it on; None without one that can be used."""
+    region = manifest.region
+    if region is None or region.share is None or region.error is not None:
+        return None
+    size = (region.width, region.height)
+    shown = (
+        row.path for row in manifest.rows if is_normal(row) and (row.width, row.height) == size
+    )
+    return ReportedRegion(region.path, region.share, next(shown, None))
 
 
 def _judgement(result: ExpectationValidationResult) -> Judgement:

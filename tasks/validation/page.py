@@ -9,7 +9,12 @@ from pathlib import Path
 from stillwatch.files import atomic_file
 from stillwatch.images.split import PARTS
 from stillwatch.tasks.html import TEMPLATES, Thumbnails
-from stillwatch.tasks.validation.report import CheckOutcome, Failure, ValidationReport
+from stillwatch.tasks.validation.report import (
+    CheckOutcome,
+    Failure,
+    ReportedRegion,
+    ValidationReport,
+)
 from stillwatch.text import printable
 
 MOST_ON_THE_PAGE = 50
@@ -67,6 +72,8 @@ def write_page(
         report=report,
         sections=sections(report, thumbnails, at_most=MOST_ON_THE_PAGE),
         counts=counts(report),
+        region=report.region,
+        region_picture=region_picture(report.region, thumbnails),
         data_version=data_version,
         checked=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
@@ -87,6 +94,8 @@ def markdown_page(
         lines += ["|---|---|---|---|", *(_markdown_row(row) for row in section.rows)]
         if section.more:
             lines += ["", f"and {section.more} more"]
+    if report.region is not None:
+        lines += ["", "## Region of interest", "", _escaped(report.region.sentence())]
     lines += ["", "## Images", "", "| folder | images | |", "|---|---:|---|"]
     lines += [
         f"| {_escaped(count.folder)} | {count.images} | {count.note} |" for count in counts(report)
@@ -108,6 +117,13 @@ def sections(
         )
         for check, share in zip(failed, shown, strict=True)
     )
+
+
+def region_picture(region: ReportedRegion | None, thumbnails: Thumbnails) -> str | None:
+    """A sample image with the region outlined; None without a region or an image of its size."""
+    if region is None or region.image is None:
+        return None
+    return thumbnails.region_uri(region.image, region.file)
 
 
 def counts(report: ValidationReport) -> tuple[Count, ...]:

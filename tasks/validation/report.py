@@ -50,6 +50,27 @@ class CheckOutcome:
 
 
 @dataclass(frozen=True)
+class ReportedRegion:
+    """The region of interest of a category."""
+
+    file: str
+    """``region.png`` or ``ignore.png``."""
+    share: float
+    """Share of the pixels that count, in (0, 1]."""
+    image: str | None
+    """A normal of the region's size to show it on, relative to the category's folder."""
+
+    def sentence(self) -> str:
+        """What the file means for the pixels."""
+        if self.share == 1:
+            return f"{self.file}: all pixels count, as without the file."
+        return (
+            f"{self.file}: {self.share:.1%} of the pixels count. A defect elsewhere is never "
+            "found, and no pixel elsewhere is in a figure."
+        )
+
+
+@dataclass(frozen=True)
 class ValidationReport:
     """The outcome of all checks of one category."""
 
@@ -62,6 +83,8 @@ class ValidationReport:
     facts: Mapping[str, Mapping[str, int]]
     """Numbers of images: per ``split``, per ``part``, per ``defect_type`` of test, per defect type
     in ``feedback``, and per defect type with a ``mask``."""
+    region: ReportedRegion | None = None
+    """None: there is none, or it cannot be used."""
 
     @property
     def passed(self) -> bool:

@@ -94,9 +94,9 @@ def category_statistics(manifest: Manifest, *, near_duplicate_ratio: float) -> C
         judged = is_normal(row)
         images[row.path] = ImageStatistics(
             unsafe_name=unsafe_name(row.path),
-            size=_size(row.width, row.height),
+            size=size_text(row.width, row.height),
             shortest_side=_shortest(row),
-            mask_size=_size(row.mask_width, row.mask_height),
+            mask_size=size_text(row.mask_width, row.mask_height),
             copies_in_train=() if in_train else copies,
             copies_in_test=in_test if row.split == "feedback" else (),
             earlier_copy=_earlier(copies, row.path) if in_train else None,
@@ -107,7 +107,7 @@ def category_statistics(manifest: Manifest, *, near_duplicate_ratio: float) -> C
         )
     clipped = [row.clipped for row in train if row.clipped is not None]
     return CategoryStatistics(
-        usual_size=_most_common([_size(row.width, row.height) for row in distinct_train]),
+        usual_size=_most_common([size_text(row.width, row.height) for row in distinct_train]),
         usual_mode=_most_common([row.mode for row in distinct_train]),
         usual_clipped=float(np.median(clipped)) if clipped else None,
         usual_neighbour=usual_neighbour,
@@ -181,6 +181,11 @@ def brightness_scale(brightness: ArrayLike) -> NDArray[np.float64]:
     return np.asarray(np.log(share / (1 - share)))
 
 
+def size_text(width: int | None, height: int | None) -> str | None:
+    """A size as ``width×height``; None without one."""
+    return None if width is None or height is None else f"{width}×{height}"
+
+
 def robust_z(
     values: NDArray[np.float64], reference: NDArray[np.float64], floor: float
 ) -> NDArray[np.float64]:
@@ -217,10 +222,6 @@ def _distinct(rows: Iterable[ImageFacts]) -> list[ImageFacts]:
 
 def _earlier(copies: tuple[str, ...], path: str) -> str | None:
     return copies[0] if copies and copies[0] != path else None
-
-
-def _size(width: int | None, height: int | None) -> str | None:
-    return None if width is None or height is None else f"{width}×{height}"
 
 
 def _shortest(row: ImageFacts) -> int | None:

@@ -9,7 +9,7 @@ from great_expectations.expectations.expectation import Expectation
 from great_expectations.expectations.row_conditions import Column
 
 from stillwatch.calibration import images_needed, reachable_alpha
-from stillwatch.images.manifest import ImageFacts, Manifest
+from stillwatch.images.manifest import ImageFacts, Manifest, RegionFacts
 from stillwatch.settings import CalibrationSettings, CheckSettings
 from stillwatch.tasks.validation.checks import (
     IN_TEST,
@@ -20,7 +20,7 @@ from stillwatch.tasks.validation.checks import (
     ImageCheck,
     Wording,
 )
-from stillwatch.tasks.validation.statistics import CategoryStatistics, is_normal
+from stillwatch.tasks.validation.statistics import CategoryStatistics, is_normal, size_text
 from stillwatch.tasks.validation.suite_comparisons import (
     clipping_checks,
     duplicate_checks,
@@ -43,6 +43,7 @@ def build_suite(
         *_train_checks(manifest, checks, calibration),
         *_test_checks(),
         *_mask_checks(manifest),
+        *_region_checks(manifest.region),
         *duplicate_checks(statistics),
         *uniformity_checks(statistics),
         *picture_checks(checks),
@@ -232,6 +233,58 @@ def _present_mask_checks() -> tuple[Check, ...]:
             ),
             describe=lambda row, _: Wording(
                 "at least one marked pixel", f"{_name(row.mask)} marks none", row.mask
+            ),
+        ),
+    )
+
+
+def _region_checks(region: RegionFacts | None) -> tuple[Check, ...]:
+    if region is None:
+        return ()
+    size = size_text(region.width, region.height)
+    return (
+        CategoryCheck(
+            name="region_usable",
+            title="Unusable region of interest",
+            advice="Correct the file, or delete it if all pixels count.",
+            expectation=gxe.ExpectColumnUniqueValueCountToBeBetween(
+                column="region_error", max_value=0, severity="critical"
+            ),
+            describe=lambda _: Wording(
+                "a readable region with pixels that count",
+                _reason(region.error, region.path),
+            ),
+        ),
+        ImageCheck(
+            name="region_size",
+            title="Images of another size than the region of interest",
+            advice=f"Draw {region.path} at the size of all images, or remove the images of another "
+            "size: they would be refused in production, too.",
+            expectation=gxe.ExpectColumnPairValuesToBeEqual(
+                column_A="size",
+                column_B="region_size",
+                ignore_row_if="either_value_is_missing",
+                severity="critical",
+            ),
+            describe=lambda _, image: Wording(
+                f"{size} pixels, as {region.path}", f"{image.size} pixels"
+            ),
+        ),
+        ImageCheck(
+            name="defect_in_region",
+            title="Defects outside the region of interest",
+            advice="Nothing, if these defects do not matter: the images are in no figure. Else "
+            f"correct {region.path}.",
+            expectation=gxe.ExpectColumnValuesToBeBetween(
+                column="mask_area_in_region",
+                min_value=1,
+                row_condition=TEST_ANOMALIES,
+                severity="warning",
+            ),
+            describe=lambda row, _: Wording(
+                "a defect that is in the region, at least in part",
+                f"{_name(row.mask)} is wholly outside",
+                row.mask,
             ),
         ),
     )

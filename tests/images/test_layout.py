@@ -39,6 +39,28 @@ def test_a_category_is_scanned_in_a_fixed_order(make_category: MakeCategory) -> 
     assert [image.path for image in category.test_anomalies] == ["test/scratch/000.png"]
 
 
+def test_the_files_of_a_region_are_found_and_are_no_images(make_category: MakeCategory) -> None:
+    folder = make_category(train=1, test=1, anomalies=0)
+    without = scan_category(folder)
+    assert without.region_files == ()
+    (folder / "ignore.png").touch()
+    assert scan_category(folder).region_files == ("ignore.png",)
+    (folder / "region.png").touch()
+    found = scan_category(folder)
+    assert found.region_files == ("region.png", "ignore.png")
+    assert found.images == without.images
+
+
+def test_a_region_may_not_be_a_link_out_of_the_image_set(
+    make_category: MakeCategory, tmp_path: Path
+) -> None:
+    folder = make_category(train=1, test=0, anomalies=0)
+    (tmp_path / "elsewhere.png").touch()
+    (folder / "region.png").symlink_to(tmp_path / "elsewhere.png")
+    with pytest.raises(LayoutError, match=r"region\.png: leaves the image set"):
+        scan_category(folder)
+
+
 def test_corrected_images_are_to_learn_from_or_a_split_of_their_own(
     make_category: MakeCategory,
 ) -> None:

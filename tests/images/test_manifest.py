@@ -19,6 +19,7 @@ from stillwatch.images.manifest import (
     hash_distance_matrix,
     perceptual_hash,
 )
+from stillwatch.images.region import Region
 from stillwatch.settings import ImageSettings
 
 MakeCategory = Callable[..., Path]
@@ -146,6 +147,31 @@ def test_groups(make_category: MakeCategory) -> None:
     assert row(folder, "train/good/000.png", group_pattern=r"^(\d)").group == "0"
     with pytest.raises(SettingsError, match="group_pattern"):
         manifest_of(folder, group_pattern="(")
+
+
+def test_the_facts_of_a_region(make_category: MakeCategory) -> None:
+    folder = make_category(train=1, test=0, anomalies=2)
+    assert manifest_of(folder).region is None
+    assert manifest_of(folder).rows[0].mask_area_in_region is None
+    counted = np.zeros((30, 40), np.uint8)
+    counted[12:, :22] = 1  # of the defect at rows 10 to 13 and columns 20 to 24: 2 × 2 pixels
+    Image.fromarray(counted).save(folder / "region.png")
+    Image.new("1", (40, 31), 1).save(folder / "ground_truth/scratch/001_mask.png")
+    manifest = manifest_of(folder, expected_md5={"region.png": md5(folder / "region.png")})
+    region = manifest.region
+    assert region is not None
+    assert (region.path, region.width, region.height) == ("region.png", 40, 30)
+    assert (region.share, region.error) == (18 * 22 / 1200, None)
+    assert region.digest == Region(counted > 0).digest
+    assert [row.mask_area_in_region for row in manifest.rows] == [4, None, None]
+    changed = manifest_of(folder, expected_md5={"region.png": "0" * 32}).region
+    assert changed is not None
+    assert "differs from the file that the data version lists" in (changed.error or "")
+    (folder / "ignore.png").touch()
+    both = manifest_of(folder).region
+    assert both is not None
+    assert (both.digest, both.share) == (None, None)
+    assert "has both region.png and ignore.png" in (both.error or "")
 
 
 def test_the_facts_of_masks(make_category: MakeCategory) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from made_judgements import DEFECT, GOOD, TRAIN, found_in, judge_folder
-from made_manifests import make_category, picture, read_manifest, save
+from made_manifests import SIDE, make_category, picture, read_manifest, save
+from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from stillwatch.errors import ValidationError
@@ -139,3 +140,68 @@ def test_an_image_out_of_focus_and_one_in_the_dark(folder: Path) -> None:
 def test_mixed_sizes_are_a_warning(folder: Path) -> None:
     save(folder / GOOD, np.asarray(Image.fromarray(picture(1001)).resize((80, 64))))
     assert ("same_size", "warning", GOOD) in found_in(judge_folder(folder))
+
+
+def draw(folder: Path, white: NDArray[np.bool_], name: str = "region.png") -> None:
+    save(folder / name, white.astype(np.uint8) * 255)
+
+
+@pytest.fixture
+def left_half() -> NDArray[np.bool_]:
+    """Without the defects, which are at columns 20 to 39."""
+    counted = np.zeros((SIDE, SIDE), bool)
+    counted[:, :20] = True
+    return counted
+
+
+def test_a_sound_region_is_reported_with_an_image_to_show_it_on(folder: Path) -> None:
+    counted = np.ones((SIDE, SIDE), bool)
+    draw(folder, counted)
+    report = judge_folder(folder)
+    assert report.failures == ()
+    assert report.region is not None
+    assert report.region.sentence() == "region.png: all pixels count, as without the file."
+    counted[:, 48:] = False
+    draw(folder, counted)
+    report = judge_folder(folder)
+    assert report.failures == ()
+    assert report.region is not None
+    assert "75.0% of the pixels count" in report.region.sentence()
+    assert report.region.image == "test/good/000.png"
+
+
+def test_a_region_that_cannot_be_used(folder: Path, left_half: NDArray[np.bool_]) -> None:
+    def refused() -> str:
+        report = judge_folder(folder)
+        assert found_in(report) == {("region_usable", "critical", None)}
+        assert report.region is None
+        return report.reason()
+
+    (folder / "region.png").write_text("no image", encoding="utf-8")
+    assert "not a PNG, JPEG, BMP or TIFF image" in refused()
+    draw(folder, np.zeros((SIDE, SIDE), bool))
+    assert "no pixel is white, so that no defect would count" in refused()
+    draw(folder, left_half)
+    draw(folder, left_half, "ignore.png")
+    assert "has both region.png and ignore.png" in refused()
+
+
+def test_images_of_another_size_than_the_region(folder: Path) -> None:
+    draw(folder, np.ones((SIDE, SIDE), bool))
+    save(folder / GOOD, np.asarray(Image.fromarray(picture(1001)).resize((80, 64))))
+    report = judge_folder(folder)
+    assert {("region_size", "critical", GOOD), ("same_size", "warning", GOOD)} == found_in(report)
+    assert f"{GOOD}: 80×64 pixels (expected 64×64 pixels, as region.png)" in report.reason()
+
+
+def test_defects_wholly_outside_the_region(folder: Path, left_half: NDArray[np.bool_]) -> None:
+    draw(folder, left_half)
+    mask = np.zeros((SIDE, SIDE), bool)
+    mask[5:9, 15:30] = True
+    draw(folder, mask, "ground_truth/scratch/000_mask.png")
+    report = judge_folder(folder)
+    assert report.passed
+    assert found_in(report) == {
+        ("defect_in_region", "warning", f"test/scratch/00{index}.png") for index in (1, 2)
+    }
+    assert report.failures[0].found == "ground_truth/scratch/001_mask.png is wholly outside"

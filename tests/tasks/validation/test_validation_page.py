@@ -12,7 +12,13 @@ from PIL import Image
 from stillwatch.errors import StorageError
 from stillwatch.tasks.html import LONGEST_SIDE, Thumbnails
 from stillwatch.tasks.validation.page import MOST_ON_THE_PAGE, markdown_page, write_page
-from stillwatch.tasks.validation.report import CheckOutcome, Failure, Severity, ValidationReport
+from stillwatch.tasks.validation.report import (
+    CheckOutcome,
+    Failure,
+    ReportedRegion,
+    Severity,
+    ValidationReport,
+)
 
 FACTS = {
     "split": {"train": 40, "test": 7},
@@ -69,6 +75,28 @@ def test_the_page_of_a_passed_category_lists_all_checks(folder: Path, tmp_path: 
     assert "0123abcd.dir" in page.text
     assert "Faults of nothing: none" in page.text
     assert page.images == []
+
+
+def test_the_region_is_shown_bright_on_an_image(tmp_path: Path) -> None:
+    save(tmp_path / "train/good/0.png", np.full((60, 100, 3), 200, np.uint8))
+    counted = np.zeros((60, 100), np.uint8)
+    counted[:, :50] = 255
+    save(tmp_path / "region.png", counted)
+    region = ReportedRegion("region.png", 0.5, "train/good/0.png")
+    report = replace(report_of(), region=region)
+    page = page_of(report, tmp_path, tmp_path)
+    assert "50.0% of the pixels count" in page.text
+    (image,) = page.images
+    assert (image["alt"] or "").startswith("train/good/0.png")
+    shown = Image.open(BytesIO(base64.b64decode((image["src"] or "").split(",")[1])))
+    values = np.asarray(shown.convert("L"))
+    assert values[:, :40].min() > 180
+    assert values[:, 60:].max() < 80
+    thumbnails = Thumbnails(tmp_path, white_level=255, max_megapixels=1.0)
+    text = markdown_page(report, thumbnails, page=tmp_path / "p.html", data_version="1")
+    assert "## Region of interest" in text
+    without = replace(report, region=replace(region, image="absent.png"))
+    assert page_of(without, tmp_path, tmp_path).images == []
 
 
 def test_counts_name_the_folders_and_the_parts_in_order(folder: Path, tmp_path: Path) -> None:
