@@ -39,7 +39,7 @@ def examine_category(
     image can be decoded and has the md5 that DVC recorded.
 
     Args:
-        settings: image size, white level, split and state folder.
+        settings: of the category.
 
     Raises:
         LayoutError: the folder is no longer a category, or a file of the version is gone.

@@ -32,7 +32,7 @@ def test_only_on_the_images_that_the_bundle_was_trained_on(line: Plant) -> None:
     info = made.info.model_copy(
         update={
             "category": "bolt",
-            "provenance": {"category_digest": data.categories["bolt"].digest},
+            "provenance": {"training_digest": data.categories["bolt"].training_digest},
             "calibration": calibrate(
                 made.info.calibration.scores, alpha_reject=0.2, alpha_review=0.3
             ),

@@ -148,13 +148,14 @@ def export_model(
 
     model = open_model(source, settings)
     info = model.bundle.info
+    own = settings.for_category(info.category)
     files = find_images([images or _test_folder(info, settings)])
     pixels = [
         read_image(
             file,
             size=info.image_size,
             white_level=info.white_level,
-            max_megapixels=settings.images.max_megapixels,
+            max_megapixels=own.images.max_megapixels,
         )
         for file in files
     ]
@@ -177,8 +178,8 @@ def export_quantized_model(
         source: a bundle folder, ``models:/NAME/VERSION`` or ``models:/NAME@ALIAS``.
         folder: new or empty.
         root: the image set that has the bundle's category; None: the settings' own.
-        settings: name the registry and the image set, and, as ``gate.veto_margins``, by how much
-            image AUROC and AUPRO may be lower than in float32.
+        settings: of all categories; they name the registry and the image set, and, as
+            ``gate.veto_margins``, by how much image AUROC and AUPRO may be lower than in float32.
         say: called with a message when another process has to be waited for.
 
     Raises:
@@ -192,15 +193,16 @@ def export_quantized_model(
     from stillwatch.tasks.evaluation.test_set import read_part, read_test_set
 
     bundle = open_model(source, settings).bundle
+    own = settings.for_category(bundle.info.category)
     category = _own_images(bundle.info, root, settings, say)
     train, validation, calibration = (read_part(category, part) for part in PARTS)
     return export_quantized(
         bundle,
         folder,
         NormalImages(train, validation, calibration),
-        read_test_set(category, settings.evaluation),
-        settings.evaluation,
-        settings.gate.veto_margins.model_dump(include={"image_auroc", "aupro"}),
+        read_test_set(category, own.evaluation),
+        own.evaluation,
+        own.gate.veto_margins.model_dump(include={"image_auroc", "aupro"}),
     )
 
 
@@ -211,17 +213,18 @@ def _own_images(
     from stillwatch.flows.image_sets import chosen_categories, version_images
     from stillwatch.tasks.data.examine import examine_category
 
-    images = {"size": info.image_size, "white_level": info.white_level}
-    own = settings.model_copy(update={"images": settings.images.model_copy(update=images)})
-    data = version_images(own, root=root, categories=[info.category], say=say)
+    data = version_images(settings, root=root, categories=[info.category], say=say)
     (name,) = chosen_categories(data, [info.category])
     version = data.categories[name]
-    if version.digest != info.provenance.get("category_digest"):
+    if version.training_digest != info.provenance.get("training_digest"):
         raise ExportError(
             f"{data.root / name}: is not what the bundle was trained on (data version "
             f"{info.provenance.get('data_version')}). Bring that version back with 'stillwatch "
             "data checkout', or retrain."
         )
+    own = settings.for_category(name)
+    images = {"size": info.image_size, "white_level": info.white_level}
+    own = own.model_copy(update={"images": own.images.model_copy(update=images)})
     return examine_category(version, root=data.root, settings=own)
 
 

@@ -12,7 +12,6 @@ import resource
 import shutil
 import sys
 import threading
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
@@ -117,7 +116,6 @@ def _describe(
         alpha_reject=job.calibration.alpha_reject,
         alpha_review=job.calibration.alpha_review,
     )
-    groups = Counter(job.groups[path] for path in job.parts["calibration"] if path in job.groups)
     return BundleInfo(
         category=job.category,
         detector=DetectorInfo(
@@ -151,7 +149,7 @@ def _describe(
                 for report in summary.epochs
             ),
         ),
-        groups=dict(groups),
+        groups=job.calibration_groups,
     )
 
 
