@@ -11,6 +11,7 @@ Renders ``docs/results.md``.
 
 import argparse
 import sys
+from collections.abc import Sequence
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -66,18 +67,23 @@ def main() -> None:
 
 
 def _run_missing(given: argparse.Namespace) -> None:
-    params = _own_params(given.params, given.out)
+    params = _own_params(given.params, given.out, given.categories)
     settings = load_settings(params)
+    own = {name: settings.for_category(name) for name in given.categories}
     # All of them before the first training: what is wrong with the last is said at once.
-    wanted = {name: relevant_settings(settings, name) for name in given.detectors}
+    wanted = {
+        (category, detector): relevant_settings(own[category], detector)
+        for category, detector in product(given.categories, given.detectors)
+    }
     for category in given.categories:
         _require_test_images(given.root / category)
     digests = {name: digest_of_images(given.root, name) for name in given.categories}
     with prefect_api(settings):
         for category, detector, seed in product(given.categories, given.detectors, given.seeds):
-            file = given.out / cell_name(settings, category, detector, seed)
+            file = given.out / cell_name(own[category], category, detector, seed)
             run = partial(_run, settings, params, given.root, category, detector, seed)
-            complete(file, wanted[detector], run, category_digest=digests[category])
+            wants = wanted[category, detector]
+            complete(file, wants, run, category_digest=digests[category])
 
 
 def digest_of_images(root: Path, category: str) -> str:
@@ -126,11 +132,12 @@ def _teacher(detector: str, settings: Settings) -> dict[str, str | None]:
     return {"name": name, "sha256": None if name == NO_TEACHER else settings.teacher.sha256}
 
 
-def _own_params(base: Path, out: Path) -> Path:
+def _own_params(base: Path, out: Path, categories: Sequence[str]) -> Path:
     """The given settings with a state folder of the benchmark's own, where baselines may win."""
     values = load_settings(base).model_dump(mode="json")
     values["state_dir"] = str((out / "state").resolve())
     values["retrain"]["allow_baselines"] = True
+    values["categories"] = {k: v for k, v in values["categories"].items() if k in categories}
     out.mkdir(parents=True, exist_ok=True)
     params = out / "params.yaml"
     params.write_text(yaml.safe_dump(values), encoding="utf-8")
@@ -163,7 +170,7 @@ def _run(
         size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
         opinions = _second_opinions(bundle, root / category, settings)
     return {
-        "category_digest": bundle.info.provenance["category_digest"],
+        "category_digest": digest_of_images(root, category),
         "category": category,
         "detector": detector,
         "seed": seed,

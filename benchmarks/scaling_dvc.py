@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image
 
-from stillwatch.settings import ImageSettings, Settings
+from stillwatch.settings import CalibrationSettings, ImageSettings, Settings
 from stillwatch.tasks.data.examine import examine_category
 from stillwatch.tasks.data.pull import category_here
 from stillwatch.tasks.data.version import DataVersion, version_image_set
@@ -21,7 +21,11 @@ T = TypeVar("T")
 
 def dvc_costs(folder: Path, categories: int) -> dict[str, float]:
     """Seconds for what a retraining asks of DVC on so many categories of twenty small images."""
-    settings = Settings(state_dir=folder / "state", images=ImageSettings(size=SIDE))
+    settings = Settings(
+        state_dir=folder / "state",
+        images=ImageSettings(size=SIDE),
+        calibration=CalibrationSettings(alpha_reject=0.2, alpha_review=0.2),
+    )
     (folder / "source").mkdir(parents=True)
     workspace = managed_workspace(settings.state_dir, folder / "source")
     for number in range(categories):
@@ -44,7 +48,7 @@ def dvc_costs(folder: Path, categories: int) -> dict[str, float]:
 
 
 def _version(workspace: Workspace, settings: Settings) -> DataVersion:
-    return version_image_set(workspace, split=settings.split, smallest_alpha=0.2)
+    return version_image_set(workspace, settings)
 
 
 def _timed(work: Callable[[], T]) -> tuple[float, T]:

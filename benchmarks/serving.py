@@ -88,7 +88,8 @@ def main() -> None:
     settings = load_settings(given.params)
     tracking = open_tracking(settings)
     images = [file.read_bytes() for file in find_images([given.images])]
-    with served(settings, tracking, given.category) as service:
+    own = settings.for_category(given.category)
+    with served(own, tracking, given.category) as service:
         with under_load(service, given.category, images, clients=1):
             time.sleep(WARM_UP_SECONDS)
         rows = {}

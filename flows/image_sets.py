@@ -7,7 +7,11 @@ from pathlib import Path
 from stillwatch.errors import LayoutError
 from stillwatch.settings import Settings
 from stillwatch.tasks.data.importing import import_image_set
-from stillwatch.tasks.data.version import DataVersion, version_image_set
+from stillwatch.tasks.data.version import (
+    DataVersion,
+    ensure_categories_exist,
+    version_image_set,
+)
 from stillwatch.tasks.data.workspace import (
     Workspace,
     find_workspace,
@@ -23,6 +27,11 @@ class ImageSetPlace:
     workspace: Workspace
     imported_from: Path | None
     """The root that is imported into the workspace first; None if it is in the workspace."""
+
+    @property
+    def images(self) -> Path:
+        """The folder of the categories."""
+        return self.imported_from or self.workspace.data
 
 
 def place_of(settings: Settings, root: Path | None) -> ImageSetPlace:
@@ -54,18 +63,21 @@ def version_images(
 ) -> DataVersion:
     """Import ``root`` if it is outside a workspace, then version the image set; needs no flow.
 
+    Args:
+        settings: of all categories.
+        root: as for ``place_of``.
+        categories: which are imported; None: all of them.
+        say: called with progress messages.
+
     Raises:
-        StillwatchError: as ``import_image_set`` and ``version_image_set``.
+        StillwatchError: as ``ensure_categories_exist``, ``import_image_set`` and
+            ``version_image_set``.
     """
     place = place_of(settings, root)
+    ensure_categories_exist(settings, place.images)
     if place.imported_from is not None:
         import_image_set(place.imported_from, place.workspace, categories, log=say)
-    return version_image_set(
-        place.workspace,
-        split=settings.split,
-        smallest_alpha=settings.calibration.alpha_reject,
-        log=say,
-    )
+    return version_image_set(place.workspace, settings, log=say)
 
 
 def chosen_categories(data: DataVersion, categories: Sequence[str] | None) -> list[str]:

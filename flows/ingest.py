@@ -58,13 +58,12 @@ def _ingest(settings: Settings) -> State[None]:
         return Completed(message=f"nothing new in {settings.inbox.path}")
     workspace = open_workspace(settings)
     admissions = admit(arrivals, workspace, settings)
-    data = version(
-        workspace, split=settings.split, smallest_alpha=settings.calibration.alpha_reject
-    )
+    data = version(workspace, settings)
     changed = unannounced(settings.state_dir)
-    failures = {name: _failure(name, data, settings) for name in changed}
-    sound = [name for name in changed if failures[name] is None]
-    rejected, unchecked = _champion_checks(sound, changed, data, settings)
+    own = {name: settings.for_category(name) for name in changed}
+    failures = {name: _failure(name, data, own[name]) for name in changed}
+    sound = {name: own[name] for name in changed if failures[name] is None}
+    rejected, unchecked = _champion_checks(sound, changed, data)
     create_table_artifact(
         table=_rows(admissions, rejected),
         key="ingest",
@@ -72,7 +71,7 @@ def _ingest(settings: Settings) -> State[None]:
     )
     # Last, and in this order: a run that is killed before leaves this to the next run.
     if sound:
-        announce(sound, data)
+        announce(list(sound), data)
     # Images that failed a check wait for a person. A full disk says nothing about the images, so
     # the next run checks them again.
     forget(
@@ -121,14 +120,11 @@ def _failure(name: str, data: DataVersion, settings: Settings) -> StillwatchErro
 
 
 def _champion_checks(
-    names: Sequence[str],
-    changed: Mapping[str, Sequence[str]],
-    data: DataVersion,
-    settings: Settings,
+    categories: Mapping[str, Settings], changed: Mapping[str, Sequence[str]], data: DataVersion
 ) -> tuple[dict[str, list[RejectedNormal]], list[str]]:
     """New normals that the champion rejects, and a sentence for each category without an answer."""
     rejected, unchecked = {}, []
-    for name in names:
+    for name, settings in categories.items():
         try:
             rejected[name] = _rejected_by_champion(name, changed[name], data, settings)
         except Exception as error:

@@ -38,7 +38,8 @@ def inspect(category: str, folder: str = "") -> State[None]:
     ensure_registered(open_tracking(settings), category)
     model = open_model(f"models:/{model_name(category)}@{CHAMPION}", settings)
     out = settings.state_dir / FOLDER / f"{category}-{datetime.now(UTC):%Y%m%dT%H%M%S.%f}"
-    rows = list(inspect_files(model, find_images([source]), settings=settings, out=out))
+    own = settings.for_category(category)
+    rows = list(inspect_files(model, find_images([source]), settings=own, out=out))
     write_rows(rows, out)
     create_table_artifact(
         table=_table(rows),

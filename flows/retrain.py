@@ -44,12 +44,14 @@ def retrain(
 
     Args:
         categories: Product lines to retrain; no item for all of them.
-        detectors: Methods that compete; none chosen for retrain.detectors of params.yaml.
+        detectors: Methods that compete in every category; none chosen for retrain.detectors of
+            params.yaml, of the category's own settings first.
         seeds: Each detector is trained with each of them, and the mean decides which detector wins;
-            what is registered is that of the first. No item for training.seed of params.yaml.
+            what is registered is that of the first. No item for training.seed of params.yaml, of
+            the category's own settings first.
         force: Train even what MLflow holds already.
     """
-    request = requested(run_settings(), detectors, seeds)
+    request = requested(run_settings(), detectors, seeds, categories)
     return retrain_categories(
         request, root=_root.get(), categories=list(categories) or None, force=force
     )
@@ -72,15 +74,17 @@ def run_retraining(
         params: the settings file.
         root: an image set outside the workspace, which is imported; None: the settings' own.
         categories: which to retrain; None: all of them.
-        detectors: which methods compete; None: ``retrain.detectors`` of the settings.
+        detectors: which methods compete, in all of these categories; None: ``retrain.detectors``
+            of each category's settings.
         seeds: with which each detector is trained, the one for production first; None:
-            ``training.seed`` of the settings.
+            ``training.seed`` of each category's settings.
         force: train even what MLflow holds already.
 
     Raises:
         StillwatchError: what stopped the whole retraining, before any category.
     """
-    requested(settings, detectors, seeds)  # refuse wrong ones before a server is started
+    # Refuse wrong ones before a server is started.
+    requested(settings, detectors, seeds, categories)
     os.environ[PARAMS_VARIABLE] = str(params.resolve())
     _root.set(None if root is None else root.resolve())
     with prefect_api(settings), tags(TAG):

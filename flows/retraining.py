@@ -32,7 +32,7 @@ from stillwatch.flows.runners import detector_runner, task_runner, with_slots
 from stillwatch.flows.servers.mlflow_server import pages_address
 from stillwatch.settings import Settings
 from stillwatch.tasks.data.examine import ExaminedCategory, examine
-from stillwatch.tasks.data.version import DataVersion, version
+from stillwatch.tasks.data.version import DataVersion, ensure_categories_exist, version
 from stillwatch.tasks.evaluation.result import DetectorResult
 from stillwatch.tasks.evaluation.task import evaluate_task
 from stillwatch.tasks.evaluation.winner import Choice, choose_winner, ensure_one_may_win
@@ -49,11 +49,44 @@ from stillwatch.tasks.validation.task import page_path, validate
 
 @dataclass(frozen=True)
 class Request:
-    """The settings and seeds of one retraining."""
+    """The settings of one retraining, and what a person chose for this retraining alone."""
 
     settings: Settings
+    """Of all categories."""
+    detectors: tuple[str, ...] = ()
+    """Which compete; none: ``retrain.detectors`` of each category."""
+    seeds: tuple[int, ...] = ()
+    """Each detector is trained with each seed; none: ``training.seed`` of each category."""
+
+    def of_category(self, name: str) -> "CategoryRequest":
+        """What is asked of one category.
+
+        What a person chose for this retraining comes before ``categories.NAME`` of the settings,
+        which comes before the other sections.
+        """
+        own = self.settings.for_category(name)
+        seeds = self.seeds or (own.training.seed,)
+        detectors = self.detectors or own.retrain.detectors
+        changed = {
+            "training": own.training.model_copy(update={"seed": seeds[0]}),
+            "retrain": own.retrain.model_copy(update={"detectors": detectors}),
+        }
+        return CategoryRequest(own.model_copy(update=changed), seeds)
+
+
+@dataclass(frozen=True)
+class CategoryRequest:
+    """The settings and seeds of one category in one retraining."""
+
+    settings: Settings
+    """Of the category; ``retrain.detectors`` and ``training.seed`` are those of this retraining."""
     seeds: tuple[int, ...]
-    """Each detector is trained with each seed; the first one is ``training.seed`` of settings."""
+    """The first one is ``training.seed`` of the settings."""
+
+    @property
+    def candidates(self) -> tuple[DetectorSeed, ...]:
+        """Every detector with every seed."""
+        return list_candidates(self.settings.retrain.detectors, self.seeds)
 
 
 def retrain_categories(
@@ -72,19 +105,15 @@ def retrain_categories(
     """
     settings = request.settings
     place = place_of(settings, root)
-    data = version(
-        place.workspace,
-        split=settings.split,
-        smallest_alpha=settings.calibration.alpha_reject,
-        root=place.imported_from,
-        categories=categories,
-    )
+    ensure_categories_exist(settings, place.images)
+    data = version(place.workspace, settings, root=place.imported_from, categories=categories)
     names = chosen_categories(data, categories)
-    candidates = list_candidates(settings.retrain.detectors, request.seeds)
-    settings = with_slots(settings, trainings=len(names) * len(candidates))
+    trainings = sum(len(request.of_category(name).candidates) for name in names)
+    settings = with_slots(settings, trainings)
     request = replace(request, settings=settings)
+    asked = {name: request.of_category(name) for name in names}
     with task_runner(settings) as runner, detector_runner(settings, runner) as detectors:
-        report = _Retraining(request, data, names, runner, detectors, force=force).run()
+        report = _Retraining(settings, asked, data, runner, detectors, force=force).run()
     about = f"Retraining on {data.name} ({data.dir_hash})"
     reading = seeds_sentence(report)
     create_table_artifact(
@@ -100,41 +129,53 @@ def retrain_categories(
 
 
 def requested(
-    settings: Settings, detectors: Sequence[str] | None, seeds: Sequence[int] | None
+    settings: Settings,
+    detectors: Sequence[str] | None,
+    seeds: Sequence[int] | None,
+    categories: Sequence[str] | None = None,
 ) -> Request:
-    """The settings of the file with the detectors and seeds that were asked for.
+    """Check the detectors and seeds that a person chose, and the settings of each category.
 
     Args:
-        settings: those of the file.
-        detectors: which compete; None or empty: ``retrain.detectors``.
+        settings: of all categories.
+        detectors: which compete; None or empty: ``retrain.detectors`` of each category.
         seeds: with which each detector is trained, the one for production first; None or empty:
-            ``training.seed``.
+            ``training.seed`` of each category.
+        categories: which are retrained; None or empty: all of them.
 
     Raises:
         DetectorError: there is no such detector.
         SettingsError: the settings of a detector are wrong, no detector may win, or a seed is given
             twice.
     """
-    seeds = tuple(seeds or (settings.training.seed,))
-    twice = [str(seed) for seed, times in Counter(seeds).items() if times > 1]
+    twice = [str(seed) for seed, times in Counter(seeds or ()).items() if times > 1]
     if twice:
         raise SettingsError(
             f"seed {', '.join(twice)} is given more than once. Give each seed once: the same seed "
             "trains the same detector."
         )
-    training, retraining = settings.training, settings.retrain
-    training = training.model_copy(update={"seed": seeds[0]})
-    if detectors:
-        retraining = retraining.model_copy(update={"detectors": tuple(detectors)})
+    request = Request(settings, tuple(detectors or ()), tuple(seeds or ()))
+    # The empty name stands for every category that the settings do not name.
+    for category in categories or ("", *settings.categories):
+        try:
+            _ensure_usable(request.of_category(category).settings)
+        except StillwatchError as error:
+            if not category:
+                raise
+            raise SettingsError(f"{category}: {error}") from error
+    return request
+
+
+def _ensure_usable(settings: Settings) -> None:
+    """Refuse settings of a category with which a training could not start or no detector win."""
+    competing = settings.retrain.detectors
     # Wrong settings of a detector that does not compete now would stop a later retraining.
     for name, own in settings.detectors.items():
-        if name not in retraining.detectors:
+        if name not in competing:
             parse_detector_settings(name, own)
-    for name in retraining.detectors:
+    for name in competing:
         detector_settings(name, settings)
-    ensure_one_may_win(retraining)
-    changed = settings.model_copy(update={"training": training, "retrain": retraining})
-    return Request(changed, seeds)
+    ensure_one_may_win(settings.retrain)
 
 
 @dataclass
@@ -180,18 +221,16 @@ class _Decision:
 class _Retraining:
     """The steps of all categories; a category that fails is left out of the later steps."""
 
-    request: Request
+    settings: Settings
+    """Of all categories: for what is not about one of them."""
+    asked: Mapping[str, CategoryRequest]
+    """By category."""
     data: DataVersion
-    names: Sequence[str]
     runner: TaskRunner[Any]
     detectors: TaskRunner[Any]
     """For trainings and evaluations."""
     force: bool
     reports: dict[str, CategoryReport] = field(default_factory=dict)
-
-    @property
-    def settings(self) -> Settings:
-        return self.request.settings
 
     def run(self) -> RetrainReport:
         competitions = {}
@@ -201,7 +240,7 @@ class _Retraining:
         decisions = {}
         for name, competition in competitions.items():
             with self._failures_of(name, competition.parent_run):
-                decisions[name] = self._decide(competition)
+                decisions[name] = self._decide(competition, self.asked[name].settings)
         for name, decision in decisions.items():
             with self._failures_of(name, competitions[name].parent_run):
                 registration = decision.registration.result()
@@ -213,7 +252,7 @@ class _Retraining:
         self._attach_reports({name: one.parent_run for name, one in competitions.items()})
         return RetrainReport(
             data_version=self.data.dir_hash,
-            categories={name: self.reports[name] for name in self.names},
+            categories={name: self.reports[name] for name in self.asked},
         )
 
     def _examined(self) -> dict[str, tuple[ExaminedCategory, ValidationReport]]:
@@ -223,15 +262,16 @@ class _Retraining:
                 examine,
                 version=self.data.categories[name],
                 root=self.data.root,
-                settings=self.settings,
+                settings=asked.settings,
             )
-            for name in self.names
+            for name, asked in self.asked.items()
         }
         validating = {}
         for name, future in examining.items():
             with self._failures_of(name):
                 examined: ExaminedCategory = future.result()
-                validating[name] = examined, self._validate(examined)
+                own = self.asked[name].settings
+                validating[name] = examined, self._validate(examined, own)
         sound = {}
         for name, (examined, verdict) in validating.items():
             with self._failures_of(name):
@@ -240,33 +280,36 @@ class _Retraining:
                 sound[name] = examined, validation
         return sound
 
-    def _validate(self, examined: ExaminedCategory) -> PrefectFuture[ValidationReport]:
+    def _validate(
+        self, examined: ExaminedCategory, settings: Settings
+    ) -> PrefectFuture[ValidationReport]:
         return self._submit(
             validate,
             manifest=examined.manifest,
             folder=examined.folder,
-            page=page_path(self.settings.state_dir, examined.version.name),
-            checks=self.settings.checks,
-            calibration=self.settings.calibration,
-            max_megapixels=self.settings.images.max_megapixels,
+            page=page_path(settings.state_dir, examined.version.name),
+            checks=settings.checks,
+            calibration=settings.calibration,
+            max_megapixels=settings.images.max_megapixels,
             data_version=self.data.name,
         )
 
     def _train(self, examined: ExaminedCategory, validation: ValidationReport) -> _Competition:
+        asked = self.asked[examined.version.name]
         parent_run = start_retraining_run(
-            examined.version, self.data, validation, self.settings, self.request.seeds
+            examined.version, self.data, validation, asked.settings, asked.seeds
         )
         competition = _Competition(examined, parent_run, {}, {})
         # Otherwise the file lists of all categories would be sent to another process each time.
         data = replace(self.data, categories={examined.version.name: examined.version})
-        for candidate in list_candidates(self.settings.retrain.detectors, self.request.seeds):
+        for candidate in asked.candidates:
             trained = self._submit(
                 train_task,
                 self.detectors,
                 category=examined,
                 candidate=candidate,
                 data=data,
-                settings=self.settings,
+                settings=asked.settings,
                 parent_run=parent_run,
                 force=self.force,
             )
@@ -277,19 +320,19 @@ class _Retraining:
                 trained=trained,
                 category=examined,
                 data=data,
-                settings=self.settings,
+                settings=asked.settings,
             )
         return competition
 
-    def _decide(self, competition: _Competition) -> _Decision:
+    def _decide(self, competition: _Competition, settings: Settings) -> _Decision:
         """Choose the winner, register it, and let the gate judge the registered version."""
         results = competition.results()
-        choice = choose_winner(list(results.values()), self.settings.retrain)
+        choice = choose_winner(list(results.values()), settings.retrain)
         registration = self._submit(
             register_task,
             choice=choice,
             category=competition.examined,
-            settings=self.settings,
+            settings=settings,
             parent_run=competition.parent_run,
         )
         judged = self._submit(
@@ -297,7 +340,7 @@ class _Retraining:
             registration=registration,
             choice=choice,
             category=competition.examined,
-            settings=self.settings,
+            settings=settings,
         )
         return _Decision(results, choice, registration, judged)
 

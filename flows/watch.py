@@ -27,7 +27,7 @@ DETECTED = "stillwatch.drift.detected"
 """The event that the scores of a champion have drifted; its payload names the category and the
 artifact with the picture."""
 ON_ALARM = "stillwatch.on_alarm"
-"""Label of the event's resource, which automations match: ``drift.on_alarm`` of the settings."""
+"""Label of the event's resource, which automations match: ``drift.on_alarm`` of the category."""
 
 ScoreReader = Callable[[str, int], pd.DataFrame]
 """(category, version) to all its rows of the score log, in the order of inspection."""
@@ -89,7 +89,9 @@ def watched_streams(
         )
     chosen = found if category is None else {category: found[category]}
     return [
-        drift.watch_stream(tracking, name, version, read_scores(name, version), settings.drift)
+        drift.watch_stream(
+            tracking, name, version, read_scores(name, version), settings.for_category(name).drift
+        )
         for name, version in chosen.items()
     ]
 
@@ -111,9 +113,10 @@ def watch_champions(settings: Settings, read_scores: ScoreReader) -> State[None]
     streams, failures = [], []
     for category, version in champions(tracking).items():
         try:
+            own = settings.for_category(category)
             rows = read_scores(category, version)
-            stream = drift.watch(tracking, category, version, rows, settings.drift)
-            _announce_once(tracking, stream, settings)
+            stream = drift.watch(tracking, category, version, rows, own.drift)
+            _announce_once(tracking, stream, own)
         except StillwatchError as error:
             failures.append(f"{category}: {error}")
         else:

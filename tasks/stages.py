@@ -16,7 +16,12 @@ from stillwatch.evaluation.metrics import roc_curve
 from stillwatch.files import atomic_file, write_json
 from stillwatch.settings import Settings, load_settings
 from stillwatch.tasks.data.examine import ExaminedCategory, examine_category
-from stillwatch.tasks.data.version import DataVersion, matches_tracked, version_image_set
+from stillwatch.tasks.data.version import (
+    DataVersion,
+    ensure_categories_exist,
+    matches_tracked,
+    version_image_set,
+)
 from stillwatch.tasks.data.workspace import open_workspace
 from stillwatch.tasks.evaluation.scores import read_scores
 from stillwatch.tasks.evaluation.task import evaluate_detector, feedback_metrics
@@ -37,15 +42,13 @@ def validate_stage(settings: Settings, category: str) -> None:
     Raises:
         ValidationError: a critical check failed.
     """
-    data, examined = _examined(settings, category)
-    report = validate_manifest(
-        examined.manifest, checks=settings.checks, calibration=settings.calibration
-    )
+    data, examined, own = _examined(settings, category)
+    report = validate_manifest(examined.manifest, checks=own.checks, calibration=own.calibration)
     folder = RESULTS / category
     thumbnails = Thumbnails(
         examined.folder,
         white_level=examined.manifest.white_level,
-        max_megapixels=settings.images.max_megapixels,
+        max_megapixels=own.images.max_megapixels,
     )
     write_page(folder / "validation.html", report, thumbnails, data_version=data.name)
     report.raise_if_failed()
@@ -57,10 +60,10 @@ def train_stage(settings: Settings, category: str, detector: str) -> None:
 
     The run, its bundle and its pictures are in MLflow, as after the flow.
     """
-    data, examined = _examined(settings, category)
-    candidate = DetectorSeed(detector, settings.training.seed)
-    trained = train_detector(examined, candidate, data=data, settings=settings)
-    result = evaluate_detector(trained, examined, data=data, settings=settings)
+    data, examined, own = _examined(settings, category)
+    candidate = DetectorSeed(detector, own.training.seed)
+    trained = train_detector(examined, candidate, data=data, settings=own)
+    result = evaluate_detector(trained, examined, data=data, settings=own)
     folder = RESULTS / category / detector
     write_json(
         folder / "metrics.json",
@@ -110,18 +113,20 @@ def main() -> int:
     return 0
 
 
-def _examined(settings: Settings, category: str) -> tuple[DataVersion, ExaminedCategory]:
+def _examined(settings: Settings, category: str) -> tuple[DataVersion, ExaminedCategory, Settings]:
+    """The data version, the category's images and the category's own settings."""
     workspace = open_workspace(settings)
+    ensure_categories_exist(settings, workspace.data)
     # While DVC runs a stage, the stage must not change its own dependencies.
-    split, smallest_alpha = settings.split, settings.calibration.alpha_reject
-    if not matches_tracked(workspace, split=split, smallest_alpha=smallest_alpha):
+    if not matches_tracked(workspace, settings):
         raise WorkspaceError(
             f"{workspace.data}: differs from {workspace.dvc_file.name} at HEAD. Run "
             "'stillwatch data add' first, then 'dvc repro'."
         )
-    data = version_image_set(workspace, split=split, smallest_alpha=smallest_alpha)
+    data = version_image_set(workspace, settings)
     version = data.categories[category]
-    return data, examine_category(version, root=data.root, settings=settings)
+    own = settings.for_category(category)
+    return data, examine_category(version, root=data.root, settings=own), own
 
 
 def _write_csv(path: Path, names: tuple[str, ...], rows: Iterable[tuple[float, ...]]) -> None:

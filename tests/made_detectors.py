@@ -23,14 +23,14 @@ from stillwatch.bundle import (
 from stillwatch.calibration import calibrate
 from stillwatch.detectors import build_detector
 from stillwatch.images.layout import scan_category
-from stillwatch.images.split import assign, split_digest
+from stillwatch.images.split import assign
 from stillwatch.images.store import ImageStore
 from stillwatch.inference.inspector import score_images
 from stillwatch.inference.torch_scorer import TorchScorer
 from stillwatch.settings import EvaluationSettings, FloorSettings, ImageSettings, Settings
 from stillwatch.tasks.data.dvc_repository import DvcRemote
 from stillwatch.tasks.data.examine import ExaminedCategory, examine_category
-from stillwatch.tasks.data.version import CategoryVersion, DataVersion
+from stillwatch.tasks.data.version import DataVersion, category_version
 from stillwatch.teachers.networks import load_teacher
 
 # On images this small more threads only wait for one another; child processes inherit the variable.
@@ -95,13 +95,7 @@ def examined(folder: Path, settings: Settings) -> tuple[ExaminedCategory, DataVe
     }
     normals = {image.path: files[image.path] for image in scan_category(folder).train_normals}
     assignment = assign({}, normals, settings=settings.split, smallest_alpha=0.05)
-    version = CategoryVersion(
-        name=folder.name,
-        digest=hashlib.sha256(repr(files).encode()).hexdigest()[:32],
-        files=files,
-        assignment=assignment,
-        split_digest=split_digest(assignment),
-    )
+    version = category_version(folder.name, files, normals, assignment)
     data = DataVersion(
         dir_hash=DIR_HASH,
         commit="c" * 40,

@@ -70,3 +70,58 @@ def test_a_wrong_setting_is_named(tmp_path: Path, text: str, sentence: str) -> N
 def test_a_missing_file_says_where_to_run(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="no such settings file"):
         load_settings(tmp_path / "params.yaml")
+
+
+OVERRIDES = """
+images: {size: 128, white_level: 4095}
+detectors: {stfpm: {epochs: 5}}
+retrain: {floors: {aupro: 0.2}}
+categories:
+  plate:
+    images: {size: 512}
+    detectors: {stfpm: {batch_size: 4}, patchcore: {coreset: 0.1}}
+    retrain: {detectors: [patchcore], floors: {image_auroc: 0.9}}
+"""
+
+
+def test_a_category_has_the_settings_of_the_file_but_for_its_own(tmp_path: Path) -> None:
+    settings = load_settings(write(tmp_path, OVERRIDES))
+    plate, cloth = settings.for_category("plate"), settings.for_category("cloth")
+    assert (plate.images.size, plate.images.white_level) == (512, 4095)
+    assert plate.detectors == {
+        "stfpm": {"epochs": 5, "batch_size": 4},
+        "patchcore": {"coreset": 0.1},
+    }
+    assert plate.retrain.detectors == ("patchcore",)
+    assert (plate.retrain.floors.aupro, plate.retrain.floors.image_auroc) == (0.2, 0.9)
+    assert plate.state_dir == tmp_path / ".stillwatch"
+    assert plate.categories == {}
+    assert cloth == settings.model_copy(update={"categories": {}})
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("imags: {size: 64}", "plate.imags: unknown setting 'imags' (did you mean 'images'?)"),
+        ("size: 64", "plate.size: unknown setting 'size' (did you mean 'images.size'?)"),
+        ("images: {sise: 64}", "plate.images: unknown setting 'sise' (did you mean 'size'?)"),
+        ("images: {size: 8}", "plate.images.size: Input should be greater than or equal to 32"),
+        ("calibration: {alpha_reject: 0.3}", "plate.calibration: alpha_review (0.15) must be"),
+        ("serving: {batch_size: 1}", "plate.serving is the same for all categories: move it"),
+        ("training: {device: cpu}", "set training.device instead"),
+        ("images: null", "plate.images: Input should be a valid dictionary"),
+    ],
+)
+def test_a_wrong_setting_of_a_category_is_named(
+    tmp_path: Path, override: str, sentence: str
+) -> None:
+    path = write(tmp_path, f"categories: {{plate: {{{override}}}}}")
+    with pytest.raises(SettingsError) as caught:
+        load_settings(path)
+    assert f"{path}: categories.plate." in str(caught.value)
+    assert sentence in str(caught.value)
+
+
+def test_a_name_that_no_category_can_have_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"categories: 'Plate' is no category"):
+        load_settings(write(tmp_path, "categories: {Plate: {images: {size: 64}}}"))

@@ -153,9 +153,8 @@ class Champions:
         start = time.monotonic()
         try:
             registered = registered_version(self._tracking, category, version)
-            model = load_model(
-                self._tracking, registered, self._settings, self._compute, self._score_log
-            )
+            own = self._settings.for_category(category)
+            model = load_model(self._tracking, registered, own, self._compute, self._score_log)
         except Exception as error:  # also when the device has no memory left
             self._failed(category, version, error)
             return

@@ -103,7 +103,7 @@ def load_model(
     Args:
         tracking: the registry.
         version: of the registry.
-        settings: device, largest image, batches.
+        settings: of the category.
         compute: the only thread that scores images, also the examples.
         log: of the scores of requests; the scores of the examples are not logged.
 

@@ -288,9 +288,21 @@ def read_weights(bundle: Bundle) -> dict[str, NDArray[np.generic]]:
 
 
 def recalibrated(
-    bundle: Bundle, folder: Path, *, alpha_reject: float, alpha_review: float
+    bundle: Bundle,
+    folder: Path,
+    *,
+    alpha_reject: float,
+    alpha_review: float,
+    groups: dict[str, int] | None = None,
 ) -> Bundle:
     """Write the same detector with other false-alarm rates as a new bundle; no image is scored.
+
+    Args:
+        bundle: of the detector.
+        folder: where the new bundle goes.
+        alpha_reject: false-alarm rate of the verdict reject, in (0, 1).
+        alpha_review: rate at which a normal is not passed, in (0, 1).
+        groups: calibration images per group; None: as in ``bundle``.
 
     Raises:
         CalibrationError: the calibration set is too small for an alpha.
@@ -298,11 +310,8 @@ def recalibrated(
     calibration = calibrate(
         bundle.info.calibration.scores, alpha_reject=alpha_reject, alpha_review=alpha_review
     )
-    info = bundle.info.model_copy(
-        update={
-            "calibration": calibration,
-        }
-    )
+    groups = bundle.info.groups if groups is None else groups
+    info = bundle.info.model_copy(update={"calibration": calibration, "groups": groups})
     with atomic_folder(folder) as temporary:
         for name in info.files:
             _link_or_copy(bundle.folder / name, temporary / name)

@@ -37,8 +37,12 @@ def parse_section(section: type[S], values: Any, *, where: str) -> S:
     try:
         return section.model_validate(values)
     except PydanticError as error:
-        problems = "; ".join(map(_describe, _causes(error.errors(include_url=False))))
-        raise SettingsError(f"{where}: {problems}.") from error
+        raise SettingsError(f"{where}: {'; '.join(wrong_values(error))}.") from error
+
+
+def wrong_values(error: PydanticError) -> list[str]:
+    """One phrase per wrong value, each with its dotted name."""
+    return [_describe(item) for item in _causes(error.errors(include_url=False))]
 
 
 def _causes(items: Sequence[Any]) -> list[Any]:

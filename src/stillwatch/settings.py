@@ -1,16 +1,18 @@
 """The settings in ``params.yaml``, typed; an unknown key is an error."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import parse_qs, urlsplit
 
 import yaml
 from pydantic import AfterValidator, Field, model_validator
+from pydantic import ValidationError as PydanticError
 
 from stillwatch.errors import SettingsError
 from stillwatch.geometry import STRIDE, Geometry, Shape, fitted, tiled
-from stillwatch.sections import Section, parse_section
+from stillwatch.sections import Section, parse_section, wrong_values
+from stillwatch.text import CATEGORY_NAME, unknown_name
 
 _LARGEST_SCALE = 4.0
 
@@ -388,8 +390,29 @@ class ServicesSettings(Section):
     )
 
 
+_PER_CATEGORY = (
+    "images",
+    "split",
+    "calibration",
+    "checks",
+    "teacher",
+    "training",
+    "detectors",
+    "evaluation",
+    "retrain",
+    "gate",
+    "drift",
+)
+"""Sections that ``categories`` may override; the others name folders, devices and servers."""
+_OF_ALL_CATEGORIES = {
+    "teacher": ("weights_dir", "allow_download"),
+    "training": ("device", "photographs"),
+}
+"""What of these sections names folders and devices as well."""
+
+
 class Settings(Section):
-    """The whole of ``params.yaml``."""
+    """The whole of ``params.yaml``, or what of it holds for one category."""
 
     state_dir: Path = Field(Path(".stillwatch"), description="caches, stores, servers' data")
     workspace: WorkspaceSettings = WorkspaceSettings()
@@ -412,6 +435,71 @@ class Settings(Section):
     runtime: RuntimeSettings = RuntimeSettings()
     tracking: TrackingSettings = TrackingSettings()
     services: ServicesSettings = ServicesSettings()
+    categories: dict[str, dict[str, Any]] = Field(
+        default_factory=dict,
+        description="per category: settings that differ from those above, in the same sections",
+    )
+
+    def for_category(self, name: str) -> "Settings":
+        """The settings of one category: those of the file, but for what ``categories.NAME`` says.
+
+        Dictionaries are merged at every level; every other value is replaced.
+
+        Args:
+            name: of the category; one that ``categories`` does not name has those of the file.
+
+        Returns:
+            Settings whose ``categories`` is empty.
+        """
+        values = dict(self) | {"categories": {}}
+        return Settings.model_validate(_merged(values, self.categories.get(name, {})))
+
+    @model_validator(mode="after")
+    def _categories_are_valid(self) -> "Settings":
+        wrong = [one for name in self.categories for one in self._wrong_overrides(name)]
+        if wrong:
+            raise ValueError("; ".join(wrong))
+        return self
+
+    def _wrong_overrides(self, name: str) -> list[str]:
+        """What is wrong with ``categories.NAME``, one phrase per wrong key or value."""
+        if not CATEGORY_NAME.fullmatch(name):
+            return [f"categories: '{name}' is no category: names have only a-z, 0-9, '_' and '-'"]
+        wrong = list(_misplaced(self.categories[name]))
+        if not wrong:
+            try:
+                self.for_category(name)
+            except PydanticError as error:
+                wrong = wrong_values(error)
+        return [f"categories.{name}.{one}" for one in wrong]
+
+
+def _misplaced(override: dict[str, Any]) -> Iterator[str]:
+    """The keys that a category cannot override, each with where the setting belongs."""
+    for key, values in override.items():
+        if key in _PER_CATEGORY:
+            for inner in _OF_ALL_CATEGORIES.get(key, ()):
+                if isinstance(values, dict) and inner in values:
+                    yield f"{key}.{inner} is the same for all categories: set {key}.{inner} instead"
+        elif key in Settings.model_fields:
+            yield f"{key} is the same for all categories: move it to the top level of the file"
+        else:
+            yield f"{key}: {_unknown_override(key)}"
+
+
+def _unknown_override(key: str) -> str:
+    for name in _PER_CATEGORY:
+        if key in getattr(Settings.model_fields[name].annotation, "model_fields", {}):
+            return f"unknown setting '{key}' (did you mean '{name}.{key}'?)"
+    return unknown_name("setting", key, list(_PER_CATEGORY))
+
+
+def _merged(base: Any, override: Any) -> Any:
+    """``override`` on top of ``base``, merged at every level of dictionaries and sections."""
+    values = dict(base) if isinstance(base, Section) else base
+    if not isinstance(values, dict) or not isinstance(override, dict):
+        return override
+    return values | {key: _merged(values.get(key), one) for key, one in override.items()}
 
 
 def load_settings(path: Path) -> Settings:

@@ -1,6 +1,10 @@
 """Text for people: file names that are safe to print, and the nearest known name."""
 
 import difflib
+import re
+
+CATEGORY_NAME = re.compile(r"[a-z0-9_-]+")
+"""The whole name of a category: it is the name of a folder, an experiment and a model."""
 
 
 def printable(text: str) -> str:

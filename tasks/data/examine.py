@@ -59,7 +59,7 @@ def examine_category(
     image can be decoded and has the md5 that DVC recorded.
 
     Args:
-        settings: scale and size of images, white level, split and state folder.
+        settings: of the category.
 
     Raises:
         LayoutError: the folder is no longer a category, or a file of the version is gone.

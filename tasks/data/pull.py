@@ -26,7 +26,7 @@ def category_here(
 
     Args:
         category: as examined on the machine that versioned it.
-        settings: this machine's state folder, image size and white level.
+        settings: of the category, with this machine's state folder.
 
     Raises:
         WorkspaceError: this machine cannot pull all files.

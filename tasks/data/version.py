@@ -11,16 +11,17 @@ from pathlib import Path
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from stillwatch.errors import LayoutError, SplitError, WorkspaceError
+from stillwatch.errors import LayoutError, SettingsError, SplitError, WorkspaceError
 from stillwatch.images.layout import category_folders, scan_category
 from stillwatch.images.split import (
+    PARTS,
     Assignment,
     assign,
+    part_of,
     read_split_file,
-    split_digest,
     write_split_file,
 )
-from stillwatch.settings import SplitSettings
+from stillwatch.settings import Settings
 from stillwatch.tasks.data.dvc_repository import DvcRemote, DvcRepository, FileList, parse_tracked
 from stillwatch.tasks.data.git import blob_id, commit_only, create_numbered_tag, ensure_committable
 from stillwatch.tasks.data.history import (
@@ -32,6 +33,7 @@ from stillwatch.tasks.data.history import (
 )
 from stillwatch.tasks.data.importing import import_image_set
 from stillwatch.tasks.data.workspace import Log, Workspace, writing
+from stillwatch.text import unknown_name
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +52,10 @@ class CategoryVersion:
     """POSIX path relative to the category's folder -> md5, as in DVC's list."""
     assignment: dict[str, str]
     """md5 -> part, of the train normals of this version."""
-    split_digest: str
+    training_digest: str
+    """Of the images for training, validation and calibration, with their parts."""
+    test_digest: str
+    """Of all other files: test and corrected images, masks."""
 
 
 @dataclass(frozen=True)
@@ -82,9 +87,8 @@ class DataVersion:
 @task(name="version", task_run_name="version", cache_policy=NO_CACHE)
 def version(
     workspace: Workspace,
+    settings: Settings,
     *,
-    split: SplitSettings,
-    smallest_alpha: float,
     root: Path | None = None,
     categories: list[str] | None = None,
 ) -> DataVersion:
@@ -92,15 +96,11 @@ def version(
     log = get_run_logger().warning
     if root is not None:
         import_image_set(root, workspace, categories, log=log)
-    return version_image_set(workspace, split=split, smallest_alpha=smallest_alpha, log=log)
+    return version_image_set(workspace, settings, log=log)
 
 
 def version_image_set(
-    workspace: Workspace,
-    *,
-    split: SplitSettings,
-    smallest_alpha: float,
-    log: Log = logger.warning,
+    workspace: Workspace, settings: Settings, *, log: Log = logger.warning
 ) -> DataVersion:
     """Record the image set on disk: DVC cache, remote, ``.dvc`` file, split file, commit, tag.
 
@@ -109,8 +109,8 @@ def version_image_set(
     always be restored, and the next call completes a call that failed.
 
     Args:
-        split: shares of validation and calibration; only new images are assigned.
-        smallest_alpha: smallest false-alarm rate that thresholds are calibrated for, in (0, 1).
+        settings: of all categories; new images are assigned by the sections split and calibration
+            of their own category.
         log: called with progress messages.
 
     Raises:
@@ -121,7 +121,7 @@ def version_image_set(
         WorkspaceError: git or DVC failed.
     """
     with writing(workspace, log) as dvc:
-        found = _find_version(workspace, dvc, split, smallest_alpha)
+        found = _find_version(workspace, dvc, settings)
         if found.recorded is None:
             ensure_committable(workspace.root)
         dvc.store(found.now)
@@ -141,7 +141,9 @@ def version_image_set(
         tag=tag,
         root=workspace.data,
         categories={
-            name: _category_version(name, files, found.normals[name], found.assignments)
+            name: category_version(
+                name, files, found.normals[name], found.assignments.get(name, {})
+            )
             for name, files in found.files.items()
         },
         message=message,
@@ -151,16 +153,35 @@ def version_image_set(
     )
 
 
-def matches_tracked(
-    workspace: Workspace,
-    *,
-    split: SplitSettings,
-    smallest_alpha: float,
-    log: Log = logger.warning,
-) -> bool:
+def matches_tracked(workspace: Workspace, settings: Settings, *, log: Log = logger.warning) -> bool:
     """Whether the image set is recorded; arguments and errors as of ``version_image_set``."""
     with writing(workspace, log) as dvc:
-        return _find_version(workspace, dvc, split, smallest_alpha).recorded is not None
+        return _find_version(workspace, dvc, settings).recorded is not None
+
+
+def ensure_categories_exist(settings: Settings, root: Path) -> None:
+    """Refuse settings of categories that an image set does not have.
+
+    Call this before the image set is versioned: a misspelt name would leave the images of the
+    category to the split of all the others, and an assigned image is never moved.
+
+    Args:
+        settings: of all categories.
+        root: the image set; a folder that does not exist is refused elsewhere.
+
+    Raises:
+        LayoutError: as ``category_folders``.
+        SettingsError: ``categories`` names a category that is not in ``root``.
+    """
+    if not settings.categories or not root.is_dir():
+        return
+    known = list(category_folders(root))
+    for name in settings.categories:
+        if name not in known:
+            raise SettingsError(
+                f"categories: {unknown_name('category', name, known)} of {root}. Correct the name "
+                "in the settings file, or use a file of its own for this image set (--params)."
+            )
 
 
 @dataclass(frozen=True)
@@ -179,15 +200,13 @@ class _Found:
     """What the split file must contain."""
 
 
-def _find_version(
-    workspace: Workspace, dvc: DvcRepository, split: SplitSettings, smallest_alpha: float
-) -> _Found:
+def _find_version(workspace: Workspace, dvc: DvcRepository, settings: Settings) -> _Found:
     folders = category_folders(_existing_folder(workspace))
     now = dvc.scan()
     files = {name: _files_of(name, now) for name in folders}
     normals = {name: _train_normals(folder, files[name]) for name, folder in folders.items()}
     head = version_at(workspace, "HEAD")
-    assigner = _Assigner(normals, split, smallest_alpha)
+    assigner = _Assigner(normals, settings)
     recorded, assignments = _match_recorded_version(workspace, now, head, assigner)
     return _Found(now, files, normals, head, recorded, assignments)
 
@@ -195,19 +214,19 @@ def _find_version(
 @dataclass(frozen=True)
 class _Assigner:
     normals: Mapping[str, Mapping[str, str]]
-    split: SplitSettings
-    smallest_alpha: float
+    settings: Settings
 
     def complete(self, base: Mapping[str, Assignment]) -> dict[str, Assignment]:
         """``base`` plus an assignment of every train normal without one."""
         result = dict(base)
         for name, normals in self.normals.items():
             if normals:
+                own = self.settings.for_category(name)
                 result[name] = assign(
                     base.get(name, {}),
                     normals,
-                    settings=self.split,
-                    smallest_alpha=self.smallest_alpha,
+                    settings=own.split,
+                    smallest_alpha=own.calibration.alpha_reject,
                 )
         return result
 
@@ -275,7 +294,7 @@ def _train_normals(folder: Path, files: Mapping[str, str]) -> dict[str, str]:
 
 
 def category_digest(files: Mapping[str, str]) -> str:
-    """Digest of a category's files.
+    """Digest of files of a category.
 
     Args:
         files: POSIX path relative to the category's folder -> md5.
@@ -287,20 +306,26 @@ def category_digest(files: Mapping[str, str]) -> str:
     return hashlib.sha256(listed.encode(errors="surrogateescape")).hexdigest()[:32]
 
 
-def _category_version(
-    name: str,
-    files: dict[str, str],
-    normals: Mapping[str, str],
-    assignments: Mapping[str, Assignment],
+def category_version(
+    name: str, files: dict[str, str], normals: Mapping[str, str], assigned: Mapping[str, str]
 ) -> CategoryVersion:
-    assigned = assignments.get(name, {})
+    """Describe one category of a version.
+
+    Args:
+        name: of the category.
+        files: path -> md5, as in DVC's list.
+        normals: path -> md5 of the train normals.
+        assigned: md5 -> part, of these and of images that are gone.
+    """
     present = {md5: assigned[md5] for md5 in sorted(set(normals.values())) if md5 in assigned}
+    used = {path: part for path, part in part_of(normals, present).items() if part in PARTS}
     return CategoryVersion(
         name=name,
         digest=category_digest(files),
         files=files,
         assignment=present,
-        split_digest=split_digest(present),
+        training_digest=category_digest({f"{used[path]}/{path}": files[path] for path in used}),
+        test_digest=category_digest({p: md5 for p, md5 in files.items() if p not in used}),
     )
 
 

@@ -55,7 +55,7 @@ def evaluate_detector(
         trained: names the run of the bundle.
         category: on which the detector was trained.
         data: the data version that ``category`` belongs to.
-        settings: all of them.
+        settings: of the category.
 
     Raises:
         StillwatchError: the bundle is damaged, or there is no usable test image.

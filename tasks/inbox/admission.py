@@ -84,7 +84,7 @@ def admit_arrivals(
 
     Args:
         arrivals: files that nobody writes to any more.
-        settings: least side, largest image, and the state folder with the quarantine.
+        settings: of all categories.
         log: called with progress messages.
 
     Returns:
@@ -97,7 +97,8 @@ def admit_arrivals(
     with one_writer(workspace, log):
         for category, files in _by_category(arrivals).items():
             masks = {one.file: one for one in files if one.is_mask and one.source == "collection"}
-            intake = CategoryIntake(workspace, category, settings, masks)
+            own = settings.for_category(category)
+            intake = CategoryIntake(workspace, category, own, masks)
             for arrival in sorted(files, key=_order):
                 admission = intake.admit(arrival)
                 if admission is None:

@@ -91,11 +91,12 @@ def label_images(
     label = "good" if label in NORMAL_FOLDERS else label
     if label != "good":
         check_defect_type(label)
+    own = settings.for_category(category)
     known = dict(_in_inbox(settings, category)) | images_by_md5(folders[category])
     images: dict[str, Path] = {}
     for file in files:
         try:
-            md5 = _checked_md5(file, label, known, settings)
+            md5 = _checked_md5(file, label, known, own)
         except Refusal as refusal:
             raise ImageError(
                 f"{file}: {refusal}. Fix this or leave the file out; nothing was copied to the "

@@ -57,7 +57,7 @@ def compare_with(
         challenger: the registered winner.
         choice: the winner and the results that it was chosen from.
         category: whose test images are inspected.
-        settings: of the gate, the evaluation and the device.
+        settings: of the category.
 
     Returns:
         The comparison and its sentence; or None and why a version cannot inspect the images.

@@ -23,6 +23,7 @@ from stillwatch.tasks.registry.approval import (
     COMPARED_WITH,
     COMPARISON,
     GATE,
+    JUDGED_EVALUATION,
     NOT_PROMOTED,
     PENDING,
     REFUSED,
@@ -41,6 +42,7 @@ from stillwatch.tasks.registry.versions import (
     versions_of,
 )
 from stillwatch.tasks.tracking.client import Tracking, open_tracking
+from stillwatch.tasks.tracking.tags import EVALUATION
 
 
 def judge_winner(
@@ -52,14 +54,15 @@ def judge_winner(
 ) -> RegisteredVersion:
     """Compare a registered winner with the champion, and promote it if the settings allow that.
 
-    A version is judged once for each champion that it could replace, and never again after it has
-    been champion: a version that was rolled back does not return by itself.
+    A version is judged once for each champion that it could replace and each evaluation (other test
+    images, thresholds or evaluation settings), and never again after it has been champion: a
+    version that was rolled back does not return by itself.
 
     Args:
         registration: of the winner.
         choice: the winner and the results that it was chosen from.
         category: on whose test images champion and challenger are compared.
-        settings: all of them.
+        settings: of the category.
 
     Returns:
         The version after the decision.
@@ -94,7 +97,8 @@ def _judge(
         champion = version_with_alias(tracking, name, CHAMPION)
     versions = {int(version.version): version for version in versions_of(tracking, name)}
     challenger = versions[number]
-    if not _needs_judgement(challenger, champion):
+    evaluation = tracking.tags(winner.run_id).get(EVALUATION, "")
+    if not _needs_judgement(challenger, champion, evaluation):
         return
     with tracking.errors(f"set an alias of {name}"):
         tracking.client.set_registered_model_alias(name, CHALLENGER, str(number))
@@ -120,6 +124,7 @@ def _judge(
         COMPARISON: sentence,
         NOT_PROMOTED: "; ".join(reasons),
         APPROVAL: REFUSED if refused else PENDING,
+        JUDGED_EVALUATION: evaluation,
         COMPARED_WITH: compared_with(champion),  # last, since it marks the version as judged
     }
     tag_version(tracking, challenger, tags)
@@ -133,12 +138,13 @@ def _judge(
         logging.getLogger(__name__).warning("%s", error)
 
 
-def _needs_judgement(version: ModelVersion, champion: int | None) -> bool:
-    """Whether a version was not judged against this champion, or its promotion failed."""
+def _needs_judgement(version: ModelVersion, champion: int | None, evaluation: str) -> bool:
+    """Whether a version was not judged like this before, or its promotion failed."""
     tags = version.tags
     if int(version.version) == champion or CHAMPION_SINCE in tags:
         return False
-    judged = tags.get(COMPARED_WITH) == compared_with(champion)
+    like_this = {COMPARED_WITH: compared_with(champion), JUDGED_EVALUATION: evaluation}
+    judged = like_this.items() <= tags.items()
     # Without a reason against it, a judged version would be champion: its promotion failed.
     return not judged or bool(tags.get(NOT_PROMOTED) == "")
 

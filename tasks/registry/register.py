@@ -64,7 +64,7 @@ def register_winner(
     Args:
         choice: the winner and the results that it was chosen from.
         category: on which the winner was evaluated.
-        settings: all of them.
+        settings: of the category.
         parent_run: MLflow run of the whole retraining.
 
     Raises:

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 
-from stillwatch.settings import CalibrationSettings, EvaluationSettings
+from stillwatch.settings import Settings
 from stillwatch.tasks.tracking.client import Tracking
 from stillwatch.tasks.tracking.tags import EVALUATED, EVALUATION, FINGERPRINT, STAGE, TRAINED
 
@@ -16,8 +16,7 @@ _EVALUATION_VERSION = 1
 
 def fingerprint(
     *,
-    category_digest: str,
-    split_digest: str,
+    training_digest: str,
     detector: str,
     method_version: int,
     detector_settings: Mapping[str, object],
@@ -28,19 +27,28 @@ def fingerprint(
     teacher_digest: str,
     photographs: str | None,
 ) -> str:
-    """Hash everything that the weights and raw scores of a trained detector depend on.
+    """Hash everything that the weights and the stored scores of a trained detector depend on.
 
-    The false-alarm rates are not included: another alpha needs no training.
+    Calibration images are included, since their scores are stored with the detector. False-alarm
+    rates, test images and the settings of evaluation, gate and retraining are not: they need no
+    training.
     """
     return _digest(locals() | {"version": _FINGERPRINT_VERSION})
 
 
-def evaluation_key(calibration: CalibrationSettings, evaluation: EvaluationSettings) -> str:
-    """Hash what the thresholds and test figures of a trained detector depend on."""
+def evaluation_key(settings: Settings, test_digest: str) -> str:
+    """Hash what the thresholds and test figures of a trained detector depend on.
+
+    Args:
+        settings: of the category.
+        test_digest: of the files that nothing is trained or calibrated on.
+    """
     return _digest(
         {
-            "calibration": calibration.model_dump(mode="json"),
-            "evaluation": evaluation.model_dump(mode="json"),
+            "calibration": settings.calibration.model_dump(mode="json"),
+            "evaluation": settings.evaluation.model_dump(mode="json"),
+            "group_pattern": settings.split.group_pattern,
+            "test_digest": test_digest,
             "version": _EVALUATION_VERSION,
         }
     )

@@ -62,7 +62,7 @@ def start_retraining_run(
         category: to be retrained.
         data: the data version of the category.
         validation: the outcome of the category's checks.
-        settings: all settings.
+        settings: of the category.
         seeds: each detector is trained with each of them; none: ``training.seed`` of the settings.
 
     Raises:
@@ -100,7 +100,7 @@ def data_tags(category: CategoryVersion, data: DataVersion) -> dict[str, str]:
         "stillwatch.data_tag": data.tag or "",
         "stillwatch.git_commit": data.commit,
         "stillwatch.category_digest": category.digest,
-        "stillwatch.split_digest": category.split_digest,
+        "stillwatch.training_digest": category.training_digest,
     }
 
 

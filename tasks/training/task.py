@@ -18,7 +18,7 @@ from stillwatch.detectors import detector_class, detector_settings
 from stillwatch.errors import BundleError, DeviceMemoryError, LayoutError, TrackingError
 from stillwatch.images.photographs import photographs_digest
 from stillwatch.images.split import PARTS
-from stillwatch.settings import CalibrationSettings, Settings
+from stillwatch.settings import Settings
 from stillwatch.tasks.data.examine import ExaminedCategory
 from stillwatch.tasks.data.pull import category_here
 from stillwatch.tasks.data.version import DataVersion
@@ -96,7 +96,7 @@ def train_detector(
         category: to train on; its manifest assigns the images to parts.
         candidate: the detector and its seed, which replaces ``training.seed``.
         data: the data version that ``category`` belongs to.
-        settings: all of them.
+        settings: of the category.
         parent_run: MLflow run of the whole retraining.
         force: train even if MLflow holds the same detector.
 
@@ -150,8 +150,7 @@ def _plan(
         )
     folder = settings.training.photographs
     identity = fingerprint(
-        category_digest=version.digest,
-        split_digest=version.split_digest,
+        training_digest=version.training_digest,
         detector=detector,
         method_version=method.version,
         detector_settings=own,
@@ -183,10 +182,10 @@ def _plan(
             "data_version": data.dir_hash,
             "git_commit": data.commit,
             "category_digest": version.digest,
-            "split_digest": version.split_digest,
+            "training_digest": version.training_digest,
         },
     )
-    evaluation = evaluation_key(settings.calibration, settings.evaluation)
+    evaluation = evaluation_key(settings, version.test_digest)
     return _Plan(category, candidate, data, job, method.version, teacher, evaluation, settings)
 
 
@@ -264,7 +263,7 @@ def _bundle_not_uploaded(job: TrainingJob) -> Bundle | None:
 
 def _record(tracking: Tracking, run_id: str, plan: _Plan, bundle: Bundle, losses: EpochLog) -> None:
     with tempfile.TemporaryDirectory(prefix="stillwatch-") as folder:
-        bundle = _with_alphas(bundle, plan.job.calibration, Path(folder) / BUNDLE)
+        bundle = _as_wanted(bundle, plan.job, Path(folder) / BUNDLE)
         info = bundle.info
         for epoch in info.training.losses:
             losses.add(epoch.phase, epoch.epoch, epoch.train_loss, epoch.validation_loss)
@@ -294,13 +293,19 @@ def _record(tracking: Tracking, run_id: str, plan: _Plan, bundle: Bundle, losses
     )
 
 
-def _with_alphas(bundle: Bundle, wanted: CalibrationSettings, folder: Path) -> Bundle:
-    calibration = bundle.info.calibration
-    has = (calibration.reject.alpha, calibration.review.alpha)
-    if has == (wanted.alpha_reject, wanted.alpha_review):
+def _as_wanted(bundle: Bundle, job: TrainingJob, folder: Path) -> Bundle:
+    """The bundle with the job's false-alarm rates and groups, which may have changed since."""
+    wanted, info = job.calibration, bundle.info
+    alphas = (info.calibration.reject.alpha, info.calibration.review.alpha)
+    same_alphas = alphas == (wanted.alpha_reject, wanted.alpha_review)
+    if same_alphas and info.groups == job.calibration_groups:
         return bundle
     return recalibrated(
-        bundle, folder, alpha_reject=wanted.alpha_reject, alpha_review=wanted.alpha_review
+        bundle,
+        folder,
+        alpha_reject=wanted.alpha_reject,
+        alpha_review=wanted.alpha_review,
+        groups=job.calibration_groups,
     )
 
 

@@ -212,6 +212,10 @@ def prefect_url(plant: Plant) -> Iterator[str]:
 def plant(tmp_path_factory: pytest.TempPathFactory) -> Plant:
     """Shared by the tests that only look at it or retrain what is already there."""
     plant = make_plant(tmp_path_factory.mktemp("plant") / "line")
+    of_bolt = {"calibration": TINY["calibration"]}
+    plant.set_params(
+        calibration={"alpha_reject": 0.5, "alpha_review": 0.5}, categories={"bolt": of_bolt}
+    )
     new_prefect_database(plant.state)
     return plant
 

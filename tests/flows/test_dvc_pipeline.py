@@ -31,7 +31,7 @@ def laptop(tmp_path: Path) -> Plant:
         pipeline.replace("[plate, cloth]", "[bolt]").replace("${retrain.detectors}", "[stfpm]"),
         encoding="utf-8",
     )
-    plant.set_params(teacher={}, split={}, training={})
+    plant.set_params(teacher={}, split={}, training={}, categories={})
     return plant
 
 

@@ -9,7 +9,7 @@ import yaml
 
 from stillwatch.errors import SettingsError
 from stillwatch.flows.retrain import retrain
-from stillwatch.flows.retraining import requested
+from stillwatch.flows.retraining import Request, requested
 from stillwatch.flows.servers.deployments import prefect_file_for
 from stillwatch.settings import Settings
 
@@ -41,11 +41,36 @@ def test_the_form_takes_categories_detectors_seeds_and_force() -> None:
 
 def test_the_first_seed_is_that_of_the_settings_and_none_comes_twice() -> None:
     settings = Settings()
-    asked = requested(settings, (), (5, 2))
+    asked = requested(settings, (), (5, 2)).of_category("plate")
     assert (asked.settings.training.seed, asked.seeds) == (5, (5, 2))
-    assert requested(settings, None, None).seeds == (settings.training.seed,)
+    assert requested(settings, None, None).of_category("plate").seeds == (settings.training.seed,)
     with pytest.raises(SettingsError, match="seed 2 is given more than once"):
         requested(settings, None, [2, 1, 2])
+
+
+def competing(asked: Request, category: str = "plate") -> tuple[str, ...]:
+    return asked.of_category(category).settings.retrain.detectors
+
+
+def test_what_a_person_chooses_comes_before_the_category_and_the_category_before_the_file() -> None:
+    own = {"retrain": {"detectors": ["stfpm"]}, "training": {"seed": 3}}
+    settings = Settings.model_validate({"categories": {"plate": own}})
+    by_itself = requested(settings, None, None)
+    assert (competing(by_itself), by_itself.of_category("plate").seeds) == (("stfpm",), (3,))
+    assert competing(by_itself, "cloth") == Settings().retrain.detectors
+    assert by_itself.of_category("cloth").seeds == (0,)
+    chosen = requested(settings, ["reverse_distillation"], [7, 8])
+    for category in ("plate", "cloth"):
+        assert competing(chosen, category) == ("reverse_distillation",)
+        assert chosen.of_category(category).seeds == (7, 8)
+        assert chosen.of_category(category).settings.training.seed == 7
+
+
+def test_wrong_settings_of_a_category_are_refused_when_it_is_retrained() -> None:
+    settings = Settings.model_validate({"categories": {"plate": {"images": {"size": 200}}}})
+    with pytest.raises(SettingsError, match=r"plate: images\.size is 200.* multiple of 32"):
+        requested(settings, ["reverse_distillation"], None)
+    requested(settings, ["reverse_distillation"], None, ["cloth"])
 
 
 def test_what_could_have_no_winner_is_refused() -> None:
@@ -54,17 +79,17 @@ def test_what_could_have_no_winner_is_refused() -> None:
     with pytest.raises(SettingsError, match=r"patchcore, autoencoder .* retrain\.allow_baselines"):
         requested(settings, baselines, None)
     both = (*baselines, "stfpm")
-    assert requested(settings, both, None).settings.retrain.detectors == both
+    assert competing(requested(settings, both, None)) == both
     retrain = settings.retrain.model_copy(update={"allow_baselines": True})
     allowed = settings.model_copy(update={"retrain": retrain})
-    assert requested(allowed, baselines, None).settings.retrain.detectors == baselines
+    assert competing(requested(allowed, baselines, None)) == baselines
 
 
 def test_settings_of_a_detector_that_does_not_compete_have_to_be_right_too() -> None:
     images = {"size": 200}  # reverse distillation cannot take it
     others = {"images": images, "detectors": {"reverse_distillation": {"epochs": 5}}}
     asked = requested(Settings.model_validate(others), ["stfpm"], None)
-    assert asked.settings.retrain.detectors == ("stfpm",)
+    assert competing(asked) == ("stfpm",)
     with pytest.raises(SettingsError, match="needs a multiple of 32"):
         requested(Settings.model_validate({"images": images}), ["reverse_distillation"], None)
     with pytest.raises(SettingsError, match="did you mean 'epochs'"):

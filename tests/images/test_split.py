@@ -17,7 +17,6 @@ from stillwatch.images.split import (
     group_of,
     part_of,
     read_split_file,
-    split_digest,
     write_split_file,
 )
 from stillwatch.settings import SplitSettings
@@ -250,15 +249,6 @@ def test_group_of(path: str, pattern: str | None, group: str | None) -> None:
 def test_a_pattern_that_is_none() -> None:
     with pytest.raises(SettingsError, match=r"split\.group_pattern: '\(' is not a regular"):
         group_of("a.png", "(")
-
-
-def test_the_digest_is_of_the_content() -> None:
-    assignment = assign({}, normals(0, 40), settings=DEFAULTS, smallest_alpha=0.1)
-    turned = dict(reversed(assignment.items()))
-    assert split_digest(assignment) == split_digest(turned)
-    assert len(split_digest(assignment)) == 64
-    moved = assignment | {md5(0): "train" if assignment[md5(0)] != "train" else "validation"}
-    assert split_digest(moved) != split_digest(assignment)
 
 
 def test_the_split_file_comes_back_as_written(tmp_path: Path) -> None:

@@ -6,21 +6,21 @@ import pytest
 from dvc.repo import Repo
 
 from stillwatch.errors import WorkspaceError
-from stillwatch.settings import SplitSettings
+from stillwatch.settings import CalibrationSettings, Settings
 from stillwatch.tasks.data.git import FALLBACK_IDENTITY, run_git
 from stillwatch.tasks.data.version import DataVersion, matches_tracked, version_image_set
 from stillwatch.tasks.data.workspace import Workspace
 
-ALPHA = 0.2
+SETTINGS = Settings(calibration=CalibrationSettings(alpha_reject=0.2, alpha_review=0.2))
 """Four calibration images."""
 
 
-def versioned(workspace: Workspace) -> DataVersion:
-    return version_image_set(workspace, split=SplitSettings(), smallest_alpha=ALPHA)
+def versioned(workspace: Workspace, settings: Settings = SETTINGS) -> DataVersion:
+    return version_image_set(workspace, settings)
 
 
 def matches(workspace: Workspace) -> bool:
-    return matches_tracked(workspace, split=SplitSettings(), smallest_alpha=ALPHA)
+    return matches_tracked(workspace, SETTINGS)
 
 
 def git(workspace: Workspace, *arguments: str) -> str:

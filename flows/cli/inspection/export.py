@@ -86,12 +86,13 @@ def export_model(
 
     model = open_model(source, settings)
     info = model.bundle.info
+    own = settings.for_category(info.category)
     pixels = [
         read_image(
             file,
             info.geometry,
             white_level=info.white_level,
-            max_megapixels=settings.images.max_megapixels,
+            max_megapixels=own.images.max_megapixels,
         )
         for file in find_images([images or _test_folder(info, settings)])
     ]

@@ -50,9 +50,10 @@ def inspect(
     opened = open_model(bundle, given.settings)
     if opened.bundle.info.graph is None:
         ensure_installed("torch")
+    own = given.settings.for_category(opened.bundle.info.category)
     rows = list(
         track(
-            inspect_files(opened, files, settings=given.settings, out=out),
+            inspect_files(opened, files, settings=own, out=out),
             description="inspecting",
             total=len(files),
             console=console,

@@ -32,9 +32,12 @@ def detectors(
         table.add_row(*map(_shown, row.values()))
     console.print(table, markup=False)
     if name is not None:
-        own = given.settings.detectors.get(name, {})
-        said = ", ".join(f"{key}: {_shown(value)}" for key, value in own.items()) or "nothing"
-        say(f"{given.params} sets {said}; the rest is from the profile (training.profile).")
+        settings = given.settings
+        for category in ("", *settings.categories):
+            own = settings.for_category(category).detectors.get(name, {})
+            said = ", ".join(f"{key}: {_shown(value)}" for key, value in own.items()) or "nothing"
+            where = f" for {category}" if category else ""
+            say(f"{given.params} sets {said}{where}; the rest is from training.profile.")
 
 
 def _methods() -> list[dict[str, Any]]:

@@ -71,15 +71,16 @@ def _validated(
     data = version_images(settings, root=root, categories=categories, say=say)
     results = []
     for name in chosen_categories(data, categories):
-        examined = examine_category(data.categories[name], root=data.root, settings=settings)
+        own = settings.for_category(name)
+        examined = examine_category(data.categories[name], root=data.root, settings=own)
         report = validate_manifest(
-            examined.manifest, checks=settings.checks, calibration=settings.calibration
+            examined.manifest, checks=own.checks, calibration=own.calibration
         )
-        page = page_path(settings.state_dir, name)
+        page = page_path(own.state_dir, name)
         thumbnails = Thumbnails(
             examined.folder,
             white_level=examined.manifest.white_level,
-            max_megapixels=settings.images.max_megapixels,
+            max_megapixels=own.images.max_megapixels,
         )
         write_page(page, report, thumbnails, data_version=data.name)
         results.append((report, page))

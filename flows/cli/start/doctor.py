@@ -106,8 +106,11 @@ def _devices() -> Iterator[Finding]:
 def _teacher(settings: Settings) -> Finding:
     from stillwatch.teachers.weights import find_weights
 
-    weights = find_weights(settings.teacher)
-    return Finding("teacher weights", "ok", f"{weights.name}: {weights.path}")
+    every = (settings, *map(settings.for_category, settings.categories))
+    teachers = {one.teacher.name: one.teacher for one in every}
+    found = map(find_weights, teachers.values())
+    where = "; ".join(f"{weights.name}: {weights.path}" for weights in found)
+    return Finding("teacher weights", "ok", where)
 
 
 def _disk(folder: Path) -> Finding:

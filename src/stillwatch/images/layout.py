@@ -20,7 +20,6 @@ images selected by their scores: in calibration or test they would bias threshol
 """
 
 import os
-import re
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from stillwatch.errors import LayoutError
+from stillwatch.text import CATEGORY_NAME
 
 NORMAL_FOLDERS = ("good", "ok")
 FEEDBACK = "feedback"
@@ -37,7 +37,6 @@ IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
 LEFT_BY_FILE_MANAGERS = {"thumbs.db", "desktop.ini"}
 """Files to ignore, in lower case."""
 MASK_ENDING = "_mask"
-_CATEGORY_NAME = re.compile(r"[a-z0-9_-]+")
 _REFUSED_ELSEWHERE = frozenset('\\:*?"<>|')
 
 
@@ -94,7 +93,7 @@ def check_category_name(name: str) -> None:
     Raises:
         LayoutError: the name is not made of a-z, 0-9, ``_`` and ``-`` only.
     """
-    if not _CATEGORY_NAME.fullmatch(name):
+    if not CATEGORY_NAME.fullmatch(name):
         raise LayoutError(
             f"category {name!r}: a category's name may only have the characters a-z, 0-9, '_' "
             "and '-'; rename its folder."

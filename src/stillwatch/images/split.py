@@ -181,12 +181,6 @@ def _group_in_name(path: str, pattern: str | None) -> str | None:
     return (match.group(1) if match.re.groups else match.group()) or None
 
 
-def split_digest(assignment: Mapping[str, str]) -> str:
-    """Digest of an assignment: sha256 (hexadecimal) over its sorted entries."""
-    lines = "".join(f"{md5} {part}\n" for md5, part in sorted(assignment.items()))
-    return hashlib.sha256(lines.encode()).hexdigest()
-
-
 def _groups(
     present: Mapping[str, str], assigned: Mapping[str, str], pattern: str | None
 ) -> tuple[dict[str, str], dict[str, list[str]]]:

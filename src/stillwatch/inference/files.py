@@ -69,7 +69,7 @@ def inspect_files(
     Args:
         model: the bundle, and its version for the log.
         paths: image files.
-        settings: name the device, the largest image and the score log.
+        settings: of the bundle's category; name the device, the largest image and the score log.
         out: folder that overlays are written to, or None for no pictures.
     """
     if out is not None:

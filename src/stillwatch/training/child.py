@@ -13,7 +13,6 @@ import resource
 import shutil
 import sys
 import threading
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
@@ -126,7 +125,6 @@ def _describe(
         alpha_reject=job.calibration.alpha_reject,
         alpha_review=job.calibration.alpha_review,
     )
-    groups = Counter(job.groups[path] for path in job.parts["calibration"] if path in job.groups)
     return BundleInfo(
         category=job.category,
         detector=DetectorInfo(
@@ -164,7 +162,7 @@ def _describe(
                 for report in summary.epochs
             ),
         ),
-        groups=dict(groups),
+        groups=job.calibration_groups,
     )
 
 

@@ -14,6 +14,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -52,6 +53,12 @@ class TrainingJob(Section):
     bundle: Path = Field(description="folder that the bundle is written to")
     fingerprint: str
     provenance: dict[str, str]
+
+    @property
+    def calibration_groups(self) -> dict[str, int]:
+        """Number of calibration images per group."""
+        calibration = self.parts["calibration"]
+        return dict(Counter(self.groups[path] for path in calibration if path in self.groups))
 
     def on_device(self, device: str) -> "TrainingJob":
         """The same job on one device."""

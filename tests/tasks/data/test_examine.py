@@ -7,7 +7,7 @@ from tests.tasks.conftest import MakeCategory
 
 from stillwatch.errors import LayoutError
 from stillwatch.images.store import ImageStore
-from stillwatch.settings import ImageSettings, Settings
+from stillwatch.settings import CalibrationSettings, ImageSettings, Settings
 from stillwatch.tasks.data.examine import examine_category
 from stillwatch.tasks.data.version import DataVersion, version_image_set
 from stillwatch.tasks.data.workspace import Workspace
@@ -15,13 +15,14 @@ from stillwatch.tasks.data.workspace import Workspace
 
 @pytest.fixture
 def here(settings: Settings) -> Settings:
-    return settings.model_copy(update={"images": ImageSettings(size=32)})
+    alphas = CalibrationSettings(alpha_reject=0.2, alpha_review=0.2)
+    return settings.model_copy(update={"images": ImageSettings(size=32), "calibration": alphas})
 
 
 @pytest.fixture
 def data(workspace: Workspace, plate: Path, here: Settings) -> DataVersion:
     (plate / "ground_truth" / "hole" / "000_mask.png").rename(plate / "drawn.png")
-    return version_image_set(workspace, split=here.split, smallest_alpha=0.2)
+    return version_image_set(workspace, here)
 
 
 def test_files_added_after_the_version_are_ignored(

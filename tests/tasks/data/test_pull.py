@@ -9,14 +9,18 @@ from tests.tasks.conftest import MakeCategory
 
 from stillwatch.errors import WorkspaceError
 from stillwatch.images.store import ImageStore
-from stillwatch.settings import CheckSettings, ImageSettings, Settings
+from stillwatch.settings import CalibrationSettings, CheckSettings, ImageSettings, Settings
 from stillwatch.tasks.data.dvc_repository import DvcRemote
 from stillwatch.tasks.data.examine import ExaminedCategory, examine_category
 from stillwatch.tasks.data.pull import category_here
 from stillwatch.tasks.data.version import DataVersion, version_image_set
 from stillwatch.tasks.data.workspace import Workspace
 
-TINY = {"images": ImageSettings(size=32), "checks": CheckSettings(min_side=8)}
+TINY = {
+    "images": ImageSettings(size=32),
+    "checks": CheckSettings(min_side=8),
+    "calibration": CalibrationSettings(alpha_reject=0.2, alpha_review=0.2),
+}
 
 
 @pytest.fixture
@@ -32,7 +36,7 @@ def there(here: Settings, tmp_path: Path) -> Settings:
 
 def versioned(workspace: Workspace, here: Settings) -> tuple[ExaminedCategory, DataVersion]:
     """The category plate on this machine, in a version of another host."""
-    data = version_image_set(workspace, split=here.split, smallest_alpha=0.2)
+    data = version_image_set(workspace, here)
     category = examine_category(data.categories["plate"], root=data.root, settings=here)
     return category, replace(data, host="another-machine")
 
@@ -45,7 +49,7 @@ def pulled_objects(there: Settings) -> int:
 def test_the_machine_that_versioned_the_images_pulls_nothing(
     workspace: Workspace, plate: Path, here: Settings, there: Settings
 ) -> None:
-    data = version_image_set(workspace, split=here.split, smallest_alpha=0.2)
+    data = version_image_set(workspace, here)
     category = examine_category(data.categories["plate"], root=data.root, settings=here)
     assert category_here(category, data, there) is category
     assert not there.state_dir.exists()

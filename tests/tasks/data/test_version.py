@@ -2,6 +2,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -11,7 +12,7 @@ import pytest
 from benchmarks.accuracy import digest_of_images
 from dvc.repo import Repo
 from made_versions import (
-    ALPHA,
+    SETTINGS,
     add_remote,
     changed_paths,
     contents,
@@ -24,13 +25,18 @@ from made_versions import (
 )
 from prefect.logging import disable_run_logger
 
-from stillwatch.errors import LayoutError, SplitError, WorkspaceError
-from stillwatch.images.split import read_split_file, split_digest, write_split_file
-from stillwatch.settings import SplitSettings
+from stillwatch.errors import LayoutError, SettingsError, SplitError, WorkspaceError
+from stillwatch.images.split import read_split_file, write_split_file
+from stillwatch.settings import Settings
 from stillwatch.tasks.data.dvc_repository import LOCAL_REMOTE, initialise_dvc
 from stillwatch.tasks.data.git import run_git
 from stillwatch.tasks.data.history import list_versions
-from stillwatch.tasks.data.version import version, version_image_set
+from stillwatch.tasks.data.version import (
+    category_version,
+    ensure_categories_exist,
+    version,
+    version_image_set,
+)
 from stillwatch.tasks.data.workspace import Workspace, managed_workspace
 
 MakeCategory = Callable[..., None]
@@ -67,7 +73,6 @@ class TestFirstVersion:
         assert sorted(category.assignment.values()).count("validation") == 2
         assert len(category.assignment) == 12
         assert read_split_file(workspace.split_file) == {"plate": category.assignment}
-        assert category.split_digest == split_digest(category.assignment)
 
     def test_the_configured_git_identity_is_used(
         self, workspace: Workspace, plate: Path, monkeypatch: pytest.MonkeyPatch
@@ -395,13 +400,14 @@ class TestAtOnce:
     def test_two_processes_make_one_version(self, workspace: Workspace, plate: Path) -> None:
         program = f"""
 from pathlib import Path
-from stillwatch.settings import SplitSettings
+from stillwatch.settings import Settings
 from stillwatch.tasks.data.version import version_image_set
 from stillwatch.tasks.data.workspace import Workspace
 workspace = Workspace(
     Path({str(workspace.root)!r}), "data", None, Path({str(workspace.local_remote)!r})
 )
-data = version_image_set(workspace, split=SplitSettings(), smallest_alpha={ALPHA})
+settings = Settings.model_validate_json({SETTINGS.model_dump_json()!r})
+data = version_image_set(workspace, settings)
 print(data.changed, data.tag, data.commit)
 """
         running = [
@@ -432,13 +438,7 @@ print(data.changed, data.tag, data.commit)
         repo = Repo(str(workspace.root))
         with ThreadPoolExecutor(1) as pool:
             with repo.lock:
-                waiting = pool.submit(
-                    version_image_set,
-                    workspace,
-                    split=SplitSettings(),
-                    smallest_alpha=ALPHA,
-                    log=log,
-                )
+                waiting = pool.submit(version_image_set, workspace, SETTINGS, log=log)
                 assert asked.wait(timeout=60)
                 assert not waiting.done()
             assert waiting.result(timeout=60).changed
@@ -452,11 +452,58 @@ def test_the_prefect_task_imports_and_versions(tmp_path: Path, make_category: Ma
     make_category(root / "cloth", seed=300)
     managed = managed_workspace(tmp_path / "state", root)
     with disable_run_logger():
-        data = version.fn(
-            managed, split=SplitSettings(), smallest_alpha=ALPHA, root=root, categories=["cloth"]
-        )
+        data = version.fn(managed, SETTINGS, root=root, categories=["cloth"])
     assert version.name == "version"
     assert list(data.categories) == ["cloth"]
+
+
+class TestSettingsOfCategories:
+    def test_each_category_is_split_by_its_own_settings(
+        self, workspace: Workspace, make_category: MakeCategory
+    ) -> None:
+        make_category(workspace.data / "plate")
+        make_category(workspace.data / "cloth", seed=500)
+        own = {"cloth": {"split": {"validation_share": 0.3}, "calibration": {"alpha_reject": 0.15}}}
+        settings = Settings.model_validate(SETTINGS.model_dump() | {"categories": own})
+        counts = {
+            name: Counter(category.assignment.values())
+            for name, category in versioned(workspace, settings).categories.items()
+        }
+        assert counts == {
+            "plate": {"calibration": 4, "validation": 2, "train": 6},
+            "cloth": {"calibration": 6, "validation": 4, "train": 2},
+        }
+
+    def test_a_category_that_the_image_set_lacks_is_refused(
+        self, workspace: Workspace, plate: Path
+    ) -> None:
+        right, wrong = ({"categories": {name: {}}} for name in ("plate", "plat"))
+        ensure_categories_exist(Settings.model_validate(right), workspace.data)
+        with pytest.raises(SettingsError, match=r"'plat' \(did you mean 'plate'\?\) of .*/data"):
+            ensure_categories_exist(Settings.model_validate(wrong), workspace.data)
+
+
+def test_images_to_train_on_and_other_files_have_digests_of_their_own(
+    workspace: Workspace, plate: Path, make_image: Callable[[Path, int], None]
+) -> None:
+    first = versioned(workspace).categories["plate"]
+    make_image(plate / "test" / "good" / "001.png", 7)
+    tested = versioned(workspace).categories["plate"]
+    assert tested.training_digest == first.training_digest
+    assert tested.test_digest != first.test_digest
+    make_image(plate / "train" / "good" / "012.png", 8)
+    trained = versioned(workspace).categories["plate"]
+    assert trained.training_digest != tested.training_digest
+    assert trained.test_digest == tested.test_digest
+
+
+def test_another_part_of_an_image_is_another_training(workspace: Workspace, plate: Path) -> None:
+    first = versioned(workspace).categories["plate"]
+    changed = dict.fromkeys(first.assignment, "train")
+    normals = {path: md5 for path, md5 in first.files.items() if path.startswith("train/")}
+    moved = category_version("plate", first.files, normals, changed)
+    assert moved.training_digest != first.training_digest
+    assert moved.test_digest == first.test_digest
 
 
 def md5_of(path: Path) -> str:

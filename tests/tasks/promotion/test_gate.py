@@ -382,6 +382,17 @@ def test_an_altered_artefact_is_not_promoted_automatically(
     assert "sha256" in tags["comparison"]
 
 
+def test_a_version_is_judged_again_after_another_evaluation(line: Line) -> None:
+    line.judged(method=BLIND)
+    line.set_gate(promotion="approval")
+    waiting = line.result()
+    second = line.judged(waiting)
+    line.set_gate()
+    line.tracking.log(waiting.run_id, tags={EVALUATION: "of other test images"})
+    line.ask(second, waiting)
+    assert aliases(line.tracking)["champion"] == second
+
+
 def test_a_version_is_judged_once_for_each_champion(line: Line) -> None:
     line.judged(method=BLIND)
     line.set_gate(promotion="approval")

@@ -23,7 +23,6 @@ from stillwatch.images.store import ImageStore
 from stillwatch.inference.torch_scorer import load_scorer
 from stillwatch.settings import (
     CalibrationSettings,
-    EvaluationSettings,
     Settings,
     TeacherSettings,
     TrainingSettings,
@@ -356,8 +355,7 @@ def test_a_method_that_needs_no_teacher_asks_for_no_weights(
 
 class TestIdentity:
     parts: dict[str, Any] = {  # noqa: RUF012
-        "category_digest": "c",
-        "split_digest": "s",
+        "training_digest": "c",
         "detector": "stfpm",
         "method_version": 1,
         "detector_settings": {"epochs": 2},
@@ -371,8 +369,7 @@ class TestIdentity:
 
     def test_every_argument_changes_the_fingerprint(self) -> None:
         others = {
-            "category_digest": "d",
-            "split_digest": "t",
+            "training_digest": "d",
             "detector": "reverse_distillation",
             "method_version": 2,
             "detector_settings": {"epochs": 3},
@@ -392,11 +389,18 @@ class TestIdentity:
         assert fingerprint(**turned) == fingerprint(**self.parts)
         assert len(fingerprint(**self.parts)) == 64
 
-    def test_alphas_and_evaluation_settings_change_the_evaluation(self) -> None:
-        calibration, evaluation = CalibrationSettings(), EvaluationSettings()
-        keys = {
-            evaluation_key(calibration, evaluation),
-            evaluation_key(CalibrationSettings(alpha_reject=0.04), evaluation),
-            evaluation_key(calibration, EvaluationSettings(size=128)),
+    def test_the_evaluation_depends_on_alphas_evaluation_groups_and_test_files(self) -> None:
+        others: list[dict[str, Any]] = [
+            {"calibration": {"alpha_reject": 0.04}},
+            {"evaluation": {"size": 128}},
+            {"split": {"group_pattern": "a"}},
+        ]
+        keys = {evaluation_key(Settings.model_validate(one), "t") for one in ({}, *others)}
+        keys.add(evaluation_key(Settings(), "u"))
+        assert len(keys) == 5
+        free = {
+            "gate": {"margin": 0.1},
+            "retrain": {"select_by": "aupro"},
+            "checks": {"min_side": 8},
         }
-        assert len(keys) == 3
+        assert evaluation_key(Settings.model_validate(free), "t") in keys

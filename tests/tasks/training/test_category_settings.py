@@ -1,0 +1,90 @@
+"""Train two categories with settings of their own, and change what needs no training."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_detectors import examined, make_images, photograph, small
+from made_stores import new_store
+from PIL import Image
+
+from stillwatch.bundle import BundleInfo, read_bundle
+from stillwatch.settings import Settings, TrainingSettings
+from stillwatch.tasks.evaluation.result import DetectorResult
+from stillwatch.tasks.evaluation.task import evaluate_detector
+from stillwatch.tasks.tracking.client import BUNDLE, Tracking
+from stillwatch.tasks.training.candidates import DetectorSeed
+from stillwatch.tasks.training.task import train_detector
+
+pytestmark = pytest.mark.processes
+
+CATEGORIES = ("bolt", "plate")
+
+
+class Line:
+    """Trains and evaluates both categories of an image set."""
+
+    def __init__(self, settings: Settings, images: Path) -> None:
+        self.settings, self.images = settings, images
+        self.tracking: Tracking = new_store(settings)
+        for name in CATEGORIES:
+            make_images(images / name)
+
+    def results(self, categories: dict[str, Any]) -> dict[str, DetectorResult]:
+        """By category, with these overrides of the settings."""
+        values = self.settings.model_dump() | {"categories": categories}
+        settings = Settings.model_validate(values)
+        return {name: self._result(name, settings.for_category(name)) for name in CATEGORIES}
+
+    def _result(self, name: str, own: Settings) -> DetectorResult:
+        category, data = examined(self.images / name, own)
+        candidate = DetectorSeed("stfpm", own.training.seed)
+        trained = train_detector(category, candidate, data=data, settings=own)
+        return evaluate_detector(trained, category, data=data, settings=own)
+
+    def bundle(self, result: DetectorResult) -> BundleInfo:
+        with self.tracking.artifact(result.run_id, BUNDLE) as folder:
+            return read_bundle(folder).info
+
+
+@pytest.fixture
+def line(settings: Settings, tmp_path: Path) -> Line:
+    own = {"training": TrainingSettings(device="cpu"), "detectors": {"stfpm": {"batch_size": 8}}}
+    return Line(small(settings).model_copy(update=own), tmp_path / "data")
+
+
+def test_only_what_a_training_depends_on_retrains_and_only_its_category(line: Line) -> None:
+    epochs = {"plate": {"detectors": {"stfpm": {"epochs": 2}}}}
+    epochs["bolt"] = {"detectors": {"stfpm": {"epochs": 1}}}
+    first = line.results(epochs)
+    assert not any(result.reused for result in first.values())
+    infos = {name: line.bundle(result) for name, result in first.items()}
+    assert {name: info.detector.settings["epochs"] for name, info in infos.items()} == {
+        "bolt": 1,
+        "plate": 2,
+    }
+    assert {info.detector.settings["batch_size"] for info in infos.values()} == {8}
+
+    seeded = epochs | {"bolt": epochs["bolt"] | {"training": {"seed": 1}}}
+    second = line.results(seeded)
+    assert (second["plate"].reused, second["plate"].run_id) == (True, first["plate"].run_id)
+    assert not second["bolt"].reused
+    assert line.bundle(second["bolt"]).training.seed == 1
+
+    Image.fromarray(photograph(5000)).save(line.images / "plate" / "test" / "good" / "new.png")
+    alphas = {"calibration": {"alpha_reject": 0.1, "alpha_review": 0.2}}
+    free = {"evaluation": {"size": 32}, "gate": {"margin": 0.1}, "retrain": {"select_by": "aupro"}}
+    third = line.results({"plate": epochs["plate"], "bolt": seeded["bolt"] | alphas | free})
+    for name in CATEGORIES:
+        assert third[name].reused
+        assert third[name].run_id != second[name].run_id, "it is evaluated anew"
+        before, after = line.bundle(second[name]), line.bundle(third[name])
+        assert after.weights_sha256 == before.weights_sha256
+        assert after.fingerprint == before.fingerprint
+    assert (third["bolt"].alpha, third["plate"].alpha) == (0.1, 0.05)
+    assert (third["bolt"].evaluation_size, third["plate"].evaluation_size) == (32, 64)
+
+    (line.images / "plate" / "train" / "good" / "000.png").unlink()
+    fourth = line.results({"plate": epochs["plate"], "bolt": seeded["bolt"] | alphas | free})
+    assert not fourth["plate"].reused
+    assert fourth["bolt"].run_id == third["bolt"].run_id
