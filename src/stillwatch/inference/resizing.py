@@ -73,5 +73,9 @@ def extent_of(anomaly_map: NDArray[np.float32], scaled: Shape) -> Extent:
         scaled: height and width of the scaled image.
     """
     rows, columns = anomaly_map.shape
-    grid = next(grid for grid in (4, 2, 1) if -(-scaled[0] // grid) == rows)
+    grid = next(
+        grid
+        for grid in (4, 2, 1)
+        if (rows, columns) == (-(-scaled[0] // grid), -(-scaled[1] // grid))
+    )
     return rows * grid / scaled[0], columns * grid / scaled[1]
