@@ -1,5 +1,7 @@
 """Scale, shape and position of tiles."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import assume, given
@@ -102,7 +104,7 @@ def test_tiles_cover_a_side_and_share_their_overlap(
     end = starts[-1] + tile
     assert length <= end
     assert end < length + STRIDE or len(starts) == 1
-    shared = [before + tile - after for before, after in zip(starts, starts[1:], strict=False)]
+    shared = [before + tile - after for before, after in pairwise(starts)]
     assert all(part >= overlap // STRIDE * STRIDE for part in shared)
     # No more tiles than the overlap asks for.
     assert all(part < overlap + STRIDE for part in shared[:-1] if tile - overlap >= STRIDE)

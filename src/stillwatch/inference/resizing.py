@@ -26,7 +26,8 @@ def bilinear(
     if values.shape != full:
         # Pillow's bilinear averages over an area when it shrinks, OpenCV's does not.
         resized = cv2.resize(values, full[::-1], interpolation=cv2.INTER_LINEAR)
-        values = np.asarray(resized, dtype=np.float32)
+        # Rounding must not raise a map above its maximum: the maximum could cross a threshold.
+        values = np.asarray(np.clip(resized, values.min(), values.max()), dtype=np.float32)
     return values[:height, :width]
 
 
