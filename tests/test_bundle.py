@@ -8,6 +8,7 @@ from made_bundles import make_bundle, make_info
 
 from stillwatch.bundle import (
     INFO_FILE,
+    REGION_FILE,
     SCHEMA_VERSION,
     WEIGHTS_FILE,
     BundleInfo,
@@ -18,6 +19,7 @@ from stillwatch.bundle import (
 )
 from stillwatch.calibration import calibrate
 from stillwatch.errors import BundleError, CalibrationError, StorageError
+from stillwatch.images.region import Region
 
 
 def edit_info(folder: Path, **changes: Any) -> None:
@@ -164,6 +166,31 @@ def test_another_alpha_needs_no_inference(tmp_path: Path) -> None:
     assert other.info.model_dump(exclude=same) == bundle.info.model_dump(exclude=same)
     np.testing.assert_array_equal(read_weights(other)["weight"], read_weights(bundle)["weight"])
     assert read_bundle(bundle.folder) == bundle
+
+
+@pytest.fixture
+def drawn(tmp_path: Path) -> Path:
+    Region(np.eye(16, dtype=bool)).save(tmp_path / "drawn.png")
+    return tmp_path / "drawn.png"
+
+
+def test_the_region_is_part_of_the_bundle(tmp_path: Path, drawn: Path) -> None:
+    bundle = make_bundle(tmp_path / "bundle", drawn)
+    other = recalibrated(bundle, tmp_path / "other", alpha_reject=0.1, alpha_review=0.3)
+    for one in (bundle, other):
+        assert read_bundle(one.folder) == one
+        assert (one.folder / REGION_FILE).read_bytes() == drawn.read_bytes()
+    assert make_bundle(tmp_path / "third").info.region is None
+
+
+def test_another_region_than_the_bundles_is_refused(tmp_path: Path, drawn: Path) -> None:
+    bundle = make_bundle(tmp_path / "bundle", drawn)
+    Region(np.ones((16, 16), bool)).save(bundle.folder / REGION_FILE)
+    with pytest.raises(BundleError, match=r"region\.png: .*damaged or was replaced|truncated"):
+        read_bundle(bundle.folder)
+    (bundle.folder / REGION_FILE).unlink()
+    with pytest.raises(BundleError, match=r"region\.png: cannot be read"):
+        read_bundle(bundle.folder)
 
 
 def test_a_bundle_may_be_recalibrated_in_place(tmp_path: Path) -> None:

@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from stillwatch.errors import SettingsError
-from stillwatch.settings import Settings, load_settings
+from stillwatch.geometry import fitted, tiled
+from stillwatch.settings import ImageSettings, Settings, load_settings
 
 ROOT = Path(__file__).parents[1]
 
@@ -39,6 +40,16 @@ def test_an_empty_file_means_the_defaults(tmp_path: Path) -> None:
     [
         ("images: {sise: 64}", "images: unknown setting 'sise' (did you mean 'size'?)"),
         ("trainning: {}", "unknown setting 'trainning' (did you mean 'training'?)"),
+        (
+            "images: {scale: 0}",
+            "images.scale: is 0, and must be fit, or a factor above 0 and at most 4",
+        ),
+        ("images: {scale: 4.5}", "images.scale: is 4.5, and must be fit"),
+        ("images: {scale: .nan}", "images.scale: is nan, and must be fit"),
+        ("images: {scale: fill}", "images.scale: is fill, and must be fit, or a factor"),
+        ("images: {scale: 1.0, size: 100}", "side of a tile must be a multiple of 32"),
+        ("images: {scale: 1.0, size: 64, overlap: 64}", "overlap (64) must be less than the side"),
+        ("images: {overlap: -1}", "images.overlap"),
         ("images: {size: 8}", "images.size: Input should be greater than or equal to 32"),
         ("calibration: {alpha_reject: 1.5}", "alpha_reject: Input should be less than 1"),
         ("calibration: {alpha_reject: 0.3}", "must be at least alpha_reject"),
@@ -65,6 +76,13 @@ def test_a_wrong_setting_is_named(tmp_path: Path, text: str, sentence: str) -> N
     assert sentence in str(caught.value)
     assert str(path) in str(caught.value)
     assert "hush" not in str(caught.value)
+
+
+def test_a_factor_cuts_tiles_and_fit_does_not() -> None:
+    shapes = [(300, 500)]
+    assert ImageSettings(size=100).geometry(shapes) == fitted(shapes, 100)
+    assert ImageSettings(scale=0.5, size=64).geometry(shapes) == tiled(shapes, 0.5, 64, 32)
+    assert ImageSettings(size=100, overlap=200).geometry(shapes) == fitted(shapes, 100)
 
 
 def test_a_missing_file_says_where_to_run(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from urllib.parse import parse_qs, urlsplit
 
 import yaml
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 from pydantic import ValidationError as PydanticError
 
 from stillwatch.errors import SettingsError
@@ -78,15 +78,20 @@ class ImageSettings(Section):
     )
     max_megapixels: float = Field(200.0, gt=0, description="larger images are refused undecoded")
 
+    @field_validator("scale", mode="before")
+    @classmethod
+    def _scale_is_possible(cls, scale: Any) -> Any:
+        is_factor = isinstance(scale, int | float) and 0 < scale <= _LARGEST_SCALE
+        if scale != "fit" and not is_factor:
+            raise ValueError(
+                f"is {scale}, and must be fit, or a factor above 0 and at most {_LARGEST_SCALE:g}"
+            )
+        return scale
+
     @model_validator(mode="after")
     def _tiles_are_possible(self) -> "ImageSettings":
         if self.scale == "fit":
             return self
-        if not 0 < self.scale <= _LARGEST_SCALE:
-            raise ValueError(
-                f"scale is {self.scale:g}, and must be fit, or a factor above 0 and at most "
-                f"{_LARGEST_SCALE:g}"
-            )
         if self.size % STRIDE:
             raise ValueError(
                 f"size is {self.size}, and the side of a tile must be a multiple of {STRIDE}"
