@@ -48,8 +48,9 @@ def compare_with(
     Champion and challenger are read from the registry, the other competing detectors from their
     runs. The figures of the winner are those of the first seed of its detector. Every resample
     repeats the choice among the detectors by the mean over their seeds, so all seeds inspect the
-    images. All are compared within today's region of interest. Test images that a detector was trained on are left out, and so are the synthetic
-    anomalies made from them. The comparison and its pictures are stored in the winner's run.
+    images, within today's region of interest. Test images that a detector was trained on are left
+    out, and so are the synthetic anomalies made from them. The comparison and its pictures are
+    stored in the winner's run.
 
     Args:
         tracking: the store and registry.
