@@ -1,8 +1,8 @@
 r"""Whether the promised false-alarm rate holds through the whole path, files to verdicts.
 
 With n calibration normals and the threshold at rank r, the number of false alarms among m new
-normals has a beta-binomial distribution with a = n + 1 - r and b = r, for exchangeable images (Vovk,
-"Conditional validity of inductive conformal predictors", 2012). Two experiments:
+normals has a beta-binomial distribution with a = n + 1 - r and b = r, if images are exchangeable
+(Vovk, "Conditional validity of inductive conformal predictors", 2012). Two experiments:
 
 - PatchCore fitted anew on random re-splits of a category's *images*, whole groups together. Scores
   of one fitted detector, split again, would be exchangeable by construction.
@@ -100,8 +100,7 @@ def _split_again(
         with tempfile.TemporaryDirectory(prefix="stillwatch-") as made:
             again = _drawn_again(scan_category(folder), pattern, number, Path(made) / folder.name)
             write_json(file, measure(again, settings, _DETECTOR, number))
-    cell: dict[str, Any] = json.loads(file.read_bytes())
-    return cell
+    return dict(json.loads(file.read_bytes()))
 
 
 def _settings(scale: str, pattern: str | None, weights: Path) -> Settings:
@@ -157,8 +156,7 @@ def _fresh_sets(given: argparse.Namespace) -> dict[str, Any]:
             bundle = trained_bundle(Path(made) / "cloth", settings, _DETECTOR, 0, Path(made))
             cell = _counted(bundle, settings, given.sets, Path(made))
         write_json(file, cell)
-    cell = json.loads(file.read_bytes())
-    return cell
+    return dict(json.loads(file.read_bytes()))
 
 
 def _counted(bundle: Bundle, settings: Settings, sets: int, folder: Path) -> dict[str, Any]:

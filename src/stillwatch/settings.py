@@ -216,10 +216,10 @@ class FloorSettings(Section):
 class RetrainSettings(Section):
     """Defaults of the flow ``retrain``."""
 
-    detectors: tuple[str, ...] = Field(("stfpm", "reverse_distillation"), min_length=1)
+    detectors: tuple[str, ...] = Field(("patchcore", "reverse_distillation"), min_length=1)
     select_by: SelectBy = "image_auroc"
     allow_baselines: bool = Field(
-        False, description="baselines, which do not distil (patchcore, autoencoder), may win"
+        True, description="baselines, which do not distil (patchcore, autoencoder), may win"
     )
     floors: FloorSettings = FloorSettings()
 

@@ -36,7 +36,10 @@ TINY = {
         "reverse_distillation": {"epochs": 1, "batch_size": 4},
     },
     "evaluation": {"size": SIDE, "bootstrap_resamples": 100},
-    "retrain": {"floors": {"image_auroc": 0.0, "aupro": 0.0}},
+    "retrain": {
+        "detectors": ["stfpm", "reverse_distillation"],
+        "floors": {"image_auroc": 0.0, "aupro": 0.0},
+    },
 }
 
 

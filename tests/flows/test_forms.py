@@ -74,14 +74,14 @@ def test_wrong_settings_of_a_category_are_refused_when_it_is_retrained() -> None
 
 
 def test_what_could_have_no_winner_is_refused() -> None:
-    settings = Settings()
+    allowed = Settings()
+    retrain = allowed.retrain.model_copy(update={"allow_baselines": False})
+    settings = allowed.model_copy(update={"retrain": retrain})
     baselines = ("patchcore", "autoencoder")
     with pytest.raises(SettingsError, match=r"patchcore, autoencoder .* retrain\.allow_baselines"):
         requested(settings, baselines, None)
     both = (*baselines, "stfpm")
     assert competing(requested(settings, both, None)) == both
-    retrain = settings.retrain.model_copy(update={"allow_baselines": True})
-    allowed = settings.model_copy(update={"retrain": retrain})
     assert competing(requested(allowed, baselines, None)) == baselines
 
 
