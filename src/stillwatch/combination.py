@@ -110,7 +110,7 @@ def on_grid(level_map: Map, stride: int, levels: LevelMaps) -> Map:
 def smoothed(values: Map, sigma: float) -> Map:
     """Gaussian filter as ``scipy.ndimage.gaussian_filter``: to 4 sigma, mirrored at the edges."""
     side = 2 * int(4 * sigma + 0.5) + 1
-    kernel = (side, side)
-    return np.asarray(
-        cv2.GaussianBlur(values, kernel, sigma, sigma, cv2.BORDER_REFLECT), np.float32
+    blurred = cv2.GaussianBlur(
+        values, (side, side), sigma, sigmaY=sigma, borderType=cv2.BORDER_REFLECT
     )
+    return np.asarray(blurred, np.float32)
