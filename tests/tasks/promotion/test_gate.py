@@ -31,7 +31,7 @@ from stillwatch.tasks.promotion.gate import judge_winner
 from stillwatch.tasks.promotion.history import history
 from stillwatch.tasks.registry.register import Registration
 from stillwatch.tasks.tracking.client import BUNDLE, Tracking
-from stillwatch.tasks.tracking.tags import THRESHOLD, threshold_tags
+from stillwatch.tasks.tracking.tags import EVALUATION, THRESHOLD, threshold_tags
 from stillwatch.tasks.training.candidates import DetectorSeed
 from stillwatch.tasks.training.task import train_detector
 from stillwatch.tasks.training.training_images import record_training_images
