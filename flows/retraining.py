@@ -28,7 +28,7 @@ from stillwatch.flows.run_report import (
     prefect_rows,
     seeds_sentence,
 )
-from stillwatch.flows.runners import detector_runner, task_runner, with_slots
+from stillwatch.flows.runners import detector_runner, task_runner
 from stillwatch.flows.servers.mlflow_server import pages_address
 from stillwatch.settings import Settings
 from stillwatch.tasks.data.examine import ExaminedCategory, examine
@@ -80,9 +80,6 @@ def retrain_categories(
         categories=categories,
     )
     names = chosen_categories(data, categories)
-    candidates = list_candidates(settings.retrain.detectors, request.seeds)
-    settings = with_slots(settings, trainings=len(names) * len(candidates))
-    request = replace(request, settings=settings)
     with task_runner(settings) as runner, detector_runner(settings, runner) as detectors:
         report = _Retraining(request, data, names, runner, detectors, force=force).run()
     about = f"Retraining on {data.name} ({data.dir_hash})"
