@@ -315,20 +315,15 @@ class RuntimeSettings(Section):
         None,
         ge=1,
         description="trainings and evaluations at a time on each GPU, or trainings on the CPU of a "
-        "machine without; null: one on a GPU, at most two on a CPU, which share its cores",
+        "machine without, which share its cores; null: one on a GPU, at most two on a CPU",
     )
     threads: int | None = Field(
         None,
         ge=1,
         description="that each process computes with on the CPU; null: one for each physical core "
-        "that it may use, shared by trainings at the same time. OMP_NUM_THREADS in the environment "
-        "comes first",
+        "that it may use, and for a training its slot's share of them. OMP_NUM_THREADS in the "
+        "environment comes first",
     )
-
-    @property
-    def slots(self) -> int:
-        """Slots of each device."""
-        return self.slots_per_device or 1
 
     @model_validator(mode="after")
     def _ray_is_somewhere(self) -> "RuntimeSettings":
