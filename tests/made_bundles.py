@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stillwatch.bundle import (
+    REGION_FILE,
     Bundle,
     BundleInfo,
     DetectorInfo,
@@ -16,14 +17,22 @@ from stillwatch.bundle import (
     write_bundle,
 )
 from stillwatch.calibration import calibrate
+from stillwatch.combination import Combination, Level
 from stillwatch.evaluation.evaluation import TestImages
+from stillwatch.geometry import Geometry, Shape, fitted, tiled
+from stillwatch.images.region import Region
 
 SIZE = 16
+"""Side of the images of ``make_bundle``, smaller than their tile of 32 pixels."""
+ALONE = Combination(levels=(Level(),))
+"""One level, which is the anomaly map."""
+TILED = tiled([(80, 144)], 1.0, 64, 32)
+"""Tiles of 64 pixels, each of which shares 32 with its neighbours."""
 
 
-def brightness(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+def brightness(tiles: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
     """The anomaly map is the red channel: image score = its brightest pixel, 0 to 255."""
-    return images[..., 0].astype(np.float32)
+    return [tiles[..., 0].astype(np.float32)]
 
 
 def make_info(calibration_scores: NDArray[np.float32], **changes: object) -> BundleInfo:
@@ -31,9 +40,11 @@ def make_info(calibration_scores: NDArray[np.float32], **changes: object) -> Bun
         "category": "plate",
         "detector": DetectorInfo(name="brightness", version=1, settings={"sigma": 4.0}),
         "teacher": TeacherInfo(name="none", digest="0" * 64),
-        "image_size": SIZE,
+        "geometry": fitted([(SIZE, SIZE)], SIZE),
+        "combination": ALONE,
         "white_level": 255,
         "calibration": calibrate(calibration_scores, alpha_reject=0.05, alpha_review=0.15),
+        "largest_image": SIZE * SIZE,
         "normal_scores": NormalScores(train=(1.0, 2.0), validation=(3.0,)),
         "fingerprint": "f" * 64,
         "provenance": {"data_version": "abc.dir"},
@@ -44,10 +55,10 @@ def make_info(calibration_scores: NDArray[np.float32], **changes: object) -> Bun
     return BundleInfo.model_validate(values | changes)
 
 
-def make_bundle(folder: Path, **changes: object) -> Bundle:
+def make_bundle(folder: Path, region: Path | None = None, **changes: object) -> Bundle:
     """Calibrated on scores 81 … 100: rejects above 100, reviews above 98."""
     info = make_info(np.arange(81, 101, dtype=np.float32), **changes)
-    return write_bundle(folder, info, {"weight": np.ones((2, 3), np.float32)})
+    return write_bundle(folder, info, {"weight": np.ones((2, 3), np.float32)}, region)
 
 
 def image_of(score: int, at: tuple[int, int] = (3, 5)) -> NDArray[np.uint8]:
@@ -59,15 +70,25 @@ def image_of(score: int, at: tuple[int, int] = (3, 5)) -> NDArray[np.uint8]:
 
 def make_detector_bundle(folder: Path, size: int = 64) -> Bundle:
     """PatchCore with a memory of random patches, calibrated on images like ``noise``."""
-    return write_bundle(folder, *_random_patchcore(size))
+    return write_bundle(folder, *_random_patchcore(fitted([(size, size)], size), (size, size)))
+
+
+def make_tiled_bundle(folder: Path, region: Region) -> Bundle:
+    """The same in tiles, calibrated on images of the region's shape and within the region."""
+    drawn = folder.parent / REGION_FILE
+    region.save(drawn)
+    height, width = region.counted.shape
+    return write_bundle(folder, *_random_patchcore(TILED, (height, width), region), drawn)
 
 
 @cache
-def _random_patchcore(size: int) -> tuple[BundleInfo, dict[str, NDArray[np.generic]]]:
+def _random_patchcore(
+    geometry: Geometry, shape: Shape, region: Region | None = None
+) -> tuple[BundleInfo, dict[str, NDArray[np.generic]]]:
     import torch  # what else is here does not need it
 
     from stillwatch.detectors.patchcore import PatchCore
-    from stillwatch.inference.inspector import score_images
+    from stillwatch.inference.mapper import ImageMapper
     from stillwatch.inference.torch_scorer import TorchScorer
     from stillwatch.settings import TeacherSettings
     from stillwatch.teachers.networks import load_teacher
@@ -76,22 +97,26 @@ def _random_patchcore(size: int) -> tuple[BundleInfo, dict[str, NDArray[np.gener
     detector = PatchCore.build(teacher, {})
     generator = torch.Generator().manual_seed(0)
     detector.memory = torch.rand(50, detector.memory.shape[1], generator=generator)
-    scores = score_images(TorchScorer(detector, torch.device("cpu")), noise(20, size))
+    combination = Combination(levels=(Level(),), sigma=geometry.sigma)
+    scorer = TorchScorer(detector, torch.device("cpu"))
+    mapper = ImageMapper(scorer, geometry, combination, region=region)
     info = make_info(
-        scores,
+        mapper.scores(noise(20, shape)),
         detector=DetectorInfo(name="patchcore", version=detector.version, settings={}),
         teacher=TeacherInfo(name=teacher.name, digest=teacher.digest),
-        image_size=size,
+        geometry=geometry,
+        combination=combination,
+        largest_image=shape[0] * shape[1],
     )
     tensors = {name: value.contiguous() for name, value in detector.state_dict().items()}
     return info, {name: value.numpy() for name, value in tensors.items()}
 
 
-def noise(count: int, size: int = 64, seed: int = 0) -> NDArray[np.uint8]:
-    """Images of noise, each darker or brighter: uint8 (count, size, size, 3)."""
+def noise(count: int, shape: Shape = (64, 64), seed: int = 0) -> NDArray[np.uint8]:
+    """Images of noise, each darker or brighter: uint8 (count, height, width, 3)."""
     random = np.random.default_rng(seed)
     most = random.integers(20, 256, (count, 1, 1, 1))
-    return random.integers(0, most, (count, size, size, 3)).astype(np.uint8)
+    return random.integers(0, most, (count, *shape, 3)).astype(np.uint8)
 
 
 def half_white() -> TestImages:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from stillwatch.bundle import (
+    REGION_FILE,
     BundleInfo,
     DetectorInfo,
     NormalScores,
@@ -25,7 +26,8 @@ from stillwatch.detectors import build_detector
 from stillwatch.images.layout import scan_category
 from stillwatch.images.split import assign
 from stillwatch.images.store import ImageStore
-from stillwatch.inference.inspector import score_images
+from stillwatch.inference.mapper import ImageMapper
+from stillwatch.inference.stitching import level_maps
 from stillwatch.inference.torch_scorer import TorchScorer
 from stillwatch.settings import EvaluationSettings, FloorSettings, ImageSettings, Settings
 from stillwatch.tasks.data.dvc_repository import DvcRemote
@@ -129,12 +131,17 @@ def write_untrained_bundle(
         "category": category.version.name,
         "images": category.version.digest,
         "rows": [(row.path, row.part) for row in category.manifest.rows],
+        "region": category.manifest.region and category.manifest.region.digest,
     }
     key = json.dumps(asked)
     if key not in _untrained:
         _untrained[key] = _make_untrained(category, settings, method)
     info, tensors = _untrained[key]
-    write_bundle(folder, info.model_copy(update={"fingerprint": fingerprint}), tensors)
+    region = category.read_region()
+    drawn = None if region is None else folder.parent / REGION_FILE
+    if region is not None and drawn is not None:
+        region.save(drawn)
+    write_bundle(folder, info.model_copy(update={"fingerprint": fingerprint}), tensors, drawn)
 
 
 _untrained: dict[str, tuple[BundleInfo, dict[str, NDArray[np.generic]]]] = {}
@@ -150,25 +157,30 @@ def _make_untrained(
     scorer = TorchScorer(detector, next(detector.parameters()).device)
     store = ImageStore.open(category.store)
 
-    def scores(part: str) -> NDArray[np.float32]:
-        paths = [row.path for row in category.manifest.rows if row.part == part]
-        return score_images(scorer, store.images[store.rows(paths)])
+    def images(part: str) -> list[NDArray[np.uint8]]:
+        return store.part([row.path for row in category.manifest.rows if row.part == part])
 
+    levels = list(level_maps(scorer, store.geometry, images("validation"), batch_size=16))
+    combination = detector.combination(levels, store.geometry.sigma)
+    mapper = ImageMapper(scorer, store.geometry, combination, region=category.read_region())
     info = BundleInfo(
         category=category.version.name,
         detector=DetectorInfo(
             name=method, version=detector.version, settings=detector.settings.model_dump()
         ),
         teacher=TeacherInfo(name=teacher.name, digest=teacher.digest),
-        image_size=settings.images.size,
+        geometry=store.geometry,
+        combination=combination,
         white_level=category.manifest.white_level,
         calibration=calibrate(
-            scores("calibration"),
+            mapper.scores(images("calibration")),
             alpha_reject=settings.calibration.alpha_reject,
             alpha_review=settings.calibration.alpha_review,
         ),
+        largest_image=max(one.shape[0] * one.shape[1] for one in images("calibration")),
         normal_scores=NormalScores(
-            train=tuple(scores("train").tolist()), validation=tuple(scores("validation").tolist())
+            train=tuple(mapper.scores(images("train")).tolist()),
+            validation=tuple(mapper.scores(images("validation")).tolist()),
         ),
         fingerprint="",
         provenance={},

@@ -64,8 +64,12 @@ class Combination(Section):
     )
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def combine(levels: LevelMaps, combination: Combination) -> Map:
-    """The anomaly map of one image, float32 (ceil(height / grid), ceil(width / grid))."""
+    """The anomaly map of one image, float32 (ceil(height / grid), ceil(width / grid)).
+
+    Levels too large for float32 make it infinite.
+    """
     fuse = np.add if combination.fusion == "sum" else np.multiply
     fused: Map = reduce(
         fuse,

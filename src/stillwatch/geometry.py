@@ -43,7 +43,11 @@ class Geometry(Section):
         description="height and width that images are scaled to fit into; null with a factor"
     )
     tile: Shape = Field(description="height and width of what the network sees; multiples of 32")
-    overlap: int = Field(ge=0, description="pixels that neighbouring tiles share, at least")
+    overlap: int = Field(
+        ge=0,
+        description="pixels that neighbouring tiles share, at least; less where a side of the tile "
+        "is not 32 longer",
+    )
 
     @model_validator(mode="after")
     def _is_possible(self) -> Self:
@@ -130,7 +134,7 @@ def tiled(shapes: Sequence[Shape], scale: float, size: int, overlap: int) -> Geo
     """
     height, width = (max(1, round(side * scale)) for side in _median(shapes))
     tile = min(size, _up(height)), min(size, _up(width))
-    return Geometry(scale=scale, box=None, tile=tile, overlap=min(overlap, min(tile) - STRIDE))
+    return Geometry(scale=scale, box=None, tile=tile, overlap=overlap)
 
 
 def positions(length: int, tile: int, overlap: int) -> tuple[int, ...]:

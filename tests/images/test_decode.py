@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from scipy import ndimage
 
-from stillwatch.errors import ImageError
+from stillwatch.errors import ImageError, ImageTooLargeError
+from stillwatch.geometry import fitted
 from stillwatch.images.decode import (
     DecodedImage,
     decode_image,
@@ -22,6 +23,7 @@ from stillwatch.images.decode import (
     peak_of_16_bit,
     read_image,
     read_mask,
+    read_shape,
     resize_image,
     resize_mask,
     white_level_of,
@@ -212,7 +214,7 @@ def test_first_page_of_a_tiff() -> None:
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation(kind: str, orientation: int) -> None:
+def test_exif_orientation(tmp_path: Path, kind: str, orientation: int) -> None:
     image = Image.fromarray(noise(3, 5, 3)).resize((40, 24), Image.Resampling.NEAREST)
     exif = Image.Exif()
     exif[ORIENTATION] = orientation
@@ -221,19 +223,26 @@ def test_exif_orientation(kind: str, orientation: int) -> None:
         expected = np.asarray(ImageOps.exif_transpose(reopened))
     np.testing.assert_array_equal(decode(data).pixels, expected)
     assert decode(data).width == (40 if orientation < 5 else 24)
+    (tmp_path / "part").write_bytes(data)
+    assert read_shape(tmp_path / "part") == expected.shape[:2]
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation_of_16_bit_colour(orientation: int) -> None:
+@pytest.mark.parametrize("place", ["before the pixels", "behind them"])
+def test_exif_orientation_of_16_bit_colour(tmp_path: Path, orientation: int, place: str) -> None:
     samples = noise(3, 5, 3, dtype=np.uint16)
     exif = Image.Exif()
     exif[ORIENTATION] = orientation
     plain = encoded_16_bit(samples, ".png")
     chunk = png_chunk(b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0"))
-    pixels = decode(plain[:33] + chunk + plain[33:], white_level=255).pixels
+    start = 33 if place == "before the pixels" else len(plain) - 12
+    data = plain[:start] + chunk + plain[start:]
+    pixels = decode(data, white_level=255).pixels
     image = Image.fromarray(samples.astype(np.uint8))
     image.getexif()[ORIENTATION] = orientation
     np.testing.assert_array_equal(pixels, np.asarray(ImageOps.exif_transpose(image)))
+    (tmp_path / "part.png").write_bytes(data)
+    assert read_shape(tmp_path / "part.png") == pixels.shape[:2]
 
 
 def test_damaged_exif_is_passed_by_in_silence() -> None:
@@ -321,28 +330,42 @@ def test_samples_that_are_no_levels(samples: NDArray[np.generic]) -> None:
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"gone\.png: cannot be read"):
-        read_image(tmp_path / "gone.png", size=8, white_level=None)
+        read_image(tmp_path / "gone.png", fitted([(8, 8)], 8), white_level=None)
+    with pytest.raises(ImageError, match=r"gone\.png: cannot be read"):
+        read_shape(tmp_path / "gone.png")
     with pytest.raises(ImageError, match=r"gone\.png: cannot be read"):
         read_mask(tmp_path / "gone.png")
 
 
-def test_reading_decodes_and_resizes(tmp_path: Path) -> None:
+def test_reading_decodes_and_keeps_the_aspect_ratio(tmp_path: Path) -> None:
     Image.new("RGB", (50, 20), (10, 20, 30)).save(tmp_path / "a.png")
-    pixels = read_image(tmp_path / "a.png", size=16, white_level=None)
-    assert pixels.shape == (16, 16, 3)
+    pixels = read_image(tmp_path / "a.png", fitted([(40, 100)], 40), white_level=None)
+    assert pixels.shape == (16, 40, 3)
     assert (pixels == [10, 20, 30]).all()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "TIFF"])
+def test_the_shape_is_in_the_header(tmp_path: Path, kind: str) -> None:
+    data = encoded(Image.fromarray(noise(60, 90, 3)), kind)
+    path = tmp_path / "part"
+    path.write_bytes(data)
+    assert read_shape(path) == decode(data).pixels.shape[:2] == (60, 90)
+    path.write_bytes(data[:1000])
+    assert read_shape(path) == (60, 90)
+    with pytest.raises(ImageTooLargeError, match="90×60"):
+        read_shape(path, max_megapixels=0.005)
 
 
 def test_resizing_is_antialiased() -> None:
     checkered = np.zeros((256, 256, 3), np.uint8)
     checkered[::2, ::2] = checkered[1::2, 1::2] = 255
-    small = resize_image(checkered, 32).astype(int)
+    small = resize_image(checkered, 32, 32).astype(int)
     assert np.abs(small - 127.5).max() < 6
 
 
 def test_resizing_to_the_same_size_changes_nothing() -> None:
     pixels = noise(32, 32, 3)
-    np.testing.assert_array_equal(resize_image(pixels, 32), pixels)
+    np.testing.assert_array_equal(resize_image(pixels, 32, 32), pixels)
 
 
 @pytest.mark.parametrize(

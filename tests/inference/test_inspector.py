@@ -4,23 +4,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from made_bundles import SIZE, brightness, image_of, make_bundle
 from numpy.typing import NDArray
 from PIL import Image
 
-from stillwatch.bundle import Bundle
+from stillwatch.bundle import Bundle, read_bundle
 from stillwatch.errors import DetectorError, ImageError
-from stillwatch.inference.inspector import (
-    InspectedImage,
-    Inspector,
-    bilinear,
-    find_images,
-    resize_map,
-    resize_mask_keeping_rejection,
-    score_images,
-)
+from stillwatch.geometry import fitted, tiled
+from stillwatch.images.decode import scale_image
+from stillwatch.images.region import Region
+from stillwatch.inference.inspector import InspectedImage, Inspector, find_images
+from stillwatch.settings import ImageSettings
 
 
 @pytest.fixture(scope="module")
@@ -51,65 +47,35 @@ def test_batches_do_not_matter_and_masks_are_there_exactly_when_rejected(
     found = list(Inspector(bundle, brightness, batch_size).inspect(images))
     assert [image.score for image in found] == scores
     assert [image.mask.any() for image in found] == [i.verdict == "reject" for i in found]
-    np.testing.assert_array_equal(score_images(brightness, images, batch_size), scores)
-
-
-def test_one_batch_is_in_memory_at_a_time(bundle: Bundle) -> None:
-    sizes: list[int] = []
-
-    def counting(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        sizes.append(len(images))
-        return brightness(images)
-
-    stream = Inspector(bundle, counting, batch_size=4).inspect(
-        np.zeros((10, SIZE, SIZE, 3), np.uint8)
-    )
-    assert sizes == []
-    next(stream)
-    assert sizes == [4]
-    assert len(list(stream)) == 9
-    assert sizes == [4, 4, 2]
 
 
 def test_no_image_has_no_result(bundle: Bundle) -> None:
-    nothing = np.empty((0, SIZE, SIZE, 3), np.uint8)
-    assert list(Inspector(bundle, brightness).inspect(nothing)) == []
-    assert score_images(brightness, nothing).shape == (0,)
+    assert list(Inspector(bundle, brightness).inspect([])) == []
 
 
 @pytest.mark.parametrize(
-    "images",
+    "image",
     [
-        np.zeros((1, SIZE, SIZE + 1, 3), np.uint8),
-        np.zeros((1, SIZE, SIZE, 3), np.float32),
-        np.zeros((SIZE, SIZE, 3), np.uint8),
+        np.zeros((SIZE, SIZE + 1, 3), np.uint8),
+        np.zeros((SIZE, SIZE, 3), np.float32),
+        np.zeros((SIZE, SIZE), np.uint8),
+        np.zeros((SIZE, SIZE, 4), np.uint8),
     ],
 )
-def test_images_of_another_kind_are_refused(bundle: Bundle, images: NDArray[np.uint8]) -> None:
-    with pytest.raises(DetectorError, match=r"\(N, 16, 16, 3\)"):
-        list(Inspector(bundle, brightness).inspect(images))
+def test_images_of_another_kind_are_refused(bundle: Bundle, image: NDArray[np.uint8]) -> None:
+    with pytest.raises(DetectorError, match=r"\(h, w, 3\) of at most \(16, 16\) pixels"):
+        list(Inspector(bundle, brightness).inspect([image]))
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_a_map_that_is_no_number_never_passes(bundle: Bundle, bad: float) -> None:
-    def broken(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        maps = brightness(images)
-        maps[0, 0, 0] = bad
-        return maps
+    def broken(tiles: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        (level,) = brightness(tiles)
+        level[0, 0, 0] = bad
+        return [level]
 
-    image = image_of(5)[None]
     with pytest.raises(DetectorError, match="not finite"):
-        list(Inspector(bundle, broken).inspect(image))
-    with pytest.raises(DetectorError, match="not finite"):
-        score_images(broken, image)
-
-
-def test_a_scorer_that_breaks_its_contract_is_refused() -> None:
-    image = image_of(5)[None]
-    with pytest.raises(DetectorError, match="float64"):
-        score_images(lambda images: brightness(images).astype(np.float64), image)  # type: ignore[arg-type, return-value]
-    with pytest.raises(DetectorError, match=r"\(1, 8, 8\)"):
-        score_images(lambda images: brightness(images)[:, ::2, ::2], image)
+        list(Inspector(bundle, broken).inspect([image_of(5)]))
 
 
 def test_a_file_is_judged_as_its_pixels_and_keeps_its_own_size(
@@ -123,8 +89,10 @@ def test_a_file_is_judged_as_its_pixels_and_keeps_its_own_size(
     assert (found.path, found.width, found.height) == (path, 60, 40)
     np.testing.assert_array_equal(found.pixels, pixels)
     assert (found.image.score, found.image.verdict) == (180, "reject")
-    batch = inspector.read(path)[None]
-    assert next(inspector.inspect(batch)).score == found.image.score
+    image = inspector.read(path)
+    assert image.shape == (11, 16, 3)
+    assert next(inspector.inspect([image])).score == found.image.score
+    assert found.image.map_at(40, 60).shape == found.image.mask_at(40, 60).shape == (40, 60)
 
 
 def test_sixteen_bits_are_scaled_as_in_training(tmp_path: Path) -> None:
@@ -142,55 +110,86 @@ def test_files_that_are_no_images_are_refused_by_name(bundle: Bundle, tmp_path: 
             inspector.inspect_file(tmp_path / name)
 
 
-MAPS = st.builds(
-    lambda seed, shape, levels: (
-        np.random.default_rng(seed).integers(0, levels, shape).astype(np.float32) / 7
-    ),
-    st.integers(0, 2**32 - 1),
-    st.tuples(st.integers(1, 20), st.integers(1, 20)),
-    st.sampled_from([1, 2, 1000]),
+def save(path: Path, pixels: NDArray[np.uint8]) -> Path:
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+@pytest.mark.parametrize("scale", ["fit", 1.0])
+def test_unequal_shapes_in_one_category(tmp_path: Path, scale: str | float) -> None:
+    """Portrait among landscape, larger and smaller than a tile."""
+    shapes = [(60, 100), (100, 60), (20, 20), (300, 6)]
+    geometry = ImageSettings.model_validate({"scale": scale, "size": 64}).geometry(shapes[:1])
+    bundle = make_bundle(tmp_path / "bundle", geometry=geometry, largest_image=100 * 60)
+    inspector = Inspector(bundle, brightness)
+    files = [inspector.inspect_file(save(tmp_path / "a.png", white(*shape))) for shape in shapes]
+    together = list(inspector.inspect(scale_image(white(*shape), geometry) for shape in shapes))
+    for file, image, shape in zip(files, together, shapes, strict=True):
+        scaled = geometry.scaled_shape(*shape)
+        assert file.image.anomaly_map.shape == scaled
+        np.testing.assert_array_equal(file.image.anomaly_map, image.anomaly_map)
+        assert (file.height, file.width) == shape
+        assert file.image.verdict == "reject"
+        assert file.image.mask_at(*shape).shape == shape
+
+
+def white(height: int, width: int) -> NDArray[np.uint8]:
+    return np.full((height, width, 3), 255, np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("score", "verdict", "larger"),
+    [(20, "pass", "review"), (99, "review", "review"), (101, "reject", "reject")],
 )
-SIDE = st.integers(1, 60)
-
-
-@settings(max_examples=200)
-@given(MAPS, SIDE, SIDE)
-def test_a_resized_map_crosses_the_thresholds_that_the_map_crosses(
-    anomaly_map: NDArray[np.float32], height: int, width: int
+def test_an_image_larger_than_any_calibration_image_is_reviewed_at_least(
+    tmp_path: Path, score: int, verdict: str, larger: str
 ) -> None:
-    before = anomaly_map.copy()
-    resized = resize_map(anomaly_map, height, width)
-    assert (resized.shape, resized.dtype) == ((height, width), np.float32)
-    assert resized.max() == anomaly_map.max()
-    assert resized.min() >= anomaly_map.min()
-    np.testing.assert_array_equal(anomaly_map, before)
+    geometry = tiled([(32, 32)], 1.0, 32, 0)
+    bundle = make_bundle(tmp_path / "bundle", geometry=geometry, largest_image=40 * 40)
+    pixels = np.zeros((40, 41, 3), np.uint8)
+    pixels[3, 5] = score
+    as_large, beyond = Inspector(bundle, brightness).inspect([pixels[:, :40], pixels])
+    assert (as_large.verdict, as_large.note) == (verdict, None)
+    assert (beyond.verdict, beyond.score) == (larger, score)
+    assert "0.00164 megapixels after scaling and no calibration image has more than 0.0016" in (
+        beyond.note or ""
+    )
+    assert beyond.mask.any() == (larger == "reject")
 
 
-@settings(max_examples=200)
-@given(MAPS, st.floats(0, 1), SIDE, SIDE)
-def test_a_resized_mask_has_a_pixel_exactly_when_the_mask_has(
-    anomaly_map: NDArray[np.float32], threshold: float, height: int, width: int
-) -> None:
-    mask = anomaly_map > threshold
-    resized = resize_mask_keeping_rejection(mask, height, width)
-    assert (resized.shape, resized.dtype) == ((height, width), np.bool_)
-    assert resized.any() == mask.any()
+def test_a_defect_outside_the_region_changes_neither_score_nor_mask(tmp_path: Path) -> None:
+    counted = np.zeros((20, 20), bool)
+    counted[:, :10] = True
+    Region(counted).save(tmp_path / "drawn.png")
+    bundle = make_bundle(
+        tmp_path / "bundle",
+        tmp_path / "drawn.png",
+        geometry=fitted([(20, 20)], 20),
+        largest_image=20 * 20,
+    )
+    inspector = Inspector(read_bundle(bundle.folder), brightness)
+    pixels = np.zeros((20, 20, 3), np.uint8)
+    pixels[4, 4] = 30
+    normal = inspector.inspect_file(save(tmp_path / "normal.png", pixels)).image
+    pixels[4, 12] = 255
+    outside = inspector.inspect_file(save(tmp_path / "outside.png", pixels)).image
+    assert (outside.score, outside.verdict) == (normal.score, normal.verdict) == (30, "pass")
+    assert not outside.mask.any()
+    assert not outside.mask_at(20, 20).any()
+    pixels[4, 9] = 255
+    inside = inspector.inspect_file(save(tmp_path / "inside.png", pixels)).image
+    assert inside.verdict == "reject"
+    assert np.argwhere(inside.mask).tolist() == [[4, 9]]
 
 
-def test_the_peak_stays_where_it_was() -> None:
-    anomaly_map = np.zeros((16, 16), np.float32)
-    anomaly_map[12, 3] = 1
-    for height, width in ((4, 4), (64, 32), (5, 50)):
-        rows, columns = np.nonzero(resize_map(anomaly_map, height, width) == 1)
-        assert abs((rows + 0.5) / height - 12.5 / 16).max() <= 1 / min(height, 16)
-        assert abs((columns + 0.5) / width - 3.5 / 16).max() <= 1 / min(width, 16)
-
-
-def test_bilinear_is_half_pixel_and_keeps_its_edges() -> None:
-    row = np.array([[0, 1]], np.float32)
-    np.testing.assert_allclose(bilinear(row, 1, 4), [[0, 0.25, 0.75, 1]])
-    np.testing.assert_allclose(bilinear(np.array([[0, 1, 4, 9]], np.float32), 1, 2), [[0.5, 6.5]])
-    assert bilinear(row, 1, 2) is row
+def test_an_image_of_another_size_than_the_region_is_refused(tmp_path: Path) -> None:
+    Region(np.ones((20, 30), bool)).save(tmp_path / "drawn.png")
+    bundle = make_bundle(tmp_path / "bundle", tmp_path / "drawn.png")
+    inspector = Inspector(bundle, brightness)
+    inspector.inspect_file(save(tmp_path / "same.png", np.zeros((20, 30, 3), np.uint8)))
+    path = save(tmp_path / "other.png", np.zeros((20, 31, 3), np.uint8))
+    with pytest.raises(ImageError, match=r"other\.png: is 31×20 pixels, .* for images of 30×20\. "):
+        inspector.inspect_file(path)
 
 
 def test_images_are_found_in_folders_and_by_name(tmp_path: Path) -> None:
@@ -212,5 +211,5 @@ def test_paths_without_images_are_named(tmp_path: Path) -> None:
 
 
 def test_torch_is_not_needed() -> None:
-    code = "import sys; import stillwatch.evaluation; sys.exit('torch' in sys.modules)"
+    code = "import sys; import stillwatch.evaluation.evaluation; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

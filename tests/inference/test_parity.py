@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 from made_bundles import brightness, image_of, make_bundle
 from numpy.typing import NDArray
 
-from stillwatch.inference.inspector import Inspector, Scorer
+from stillwatch.inference.inspector import Inspector
 from stillwatch.inference.parity import Parity, Scores, compare, difference, scores_agree
+from stillwatch.inference.stitching import Scorer
 
 BEFORE = Scores((1.0, 2.0, 3.0), ("pass", "review", "reject"))
 
@@ -66,7 +67,7 @@ def compared(folder: Path, other: Scorer) -> Parity:
 
 
 def test_inspections_agree_within_the_tolerance(tmp_path: Path) -> None:
-    found = compared(tmp_path, lambda images: brightness(images) + np.float32(0.005))
+    found = compared(tmp_path, lambda tiles: [brightness(tiles)[0] + np.float32(0.005)])
     assert found.problem is None
     assert (found.images, found.tolerance) == (4, 0.01)  # 1e-4 of the threshold
     assert found.verdicts_compared == 3  # the image that scores 100 is at a threshold
@@ -74,10 +75,10 @@ def test_inspections_agree_within_the_tolerance(tmp_path: Path) -> None:
 
 
 def test_maps_are_compared_where_no_score_comes_from(tmp_path: Path) -> None:
-    def dark_pixels_apart(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        maps = brightness(images)
-        maps[:, 0, 0] = 0.5
-        return maps
+    def dark_pixels_apart(tiles: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        (level,) = brightness(tiles)
+        level[:, 0, 0] = 0.5
+        return [level]
 
     found = compared(tmp_path, dark_pixels_apart)
     assert found.score_difference == 0
@@ -86,6 +87,6 @@ def test_maps_are_compared_where_no_score_comes_from(tmp_path: Path) -> None:
 
 
 def test_inspections_that_differ_say_so(tmp_path: Path) -> None:
-    found = compared(tmp_path, lambda images: brightness(images) * np.float32(1.1))
+    found = compared(tmp_path, lambda tiles: [brightness(tiles)[0] * np.float32(1.1)])
     assert "different sides" in (found.problem or "")
     np.testing.assert_allclose(found.score_difference, 20, rtol=1e-4)

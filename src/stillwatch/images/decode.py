@@ -3,8 +3,10 @@
 Every function that reads or decodes a file raises ``ImageError`` where the file cannot be used.
 """
 
+import os
 import re
 import warnings
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,9 +29,11 @@ MAX_MEGAPIXELS = 200.0
 
 Samples = NDArray[np.uint8] | NDArray[np.uint16]
 
+_PNG = b"\x89PNG\r\n\x1a\n"
+_EMPTY_IDAT = bytes(4) + b"IDAT" + zlib.crc32(b"IDAT").to_bytes(4, "big")
 # Not Pillow's Image.open: its size limit is global in the process, and it only warns.
 _FORMATS: tuple[tuple[bytes, type[PillowFile]], ...] = (
-    (b"\x89PNG\r\n\x1a\n", PngImagePlugin.PngImageFile),
+    (_PNG, PngImagePlugin.PngImageFile),
     (b"\xff\xd8\xff", JpegImagePlugin.JpegImageFile),
     (b"BM", BmpImagePlugin.BmpImageFile),
     (b"II*\0", TiffImagePlugin.TiffImageFile),
@@ -128,7 +132,7 @@ def read_shape(path: Path, *, max_megapixels: float = MAX_MEGAPIXELS) -> Shape:
     """Height and width of an image file's upright image, from its header alone."""
     name = str(path)
     with _damage_named(name), _opened(path) as file:
-        image = _open(file, name, max_megapixels)
+        image = _open(_without_pixels(file), name, max_megapixels)
         width, height = image.size
         if not isinstance(image, TiffImagePlugin.TiffImageFile):  # Pillow's size is upright there
             height, width = _upright(np.broadcast_to(np.uint8(0), (height, width)), image).shape
@@ -256,6 +260,22 @@ def _open(file: BinaryIO, name: str, max_megapixels: float) -> PillowFile:
     return image
 
 
+def _without_pixels(file: BinaryIO) -> BinaryIO:
+    """A PNG's header and metadata, which may stand behind its pixels; another file as it is."""
+    signature = file.read(len(_PNG))
+    if signature != _PNG:
+        file.seek(0)
+        return file
+    chunks = [signature]
+    while len(start := file.read(8)) == 8:
+        length = int.from_bytes(start[:4], "big") + 4  # with the checksum
+        if start[4:] == b"IDAT":
+            file.seek(length, os.SEEK_CUR)
+        else:
+            chunks.append(start + file.read(length))
+    return BytesIO(b"".join([*chunks, _EMPTY_IDAT]))
+
+
 def _raw_mode(image: PillowFile) -> str:
     """Pillow's name of a PNG's or TIFF's samples, such as ``RGB;16B``; "" for other formats."""
     if not isinstance(image, PngImagePlugin.PngImageFile | TiffImagePlugin.TiffImageFile):
@@ -299,7 +319,8 @@ def _decode_wide_colour(data: bytes) -> Samples:
 
 def _upright(samples: Samples, image: PillowFile) -> Samples:
     try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation)
+        # A PNG's own getexif would decode the pixels.
+        orientation = Image.Image.getexif(image).get(ExifTags.Base.Orientation)
     except Exception:  # the pixels may be fine although the metadata are damaged
         return samples
     turn = _TURNS.get(orientation) if isinstance(orientation, int) else None

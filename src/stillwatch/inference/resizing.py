@@ -26,7 +26,8 @@ def bilinear(
     if values.shape != full:
         # Pillow's bilinear averages over an area when it shrinks, OpenCV's does not.
         resized = cv2.resize(values, full[::-1], interpolation=cv2.INTER_LINEAR)
-        values = np.asarray(resized, dtype=np.float32)
+        # Rounding must not raise a map above its maximum: the maximum could cross a threshold.
+        values = np.asarray(np.clip(resized, values.min(), values.max()), dtype=np.float32)
     return values[:height, :width]
 
 
@@ -73,5 +74,9 @@ def extent_of(anomaly_map: NDArray[np.float32], scaled: Shape) -> Extent:
         scaled: height and width of the scaled image.
     """
     rows, columns = anomaly_map.shape
-    grid = next(grid for grid in (4, 2, 1) if -(-scaled[0] // grid) == rows)
+    grid = next(
+        grid
+        for grid in (4, 2, 1)
+        if (rows, columns) == (-(-scaled[0] // grid), -(-scaled[1] // grid))
+    )
     return rows * grid / scaled[0], columns * grid / scaled[1]

@@ -1,0 +1,151 @@
+"""The anomaly map of an image from its level maps, against the formulas written out."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
+
+from stillwatch.combination import (
+    LEAST,
+    Combination,
+    Level,
+    LevelMaps,
+    combine,
+    median,
+    normalised,
+    smoothed,
+)
+
+SIDE = st.integers(1, 70)
+
+
+def levels_of(height: int, width: int, strides: tuple[int, ...], seed: int = 0) -> LevelMaps:
+    random = np.random.default_rng(seed)
+    maps = tuple(
+        random.random((-(-height // stride), -(-width // stride))).astype(np.float32)
+        for stride in strides
+    )
+    return LevelMaps(maps, strides, height, width)
+
+
+def enlarged(
+    values: NDArray[np.float32], factor: int, shape: tuple[int, int]
+) -> NDArray[np.float64]:
+    """Bilinear with half-pixel centres, as matrix products."""
+
+    def matrix(count: int, wanted: int) -> NDArray[np.float64]:
+        weights = np.zeros((wanted, count))
+        for row in range(wanted):
+            at = min(max((row + 0.5) / factor - 0.5, 0), count - 1)
+            below = min(int(at), max(count - 2, 0))
+            weights[row, below] += 1 - (at - below)
+            weights[row, min(below + 1, count - 1)] += at - below
+        return weights
+
+    rows, columns = (matrix(n, m) for n, m in zip(values.shape, shape, strict=True))
+    return np.asarray(rows @ values @ columns.T)
+
+
+@pytest.mark.parametrize("fusion", ["sum", "product"])
+@pytest.mark.parametrize("sigma", [None, 4.0, 6.5])
+@given(height=SIDE, width=SIDE, seed=st.integers(0, 99))
+def test_a_map_is_what_the_formula_says(
+    fusion: str, sigma: float | None, height: int, width: int, seed: int
+) -> None:
+    levels = levels_of(height, width, (4, 8, 16), seed)
+    combination = Combination.model_validate(
+        {
+            "levels": [
+                {"offset": 0.25, "divisor": 2.0},
+                {"largest_median": 0.4},
+                {"offset": -0.5, "divisor": 0.1, "largest_median": 0.0},
+            ],
+            "fusion": fusion,
+            "sigma": sigma,
+        }
+    )
+    shape = -(-height // 4), -(-width // 4)
+    first, second, third = (one.astype(np.float64) for one in levels.maps)
+    middle = np.sort(second, axis=None)[(second.size - 1) // 2]
+    parts = [
+        (first - 0.25) / 2,
+        second / np.sqrt(max(1e-6, min(middle, 0.4))),
+        (third + 0.5) / (0.1 * np.sqrt(1e-6)),
+    ]
+    parts = [enlarged(*pair, shape) for pair in zip(parts, (1, 2, 4), strict=True)]
+    expected = np.sum(parts, axis=0) if fusion == "sum" else np.prod(parts, axis=0)
+    if sigma is not None:
+        expected = gaussian_filter(expected, sigma / 4, mode="reflect", truncate=4)
+    found = combine(levels, combination)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(("strides", "grid"), [((4, 16), 4), ((32,), 4), ((2, 8), 2), ((1,), 1)])
+@given(height=SIDE, width=SIDE)
+def test_the_map_has_a_value_for_each_position_of_its_grid(
+    strides: tuple[int, ...], grid: int, height: int, width: int
+) -> None:
+    found = combine(
+        levels_of(height, width, strides), Combination(levels=(Level(),) * len(strides), sigma=4.0)
+    )
+    assert found.shape == (-(-height // grid), -(-width // grid))
+
+
+def test_one_level_is_the_map() -> None:
+    levels = levels_of(40, 50, (4,))
+    np.testing.assert_array_equal(combine(levels, Combination(levels=(Level(),))), levels.maps[0])
+
+
+def test_the_gaussian_is_in_pixels_of_the_image() -> None:
+    values = np.random.default_rng(0).random((40, 40)).astype(np.float32)
+    for grid in (1, 2, 4):
+        levels = LevelMaps((values,), (grid,), 40 * grid, 40 * grid)
+        found = combine(levels, Combination(levels=(Level(),), sigma=8.0))
+        np.testing.assert_array_equal(found, smoothed(values, 8 / grid))
+
+
+@given(
+    st.tuples(st.integers(1, 30), st.integers(1, 30)), st.sampled_from([0.3, 1.0, 2.25, 4.0, 9.0])
+)
+def test_the_gaussian_is_scipys(shape: tuple[int, int], sigma: float) -> None:
+    values = np.random.default_rng(0).random(shape).astype(np.float32)
+    expected = gaussian_filter(values.astype(np.float64), sigma, mode="reflect", truncate=4)
+    np.testing.assert_allclose(smoothed(values, sigma), expected, rtol=1e-5)
+
+
+@given(st.lists(st.floats(-10, 10, width=32), min_size=1, max_size=30))
+def test_the_median_is_the_lower_of_two(values: list[float]) -> None:
+    level = np.array(values, np.float32)[None]
+    assert median(level) == sorted(values)[(len(values) - 1) // 2]
+
+
+@pytest.mark.parametrize(("middle", "divisor"), [(0.0, LEAST), (0.09, 0.09), (0.36, 0.25)])
+def test_the_median_that_divides_is_bounded_on_both_sides(middle: float, divisor: float) -> None:
+    level = np.full((5, 5), middle, np.float32)
+    level[0, 0] = 1
+    found = normalised(level, Level(largest_median=0.25))
+    np.testing.assert_allclose(found[0, 0], 1 / np.sqrt(divisor), rtol=1e-5)
+
+
+def test_a_level_that_is_not_combined_is_an_error() -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        combine(levels_of(32, 32, (4, 8)), Combination(levels=(Level(),)))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"levels": []},
+        {"levels": [{"divisor": 0}]},
+        {"levels": [{"offset": float("nan")}]},
+        {"levels": [{"largest_median": -1}]},
+        {"levels": [{}], "sigma": 0},
+        {"levels": [{}], "fusion": "maximum"},
+    ],
+)
+def test_an_impossible_combination_is_refused(values: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="Combination"):
+        Combination.model_validate(values)
