@@ -8,9 +8,11 @@ import pytest
 import yaml
 
 from stillwatch.errors import SettingsError
+from stillwatch.flows.inspect import inspect
 from stillwatch.flows.retrain import retrain
 from stillwatch.flows.retraining import Request, requested
 from stillwatch.flows.servers.deployments import prefect_file_for
+from stillwatch.flows.servers.worker import PARAMS_VARIABLE
 from stillwatch.settings import Settings
 
 
@@ -95,9 +97,19 @@ def test_settings_of_a_detector_that_does_not_compete_have_to_be_right_too() -> 
         )
 
 
-@pytest.mark.parametrize("often", ["promote", "ingest", "watch"])
-def test_what_runs_every_few_minutes_does_not_import_torch(often: str) -> None:
-    code = f"import sys, stillwatch.flows.{often}; print('torch' in sys.modules)"
+def test_no_folder_outside_that_of_the_inspections_can_be_inspected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = tmp_path / "params.yaml"
+    params.touch()
+    monkeypatch.setenv(PARAMS_VARIABLE, str(params))
+    with pytest.raises(SettingsError, match=r"'\.\./data/bolt', which lies outside"):
+        inspect.fn("bolt", "../data/bolt")
+
+
+def test_what_runs_every_few_minutes_does_not_import_torch() -> None:
+    modules = ", ".join(f"stillwatch.flows.{name}" for name in ("promote", "ingest", "watch"))
+    code = f"import sys, {modules}; print('torch' in sys.modules)"
     command = [sys.executable, "-W", "ignore", "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
