@@ -2,6 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 DEMO_INSTALLED := .venv/.installed-demo
+PIP_INSTALL := $(BIN)/pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
 # Many container images set this variable. Without compiled files every process of ours compiles
 # torch, MLflow and Prefect anew, which takes three times as long as importing them.
@@ -11,12 +12,14 @@ unexport PYTHONDONTWRITEBYTECODE
 
 install: $(INSTALLED)
 
-# By uv where there is one that reaches the packages, else by pip. Not compiled: of its 27,000 files
-# few are ever imported, and those are compiled then.
+# By uv, which takes a third of pip's time, else by pip, as where only a mirror of pip's settings
+# reaches the packages. Not compiled: of its 27,000 files few are ever imported, and those are
+# compiled then.
 define INSTALL
 $(PYTHON) -m venv .venv
-{ command -v uv > /dev/null && uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[$(EXTRAS)]'; } \
-|| { echo "Installing by pip"; $(BIN)/pip install --disable-pip-version-check --quiet --no-compile --constraint constraints.txt --editable '.[$(EXTRAS)]'; }
+{ uv=$$(command -v uv) || { $(PIP_INSTALL) uv && uv=$(BIN)/uv; }; } \
+&& $$uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[$(EXTRAS)]' \
+|| { echo "Installing by pip"; $(PIP_INSTALL) --no-compile --editable '.[$(EXTRAS)]'; }
 endef
 
 $(INSTALLED): EXTRAS := pipeline,export,dev
@@ -26,12 +29,12 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 $(DEMO_INSTALLED): EXTRAS := pipeline
 $(DEMO_INSTALLED): pyproject.toml constraints.txt
-	@echo "Installing into .venv, which takes some minutes"
+	@echo "Installing into .venv, which takes a minute or more"
 	$(INSTALL)
 	touch $@
 
 demo: $(DEMO_INSTALLED)
-	$(BIN)/stillwatch demo
+	$(BIN)/stillwatch --params demo.yaml demo
 
 # docs/testing.md says what each of the targets holds.
 # One worker more than two cores: what starts servers waits at times. In the order of collection,
@@ -52,7 +55,7 @@ test-browser: install
 
 # Trainings on a Ray cluster of two nodes on this machine.
 test-ray: install
-	$(BIN)/pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[ray]'
+	$(PIP_INSTALL) --editable '.[ray]'
 	$(BIN)/pytest -m ray
 
 # Each fault three times, some at the same time; writes what came of it.

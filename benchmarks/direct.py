@@ -1,6 +1,5 @@
 """Train, calibrate and evaluate a detector on a category's folder, without a server."""
 
-import os
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -11,7 +10,7 @@ import numpy as np
 from benchmarks.revision import commit, machine
 from sklearn.metrics import roc_auc_score
 
-from stillwatch.bundle import read_bundle
+from stillwatch.bundle import Bundle, read_bundle
 from stillwatch.detectors import detector_settings
 from stillwatch.devices import choose_device
 from stillwatch.evaluation.evaluation import NORMAL, Evaluation, TestImages, evaluate
@@ -30,6 +29,7 @@ from stillwatch.training.job import TrainingJob
 
 WHITE = 255
 """Level of white; the categories that are measured have 8 bits."""
+_STORE = "store"
 
 
 def measure(
@@ -37,7 +37,6 @@ def measure(
     settings: Settings,
     detector: str,
     seed: int,
-    split: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """The figures of one detector on one category.
 
@@ -46,19 +45,14 @@ def measure(
         settings: of images, split, calibration, teacher, training, evaluation and the detector.
         detector: its name.
         seed: of the training.
-        split: path of each train normal -> part; None: as ``split`` in the settings says.
     """
     category = scan_category(folder)
-    parts = split or split_of(category, settings)
     began, cpu = time.perf_counter(), time.process_time()
     with tempfile.TemporaryDirectory(prefix="stillwatch-") as made:
-        store = _stored(category, settings, Path(made) / "store")
-        job = _job(category, settings, detector, seed, parts, Path(made))
-        outcome = run(job, lambda _name, _fields: None)
+        bundle = trained_bundle(folder, settings, detector, seed, Path(made))
         trained, cpu_trained = time.perf_counter(), time.process_time()
-        bundle = read_bundle(job.bundle)
         inspector = Inspector(bundle, open_scorer(bundle, settings.training.device))
-        test = _test_images(category, settings, store)
+        test = _test_images(category, settings, ImageStore.open(Path(made) / _STORE))
         found = evaluate(inspector, test, settings=settings.evaluation)
     scores = bundle.info.calibration.scores
     return {
@@ -69,14 +63,30 @@ def measure(
         "machine": machine(choose_device(settings.training.device)),
         "geometry": str(bundle.info.geometry),
         "calibration": len(scores),
+        "rank": bundle.info.calibration.reject.rank,
         "test_normals": len(category.test_normals),
         "anomalies": len(category.test_anomalies),
         **_figures(found, scores),
-        "train_seconds": outcome.seconds,
+        "train_seconds": bundle.info.training.seconds,
         "seconds": trained - began,
         "cpu_seconds": cpu_trained - cpu,
         "ms_per_image": found.ms_per_image,
     }
+
+
+def trained_bundle(
+    folder: Path, settings: Settings, detector: str, seed: int, made: Path
+) -> Bundle:
+    """Decode, train and calibrate; arguments as ``measure``.
+
+    Args:
+        made: folder that the store of decoded images and the bundle are written to.
+    """
+    category = scan_category(folder)
+    _store(category, settings, made / _STORE)
+    job = _job(category, settings, detector, seed, split_of(category, settings), made)
+    run(job, lambda _name, _fields: None)
+    return read_bundle(job.bundle)
 
 
 def split_of(category: Category, settings: Settings) -> dict[str, str]:
@@ -89,14 +99,13 @@ def split_of(category: Category, settings: Settings) -> dict[str, str]:
     return part_of(md5s, assign({}, md5s, settings=settings.split, smallest_alpha=alpha))
 
 
-def _stored(category: Category, settings: Settings, folder: Path) -> ImageStore:
+def _store(category: Category, settings: Settings, folder: Path) -> None:
     shapes = {image.path: read_shape(category.folder / image.path) for image in category.images}
     geometry = settings.images.geometry([shapes[image.path] for image in category.train_normals])
     with StoreWriter(folder, shapes, geometry) as store:
         for image in category.images:
             path = category.folder / image.path
             store.add(image.path, read_image(path, geometry, white_level=WHITE))
-    return ImageStore.open(folder)
 
 
 def _job(
@@ -116,12 +125,12 @@ def _job(
         training=settings.training.model_copy(update={"seed": seed}),
         calibration=settings.calibration,
         white_level=WHITE,
-        store=folder / "store",
+        store=folder / _STORE,
         parts={name: tuple(p for p, part in parts.items() if part == name) for name in PARTS},
         region=None,
         groups={path: str(group_of(path, pattern)) for path in parts} if pattern else {},
         checkpoint=folder / "checkpoint",
-        shared=Path(os.environ.get("STILLWATCH_SHARED", folder / "shared")),
+        shared=folder / "shared",
         bundle=folder / "bundle",
         fingerprint="",
         provenance={},

@@ -38,7 +38,9 @@ from stillwatch.evaluation.pixel_metrics import count_pixels, exact_pixel_metric
 from stillwatch.files import write_json
 from stillwatch.images.decode import read_mask, resize_mask
 from stillwatch.images.layout import ImageFile, scan_category
-from stillwatch.inference.torch_scorer import load_scorer
+from stillwatch.inference.mapper import ImageMapper
+from stillwatch.inference.resizing import resize_map
+from stillwatch.inference.torch_scorer import TorchScorer, load_scorer
 from stillwatch.settings import load_settings
 from stillwatch.tasks.tracking.client import BUNDLE, open_tracking
 from stillwatch.teachers.networks import images_to_input
@@ -65,10 +67,11 @@ def main() -> None:
     settings = load_settings(given.cell.parent / "params.yaml")
     with open_tracking(settings).artifact(cell["report"]["run_id"], BUNDLE) as folder:
         bundle = read_bundle(folder)
-        detector = cast(Multiresolution, load_scorer(bundle, "cpu").detector)
+        scorer = load_scorer(bundle, "cpu")
     category = scan_category(given.root / cell["category"])
     chosen = [*category.test_normals, *category.test_anomalies][:: given.every]
     images, masks = _read(category.folder, chosen, bundle.info)
+    mapper = ImageMapper(scorer, bundle.info.geometry, bundle.info.combination)
     result = {
         "commit": commit(),
         "machine": machine(torch.device("cpu")),
@@ -77,32 +80,36 @@ def main() -> None:
         "settings": cell["settings"],
         "images": len(images),
         "every": given.every,
-        "rows": measured(detector, images, masks),
+        "rows": measured(mapper, images, masks),
     }
     write_json(given.out / f"{cell['category']}.json", result)
     write_page(given.page, render(list(read_cells(given.out))))
 
 
 def measured(
-    detector: Multiresolution, images: Tensor, masks: NDArray[np.bool_]
+    mapper: ImageMapper, images: NDArray[np.uint8], masks: NDArray[np.bool_]
 ) -> list[dict[str, Any]]:
     """The rows of the table: the forward map, then each gradient map, as it is and opened.
 
     Args:
-        detector: trained.
-        images: float32 (N, 3, H, W) in [0, 1], with normals among them.
+        mapper: of a trained detector, run by PyTorch.
+        images: uint8 (N, H, W, 3), of one tile, with normals among them.
         masks: (N, H, W), true where an image is defective.
     """
+    detector = cast(Multiresolution, cast(TorchScorer, mapper.scorer).detector)
     scores = detector.published_scores
     gradients: dict[str, Maps] = {
         "gradient": lambda batch: gradient_maps(scores, batch),
         "SmoothGrad": lambda batch: smooth_gradient_maps(scores, batch),
         "guided": lambda batch: guided_gradient_maps(scores, detector.cloner, batch),
     }
-    found, seconds = _timed(detector.anomaly_map, images)
+    started = time.perf_counter()
+    enlarged = [resize_map(one, *masks.shape[1:]) for one in mapper.maps(images)]
+    seconds = (time.perf_counter() - started) / len(images)
+    found = torch.from_numpy(np.stack(enlarged))
     rows = [row("forward", found, masks, seconds)]
     for name, maps in gradients.items():
-        found, seconds = _timed(maps, images)
+        found, seconds = _timed(maps, images_to_input(torch.from_numpy(images)))
         rows.append(row(name, found, masks, seconds))
         wide, more = _timed(opened, found)
         rows.append(row(f"{name}, opened", wide, masks, seconds + more))
@@ -119,8 +126,8 @@ def _timed(maps: Maps, given: Tensor) -> tuple[Tensor, float]:
 
 def _read(
     folder: Path, chosen: list[ImageFile], info: BundleInfo
-) -> tuple[Tensor, NDArray[np.bool_]]:
-    """Images (N, 3, S, S) in [0, 1] and masks (N, S, S)."""
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Images (N, S, S, 3) and masks (N, S, S)."""
     side = info.image_size
     pixels = read_pixels(folder, chosen, info)
     masks = np.zeros((len(chosen), side, side), np.bool_)
@@ -129,7 +136,7 @@ def _read(
             mask[:] = resize_mask(
                 read_mask(folder / image.mask, max_megapixels=math.inf), side, side
             )
-    return images_to_input(torch.from_numpy(pixels)), masks
+    return pixels, masks
 
 
 def row(name: str, maps: Tensor, masks: NDArray[np.bool_], seconds: float) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from stillwatch.flows.run_report import (
     prefect_rows,
     seeds_sentence,
 )
-from stillwatch.flows.runners import detector_runner, task_runner, with_slots
+from stillwatch.flows.runners import detector_runner, task_runner
 from stillwatch.flows.servers.mlflow_server import pages_address
 from stillwatch.settings import Settings
 from stillwatch.tasks.data.examine import ExaminedCategory, examine
@@ -108,9 +108,6 @@ def retrain_categories(
     ensure_categories_exist(settings, place.images)
     data = version(place.workspace, settings, root=place.imported_from, categories=categories)
     names = chosen_categories(data, categories)
-    trainings = sum(len(request.of_category(name).candidates) for name in names)
-    settings = with_slots(settings, trainings)
-    request = replace(request, settings=settings)
     asked = {name: request.of_category(name) for name in names}
     with task_runner(settings) as runner, detector_runner(settings, runner) as detectors:
         report = _Retraining(settings, asked, data, runner, detectors, force=force).run()

@@ -16,42 +16,17 @@ from stillwatch.devices import usable_devices
 from stillwatch.errors import ServerError, SettingsError
 from stillwatch.settings import Settings
 from stillwatch.tasks.telemetry import SWITCHES
-from stillwatch.threads import has_own_threads, usable_cores
+from stillwatch.tasks.training.slots import slots_per_device
 
 _PROBE_SECONDS = 5.0
 _RAY_PRECISION = 10_000
 """Ray counts resources in steps of 1/10000, and rounds a request to the nearest."""
 _OVERLAP = 1
 """Tasks beside the trainings: one category is examined or evaluated while another is trained."""
-_CPU_SLOTS = 2
-"""Trainings at a time on a CPU: one does not keep all cores busy, and each needs a GB of memory."""
 _THREADS_PER_SLOT = 2
 """One for a training and one for its evaluation, which keeps its thread while it waits for the
 training. An evaluation that waits keeps no process: a process pool waits for the inputs of a task
 before it submits the task. Ray, too, starts no task whose inputs are not there."""
-
-
-def with_slots(settings: Settings, trainings: int) -> Settings:
-    """The settings with a number for ``runtime.slots_per_device``.
-
-    On a CPU, two trainings that each have half of the cores end sooner than one after the other.
-
-    Args:
-        settings: all of them.
-        trainings: how many there are to do.
-
-    Raises:
-        SettingsError: as ``task_runner``.
-    """
-    runtime = settings.runtime
-    on_cpu = usable_devices(settings.training.device) == ("cpu",)
-    if runtime.slots_per_device is not None or runtime.task_runner == "ray" or not on_cpu:
-        return settings
-    free = 1 if has_own_threads(os.environ) else usable_cores() // (runtime.threads or 1)
-    slots = max(1, min(_CPU_SLOTS, free, trainings))
-    return settings.model_copy(
-        update={"runtime": runtime.model_copy(update={"slots_per_device": slots})}
-    )
 
 
 def task_runner(settings: Settings) -> TaskRunner[Any]:
@@ -62,7 +37,7 @@ def task_runner(settings: Settings) -> TaskRunner[Any]:
     """
     if settings.runtime.task_runner == "ray":
         return ThreadPoolTaskRunner(max_workers=1 + _OVERLAP)
-    slots = len(usable_devices(settings.training.device)) * settings.runtime.slots
+    slots = len(usable_devices(settings.training.device)) * slots_per_device(settings)
     if settings.runtime.task_runner == "process":
         return ProcessPoolTaskRunner(max_workers=slots + _OVERLAP)
     return ThreadPoolTaskRunner(max_workers=_THREADS_PER_SLOT * slots + _OVERLAP)
@@ -178,4 +153,4 @@ def _is_local(address: str) -> bool:
 
 def _share_of_gpu(settings: Settings) -> float:
     # Rounded down, or else seven slots would ask for more than one GPU.
-    return math.floor(_RAY_PRECISION / settings.runtime.slots) / _RAY_PRECISION
+    return math.floor(_RAY_PRECISION / slots_per_device(settings)) / _RAY_PRECISION

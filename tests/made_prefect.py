@@ -3,15 +3,13 @@
 The first start of a server takes seconds of migrations.
 """
 
-import os
 import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from tempfile import gettempdir
 
-from filelock import FileLock
+from run_folder import made_once
 
 from stillwatch.flows.servers.prefect_server import (
     ensure_local_server,
@@ -42,21 +40,15 @@ def stop_servers_below(folder: Path) -> None:
 
 def new_prefect_database(state_dir: Path) -> None:
     """An empty one where a local server of this state folder looks for it."""
-    run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
-    shared = Path(gettempdir()) / f"stillwatch-tests-{run}"
-    shared.mkdir(exist_ok=True)
-    empty = shared / "empty.db"
-    with FileLock(shared / "lock"):
-        if not empty.exists():
-            _make(shared, empty)
+    empty = made_once("prefect.db", _make)
     (state_dir / DATABASE).parent.mkdir(parents=True)
     shutil.copyfile(empty, state_dir / DATABASE)
 
 
-def _make(folder: Path, empty: Path) -> None:
-    settings = Settings(state_dir=folder)
+def _make(empty: Path) -> None:
+    settings = Settings(state_dir=empty.parent)
     ensure_local_server(settings)
     local_server(settings).stop()
     # A copy of the file alone would lack what is only in its write-ahead log.
-    with closing(sqlite3.connect(folder / DATABASE)) as database:
+    with closing(sqlite3.connect(settings.state_dir / DATABASE)) as database:
         database.execute("vacuum into ?", (str(empty),))

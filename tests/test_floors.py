@@ -100,12 +100,3 @@ def test_an_edge_box_needs_neither_torch_nor_the_libraries_of_training() -> None
         check=False,
     )
     assert result.returncode == 0, result.stderr
-
-
-def test_the_folder_mlflow_does_not_hide_the_library() -> None:
-    assert not (ROOT / "mlflow" / "__init__.py").exists()
-    code = "import mlflow; print(mlflow.__version__)"
-    result = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert result.returncode == 0, result.stderr

@@ -312,9 +312,25 @@ def recalibrated(
     )
     groups = bundle.info.groups if groups is None else groups
     info = bundle.info.model_copy(update={"calibration": calibration, "groups": groups})
+    region = None if info.region is None else bundle.folder / REGION_FILE
+    return derive_bundle(bundle, folder, info, region)
+
+
+def derive_bundle(bundle: Bundle, folder: Path, info: BundleInfo, region: Path | None) -> Bundle:
+    """Write the network of a bundle with another content of ``bundle.json``.
+
+    Args:
+        bundle: of the detector.
+        folder: where the new bundle goes.
+        info: digest and size of the region are filled in here.
+        region: PNG of the region of interest; None: defects count everywhere.
+    """
+    found = None if region is None else _file_info(region)
+    info = info.model_copy(update={"region": found})
     with atomic_folder(folder) as temporary:
         for name in info.files:
-            _link_or_copy(bundle.folder / name, temporary / name)
+            source = bundle.folder / name if region is None or name != REGION_FILE else region
+            _link_or_copy(source, temporary / name)
         write_json(temporary / INFO_FILE, info.model_dump(mode="json"))
     return Bundle(folder, info)
 

@@ -114,6 +114,7 @@ def on_grid(level_map: Map, stride: int, levels: LevelMaps) -> Map:
 def smoothed(values: Map, sigma: float) -> Map:
     """Gaussian filter as ``scipy.ndimage.gaussian_filter``: to 4 sigma, mirrored at the edges."""
     side = 2 * int(4 * sigma + 0.5) + 1
-    kernel = side, side
-    filtered = cv2.GaussianBlur(values, kernel, sigmaX=sigma, borderType=cv2.BORDER_REFLECT)
-    return np.asarray(filtered, np.float32)
+    blurred = cv2.GaussianBlur(
+        values, (side, side), sigma, sigmaY=sigma, borderType=cv2.BORDER_REFLECT
+    )
+    return np.asarray(blurred, np.float32)

@@ -221,10 +221,10 @@ class FloorSettings(Section):
 class RetrainSettings(Section):
     """Defaults of the flow ``retrain``."""
 
-    detectors: tuple[str, ...] = Field(("stfpm", "reverse_distillation"), min_length=1)
+    detectors: tuple[str, ...] = Field(("patchcore", "reverse_distillation"), min_length=1)
     select_by: SelectBy = "image_auroc"
     allow_baselines: bool = Field(
-        False, description="baselines, which do not distil (patchcore, autoencoder), may win"
+        True, description="baselines, which do not distil (patchcore, autoencoder), may win"
     )
     floors: FloorSettings = FloorSettings()
 
@@ -320,20 +320,15 @@ class RuntimeSettings(Section):
         None,
         ge=1,
         description="trainings and evaluations at a time on each GPU, or trainings on the CPU of a "
-        "machine without; null: one on a GPU, at most two on a CPU, which share its cores",
+        "machine without, which share its cores; null: one on a GPU, at most two on a CPU",
     )
     threads: int | None = Field(
         None,
         ge=1,
         description="that each process computes with on the CPU; null: one for each physical core "
-        "that it may use, shared by trainings at the same time. OMP_NUM_THREADS in the environment "
-        "comes first",
+        "that it may use, and for a training its slot's share of them. OMP_NUM_THREADS in the "
+        "environment comes first",
     )
-
-    @property
-    def slots(self) -> int:
-        """Slots of each device."""
-        return self.slots_per_device or 1
 
     @model_validator(mode="after")
     def _ray_is_somewhere(self) -> "RuntimeSettings":

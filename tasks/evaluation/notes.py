@@ -1,6 +1,6 @@
 """Explain an evaluation in sentences, for the run's page, the report and the terminal."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 
 from stillwatch.calibration import Calibration
 from stillwatch.tasks.evaluation.result import DetectorResult, FeedbackResult, GroupResult
@@ -60,22 +60,27 @@ def threshold_sentences(result: DetectorResult) -> list[str]:
         "exchangeable with the calibration normals.",
         f"Rejected of the normals: {_rates(result)}.",
     ]
-    if result.calibration_groups:
+    if 0 < result.calibration_groups < result.n_calibration:
         sentences.append(
-            f"The calibration normals are of {_counted(result.calibration_groups, 'group')}: "
-            "images of a group resemble each other, so the bound rests on fewer independent "
-            "images than it counts."
+            f"The {result.n_calibration} calibration normals are of "
+            f"{_counted(result.calibration_groups, 'group')}. Images of one group resemble each "
+            "other and are not exchangeable with images of a new group, for which the bound does "
+            "not hold."
         )
     if result.false_alarms_by_group:
-        groups = result.false_alarms_by_group.items()
-        sentences.append(f"Rejected per group of test normals: {_per_group(groups)}.")
+        sentences.append(_rejected_groups(result.false_alarms_by_group))
     return sentences
 
 
-def promises(calibration: Calibration) -> list[str]:
-    """The bounds of both thresholds for good parts, without technical terms."""
+def promises(calibration: Calibration, groups: int = 0) -> list[str]:
+    """The bounds of both thresholds for good parts, without technical terms.
+
+    Args:
+        calibration: the thresholds.
+        groups: number of groups that the calibration images are of; 0 without a group pattern.
+    """
     reject, review = calibration.reject, calibration.review
-    return [
+    sentences = [
         f"Of 100 new good parts about {_of_100(reject.bound)} will be rejected, on average. With "
         f"these {reject.n} calibration images we can promise, with 95 % confidence, at most "
         f"{_of_100(reject.rate_95)}; more calibration images bring the promise nearer to the "
@@ -86,6 +91,13 @@ def promises(calibration: Calibration) -> list[str]:
         "Both hold for good parts like the calibration images: the same product, light and "
         "camera. Nothing is promised about defective parts.",
     ]
+    if 0 < groups < reject.n:
+        sentences.append(
+            f"Nor is anything promised about parts of a new group: the {reject.n} calibration "
+            f"images are of {_counted(groups, 'group')}, images of one group resemble each other, "
+            "and those of a new one may differ from all of them."
+        )
+    return sentences
 
 
 def _of_100(share: float) -> str:
@@ -101,8 +113,16 @@ def _rates(result: DetectorResult) -> str:
     )
 
 
-def _per_group(groups: Iterable[tuple[str, GroupResult]]) -> str:
-    return ", ".join(f"{name} {one.false_alarms} of {one.normals}" for name, one in groups)
+def _rejected_groups(groups: Mapping[str, GroupResult]) -> str:
+    """How many groups of test normals have a rejected image, and the worst of them."""
+    rejected = {name: one for name, one in groups.items() if one.false_alarms}
+    worst = sorted(rejected.items(), key=lambda group: -group[1].rate)[:_NAMED]
+    named = ", ".join(f"{name} {one.false_alarms} of {one.normals}" for name, one in worst)
+    more = ", …" if len(rejected) > _NAMED else ""
+    return (
+        f"Of {_counted(len(groups), 'group')} of test normals {len(rejected)} have a rejected image"
+        + (f": {named}{more}." if named else ".")
+    )
 
 
 def _counted(number: int, noun: str) -> str:

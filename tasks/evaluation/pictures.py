@@ -82,6 +82,7 @@ def gallery_items(
             score=row["score"],
             p_value=row["p_value"],
             verdict=row["verdict"],
+            counted=None if test.counted is None else test.counted[number],
         )
         for number, row in enumerate(inspected.rows)
     ]

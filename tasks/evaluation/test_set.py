@@ -59,7 +59,7 @@ def read_test_set(category: ExaminedCategory, settings: EvaluationSettings) -> T
         defect_types=tuple(row.defect_type for row in rows),
         masks=masks,
         groups={row.path: row.group for row in rows if row.group},
-        counted=None if masks is None or region is None else _counted(masks, region),
+        counted=_counted(shapes, masks, region),
         outside_region=tuple(row.path for row in outside),
     )
     return real if anomalies or not normals else _with_synthetic(real, settings, region)
@@ -150,10 +150,18 @@ def _inside(mask: NDArray[np.bool_], region: Region | None, name: str) -> NDArra
     return mask & region.counted
 
 
-def _counted(masks: Sequence[NDArray[np.bool_]], region: Region) -> list[NDArray[np.bool_]]:
+def _counted(
+    shapes: Sequence[tuple[int, int]],
+    masks: Sequence[NDArray[np.bool_]] | None,
+    region: Region | None,
+) -> list[NDArray[np.bool_]] | None:
     """The pixels that count; those of a defect do, even where resizing has moved it by a pixel."""
+    if region is None:
+        return None
     resized = cache(region.resized)
-    return [resized(*mask.shape) | mask for mask in masks]
+    if masks is None:
+        return [resized(*shape) for shape in shapes]
+    return [resized(*shape) | mask for shape, mask in zip(shapes, masks, strict=True)]
 
 
 def _with_synthetic(
@@ -175,6 +183,7 @@ def _with_synthetic(
         paths.append(path)
         kinds.append(f"{SYNTHETIC}_{kind}")
         images.append(made.images[number])
+        shapes.append(shapes[source])
         masks.append(resize_mask(inside, *shapes[source]))
     return replace(
         normals,
@@ -184,5 +193,5 @@ def _with_synthetic(
         masks=masks,
         synthetic=True,
         made_from=made_from,
-        counted=None if region is None else _counted(masks, region),
+        counted=_counted(shapes, masks, region),
     )

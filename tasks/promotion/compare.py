@@ -48,8 +48,9 @@ def compare_with(
     Champion and challenger are read from the registry, the other competing detectors from their
     runs. The figures of the winner are those of the first seed of its detector. Every resample
     repeats the choice among the detectors by the mean over their seeds, so all seeds inspect the
-    images. Test images that a detector was trained on are left out, and so are the synthetic
-    anomalies made from them. The comparison and its pictures are stored in the winner's run.
+    images, within today's region of interest. Test images that a detector was trained on are left
+    out, and so are the synthetic anomalies made from them. The comparison and its pictures are
+    stored in the winner's run.
 
     Args:
         tracking: the store and registry.
@@ -101,6 +102,7 @@ def _compare(
     # A missing device is not an error of the champion.
     choose_device(settings.training.device)
     test = read_test_set(category, settings.evaluation)
+    region = category.read_region()
     with errors_blamed_on(champion):
         trained_on = read_training_images(tracking, str(champion.run_id))
     trained_on = trained_on.union(
@@ -115,6 +117,7 @@ def _compare(
                 load_scorer(bundle, device),
                 max_megapixels=settings.images.max_megapixels,
             )
+            inspector.region = region
             shown = _as_trained(inspector, test, category)
             found = inspect_test(inspector, shown, settings.evaluation.size)
         items = compress(gallery_items(bundle.info, shown, found), kept)

@@ -47,7 +47,9 @@ def report_page(record: RetrainingRecord) -> str:
         gate=gate(record),
         disputed=disputed,
         disputed_words="" if disputed is None else disagreement(disputed),
-        promises=[] if winner is None else promises(winner.bundle.calibration),
+        promises=[]
+        if winner is None
+        else promises(winner.bundle.calibration, len(winner.bundle.groups)),
         exact=[] if winner is None else threshold_sentences(winner.result),
         feedback_sentence=feedback_sentence,
         histogram=None if winner is None else _histogram(winner),

@@ -1,5 +1,6 @@
 """Limit the number of concurrent jobs on each device, over all processes of a machine."""
 
+import os
 import socket
 import time
 from collections.abc import Iterator, Sequence
@@ -11,9 +12,31 @@ from filelock import FileLock, Timeout
 
 from stillwatch.files import storage_errors
 from stillwatch.settings import Settings
-from stillwatch.threads import usable_cores
+from stillwatch.threads import has_own_threads, usable_cores
 
 _POLL_SECONDS = 0.2
+_CPU_SLOTS = 2
+"""Trainings at a time on a CPU: one does not keep all cores busy, and each needs a GB of memory."""
+
+
+def slots_per_device(settings: Settings) -> int:
+    """Trainings at a time on each device: ``runtime.slots_per_device``, or a default.
+
+    On a CPU the default depends on the machine and on ``runtime.threads``, never on how many
+    trainings there are: the slots share the cores, and another number of threads gives other
+    floating-point sums and thus other weights under the same fingerprint. A training that runs
+    alone leaves the cores of the other slot idle.
+
+    Raises:
+        SettingsError: as ``training_device``.
+    """
+    runtime = settings.runtime
+    if runtime.slots_per_device is not None:
+        return runtime.slots_per_device
+    if runtime.task_runner == "ray" or _devices(settings) != ("cpu",):
+        return 1
+    free = 1 if has_own_threads(os.environ) else usable_cores() // (runtime.threads or 1)
+    return max(1, min(_CPU_SLOTS, free))
 
 
 @contextmanager
@@ -29,7 +52,7 @@ def training_device(settings: Settings) -> Iterator[str]:
         yield settings.training.device
         return
     devices = _devices(settings)
-    with training_slot(settings.state_dir, devices, settings.runtime.slots) as device:
+    with training_slot(settings.state_dir, devices, slots_per_device(settings)) as device:
         yield device
 
 
@@ -42,7 +65,7 @@ def training_threads(settings: Settings) -> int | None:
     runtime = settings.runtime
     if runtime.threads is not None or runtime.task_runner == "ray":
         return runtime.threads
-    return max(1, usable_cores() // (runtime.slots * len(_devices(settings))))
+    return max(1, usable_cores() // (slots_per_device(settings) * len(_devices(settings))))
 
 
 @contextmanager
@@ -72,7 +95,7 @@ def spare_device(settings: Settings) -> Iterator[str]:
         yield "cpu"
         return
     devices = _devices(settings)
-    found = _take_slot(settings.state_dir, devices, settings.runtime.slots)
+    found = _take_slot(settings.state_dir, devices, slots_per_device(settings))
     if found is None:
         yield "cpu"
         return

@@ -41,7 +41,7 @@ from stillwatch.tasks.training.losses import EpochLog
 from stillwatch.tasks.training.memory_retry import as_last_tried, halved_batch, with_half_batch
 from stillwatch.tasks.training.progress import visible_progress
 from stillwatch.tasks.training.retraining_run import REUSED, data_tags
-from stillwatch.tasks.training.slots import training_device, training_threads
+from stillwatch.tasks.training.slots import evaluation_device, training_device, training_threads
 from stillwatch.tasks.training.training_images import record_training_images
 from stillwatch.teachers.networks import NO_TEACHER
 from stillwatch.teachers.weights import find_weights
@@ -172,7 +172,7 @@ def _plan(
         white_level=manifest.white_level,
         store=category.store,
         parts={part: tuple(r.path for r in manifest.rows if r.part == part) for part in PARTS},
-        region=None if category.manifest.region is None else folder_of / REGION_FILE,
+        region=None,  # written before the training
         groups={r.path: r.group for r in manifest.rows if r.group and r.part in PARTS},
         checkpoint=folder_of / "checkpoint",
         shared=settings.state_dir / "shared_phases",
@@ -224,12 +224,15 @@ def _fill_run(tracking: Tracking, run_id: str, plan: _Plan, *, force: bool) -> b
 
 
 def _run(plan: _Plan, run_id: str, tracking: Tracking, losses: EpochLog) -> Bundle:
-    store = category_here(plan.category, plan.data, plan.settings).store
+    here = category_here(plan.category, plan.data, plan.settings)
+    region = _write_region(here, plan.job.bundle.with_name(REGION_FILE))
     with (
         training_device(plan.settings) as device,
         visible_progress(plan.settings.state_dir, plan.title) as progress,
     ):
-        job = as_last_tried(plan.job.model_copy(update={"store": store}).on_device(device))
+        job = as_last_tried(
+            plan.job.model_copy(update={"store": here.store, "region": region}).on_device(device)
+        )
 
         def on_epoch(epoch: EpochReport) -> None:
             losses.add(epoch.phase, epoch.epoch, epoch.train_loss, epoch.validation_loss)
@@ -263,7 +266,8 @@ def _bundle_not_uploaded(job: TrainingJob) -> Bundle | None:
 
 def _record(tracking: Tracking, run_id: str, plan: _Plan, bundle: Bundle, losses: EpochLog) -> None:
     with tempfile.TemporaryDirectory(prefix="stillwatch-") as folder:
-        bundle = _as_wanted(bundle, plan.job, Path(folder) / BUNDLE)
+        bundle = _with_region(bundle, plan, Path(folder))
+        bundle = _with_alphas(bundle, plan.job, Path(folder) / BUNDLE)
         info = bundle.info
         for epoch in info.training.losses:
             losses.add(epoch.phase, epoch.epoch, epoch.train_loss, epoch.validation_loss)
@@ -293,7 +297,42 @@ def _record(tracking: Tracking, run_id: str, plan: _Plan, bundle: Bundle, losses
     )
 
 
-def _as_wanted(bundle: Bundle, job: TrainingJob, folder: Path) -> Bundle:
+def _with_region(bundle: Bundle, plan: _Plan, folder: Path) -> Bundle:
+    """The bundle with the category's region of interest, which may have changed since."""
+    region = _write_region(plan.category, folder / REGION_FILE)
+    if _same_region(bundle, region):
+        return bundle
+    # Rarely needed, and torch takes seconds to import.
+    from stillwatch.training.rescoring import rescored
+
+    store = category_here(plan.category, plan.data, plan.settings).store
+    with evaluation_device(plan.settings) as device:
+        return rescored(
+            bundle,
+            folder / "rescored",
+            region=region,
+            store=store,
+            parts=plan.job.parts,
+            device=device,
+        )
+
+
+def _same_region(bundle: Bundle, region: Path | None) -> bool:
+    if region is None or bundle.info.region is None:
+        return region is None and bundle.info.region is None
+    return region.read_bytes() == (bundle.folder / REGION_FILE).read_bytes()
+
+
+def _write_region(category: ExaminedCategory, file: Path) -> Path | None:
+    region = category.read_region()
+    if region is None:
+        return None
+    file.parent.mkdir(parents=True, exist_ok=True)
+    region.save(file)
+    return file
+
+
+def _with_alphas(bundle: Bundle, job: TrainingJob, folder: Path) -> Bundle:
     """The bundle with the job's false-alarm rates and groups, which may have changed since."""
     wanted, info = job.calibration, bundle.info
     alphas = (info.calibration.reject.alpha, info.calibration.review.alpha)

@@ -6,19 +6,16 @@ import torch
 from benchmarks.localisation import measured, render, row
 
 from stillwatch.detectors.multiresolution import Multiresolution
-from stillwatch.teachers.networks import images_to_input
 from stillwatch.testing.battery import Trial
 from stillwatch.testing.toys import DEFECT, SIDE, planted_defects, toy_normals
 
 
 def test_every_map_of_a_trained_detector_finds_planted_defects() -> None:
-    detector = Trial(Multiresolution).trained
-    assert isinstance(detector, Multiresolution)
+    trial = Trial(Multiresolution)
     images = np.concatenate([toy_normals(2, first=50), planted_defects(2)])
     masks = np.zeros((4, SIDE, SIDE), np.bool_)
     masks[2:, DEFECT, DEFECT] = True
-    pixels = images_to_input(torch.from_numpy(images))
-    rows = measured(detector, pixels, masks)
+    rows = measured(trial.mapper(trial.trained, 1), images, masks)
     kinds = [
         kind for name in ("gradient", "SmoothGrad", "guided") for kind in (name, f"{name}, opened")
     ]

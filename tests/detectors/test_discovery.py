@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from stillwatch import detectors
 from stillwatch.detectors import (
@@ -16,9 +15,8 @@ from stillwatch.detectors import (
 )
 from stillwatch.detectors.stfpm import STFPM
 from stillwatch.errors import DetectorError, SettingsError
-from stillwatch.settings import ImageSettings, Settings
-from stillwatch.testing.toys import toy_normals, toy_teacher
-from stillwatch.training.data import ImagePool
+from stillwatch.settings import Settings
+from stillwatch.testing.toys import toy_teacher
 
 ONE_MORE = """
 from stillwatch.detectors.stfpm import STFPM
@@ -88,31 +86,3 @@ def test_setting_out_of_range_is_refused_in_one_sentence(
     place = rf"detectors\.{name}: {setting}(\.0)?: "
     with pytest.raises(SettingsError, match=rf"^{place}{said}\.$"):
         build_detector(name, toy_teacher(), {setting: value})
-
-
-@pytest.mark.parametrize(
-    ("name", "size", "said"),
-    [
-        ("reverse_distillation", 100, "needs a multiple of 32. Set it to 96 or 128"),
-        ("multiresolution", 33, "needs a multiple of 32. Set it to 32 or 64"),
-        ("efficient_ad", 50, "needs a multiple of 4. Set it to 48 or 52"),
-    ],
-)
-def test_images_of_a_size_that_the_method_cannot_take(name: str, size: int, said: str) -> None:
-    with pytest.raises(SettingsError, match=f"images.size is {size}, and {name} {said}"):
-        detector_settings(name, Settings(images=ImageSettings(size=size)))
-
-
-@pytest.mark.parametrize("name", detector_classes())
-def test_a_size_that_is_not_refused_works(name: str) -> None:
-    """The smallest that the method's networks take, and the next one."""
-    method = detector_class(name)
-    for size in range(64 + method.side_multiple, 64 + 3 * method.side_multiple):
-        if size % method.side_multiple:
-            continue
-        detector = build_detector(name, toy_teacher(), {**method.quick}).eval()
-        images = toy_normals(2)[:, :1].repeat(size, 1)[:, :, :1].repeat(size, 2)
-        pool = ImagePool(images, detector.teacher, torch.device("cpu"))
-        with torch.no_grad():
-            detector.prepare(pool.batches(2))
-            assert detector.anomaly_map(pool.images(torch.arange(2))).shape == (2, size, size)

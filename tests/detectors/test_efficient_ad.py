@@ -1,11 +1,13 @@
 """EfficientAD against the paper's tables and formulas, worked out by hand."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from fixed_network import FixedNetwork
+from made_normals import MadeNormals, combined, known_levels, one_batch
 from torch import nn
 
 from stillwatch.detectors.blocks.description_networks import (
@@ -21,15 +23,10 @@ from stillwatch.detectors.efficient_ad import (
     fewer_channels,
     hard_feature_loss,
     hard_share,
-    quantile_normalised,
     random_window,
 )
 from stillwatch.errors import DetectorError
-from stillwatch.teachers.networks import images_to_input
 from stillwatch.testing.toys import toy_normals, toy_teacher
-from stillwatch.training.data import ImagePool, TrainingImages
-
-CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize(
@@ -94,24 +91,39 @@ def test_the_share_of_differences_shrinks_to_the_published_one() -> None:
     assert hard_share(HARD_SHARE, 0.5) == HARD_SHARE
 
 
-def test_quantile_normalisation() -> None:
-    maps = torch.tensor([2.0, 4.0, 6.0])
-    found = quantile_normalised(maps, torch.tensor(2.0), torch.tensor(4.0))
-    torch.testing.assert_close(found, torch.tensor([0.0, 0.1, 0.2]))
-
-
-def test_map_by_hand() -> None:
-    """(1 - 0.5)^2 = 0.25 and (0 - 0.2)^2 = 0.04, whose quantiles are 0.05, 0.15 and 0, 0.08."""
+def test_level_maps_by_hand() -> None:
+    """(1 - 0.5)^2 = 0.25 and (0 - 0.2)^2 = 0.04."""
     detector = EfficientAD.build(toy_teacher(), {})
     taught = torch.ones(1, detector.target.mean.numel(), 8, 8)
     detector.patch_teacher = FixedNetwork(taught)
     student = torch.cat([0.5 * taught, 0.2 * taught], dim=1)
     detector.trained["student"] = FixedNetwork(student)
     detector.trained["autoencoder"] = FixedNetwork(0 * taught)
-    detector.quantiles.copy_(torch.tensor([[0.05, 0.15], [0.0, 0.08]]))
-    maps = detector.anomaly_map(torch.zeros(1, 3, 32, 32))
-    expected = (0.1 * 0.2 / 0.1 + 0.1 * 0.04 / 0.08) / 2
-    torch.testing.assert_close(maps, torch.full((1, 32, 32), expected))
+    first, second = detector.level_maps(torch.zeros(1, 3, 32, 32))
+    torch.testing.assert_close(first, torch.full((1, 8, 8), 0.25))
+    torch.testing.assert_close(second, torch.full((1, 8, 8), 0.04))
+
+
+def test_both_maps_are_normalised_by_quantiles_of_the_normals_and_averaged() -> None:
+    """Values 0 to 1000 of the student, four times as much of the autoencoder.
+
+    The quantiles are 900 and 995, and 3600 and 3980, where the normalised maps are 0 and 0.1.
+    """
+    values = torch.arange(1001.0)
+    halves = values[:500], values[500:]
+    normals = [
+        known_levels([half.reshape(-1, 1).expand(-1, len(half)), 4 * half[:, None]], (4, 4))
+        for half in halves
+    ]
+    detector = EfficientAD.build(toy_teacher(), EfficientAD.quick)
+    combination = detector.combination(normals, 4.0)
+    assert combination.sigma is None
+    images = [
+        known_levels([torch.full((8, 8), one), torch.full((8, 8), other)], (4, 4))
+        for one, other in ((900.0, 3600.0), (995.0, 3600.0), (995.0, 3980.0), (1090.0, 3980.0))
+    ]
+    scores = combined(images, combination).max(axis=(1, 2))
+    np.testing.assert_allclose(scores, [0, 0.05, 0.1, 0.15], atol=2e-3)
 
 
 def test_channels_are_averaged_when_there_are_too_many() -> None:
@@ -148,7 +160,7 @@ def test_a_window_of_everything_changes_no_loss() -> None:
     ]
     losses = []
     for detector in detectors:
-        (batch,) = ImagePool(toy_normals(2), detector.teacher, CPU).batches(2)
+        batch = one_batch(toy_normals(2), detector.teacher)
         torch.manual_seed(0)
         with torch.no_grad():
             losses.append(float(detector.phases()[1].loss(batch)))
@@ -157,15 +169,14 @@ def test_a_window_of_everything_changes_no_loss() -> None:
 
 def test_loss_has_the_penalty_only_where_there_are_photographs() -> None:
     detector = EfficientAD.build(toy_teacher(), EfficientAD.quick).eval()
-    photographs = np.random.default_rng(0).integers(0, 256, (6, 128, 128, 3), dtype=np.uint8)
+    photographs = torch.rand(4, 3, 128, 128)
     losses = {}
     for name, given in (("with", photographs), ("without", None)):
-        images = TrainingImages(toy_normals(4), toy_normals(2), given, detector.teacher, CPU)
-        (batch,) = images.normals[0].batches(4)
+        batch = replace(one_batch(toy_normals(4), detector.teacher), photographs=given)
         torch.manual_seed(0)
         with torch.no_grad():
             if given is not None:
-                penalty = detector._penalty(batch.photographs)
+                penalty = detector._penalty(given)
                 torch.manual_seed(0)
             losses[name] = detector._loss(batch)
     assert penalty > 0
@@ -184,10 +195,9 @@ def test_all_terms_of_the_loss_by_hand() -> None:
             "autoencoder": FixedNetwork(torch.ones(4, 1, 16, 16)),
         }
     )
-    photographs = np.zeros((6, 128, 128, 3), np.uint8)
+    photographs = torch.zeros(4, 3, 128, 128)
     for given, expected in ((None, 4 + 16 + 1), (photographs, 4 + 9 + 16 + 1)):
-        images = TrainingImages(toy_normals(4), toy_normals(2), given, toy_teacher(), CPU)
-        (batch,) = images.normals[0].batches(4)
+        batch = replace(one_batch(toy_normals(4), toy_teacher()), photographs=given)
         assert detector._loss(batch).item() == pytest.approx(expected)
 
 
@@ -202,7 +212,7 @@ def test_the_teachers_loss_by_hand() -> None:
     detector.patch_teacher.features = Standardisation(2)
     detector.patch_teacher.features.mean[0] = 1
     detector.patch_teacher.features.std[1] = 2
-    (batch,) = ImagePool(toy_normals(2), toy_teacher(), CPU).batches(2)
+    batch = one_batch(toy_normals(2), toy_teacher())
     assert detector._teacher_loss(batch).item() == pytest.approx((9 + 0) / 2)
 
 
@@ -242,46 +252,10 @@ def test_the_penalty_sees_the_middle_of_a_photograph() -> None:
     assert recorder.given.count_nonzero() == 0
 
 
-def test_both_quantiles_are_those_of_the_maps_on_normals() -> None:
-    """Distances 0 to 100 of the student, four times as much of the autoencoder."""
-    detector = EfficientAD.build(toy_teacher(), EfficientAD.quick).eval()
-    roots = torch.arange(101.0).sqrt().view(1, 1, 1, 101)
-    detector.patch_teacher = FixedNetwork(roots)
-    detector.target = nn.Identity()
-    detector.trained = nn.ModuleDict(
-        {
-            "student": FixedNetwork(torch.zeros(1, 2, 1, 101)),
-            "autoencoder": FixedNetwork(2 * roots),
-        }
-    )
-    with torch.no_grad():
-        detector.finalize(ImagePool(toy_normals(3), toy_teacher(), CPU).batches(2))
-    expected = torch.tensor([[90, 99.5], [360, 398]])
-    torch.testing.assert_close(detector.quantiles, expected, rtol=0.02, atol=0)
-
-
-def test_map_is_the_mean_of_both_normalised_differences() -> None:
-    detector = EfficientAD.build(toy_teacher(), EfficientAD.quick).eval()
-    detector.quantiles.copy_(torch.tensor([[1.0, 3.0], [2.0, 6.0]]))
-    images = images_to_input(torch.from_numpy(toy_normals(2)))
-    with torch.no_grad():
-        taught = detector.target(detector.patch_teacher(images))
-        student = detector.trained["student"](images)
-        channels = taught.shape[1]
-        rebuilt = detector.trained["autoencoder"](images, (16, 16))
-        first = (taught - student[:, :channels]).square().mean(dim=1)
-        second = (rebuilt - student[:, channels:]).square().mean(dim=1)
-        mean = (0.1 * (first - 1) / 2 + 0.1 * (second - 2) / 4) / 2
-        expected = torch.nn.functional.interpolate(
-            mean[:, None], (64, 64), mode="bilinear", align_corners=False
-        )[:, 0]
-        torch.testing.assert_close(detector.anomaly_map(images), expected, rtol=1e-4, atol=1e-6)
-
-
 def test_images_smaller_than_a_patch_are_refused() -> None:
     detector = EfficientAD.build(toy_teacher(), {})
     small = np.zeros((2, 32, 32, 3), np.uint8)
     with pytest.raises(DetectorError, match=r"32×32 pixels are smaller than the 33"):
-        detector.prepare(ImagePool(small, detector.teacher, CPU).batches(2))
-    with pytest.raises(DetectorError, match=r"Raise images\.size to 36 or more"):
-        detector.prepare(ImagePool(small, detector.teacher, CPU).batches(2))
+        detector.prepare(MadeNormals(small, detector.teacher))
+    with pytest.raises(DetectorError, match=r"Raise images\.size or .* side is 33 pixels or more"):
+        detector.prepare(MadeNormals(small, detector.teacher))

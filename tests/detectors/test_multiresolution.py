@@ -12,13 +12,13 @@ from benchmarks.input_gradients import (
     smooth_gradient_maps,
 )
 from fixed_network import FixedNetwork
+from made_normals import MadeNormals, combined, known_levels, one_batch
 from torch import nn
 
 from stillwatch.detectors.multiresolution import Multiresolution, direction_loss, value_loss
 from stillwatch.errors import DetectorError
 from stillwatch.teachers.networks import Teacher, empty_teacher, images_to_input
 from stillwatch.testing.toys import toy_normals, toy_teacher
-from stillwatch.training.data import ImagePool
 
 VGG = "vgg16.tv_in1k"
 
@@ -53,10 +53,9 @@ def test_direction_loss_by_hand() -> None:
 
 
 def test_both_losses_begin_with_the_same_weight(detector: Multiresolution) -> None:
-    normals = ImagePool(toy_normals(4), detector.teacher, torch.device("cpu"))
+    batch = one_batch(toy_normals(4), detector.teacher)
     with torch.no_grad():
-        detector.prepare(normals.batches(4))
-        (batch,) = normals.batches(4)
+        detector.prepare(MadeNormals(toy_normals(4), detector.teacher))
         pairs = list(
             zip(
                 batch.features,
@@ -215,7 +214,7 @@ def test_gradients_cannot_be_guided_without_rectifiers() -> None:
 
 
 def test_forward_map_by_hand() -> None:
-    """One value per level and channel: (3, 4) against (4, 3), lambda 2, summed over three levels.
+    """(3, 4) against (4, 3), lambda 2, summed over three levels.
 
     Each position has (1 + 1) / 2 + 2 (1 - 24 / 25) = 1.08; smoothing leaves a constant as it is.
     """
@@ -225,8 +224,13 @@ def test_forward_map_by_hand() -> None:
     levels = [(taught.expand(1, 2, n, n), cloned.expand(1, 2, n, n)) for n in (8, 4, 2)]
     detector.teacher = FixedNetwork([a for a, _ in levels])
     detector.cloner = FixedNetwork([b for _, b in levels])
-    maps = detector.anomaly_map(torch.zeros(1, 3, 32, 32))
-    torch.testing.assert_close(maps, torch.full((1, 32, 32), 3 * 1.08))
+    maps = detector.level_maps(torch.zeros(1, 3, 32, 32))
+    found = [known_levels([level[0] for level in maps], (4, 8, 16))]
+    combination = detector.combination(found, 2.0)
+    assert combination.sigma == 2
+    np.testing.assert_allclose(
+        combined(found, combination)[0], np.full((8, 8), 3 * 1.08), rtol=1e-5
+    )
 
 
 def test_detection_uses_the_last_three_of_four_pools(vgg: Teacher) -> None:

@@ -1,9 +1,12 @@
 """PatchCore against its formulas and scikit-learn's nearest neighbours."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from fixed_network import FixedNetwork
+from made_normals import MadeNormals, combined, levels_of, one_batch
 from scipy.ndimage import gaussian_filter
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
@@ -12,14 +15,12 @@ from torch.nn import functional as F  # noqa: N812
 from stillwatch.detectors.patchcore import PatchCore
 from stillwatch.teachers.networks import images_to_input
 from stillwatch.testing.toys import toy_normals, toy_teacher
-from stillwatch.training.data import ImagePool
 
 
 @pytest.fixture(scope="module")
 def detector() -> PatchCore:
     made = PatchCore.build(toy_teacher(), {"coreset": 0.1})
-    normals = ImagePool(toy_normals(6), made.teacher, torch.device("cpu"))
-    made.prepare(normals.batches(4))
+    made.prepare(MadeNormals(toy_normals(6), made.teacher))
     return made
 
 
@@ -45,9 +46,11 @@ def test_map_is_the_smoothed_distance_to_the_nearest(detector: PatchCore, images
     patches = patches_of(detector, images)
     oracle = NearestNeighbors(n_neighbors=1).fit(detector.memory.double().numpy())
     distances = oracle.kneighbors(patches.reshape(-1, patches.shape[-1]))[0].reshape(2, 1, 8, 8)
-    resized = F.interpolate(torch.from_numpy(distances), (64, 64), mode="bilinear")[:, 0]
-    expected = np.stack([gaussian_filter(one, 1.0) for one in resized.numpy()])
-    np.testing.assert_allclose(detector.anomaly_map(images), expected, rtol=1e-4)
+    resized = F.interpolate(torch.from_numpy(distances), (16, 16), mode="bilinear")[:, 0]
+    expected = np.stack([gaussian_filter(one, 5 / 4) for one in resized.numpy()])
+    levels = levels_of(detector, toy_normals(2, first=50))
+    found = combined(levels, detector.combination(levels, 5.0))
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
 def test_map_by_hand() -> None:
@@ -56,9 +59,9 @@ def test_map_by_hand() -> None:
     fine, coarse = torch.full((1, 1, 16, 16), 3.0), torch.full((1, 1, 8, 8), 4.0)
     detector.teacher = FixedNetwork([fine, fine, coarse])
     detector.memory = torch.tensor([[0.0, 0.0], [3.0, 3.0]])
-    (found,) = detector.anomaly_map(torch.zeros(1, 3, 128, 128))
+    (level,) = detector.level_maps(torch.zeros(1, 3, 128, 128))
     # Near the sides the neighbourhoods are padded.
-    torch.testing.assert_close(found[48:80, 48:80], torch.ones(32, 32))
+    torch.testing.assert_close(level[0, 3:-3, 3:-3], torch.ones(10, 10))
 
 
 def test_the_papers_score_weighs_the_largest_distance(detector: PatchCore, images: Tensor) -> None:
@@ -90,19 +93,35 @@ def test_the_papers_score_by_hand() -> None:
     assert score == pytest.approx(3 / (1 + np.exp(-4)), rel=1e-5)
 
 
+def test_the_coreset_is_chosen_from_patches_drawn_at_random() -> None:
+    """100 of 6 · 64, of every batch its share; the seed decides which."""
+    teacher, normals = toy_teacher(), toy_normals(6)
+    whole = np.concatenate(
+        patches_of(PatchCore.build(teacher, {}), one_batch(normals, teacher).images)
+    )
+    memories = []
+    for seed in (0, 0, 1):
+        made = PatchCore.build(teacher, {"coreset": 1, "max_patches": 100})
+        torch.manual_seed(seed)
+        made.prepare(MadeNormals(normals, teacher))
+        memories.append(made.memory)
+    first, again, other = memories
+    assert len(first) == len(other) == 100
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    distances, rows = NearestNeighbors(n_neighbors=1).fit(whole).kneighbors(first.double().numpy())
+    assert distances.max() < 1e-4
+    per_image = np.bincount(rows[:, 0] // 64, minlength=6)
+    assert per_image[:4].sum() == 66
+    assert per_image.min() > 0
+
+
 def test_many_channels_are_projected_for_the_choice_alone() -> None:
     teacher = toy_teacher()
     made = PatchCore.build(teacher, {"coreset": 0.5})
     features = [
-        torch.randn(2, count, 64 // s, 64 // s) for count, s in ((8, 4), (100, 8), (80, 16))
+        torch.randn(1, count, 64 // s, 64 // s) for count, s in ((8, 4), (100, 8), (80, 16))
     ]
-
-    class _Batch:
-        images = torch.zeros(2, 3, 64, 64)
-
-        def __init__(self) -> None:
-            self.features = features
-
     with torch.random.fork_rng():
-        made.prepare([_Batch()])
-    assert made.memory.shape == (64, 180)
+        made.prepare([SimpleNamespace(features=features)])
+    assert made.memory.shape == (32, 180)

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 from fixed_network import FixedNetwork
+from made_normals import combined, known_levels, levels_of, one_batch
 from scipy.ndimage import gaussian_filter
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
+from stillwatch.combination import Combination, Level
 from stillwatch.detectors.reverse_distillation import (
     EmbeddingAndDecoder,
     ReverseDistillation,
@@ -17,7 +19,6 @@ from stillwatch.detectors.reverse_distillation import (
 )
 from stillwatch.teachers.networks import images_to_input
 from stillwatch.testing.toys import toy_normals, toy_teacher
-from stillwatch.training.data import ImagePool
 
 
 def features(channels: tuple[int, ...], side: int = 64, images: int = 1) -> list[torch.Tensor]:
@@ -49,7 +50,7 @@ def test_less_is_learnt_from_what_is_easy_within_a_quarter_of_the_training() -> 
 
 def test_loss_compares_flattened_maps() -> None:
     detector = ReverseDistillation.build(toy_teacher(), {})
-    (batch,) = ImagePool(toy_normals(3), detector.teacher, torch.device("cpu")).batches(3)
+    batch = one_batch(toy_normals(3), detector.teacher)
     (phase,) = detector.phases()
     expected = 0.0
     with torch.no_grad():
@@ -62,7 +63,7 @@ def test_loss_compares_flattened_maps() -> None:
 
 def test_loss_compares_positions_where_that_is_asked_for() -> None:
     detector = ReverseDistillation.build(toy_teacher(), {"loss": "per_position"})
-    (batch,) = ImagePool(toy_normals(3), detector.teacher, torch.device("cpu")).batches(3)
+    batch = one_batch(toy_normals(3), detector.teacher)
     (phase,) = detector.phases()
     with torch.no_grad():
         expected = sum(level.mean() for level in distances(detector, batch.images))
@@ -79,44 +80,61 @@ def distances(detector: ReverseDistillation, images: torch.Tensor) -> list[torch
 
 
 @pytest.mark.parametrize("relative", [False, True])
-def test_map_is_the_smoothed_sum_of_the_upsampled_distances(relative: bool) -> None:
+def test_map_is_the_smoothed_sum_of_the_enlarged_distances(relative: bool) -> None:
+    """Each in units of its median in the image and of its rise on the normals."""
     detector = ReverseDistillation.build(toy_teacher(), {"relative": relative})
-    detector.largest_medians.fill_(2.0)
-    detector.rises.fill_(0.5)
-    images = images_to_input(torch.from_numpy(toy_normals(2)))
-    total = torch.zeros(2, 64, 64, dtype=torch.float64)
+    normals = toy_normals(3)
     with torch.no_grad():
-        for level in distances(detector, images):
-            medians = level.flatten(1).median(dim=1).values[:, None, None]
-            maps = (level / (0.5 * medians.sqrt()) if relative else level)[:, None]
-            total += F.interpolate(maps, (64, 64), mode="bilinear", align_corners=True)[:, 0]
-        expected = np.stack([gaussian_filter(one, 1.0) for one in total.numpy()])
-        np.testing.assert_allclose(detector.anomaly_map(images), expected, rtol=1e-4)
+        levels = distances(detector, images_to_input(torch.from_numpy(normals)))
+    total = np.zeros((3, 16, 16))
+    for level in levels:
+        medians = level.flatten(1).median(dim=1).values[:, None, None]
+        maps = enlarged(level / medians.sqrt() if relative else level)
+        total += maps / rise(maps) if relative else maps
+    expected = np.stack([gaussian_filter(one, SIGMA / 4) for one in total])
+    found = levels_of(detector, normals)
+    maps = combined(found, detector.combination(found, SIGMA))
+    np.testing.assert_allclose(maps, expected, rtol=1e-4)
 
 
-def test_relative_map_by_hand() -> None:
-    """Three levels, of which the third is as large as the image.
+SIGMA = 5.0
+"""Pixels."""
 
-    1 - cos is 0.04 between (3, 4) and (4, 3), and 1 between (3, 4) and (-4, 3). First level: 0.04
-    everywhere, its median too, at a rise of 0.5. Second: 1 everywhere, where no more than 0.25 is
-    forgiven, at a rise of 4. Third: 0.04 in three quarters, the median among them, 1 in the rest,
-    at a rise of 1; smoothing keeps its mean.
+
+def enlarged(level: torch.Tensor) -> np.ndarray:
+    """(B, h, w) to (B, 16, 16)."""
+    return F.interpolate(level[:, None], (16, 16), mode="bilinear")[:, 0].numpy()
+
+
+def rise(maps: np.ndarray) -> float:
+    """By how much the smoothed map of one level exceeds its mean, averaged over images."""
+    final = [gaussian_filter(one, SIGMA / 4) for one in maps]
+    return float(np.mean([one.max() - one.mean() for one in final]))
+
+
+def test_largest_medians_and_rises_of_normals_by_hand() -> None:
+    """One level of two normals: 1 in a quarter and 0.04 elsewhere; 0.25 everywhere.
+
+    The medians are 0.04 and 0.25. Relative to the root of its own, 0.2, the first is 5 and 0.2, and
+    0.25 · 5 + 0.75 · 0.2 = 1.4 on average; the second does not rise.
     """
-    like, other = (torch.tensor(x).view(1, 2, 1, 1) for x in ([4.0, 3.0], [-4.0, 3.0]))
-    taught = torch.tensor([3.0, 4.0]).view(1, 2, 1, 1)
-    rebuilt = [like.repeat(1, 1, 4, 4), other.repeat(1, 1, 2, 2), like.repeat(1, 1, 16, 16)]
-    rebuilt[2][..., :8, :8] = other
-    detector = ReverseDistillation.build(toy_teacher(), {})
-    detector.teacher = FixedNetwork([taught.expand_as(level) for level in rebuilt])
-    detector.student = FixedNetwork(rebuilt)
-    detector.largest_medians.copy_(torch.tensor([1.0, 0.25, 1.0]))
-    detector.rises.copy_(torch.tensor([0.5, 4.0, 1.0]))
-    maps = detector.anomaly_map(torch.zeros(1, 3, 16, 16))
-    third = 0.75 * 0.04 / 0.2 + 0.25 * 1 / 0.2
-    assert maps.mean().item() == pytest.approx(0.04 / 0.2 / 0.5 + 1 / 0.5 / 4 + third, rel=1e-5)
-    # Far from the third level's border, where 1 / 0.2 stands at one corner and 0.04 / 0.2 opposite.
-    corners = torch.stack([maps[0, 0, 0], maps[0, -1, -1]])
-    torch.testing.assert_close(corners, torch.tensor([0.9 + 5.0, 0.9 + 0.2]), rtol=1e-4, atol=0)
+    first = torch.full((64, 64), 0.04)
+    first[:32, :32] = 1
+    normals = [known_levels([one], [4]) for one in (first, torch.full((64, 64), 0.25))]
+    found = ReverseDistillation.build(toy_teacher(), {}).combination(normals, SIGMA)
+    (level,) = found.levels
+    assert level.largest_median == 0.25
+    assert level.divisor == pytest.approx((5 - 1.4) / 2, rel=1e-4)
+    assert (found.fusion, found.sigma) == ("sum", SIGMA)
+
+
+def test_an_image_is_forgiven_no_more_than_the_worst_validation_normal() -> None:
+    """0.04 is divided by its root; 4, where the largest median of the normals is 0.25, by 0.5."""
+    combination = Combination(levels=(Level(largest_median=0.25, divisor=2.0),))
+    levels = [known_levels([torch.full((8, 8), value)], [4]) for value in (0.04, 4.0)]
+    maps = combined(levels, combination)
+    np.testing.assert_allclose(maps[0], 0.2 / 2, rtol=1e-5)
+    np.testing.assert_allclose(maps[1], 4 / 0.5 / 2, rtol=1e-5)
 
 
 def test_released_map_and_losses_by_hand() -> None:
@@ -131,63 +149,17 @@ def test_released_map_and_losses_by_hand() -> None:
         detector.teacher, detector.student = FixedNetwork(features), FixedNetwork(rebuilt)
         batch = SimpleNamespace(features=features, progress=1.0)
         assert detector._loss(batch).item() == pytest.approx(1.08)
-        maps = detector.anomaly_map(torch.zeros(1, 3, 16, 16))
-        torch.testing.assert_close(maps, torch.full((1, 16, 16), 1.08))
-
-
-def test_medians_and_rises_of_normals_by_hand() -> None:
-    """The first level is 1 in a quarter and 0.04 elsewhere, which is its median.
-
-    Relative to the root of that, 0.2, it is 5 and 0.2, and 0.25 · 5 + 0.75 · 0.2 = 1.4 on average.
-    """
-    like, other = (torch.tensor(x).view(1, 2, 1, 1) for x in ([4.0, 3.0], [-4.0, 3.0]))
-    taught = torch.tensor([3.0, 4.0]).view(1, 2, 1, 1)
-    rebuilt = [one.repeat(1, 1, n, n) for one, n in ((like, 16), (other, 8), (like, 4))]
-    rebuilt[0][..., :8, :8] = other
-    detector = ReverseDistillation.build(toy_teacher(), {})
-    detector.student = FixedNetwork(rebuilt)
-    detector.finalize([SimpleNamespace(features=[taught.expand_as(level) for level in rebuilt])])
-    torch.testing.assert_close(detector.largest_medians, torch.tensor([0.04, 1.0, 0.04]))
-    assert detector.rises[0].item() == pytest.approx(5 - 1.4, rel=1e-4)
-
-
-def test_an_image_is_forgiven_no_more_than_the_worst_validation_normal() -> None:
-    detector = ReverseDistillation.build(toy_teacher(), {})
-    normals = ImagePool(toy_normals(3), detector.teacher, torch.device("cpu"))
-    with torch.no_grad():
-        detector.finalize(normals.batches(2))
-        levels = distances(detector, images_to_input(torch.from_numpy(toy_normals(3))))
-        medians = [level.flatten(1).median(dim=1).values for level in levels]
-        largest = torch.stack([one.max() for one in medians])
-        torch.testing.assert_close(detector.largest_medians.double(), largest, rtol=1e-3, atol=0)
-        relative = [
-            level / one.sqrt()[:, None, None] for level, one in zip(levels, medians, strict=True)
-        ]
-        rises = torch.stack([rise(level) for level in relative])
-        torch.testing.assert_close(detector.rises.double(), rises, rtol=1e-3, atol=0)
-        images = images_to_input(torch.from_numpy(toy_normals(1)))
-        before = detector.anomaly_map(images)
-        detector.largest_medians.mul_(0.01)
-        torch.testing.assert_close(
-            detector.anomaly_map(images).mean() / before.mean(),
-            torch.tensor(10.0),
-            rtol=0.5,
-            atol=0,
-        )
-
-
-def rise(level: torch.Tensor) -> torch.Tensor:
-    """By how much the final map of one level (B, h, w) exceeds its mean, averaged over images."""
-    maps = F.interpolate(level[:, None], (64, 64), mode="bilinear", align_corners=True)[:, 0]
-    final = [gaussian_filter(one, 1.0) for one in maps.numpy()]
-    return torch.tensor(np.mean([one.max() - one.mean() for one in final]))
+        maps = detector.level_maps(torch.zeros(1, 3, 16, 16))
+        levels = [known_levels([level[0] for level in maps], (4, 8, 16))]
+        (found,) = combined(levels, detector.combination(levels, SIGMA))
+        np.testing.assert_allclose(found, np.full((4, 4), 1.08), rtol=1e-5)
 
 
 def test_only_training_is_disturbed() -> None:
     losses = {}
     for disturbance in (False, True):
         detector = ReverseDistillation.build(toy_teacher(), {"disturbance": disturbance})
-        (batch,) = ImagePool(toy_normals(3), detector.teacher, torch.device("cpu")).batches(3)
+        batch = one_batch(toy_normals(3), detector.teacher)
         (phase,) = detector.phases()
         torch.manual_seed(0)
         with torch.no_grad():

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 from fixed_network import FixedNetwork
+from made_normals import combined, known_levels, levels_of, one_batch
 from torch.nn import functional as F  # noqa: N812
 
 from stillwatch.detectors.stfpm import STFPM
 from stillwatch.teachers.networks import images_to_input
 from stillwatch.testing.toys import toy_normals, toy_teacher
-from stillwatch.training.data import ImagePool
 
 
 def squared_distances(detector: STFPM, images: torch.Tensor) -> list[np.ndarray]:
@@ -29,26 +29,22 @@ def squared_distances(detector: STFPM, images: torch.Tensor) -> list[np.ndarray]
 
 def test_loss_is_the_mean_over_positions_and_the_sum_over_levels() -> None:
     detector = STFPM.build(toy_teacher(), {})
-    normals = ImagePool(toy_normals(3), detector.teacher, torch.device("cpu"))
-    (batch,) = normals.batches(3)
+    batch = one_batch(toy_normals(3), detector.teacher)
     (phase,) = detector.phases()
     expected = sum(level.mean() for level in squared_distances(detector, batch.images))
-    # The stored features are rounded to float16.
-    np.testing.assert_allclose(phase.loss(batch).item(), expected, rtol=1e-3)
+    np.testing.assert_allclose(phase.loss(batch).item(), expected, rtol=1e-5)
 
 
 def test_map_is_the_product_at_a_quarter_of_the_size_without_smoothing() -> None:
     detector = STFPM.build(toy_teacher(), {})
-    images = images_to_input(torch.from_numpy(toy_normals(2)))
-    product = np.ones((2, 16, 16))
-    for level in squared_distances(detector, images):
+    normals = toy_normals(2)
+    expected = np.ones((2, 16, 16))
+    for level in squared_distances(detector, images_to_input(torch.from_numpy(normals))):
         maps = torch.from_numpy(level)[:, None]
-        product *= F.interpolate(maps, (16, 16), mode="bilinear", align_corners=False)[:, 0].numpy()
-    expected = F.interpolate(
-        torch.from_numpy(product)[:, None], (64, 64), mode="bilinear", align_corners=False
-    )[:, 0]
-    with torch.no_grad():
-        np.testing.assert_allclose(detector.anomaly_map(images), expected, rtol=1e-4)
+        expected *= F.interpolate(maps, (16, 16), mode="bilinear")[:, 0].numpy()
+    levels = levels_of(detector, normals)
+    found = combined(levels, detector.combination(levels, 1.0))
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
 def known() -> tuple[STFPM, list[torch.Tensor]]:
@@ -76,13 +72,12 @@ def test_loss_by_hand() -> None:
 
 
 def test_product_map_by_hand() -> None:
-    """0 in the left half, 0.08 · 2 · 4 in the right; between the two it is interpolated."""
+    """0 in the left half, 0.08 · 2 · 4 in the right."""
     detector, _ = known()
-    (found,) = detector.anomaly_map(torch.zeros(1, 3, 16, 16))
-    torch.testing.assert_close(found[:, :6], torch.zeros(16, 6))
-    torch.testing.assert_close(found[:, 10:], torch.full((16, 6), 0.64))
-    # 0.625 of the way from the middle of the last column on the left to the first on the right.
-    torch.testing.assert_close(found[:, 8], torch.full((16,), 0.625 * 0.64))
+    maps = detector.level_maps(torch.zeros(1, 3, 16, 16))
+    levels = [known_levels([level[0] for level in maps], (4, 8, 16))]
+    (found,) = combined(levels, detector.combination(levels, 1.0))
+    np.testing.assert_allclose(found, [[0, 0, 0.64, 0.64]] * 4, rtol=1e-5)
 
 
 def test_authors_recipe() -> None:

@@ -2,9 +2,12 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from fixed_network import FixedNetwork
+from made_normals import combined, levels_of, one_batch
+from scipy.ndimage import gaussian_filter
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
@@ -13,12 +16,12 @@ from stillwatch.detectors.autoencoder import (
     ConvolutionalAutoencoder,
     away_from_edges,
 )
-from stillwatch.detectors.blocks.maps import gaussian_smooth, smoothed
+from stillwatch.detectors.base import Detector
+from stillwatch.detectors.blocks.maps import gaussian_smooth
 from stillwatch.detectors.blocks.similarity import squared_error, structural_dissimilarity
 from stillwatch.detectors.style_distillation import StyleDistillation, StyleNetwork
 from stillwatch.teachers.networks import images_to_input
 from stillwatch.testing.toys import toy_normals, toy_teacher
-from stillwatch.training.data import ImagePool
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +92,16 @@ def test_autoencoder_scores_with_what_it_is_trained_with(
     formula = {"l2": squared_error, "ssim": structural_dissimilarity}[distance]
     with torch.no_grad():
         errors = formula(images, detector.autoencoder(images))
-        torch.testing.assert_close(detector.anomaly_map(images), smoothed(errors))
+    assert_smoothed_averages(detector, errors)
+
+
+def assert_smoothed_averages(detector: Detector, errors: torch.Tensor) -> None:
+    """The maps of ``images`` are (B, H, W) averaged over 4×4 pixels and smoothed by 8 pixels."""
+    averages = errors.unfold(1, 4, 4).unfold(2, 4, 4).mean(dim=(3, 4)).numpy()
+    levels = levels_of(detector, toy_normals(2, first=50))
+    found = combined(levels, detector.combination(levels, 8.0))
+    expected = np.stack([gaussian_filter(one, 2.0) for one in averages])
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -104,24 +116,24 @@ def test_autoencoders_loss_and_map_by_hand(distance: str, expected: float) -> No
     (phase,) = detector.phases()
     assert phase.loss(SimpleNamespace(images=images)).item() == pytest.approx(expected, rel=1e-4)
     detector.autoencoder = FixedNetwork(torch.full((1, 3, 16, 16), 0.6))
-    maps = detector.anomaly_map(images)
-    torch.testing.assert_close(maps, torch.full((2, 16, 16), expected), rtol=1e-3, atol=0)
+    (level,) = detector.level_maps(images)
+    torch.testing.assert_close(level, torch.full((2, 4, 4), expected), rtol=1e-3, atol=0)
 
 
 @pytest.mark.parametrize("network", [ConvolutionalAutoencoder, StyleNetwork])
-def test_any_size_keeps_its_size(network: type[torch.nn.Module]) -> None:
-    assert network().eval()(torch.rand(1, 3, 37, 50)).shape == (1, 3, 37, 50)
+def test_the_size_is_kept(network: type[torch.nn.Module]) -> None:
+    assert network().eval()(torch.rand(1, 3, 32, 64)).shape == (1, 3, 32, 64)
 
 
 def test_zero_padding_does_not_reach_the_image() -> None:
     """A network that sums 33×33 neighbourhoods, of which the padded image is as grey as all."""
 
     def summed(images: torch.Tensor) -> torch.Tensor:
-        assert images.shape[2:] == (72, 72)
+        assert images.shape[2:] == (69, 72)
         return F.avg_pool2d(images, 33, stride=1, padding=16)
 
     grey = torch.full((1, 3, 37, 40), 0.25)
-    torch.testing.assert_close(away_from_edges(summed, grey, multiple=8), grey)
+    torch.testing.assert_close(away_from_edges(summed, grey), grey)
 
 
 def test_a_negative_is_not_what_ssim_learns(images: torch.Tensor) -> None:
@@ -140,7 +152,7 @@ def test_an_untrained_style_network_changes_nothing(images: torch.Tensor) -> Non
 def test_style_loss_is_imitation_and_half_the_outliers_loss() -> None:
     """An untrained style network is the identity: what turned images lose is 0."""
     detector = StyleDistillation.build(toy_teacher(), {})
-    (batch,) = ImagePool(toy_normals(3), detector.teacher, torch.device("cpu")).batches(3)
+    batch = one_batch(toy_normals(3), detector.teacher)
     _, style = detector.phases()
     with torch.no_grad():
         imitation = squared_error(batch.images, detector.autoencoder(batch.images)).mean()
@@ -157,7 +169,8 @@ def test_style_loss_and_map_by_hand() -> None:
     detector.style, detector.autoencoder = FixedNetwork(style), FixedNetwork(rebuilt)
     loss = detector.phases()[1].loss(SimpleNamespace(images=images))
     assert loss.item() == pytest.approx(0.3**2 + 0.5 * 0.1**2)
-    torch.testing.assert_close(detector.anomaly_map(images), torch.full((2, 16, 16), 0.09))
+    (level,) = detector.level_maps(images)
+    torch.testing.assert_close(level, torch.full((2, 4, 4), 0.09))
 
 
 def test_outliers_are_the_batch_turned_by_a_quarter_a_half_and_three_quarters() -> None:
@@ -169,7 +182,7 @@ def test_outliers_are_the_batch_turned_by_a_quarter_a_half_and_three_quarters() 
     seen: list[torch.Tensor] = []
     detector = StyleDistillation.build(toy_teacher(), {})
     detector.style = Recording()
-    (batch,) = ImagePool(toy_normals(2), detector.teacher, torch.device("cpu")).batches(2)
+    batch = one_batch(toy_normals(2), detector.teacher)
     torch.manual_seed(0)
     for _ in range(20):
         detector.phases()[1].loss(batch)
@@ -192,12 +205,12 @@ def test_the_score_is_the_difference_of_the_two_networks(images: torch.Tensor) -
     detector = StyleDistillation.build(toy_teacher(), {})
     with torch.no_grad():
         errors = squared_error(detector.style(images), detector.autoencoder(images))
-        torch.testing.assert_close(detector.anomaly_map(images), smoothed(errors))
+    assert_smoothed_averages(detector, errors)
 
 
 def test_the_autoencoder_is_frozen_while_the_style_is_learnt() -> None:
     detector = StyleDistillation.build(toy_teacher(), {})
-    (batch,) = ImagePool(toy_normals(3), detector.teacher, torch.device("cpu")).batches(3)
+    batch = one_batch(toy_normals(3), detector.teacher)
     _, style = detector.phases()
     style.loss(batch).backward()
     assert all(parameter.grad is None for parameter in detector.autoencoder.parameters())

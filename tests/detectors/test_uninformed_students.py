@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from fixed_network import FixedNetwork
+from made_normals import MadeNormals, combined, known_levels, levels_of, one_batch
 from torch import nn
 
 from stillwatch.detectors.blocks.patch_distillation import (
@@ -16,7 +17,6 @@ from stillwatch.detectors.blocks.patch_distillation import (
     patches_and_shifted,
 )
 from stillwatch.detectors.blocks.patch_networks import PatchNetwork, PatchSize
-from stillwatch.detectors.blocks.standardisation import Standardisation
 from stillwatch.detectors.uninformed_students import (
     UninformedStudents,
     error_and_variance,
@@ -25,7 +25,6 @@ from stillwatch.detectors.uninformed_students import (
 from stillwatch.errors import DetectorError, SettingsError
 from stillwatch.teachers.networks import Teacher, images_to_input
 from stillwatch.testing.toys import toy_normals, toy_teacher
-from stillwatch.training.data import ImagePool
 
 
 def test_knowledge_loss() -> None:
@@ -78,28 +77,24 @@ def test_the_teachers_losses_are_added_with_their_weights() -> None:
     teacher = FixedNetwork(described)
     teacher.network = PatchNetwork(17)
     teacher.decoder = nn.Identity()
-    (batch,) = ImagePool(toy_normals(2), toy_teacher(), torch.device("cpu")).batches(2)
+    batch = one_batch(toy_normals(2), toy_teacher())
     assert detector._teacher_loss(teacher, batch).item() == pytest.approx(5.5, abs=1e-4)
 
 
 def test_map_is_the_mean_over_the_patch_sizes_of_both_standardised() -> None:
-    """(3 - 1) / 2 + (5 - 1) / 4 = 2 at one size, (10 - 4) / 3 + (6 - 2) / 1 = 6 at the other."""
+    """Errors and variances of two patch sizes are -1 and 1, 1 and 9, 0 and 2, 3 and 5 on normals.
 
-    class Scale(nn.Module):
-        def __init__(self, measured: list[float], mean: list[float], std: list[float]) -> None:
-            super().__init__()
-            self.measured = torch.tensor(measured).view(1, 2, 1, 1).expand(1, 2, 8, 8)
-            self.score = Standardisation(2)
-            self.score.mean.copy_(torch.tensor(mean).view(2, 1, 1))
-            self.score.std.copy_(torch.tensor(std).view(2, 1, 1))
-
-        def errors_and_variances(self, *_: object) -> torch.Tensor:
-            return self.measured
-
-    detector = UninformedStudents.build(toy_teacher(), {**UninformedStudents.quick})
-    detector.scales = nn.ModuleList([Scale([3, 5], [1, 1], [2, 4]), Scale([10, 6], [4, 2], [3, 1])])
-    maps = detector.anomaly_map(torch.zeros(1, 3, 64, 64))
-    torch.testing.assert_close(maps, torch.full((1, 64, 64), 4.0))
+    (2 - 0) / 1 + (5 - 5) / 4 = 2 at one size, (3 - 1) / 1 + (6 - 4) / 1 = 4 at the other.
+    """
+    normals = [
+        known_levels([torch.full((4, 4), value) for value in values], (8,) * 4)
+        for values in ((-1.0, 1.0, 0.0, 3.0), (1.0, 9.0, 2.0, 5.0))
+    ]
+    sizes = {**UninformedStudents.quick, "patch_sizes": (17, 33)}
+    combination = UninformedStudents.build(toy_teacher(), sizes).combination(normals, 4.0)
+    assert combination.sigma is None
+    image = known_levels([torch.full((4, 4), value) for value in (2.0, 5.0, 3.0, 6.0)], (8,) * 4)
+    np.testing.assert_allclose(combined([image], combination)[0], np.full((8, 8), 3.0), rtol=1e-5)
 
 
 def test_a_patch_teacher_that_would_learn_nothing_is_refused() -> None:
@@ -111,26 +106,30 @@ def test_a_patch_teacher_that_would_learn_nothing_is_refused() -> None:
 
 def test_map_adds_both_in_units_of_their_spread_on_normals() -> None:
     detector = UninformedStudents.build(toy_teacher(), {**UninformedStudents.quick, "stride": 4})
-    normals = ImagePool(toy_normals(3), detector.teacher, torch.device("cpu"))
-    images = images_to_input(torch.from_numpy(toy_normals(2, first=50)))
     (scale,) = detector.scales
-    with torch.no_grad():
-        detector.finalize(normals.batches(2))
-        own = scale.errors_and_variances(normals.images(torch.arange(3)), 4).numpy()
-        e, v = np.moveaxis(scale.errors_and_variances(images, 4).numpy(), 1, 0)
-        found = detector.anomaly_map(images)
-    expected = (e - own[:, 0].mean()) / own[:, 0].std() + (v - own[:, 1].mean()) / own[:, 1].std()
-    coarse = torch.nn.functional.avg_pool2d(found, 4).numpy()
-    inner = (slice(None), slice(2, -2), slice(2, -2))
-    assert np.corrcoef(coarse[inner].ravel(), expected[inner].ravel())[0, 1] > 0.95
-    assert found.mean() == pytest.approx(expected.mean(), rel=0.05)
+
+    def errors_and_variances(images: np.ndarray) -> list[np.ndarray]:
+        with torch.no_grad():
+            found = scale.errors_and_variances(images_to_input(torch.from_numpy(images)), 4)
+        return list(found.transpose(0, 1).numpy())
+
+    combination = detector.combination(levels_of(detector, toy_normals(3)), 4.0)
+    images = toy_normals(2, first=50)
+    expected = sum(
+        (one - own.mean()) / own.std()
+        for one, own in zip(
+            errors_and_variances(images), errors_and_variances(toy_normals(3)), strict=True
+        )
+    )
+    found = combined(levels_of(detector, images), combination)
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
 
 
 def test_students_learn_the_mirrored_surroundings_that_are_scored() -> None:
     detector = UninformedStudents.build(
         toy_teacher(), {**UninformedStudents.quick, "window": None, "stride": 4}
     )
-    (batch,) = ImagePool(toy_normals(2), detector.teacher, torch.device("cpu")).batches(2)
+    batch = one_batch(toy_normals(2), detector.teacher)
     (scale,) = detector.scales
     with torch.no_grad():
         wanted = scale.target(scale.teacher.network.dense(batch.images, 4))
@@ -190,7 +189,7 @@ def test_without_a_pretrained_network_the_teacher_is_not_asked() -> None:
     values = {**UninformedStudents.quick, "knowledge_weight": 0, "metric_weight": 1}
     unable = Teacher("unable", "0" * 64, nn.Module, (5,), (0.5,) * 3, (0.25,) * 3)  # no forward
     detector = UninformedStudents.build(unable, values)
-    (batch,) = ImagePool(toy_normals(6), detector.teacher, torch.device("cpu")).batches(6)
+    batch = one_batch(toy_normals(6), detector.teacher)
     phase = detector.phases()[0]
     assert phase.loss(batch).isfinite()
     assert json.loads(phase.shared_as or "")["settings"]["metric_weight"] == 1
@@ -198,9 +197,8 @@ def test_without_a_pretrained_network_the_teacher_is_not_asked() -> None:
 
 def test_images_smaller_than_a_patch_are_refused() -> None:
     detector = UninformedStudents.build(toy_teacher(), {"patch_sizes": [65]})
-    normals = ImagePool(toy_normals(2), detector.teacher, torch.device("cpu"))
     with pytest.raises(DetectorError, match=r"64×64 pixels are smaller than the 65.*images\.size"):
-        detector.prepare(normals.batches(2))
+        detector.prepare(MadeNormals(toy_normals(2), detector.teacher))
 
 
 def test_a_patch_size_is_named_once() -> None:

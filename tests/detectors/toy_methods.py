@@ -1,6 +1,6 @@
 """Methods of other shapes than the ones that are built in, and methods that break a promise."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from stillwatch.detectors.base import Batch, Detector, Phase
+from stillwatch.combination import Combination, Level, LevelMaps
+from stillwatch.detectors.base import Batch, Detector, Normals, Phase
 from stillwatch.sections import Section
 from stillwatch.teachers.networks import Teacher
 
@@ -25,27 +26,24 @@ class PixelMean(Detector):
     Settings = NoSettings
     quick: ClassVar = {}
     mean: Tensor
-    scale: Tensor
 
     def __init__(self, teacher: Teacher, settings: Section) -> None:
         super().__init__(teacher, settings)
         self.register_buffer("mean", torch.zeros(teacher.channels[0], 1, 1))
-        self.register_buffer("scale", torch.ones(()))
 
-    def prepare(self, normals: Iterable[Batch]) -> None:
+    def prepare(self, normals: Normals) -> None:
         features = torch.cat([batch.features[0] for batch in normals])
         self.mean.copy_(features.mean(dim=(0, 2, 3))[:, None, None])
 
     def phases(self) -> list[Phase]:
         return []
 
-    def finalize(self, validation_normals: Iterable[Batch]) -> None:
-        maps = torch.cat([self.anomaly_map(batch.images) for batch in validation_normals])
-        self.scale.copy_(maps.mean())
+    def level_maps(self, images: Tensor) -> list[Tensor]:
+        return [(self.teacher(images)[0] - self.mean).square().mean(dim=1)]
 
-    def anomaly_map(self, images: Tensor) -> Tensor:
-        distance = (self.teacher(images)[0] - self.mean).square().mean(dim=1, keepdim=True)
-        return F.interpolate(distance / self.scale, images.shape[2:])[:, 0]
+    def combination(self, normals: Sequence[LevelMaps], sigma: float) -> Combination:
+        mean = float(np.mean([one.maps[0].mean() for one in normals]))
+        return Combination(levels=(Level(divisor=mean),))
 
 
 class TwoStage(Detector):
@@ -80,11 +78,13 @@ class TwoStage(Detector):
         error = (self.second(code) - target).square()
         return F.mse_loss(self.error(code), error)
 
-    def anomaly_map(self, images: Tensor) -> Tensor:
+    def level_maps(self, images: Tensor) -> list[Tensor]:
         (target, *_) = self.teacher(images)
         code = self.first(target)
-        distance = ((self.second(code) - target).square() - self.error(code)).mean(dim=1)
-        return F.interpolate(distance[:, None], images.shape[2:])[:, 0]
+        return [((self.second(code) - target).square() - self.error(code)).mean(dim=1)]
+
+    def combination(self, normals: Sequence[LevelMaps], sigma: float) -> Combination:
+        return Combination(levels=(Level(),), sigma=sigma)
 
 
 def sgd(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
@@ -92,36 +92,48 @@ def sgd(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
 
 
 class WrongSize(PixelMean):
-    def anomaly_map(self, images: Tensor) -> Tensor:
-        return super().anomaly_map(images)[:, ::2, ::2]
+    def level_maps(self, images: Tensor) -> list[Tensor]:
+        return [level[:, 1:] for level in super().level_maps(images)]
+
+
+class LeavesALevelOut(PixelMean):
+    def level_maps(self, images: Tensor) -> list[Tensor]:
+        return 2 * super().level_maps(images)
 
 
 class NotFiniteOnConstants(PixelMean):
-    def anomaly_map(self, images: Tensor) -> Tensor:
-        return super().anomaly_map(images) / images.std(dim=(1, 2, 3))[:, None, None]
+    def level_maps(self, images: Tensor) -> list[Tensor]:
+        contrast = images.std(dim=(1, 2, 3))[:, None, None]
+        return [level / contrast for level in super().level_maps(images)]
 
 
 class BatchDependent(PixelMean):
-    def anomaly_map(self, images: Tensor) -> Tensor:
-        maps = super().anomaly_map(images)
-        return maps / maps.max()
+    def level_maps(self, images: Tensor) -> list[Tensor]:
+        return [level / level.max() for level in super().level_maps(images)]
 
 
 class StateOutsideTensors(PixelMean):
-    def finalize(self, validation_normals: Iterable[Batch]) -> None:
-        self.offset = float(torch.stack([batch.images.mean() for batch in validation_normals])[0])
+    offset = 0.0
 
-    def anomaly_map(self, images: Tensor) -> Tensor:
-        return super().anomaly_map(images) + getattr(self, "offset", 0.0)
+    def prepare(self, normals: Normals) -> None:
+        super().prepare(normals)
+        self.offset = float(torch.stack([batch.images.mean() for batch in normals])[0])
+
+    def level_maps(self, images: Tensor) -> list[Tensor]:
+        return [level + self.offset for level in super().level_maps(images)]
 
 
 class BlindToDefects(PixelMean):
-    def anomaly_map(self, images: Tensor) -> Tensor:
-        return -super().anomaly_map(images).abs()
+    def level_maps(self, images: Tensor) -> list[Tensor]:
+        return [-level for level in super().level_maps(images)]
+
+    def combination(self, normals: Sequence[LevelMaps], sigma: float) -> Combination:
+        return Combination(levels=(Level(),))
 
 
 class TrainsTheTeacher(PixelMean):
-    def finalize(self, validation_normals: Iterable[Batch]) -> None:
+    def prepare(self, normals: Normals) -> None:
+        super().prepare(normals)
         self.teacher.std.mul_(1.1)
 
 
@@ -135,7 +147,7 @@ class ForgetsWhatItPrepared(TwoStage):
 
     level = 1.0
 
-    def prepare(self, normals: Iterable[Batch]) -> None:
+    def prepare(self, normals: Normals) -> None:
         self.level = 1 + float(torch.stack([batch.images.mean() for batch in normals]).mean())
 
     def _rebuild(self, batch: Batch) -> Tensor:
@@ -153,19 +165,21 @@ class Exported(PixelMean):
 
 
 class ExportsForOneBatchSize(Exported):
-    def anomaly_map(self, images: Tensor) -> Tensor:
-        return torch.cat([super(Exported, self).anomaly_map(image[None]) for image in images])
+    def level_maps(self, images: Tensor) -> list[Tensor]:
+        levels = [super(Exported, self).level_maps(image[None]) for image in images]
+        return [torch.cat(parts) for parts in zip(*levels, strict=True)]
 
 
 class ExportsOtherMaps(Exported):
-    def anomaly_map(self, images: Tensor) -> Tensor:
-        maps = super().anomaly_map(images)
-        return maps * 1.01 if torch.compiler.is_exporting() else maps
+    def level_maps(self, images: Tensor) -> list[Tensor]:
+        factor = 1.01 if torch.compiler.is_exporting() else 1.0
+        return [factor * level for level in super().level_maps(images)]
 
 
 SOUND = (PixelMean, TwoStage, Exported)
 BROKEN = {
     WrongSize: "ill-formed",
+    LeavesALevelOut: "1 of 2 levels are combined",
     NotFiniteOnConstants: "not finite",
     BatchDependent: "batch",
     StateOutsideTensors: "loaded",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psutil
 from tests.flows.conftest import Plant
+from tests.flows.waiting import runs
 
 
 class Started:
@@ -63,14 +64,7 @@ def kill_family(pid: int) -> None:
         family = [parent, *parent.children(recursive=True)]
         for process in family:
             process.kill()
-        wait_until(lambda: not any(map(_runs, family)))
-
-
-def _runs(process: psutil.Process) -> bool:
-    try:
-        return bool(process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
+        wait_until(lambda: not any(map(runs, family)))
 
 
 def trainings_of(plant: Plant) -> list[psutil.Process]:

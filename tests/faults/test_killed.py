@@ -8,7 +8,7 @@ from tests.faults.moments import Started, trainings_of, wait_until
 from tests.faults.retrainings import RETRAIN, epochs_done, green, set_epochs
 from tests.flows.conftest import Plant
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.servers, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 def test_killed_in_training(plant: Plant) -> None:

@@ -90,7 +90,7 @@ def test_worker_killed_in_push(plant: Plant) -> None:
 
 def killed_in_retraining(plant: Plant, *, when: Callable[[], bool]) -> str:
     """Press *Run*, kill the worker with all its processes, and return the id of the run."""
-    started = Api(plant).start("retrain", categories=["bolt"], detectors=["stfpm"])
+    started = Api(plant.state).start("retrain", categories=["bolt"], detectors=["stfpm"])
     worker = worker_service(plant.state).running()
     assert worker is not None
     parent = psutil.Process(worker.pid)
@@ -105,5 +105,7 @@ def goes_on_by_itself(plant: Plant, run_id: str) -> None:
     """Be up again, and see the run end well."""
     assert plant.run("up").returncode == 0
     # Between the automation that finds it dead and the one that starts it again it is CRASHED.
-    ended = Api(plant).wait_for(lambda run: run["id"] == run_id and run["state_type"] != "CRASHED")
+    ended = Api(plant.state).wait_for(
+        lambda run: run["id"] == run_id and run["state_type"] != "CRASHED"
+    )
     assert (ended["state_type"], ended["run_count"]) == ("COMPLETED", 2), ended["state"]

@@ -5,18 +5,23 @@ import json
 import os
 import subprocess
 import sys
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import yaml
 from made_prefect import new_prefect_database, stop_servers_below
+from made_stores import new_store
 from PIL import Image
+from tests.flows.waiting import runs, until
 
 from stillwatch.flows.cli import main
 from stillwatch.flows.servers.deployments import PREFECT_FILE
@@ -36,8 +41,16 @@ TINY = {
         "reverse_distillation": {"epochs": 1, "batch_size": 4},
     },
     "evaluation": {"size": SIDE, "bootstrap_resamples": 100},
-    "retrain": {"floors": {"image_auroc": 0.0, "aupro": 0.0}},
+    "retrain": {
+        "detectors": ["stfpm", "reverse_distillation"],
+        "floors": {"image_auroc": 0.0, "aupro": 0.0},
+    },
 }
+RESUMABLE = {
+    "training": {"checkpoint_every": 1},
+    "detectors": TINY["detectors"] | {"stfpm": {"epochs": 20, "batch_size": 4}},
+}
+"""Sections of a training that lasts long enough to be killed after a checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +99,7 @@ class Plant:
         """Run ``stillwatch`` in this process, which has imported what another would have to."""
         out, err = io.StringIO(), io.StringIO()
         code: str | int | None = 0
+        before = dict(os.environ)
         with (
             pytest.MonkeyPatch.context() as patch,
             warnings.catch_warnings(action="ignore"),
@@ -97,9 +111,12 @@ class Plant:
             for name, value in self.environment().items():
                 patch.setenv(name, value)
             try:
-                main()
+                copy_context().run(main)
             except SystemExit as end:
                 code = end.code
+            finally:  # what the command has set is for its process
+                for name in os.environ.keys() - before.keys():
+                    del os.environ[name]
         return subprocess.CompletedProcess(
             arguments, int(code or 0), out.getvalue(), err.getvalue()
         )
@@ -119,7 +136,7 @@ class Plant:
         """Retrain from the image set and return the report."""
         report = self.folder / "report.json"
         report.unlink(missing_ok=True)
-        done = self.run("retrain", "--root", "images", "--report", str(report), *arguments)
+        done = self.run_here("retrain", "--root", "images", "--report", str(report), *arguments)
         assert report.exists(), done.stdout + done.stderr
         content: dict[str, Any] = json.loads(report.read_text())
         return content
@@ -209,19 +226,47 @@ def prefect_url(plant: Plant) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    """Names the state folder of one Prefect server for all tests that run flows themselves."""
+    settings = Settings(state_dir=tmp_path_factory.mktemp("prefect"))
+    new_prefect_database(settings.state_dir)
+    ensure_local_server(settings)
+    yield settings
+    local_server(settings).stop()
+
+
+@pytest.fixture(scope="session")
 def plant(tmp_path_factory: pytest.TempPathFactory) -> Plant:
     """Shared by the tests that only look at it or retrain what is already there."""
     plant = make_plant(tmp_path_factory.mktemp("plant") / "line")
     of_bolt = {"calibration": TINY["calibration"]}
     plant.set_params(
-        calibration={"alpha_reject": 0.5, "alpha_review": 0.5}, categories={"bolt": of_bolt}
+        **RESUMABLE,
+        calibration={"alpha_reject": 0.5, "alpha_review": 0.5},
+        categories={"bolt": of_bolt},
     )
     new_prefect_database(plant.state)
+    new_store(Settings(state_dir=plant.state))
     return plant
 
 
 @pytest.fixture(scope="session")
-def first(plant: Plant, prefect_url: str) -> dict[str, Any]:
+def killed(plant: Plant, prefect_url: str) -> None:
+    """A retraining of ``bolt`` was killed during the training of ``stfpm``, which ended with it."""
+    arguments = ("--category", "bolt", "--detector", "stfpm")
+    with plant.start("retrain", "--root", "images", *arguments) as retraining:
+        while not list(plant.state.glob("trainings/*/checkpoint/*.safetensors")):
+            assert retraining.poll() is None, retraining.communicate()[0]
+            time.sleep(0.01)
+        family = psutil.Process(retraining.pid).children(recursive=True)
+        trainings = [one for one in family if "stillwatch.training.child" in one.cmdline()]
+        assert trainings
+        retraining.kill()
+    until(lambda: not any(map(runs, trainings)))
+
+
+@pytest.fixture(scope="session")
+def first(plant: Plant, killed: None) -> dict[str, Any]:
     """The report of a retraining of a sound category beside one with a truncated image."""
     write_category(plant.images / "nut", seed=1000)
     broken = plant.images / "nut" / "train" / "good" / "003.png"

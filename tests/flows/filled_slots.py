@@ -15,7 +15,7 @@ from prefect.cache_policies import NO_CACHE
 
 from stillwatch.flows.runners import detector_runner, task_runner
 from stillwatch.settings import Settings, load_settings
-from stillwatch.tasks.training.slots import training_device
+from stillwatch.tasks.training.slots import slots_per_device, training_device
 
 PATIENCE_SECONDS = 60.0
 
@@ -26,7 +26,7 @@ def train(number: int, settings: Settings, folder: Path) -> int:
     with training_device(settings):
         (folder / str(number)).touch()
         until = time.monotonic() + PATIENCE_SECONDS
-        while _begun(folder) < settings.runtime.slots and time.monotonic() < until:
+        while _begun(folder) < slots_per_device(settings) and time.monotonic() < until:
             time.sleep(0.05)
         return _begun(folder)
 
@@ -44,7 +44,7 @@ def one_for_each_slot(settings: Settings) -> list[int]:
     folder.mkdir(parents=True)
     with task_runner(settings) as here, detector_runner(settings, here) as runner:
         evaluated = []
-        for number in range(settings.runtime.slots):
+        for number in range(slots_per_device(settings)):
             parameters = {"number": number, "settings": settings, "folder": folder}
             trained = runner.submit(train, parameters)
             evaluated.append(runner.submit(evaluate, {"trained": trained}))

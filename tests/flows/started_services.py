@@ -25,8 +25,8 @@ def status(plant: Plant) -> dict[str, dict[str, Any]]:
 class Api:
     """The Prefect API, as the UI uses it."""
 
-    def __init__(self, plant: Plant) -> None:
-        self.url = local_api(Settings(state_dir=plant.state))
+    def __init__(self, state_dir: Path) -> None:
+        self.url = local_api(Settings(state_dir=state_dir))
 
     def post(self, path: str, body: dict[str, Any]) -> Any:
         request = urllib.request.Request(  # noqa: S310

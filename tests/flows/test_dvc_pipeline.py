@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.flows.conftest import Plant, make_plant
+from made_stores import new_store
+from tests.flows.conftest import RESUMABLE, Plant, make_plant
 
+from stillwatch.settings import Settings
+from stillwatch.tasks import stages
 from stillwatch.tasks.data.dvc_repository import initialise_dvc
 from stillwatch.tasks.data.git import run_git
 
@@ -31,7 +34,8 @@ def laptop(tmp_path: Path) -> Plant:
         pipeline.replace("[plate, cloth]", "[bolt]").replace("${retrain.detectors}", "[stfpm]"),
         encoding="utf-8",
     )
-    plant.set_params(teacher={}, split={}, training={}, categories={})
+    plant.set_params(**RESUMABLE, teacher={}, split={}, categories={})
+    new_store(Settings(state_dir=plant.state))
     return plant
 
 
@@ -65,14 +69,13 @@ def test_repro_and_flow_give_the_same_metrics(laptop: Plant, first: dict[str, An
         assert metrics[name] == figures[name], name
 
 
-def test_a_stage_refuses_images_that_are_not_on_record(laptop: Plant) -> None:
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "stillwatch.tasks.stages", "validate", "bolt"],
-        cwd=laptop.folder,
-        env=laptop.environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 1
-    assert "stillwatch data add" in done.stderr
+def test_a_stage_refuses_images_that_are_not_on_record(
+    laptop: Plant, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(laptop.folder)
+        for name, value in laptop.environment().items():
+            patch.setenv(name, value)
+        patch.setattr(sys, "argv", ["stages", "validate", "bolt"])
+        assert stages.main() == 1
+    assert "stillwatch data add" in capsys.readouterr().err

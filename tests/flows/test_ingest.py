@@ -9,7 +9,6 @@ from collections.abc import Iterator
 import pytest
 from made_champions import MadeCategory
 from made_detectors import photograph, small
-from made_prefect import new_prefect_database, prefect_server
 from made_stores import new_store
 from PIL import Image
 from prefect import flow
@@ -21,20 +20,20 @@ from tests.flows.waiting import until
 
 from stillwatch.bundle import INFO_FILE
 from stillwatch.flows.ingest import VERSIONED, ingest_images
+from stillwatch.flows.servers.prefect_server import prefect_api
 from stillwatch.flows.servers.worker import PARAMS_VARIABLE
-from stillwatch.settings import load_settings
+from stillwatch.settings import Settings, load_settings
 from stillwatch.tasks.inbox.announcements import unannounced
 from stillwatch.tasks.registry.versions import version_file
 from stillwatch.tasks.tracking.client import BUNDLE
 
-pytestmark = [pytest.mark.servers, pytest.mark.xdist_group("ingest")]
+pytestmark = [pytest.mark.servers, pytest.mark.xdist_group("prefect")]
 
 
 @pytest.fixture(scope="module")
 def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
-    """A plant with a Prefect server, whose inbox is read in this process."""
+    """A plant whose inbox is read in this process."""
     plant = make_workspace_plant(tmp_path_factory.mktemp("ingest") / "line")
-    new_prefect_database(plant.state)
     plant.set_params(inbox={"settle_seconds": 0})
     with pytest.MonkeyPatch.context() as patch:
         for name in ("HOME", "GIT_CONFIG_NOSYSTEM", "DVC_SITE_CACHE_DIR"):
@@ -43,9 +42,9 @@ def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
 
 
 @pytest.fixture(scope="module")
-def api(plant: Plant) -> Iterator[Api]:
-    with prefect_server(load_settings(plant.folder / "params.yaml")):
-        yield Api(plant)
+def api(prefect_server: Settings) -> Iterator[Api]:
+    with prefect_api(prefect_server):
+        yield Api(prefect_server.state_dir)
 
 
 def ingest(plant: Plant) -> State[None]:

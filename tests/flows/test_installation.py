@@ -17,6 +17,7 @@ import boto3
 import psutil
 import pytest
 import yaml
+from dvc.repo import Repo
 from tests.flows.conftest import Plant, make_workspace_plant
 from tests.flows.real_stores import USER, postgres, postgres_programs, s3_server
 
@@ -83,8 +84,9 @@ def plant(
         services={"host": EVERYWHERE, "prefect_database": databases["prefect"]},
         retrain={"detectors": ["stfpm"], "floors": {"image_auroc": 0.0, "aupro": 0.0}},
     )
-    dvc(plant, "remote", "add", "--default", "bucket", f"s3://{BUCKET}/images")
-    dvc(plant, "remote", "modify", "bucket", "endpointurl", s3)
+    with Repo(str(plant.folder)) as repo, repo.config.edit("repo") as config:
+        config["remote"]["bucket"] = {"url": f"s3://{BUCKET}/images", "endpointurl": s3}
+        config["core"]["remote"] = "bucket"
     run_git(plant.folder, "add", ".dvc/config")
     run_git(
         *(plant.folder, "-c", "user.name=A", "-c", "user.email=a@b"),
@@ -101,20 +103,10 @@ def plant(
         plant.run("down")
 
 
-def dvc(plant: Plant, *arguments: str, folder: Path | None = None) -> None:
-    subprocess.run(
-        [sys.executable, "-m", "dvc", *arguments],
-        cwd=folder or plant.folder,
-        env=plant.environment(),
-        check=True,
-        capture_output=True,
-    )
-
-
 @pytest.fixture(scope="module")
 def urls(plant: Plant) -> dict[str, str]:
     """Where the servers are, by name."""
-    shown = json.loads(plant.run("status", "--json").stdout)
+    shown = json.loads(plant.run_here("status", "--json").stdout)
     assert [one["state"] for one in shown] == ["running"] * 3
     return {one["name"]: one["url"] for one in shown if one["url"]}
 
@@ -150,7 +142,13 @@ for url, table in zip(sys.argv[1::2], sys.argv[2::2]):
 def test_a_clone_elsewhere_pulls_the_images_from_the_bucket(plant: Plant, tmp_path: Path) -> None:
     clone = tmp_path / "clone"
     run_git(tmp_path, "clone", "--quiet", str(plant.folder), str(clone))
-    dvc(plant, "pull", folder=clone)
+    subprocess.run(
+        [sys.executable, "-m", "dvc", "pull"],
+        cwd=clone,
+        env=plant.environment(),
+        check=True,
+        capture_output=True,
+    )
 
     def images(folder: Path) -> dict[str, bytes]:
         files = (folder / "data").rglob("*.png")
@@ -264,7 +262,7 @@ def test_others_reach_it_with_a_password_only(urls: dict[str, str]) -> None:
 
 def test_a_command_without_the_password_is_refused_in_one_sentence(plant: Plant) -> None:
     stranger = Plant(plant.folder, {"PGPASSWORD": PASSWORDS["PGPASSWORD"], **KEYS})
-    refused = stranger.run("retrain")
+    refused = stranger.run_here("retrain")
     assert refused.returncode == 1
     assert "PREFECT_API_AUTH_STRING" in refused.stderr
     assert "Traceback" not in refused.stderr

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from made_prefect import new_prefect_database
 from PIL import Image
-from tests.flows.conftest import Plant
+from tests.flows.conftest import RESUMABLE, Plant
 from tests.flows.started_services import client_of
+from tests.flows.waiting import until
 
 from stillwatch.flows.run_report import CategoryReport, RetrainReport
 from stillwatch.tasks.evaluation.result import (
@@ -20,6 +21,7 @@ from stillwatch.tasks.evaluation.result import (
     FeedbackResult,
     GroupResult,
 )
+from stillwatch.tasks.liveness import os_user
 
 pytestmark = [pytest.mark.servers, pytest.mark.long, pytest.mark.xdist_group("retrain")]
 
@@ -44,6 +46,22 @@ def commits(plant: Plant) -> int:
         check=True,
     )
     return int(count.stdout)
+
+
+def test_after_a_kill_the_next_retraining_resumes_and_registers_once(
+    plant: Plant, first: dict[str, Any]
+) -> None:
+    runs = [run for run in trained_runs(plant) if run.data.params["seed"] == "0"]
+    stfpm = {run.info.status: run for run in runs if run.info.run_name == "stfpm"}
+    assert sorted(run.info.status for run in runs) == ["FAILED", "FINISHED", "FINISHED"]
+    assert stfpm["FINISHED"].data.tags["stillwatch.resumed"] == "true"
+    client = client_of(plant)
+    experiment = client.get_experiment_by_name("stillwatch/bolt")
+    (model,) = client.search_logged_models([experiment.experiment_id])
+    (version,) = client.search_model_versions("name = 'stillwatch-bolt'")
+    assert model.artifact_location == version.source
+    open_runs = client.search_runs([experiment.experiment_id], "attributes.status = 'RUNNING'")
+    assert list(open_runs) == []
 
 
 def test_a_failing_category_stops_no_other(first: dict[str, Any]) -> None:
@@ -78,7 +96,11 @@ def test_the_report_has_the_documented_keys(first: dict[str, Any]) -> None:
 def test_prefect_keeps_every_run_and_task(plant: Plant, first: dict[str, Any]) -> None:
     with sqlite3.connect(plant.state / "prefect" / "prefect.db") as database:
         flows = database.execute("select name, state_name from flow_run").fetchall()
-        tasks = dict(database.execute("select name, state_name from task_run").fetchall())
+        of_first = (
+            "select task_run.name, task_run.state_name from task_run "
+            "join flow_run on flow_run.id = task_run.flow_run_id where flow_run.name = ?"
+        )
+        tasks = dict(database.execute(of_first, ["retrain all"]).fetchall())
         keys = {row[0] for row in database.execute("select key from artifact")}
     assert ("retrain all", "Failed") in flows
     steps = ("examine bolt", "validate bolt", "register bolt", "judge bolt", "validate nut")
@@ -134,18 +156,25 @@ def test_a_second_retraining_reuses_everything(plant: Plant, first: dict[str, An
     assert (commits(plant), len(trained_runs(plant))) == before
 
 
-def test_two_retrainings_at_the_same_time_end_well_with_one_result(
-    plant: Plant, first: dict[str, Any]
-) -> None:
+@pytest.fixture(scope="module")
+def both(plant: Plant, first: dict[str, Any]) -> list[CategoryReport]:
+    """What two retrainings at the same time say about bolt: ``stfpm`` with seeds 1 and 0."""
     arguments = ("retrain", "--root", "images", "--category", "bolt", "--seed", "1", "--seed", "0")
-    both = [
-        plant.start(*arguments, "--detector", "stfpm", "--report", f"{number}.json")
-        for number in range(2)
-    ]
-    for process in both:
-        output, _ = process.communicate()
-        assert process.returncode == 0, output
-        assert "means over the seeds 1, 0" in " ".join(output.split())
+    trainings = plant.state / "trainings"
+    with plant.start(*arguments, "--detector", "stfpm", "--report", "0.json") as other:
+        until(lambda: bool(list(trainings.iterdir())) or other.poll() is not None)
+        done = plant.run_here(*arguments, "--detector", "stfpm", "--report", "1.json")
+        output, _ = other.communicate()
+    assert (other.returncode, done.returncode) == (0, 0), output + done.stdout + done.stderr
+    for said in (output, done.stdout):
+        assert "means over the seeds 1, 0" in " ".join(said.split())
+    reports = [(plant.folder / f"{number}.json").read_bytes() for number in range(2)]
+    return [RetrainReport.model_validate_json(one).categories["bolt"] for one in reports]
+
+
+def test_two_retrainings_at_the_same_time_end_well_with_one_result(
+    plant: Plant, first: dict[str, Any], both: list[CategoryReport]
+) -> None:
     seeds = Counter(run.data.params.get("seed") for run in trained_runs(plant))
     assert seeds["1"] == 1
     versions = client_of(plant).search_model_versions("name = 'stillwatch-bolt'")
@@ -155,32 +184,33 @@ def test_two_retrainings_at_the_same_time_end_well_with_one_result(
         "1",
         "The first of 2 seeds",
     )
-    report = RetrainReport.model_validate_json((plant.folder / "0.json").read_bytes())
-    stfpm = report.categories["bolt"].detectors["stfpm"]
-    assert (report.categories["bolt"].seed, set(stfpm)) == (1, {0, 1})
+    assert sorted(one.status for one in both) == ["registered", "unchanged"]
     before = first["categories"]["bolt"]["detectors"]["stfpm"]["0"]
-    assert stfpm[0].run_id == before["run_id"]
+    for report in both:
+        stfpm = report.detectors["stfpm"]
+        assert (report.seed, set(stfpm)) == (1, {0, 1})
+        assert stfpm[0].run_id == before["run_id"]
     with sqlite3.connect(plant.state / "prefect" / "prefect.db") as database:
         names = {row[0] for row in database.execute("select name from task_run").fetchall()}
     assert {"train bolt/stfpm seed 1", "evaluate bolt/stfpm seed 0"} <= names
 
 
 def test_a_second_winner_waits_is_promoted_by_a_person_and_rolled_back(
-    plant: Plant, first: dict[str, Any]
+    plant: Plant, first: dict[str, Any], both: list[CategoryReport]
 ) -> None:
-    report = plant.retrain("--category", "bolt", "--seed", "1", "--detector", "stfpm")
-    bolt = report["categories"]["bolt"]
-    assert (bolt["model_version"], bolt["alias"]) == (2, "challenger")
-    assert (bolt["answer"], bolt["approval"]) == ("not_enough_evidence", "pending")
-    assert "4 normals (10 needed)" in bolt["comparison"]
-    assert "not_enough_evidence" in bolt["reason"]
+    (bolt,) = (one for one in both if one.status == "registered")
+    assert (bolt.model_version, bolt.alias) == (2, "challenger")
+    assert (bolt.answer, bolt.approval) == ("not_enough_evidence", "pending")
+    assert bolt.comparison is not None
+    assert "4 normals (10 needed)" in bolt.comparison
+    assert "not_enough_evidence" in str(bolt.reason)
     listed = json.loads(plant.run_here("models", "--json").stdout)
     assert [(one["version"], one["approval"]) for one in listed] == [(2, "pending"), (1, None)]
     assert "pending" in plant.run_here("models").stdout
 
     shown = plant.run_here("promote", "bolt")
     assert shown.returncode == 0
-    assert bolt["comparison"] in " ".join(shown.stdout.split())
+    assert bolt.comparison in " ".join(shown.stdout.split())
     assert plant.run_here("promote", "bolt", "--approve").returncode == 1, "a reason is asked for"
     done = plant.run_here("promote", "bolt", "--approve", "--reason", "seen on line 3")
     assert done.returncode == 0, done.stderr
@@ -191,6 +221,7 @@ def test_a_second_winner_waits_is_promoted_by_a_person_and_rolled_back(
 
     done = plant.run_here("rollback", "bolt", "--reason", "too many false alarms")
     assert done.returncode == 0, done.stderr
+    assert "champion of bolt is again version 1 instead of version 2" in done.stdout
     assert client_of(plant).get_model_version_by_alias("stillwatch-bolt", "champion").version == 1
     entries = json.loads(plant.run_here("history", "bolt", "--json").stdout)
     assert [(e["kind"], e["from"], e["to"]) for e in entries] == [
@@ -198,7 +229,7 @@ def test_a_second_winner_waits_is_promoted_by_a_person_and_rolled_back(
         ("promotion", 1, 2),
         ("promotion", None, 1),
     ]
-    assert entries[1]["reason"] == "seen on line 3"
+    assert (entries[1]["who"], entries[1]["reason"]) == (os_user(), "seen on line 3")
     assert entries[1]["data_version"] == first["data_version"]
     assert entries[2]["who"] == "stillwatch, automatic"
     table = plant.run_here("history", "bolt").stdout
@@ -214,7 +245,7 @@ def test_the_process_runner_gives_the_same_figures(plant: Plant, first: dict[str
     try:
         done = plant.run("retrain", "--root", "images", *arguments)
     finally:
-        plant.set_params()
+        plant.set_params(**RESUMABLE)
     assert "temporary server" not in done.stderr, "a worker does not know the server"
     ours = json.loads(done.stdout)["categories"]["bolt"]["detectors"]["reverse_distillation"]["0"]
     theirs = first["categories"]["bolt"]["detectors"]["reverse_distillation"]["0"]

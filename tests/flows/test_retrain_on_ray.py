@@ -15,12 +15,15 @@ from absent_packages import without
 from mlflow import MlflowClient
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from tests.flows.conftest import Plant, make_plant
+from tests.flows.filled_slots import one_for_each_slot
+from tests.flows.held_slots import four
 from tests.flows.ray_nodes import RayNodes, two_nodes
 from tests.flows.real_stores import free_port
 
 from stillwatch.errors import ServerError, SettingsError
 from stillwatch.flows.runners import ensure_shared, ray_cluster
-from stillwatch.settings import RuntimeSettings, Settings, TrackingSettings
+from stillwatch.flows.servers.prefect_server import prefect_api
+from stillwatch.settings import RuntimeSettings, Settings, TrackingSettings, load_settings
 
 pytestmark = [pytest.mark.servers, pytest.mark.xdist_group("retrain")]
 needs_ray = pytest.mark.skipif(find_spec("prefect_ray") is None, reason="the extra ray is missing")
@@ -47,7 +50,7 @@ def nodes(line: Plant) -> Iterator[RayNodes]:
     "runner", ["thread", "process", pytest.param("ray", marks=[needs_ray, pytest.mark.ray])]
 )
 def test_four_trainings_on_two_slots_never_overlap_more_than_two(
-    runner: str, line: Plant, request: pytest.FixtureRequest
+    runner: str, line: Plant, plant: Plant, request: pytest.FixtureRequest
 ) -> None:
     runtime: dict[str, Any] = {"task_runner": runner, "slots_per_device": 2}
     if runner == "ray":
@@ -55,7 +58,11 @@ def test_four_trainings_on_two_slots_never_overlap_more_than_two(
         nodes: RayNodes = request.getfixturevalue("nodes")
         runtime |= {"ray_address": nodes.address, "slots_per_device": 1}
     line.set_params(runtime=runtime)
-    spans = printed_by("tests.flows.held_slots", line)
+    if runner == "thread":
+        with prefect_api(Settings(state_dir=plant.state)):
+            spans = four(load_settings(line.folder / "params.yaml"))
+    else:
+        spans = printed_by("tests.flows.held_slots", line)
     assert len(spans) == 4
     assert most_at_once(spans) <= 2
     if runner == "ray":
@@ -64,9 +71,14 @@ def test_four_trainings_on_two_slots_never_overlap_more_than_two(
 
 
 @pytest.mark.parametrize("runner", ["thread", "process"])
-def test_evaluations_that_wait_leave_no_slot_empty(runner: str, line: Plant) -> None:
+def test_evaluations_that_wait_leave_no_slot_empty(runner: str, line: Plant, plant: Plant) -> None:
     line.set_params(runtime={"task_runner": runner, "slots_per_device": 3})
-    assert printed_by("tests.flows.filled_slots", line) == [3, 3, 3]
+    if runner == "thread":
+        with prefect_api(Settings(state_dir=plant.state)):
+            begun = one_for_each_slot(load_settings(line.folder / "params.yaml"))
+    else:
+        begun = printed_by("tests.flows.filled_slots", line)
+    assert begun == [3, 3, 3]
 
 
 def printed_by(module: str, plant: Plant) -> Any:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_prefect import new_prefect_database, prefect_server
 from made_stores import new_store
 from prefect import flow, get_client
 from prefect.client.schemas import State
@@ -17,6 +16,7 @@ from tests.flows.waiting import until
 from tests.tasks.made_streams import drifting, inspected, make_champion, quiet
 
 from stillwatch.errors import TrackingError
+from stillwatch.flows.servers.prefect_server import prefect_api
 from stillwatch.flows.watch import DETECTED, watch_champions, watched_streams
 from stillwatch.inference.score_log import LoggedImage, open_score_log
 from stillwatch.settings import Settings
@@ -105,15 +105,15 @@ def announced() -> list[Event]:
 
 
 @pytest.mark.servers
+@pytest.mark.xdist_group("prefect")
 def test_an_alarm_that_the_server_does_not_take_is_announced_by_the_next_watch(
-    tracking: Tracking, settings: Settings
+    tracking: Tracking, settings: Settings, prefect_server: Settings
 ) -> None:
     @flow(name="watching")
     def watching() -> State[None]:
         return watch_champions(settings, read_scores)
 
-    new_prefect_database(settings.state_dir)
-    with prefect_server(settings):
+    with prefect_api(prefect_server):
         with events_refused():
             failed: State[None] = watching(return_state=True)
         assert failed.name == "Failed"

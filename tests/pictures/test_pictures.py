@@ -89,6 +89,17 @@ def test_the_tiles_of_an_image_are_of_one_size_and_show_truth_only_where_there_i
     assert np.any(anomaly.overlay != 90)
 
 
+def test_the_surface_outside_the_region_of_interest_is_dark():
+    item = make_item("good", 0.2, "pass")
+    counted = np.ones(item.pixels.shape[:2], bool)
+    counted[:, : counted.shape[1] // 2] = False
+    plain = pictures.draw_tiles(item, (0.0, 2.0)).overlay
+    shown = pictures.draw_tiles(replace(item, counted=counted), (0.0, 2.0)).overlay
+    half = plain.shape[1] // 2
+    assert np.array_equal(shown[:, half + 1 :], plain[:, half + 1 :])
+    assert shown[:, : half - 1].mean() < plain[:, : half - 1].mean() / 2
+
+
 def test_a_figure_as_svg_is_one_drawing_that_needs_no_font():
     curve = pictures.roc_curve([0, 1], [0, 1], 0.5, title="a")
     drawn = ElementTree.fromstring(pictures.svg(curve))  # noqa: S314 -- our own

@@ -29,7 +29,7 @@ from stillwatch.tasks.training.retraining_run import (
 )
 from stillwatch.tasks.training.task import TrainedDetector
 from stillwatch.tasks.training.training_images import record_training_images
-from stillwatch.tasks.validation.report import CheckOutcome, ValidationReport
+from stillwatch.tasks.validation.report import CheckOutcome, ReportedRegion, ValidationReport
 
 SEES, BLIND = "patchcore", "stfpm"
 """Methods that do and do not see scratches, both untrained."""
@@ -46,6 +46,7 @@ SOUND = ValidationReport(
         "feedback": {},
         "mask": {"scratch": 12},
     },
+    region=ReportedRegion("region.png", 0.5, "train/good/000.png"),
 )
 
 

@@ -3,8 +3,8 @@
 Bergmann, Löwe, Fauser, Sattlegger, Steger, "Improving Unsupervised Defect Segmentation by Applying
 Structural Similarity to Autoencoders", VISAPP 2019, arXiv 1807.02011: trained and scored with the
 squared error or with SSIM. It is a baseline without distillation, the one of
-style distillation, and wins a retraining only where
-``retrain.allow_baselines`` says so. With x an image, A(x) its reconstruction and d either distance
+style distillation, and wins a retraining unless
+``retrain.allow_baselines`` is off. With x an image, A(x) its reconstruction and d either distance
 at each pixel,
 
     L = mean d(x, A(x)),    map = d(x, A(x)), averaged over 4×4 pixels, smoothed
@@ -64,7 +64,7 @@ class Autoencoder(Detector):
     name = "autoencoder"
     version = 1
     Settings = AutoencoderSettings
-    quick: ClassVar = {"epochs": 20, "batch_size": 2, "learning_rate": 0.005}
+    quick: ClassVar = {"epochs": 8, "batch_size": 2, "learning_rate": 0.005}
     paper: ClassVar = {"epochs": 200, "learning_rate": 0.0002}
     distils = False
     exportable = True

@@ -2,7 +2,7 @@
 
 Roth, Pemula, Zepeda, Schölkopf, Brox, Gehler, "Towards Total Recall in Industrial Anomaly
 Detection", CVPR 2022, arXiv 2106.08265, section 3. It does not distil: it is a
-baseline, and wins a retraining only where ``retrain.allow_baselines`` says so.
+baseline, and wins a retraining unless ``retrain.allow_baselines`` is off.
 
 With M the memory, a coreset of the normals' patches, p a patch of an image:
 

@@ -68,8 +68,8 @@ class StyleDistillation(Detector):
     version = 1
     Settings = StyleDistillationSettings
     quick: ClassVar = {
-        "autoencoder_epochs": 12,
-        "epochs": 4,
+        "autoencoder_epochs": 5,
+        "epochs": 2,
         "batch_size": 2,
         "learning_rate": 0.005,
     }

@@ -7,7 +7,7 @@ The only inference path: calibration, evaluation, the command line and the servi
 import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -111,10 +111,18 @@ class Inspector:
     ) -> None:
         self.bundle = bundle
         self.max_megapixels = max_megapixels
-        self.region = _region(bundle)
         self.mapper = ImageMapper(
-            scorer, bundle.info.geometry, bundle.info.combination, batch_size, self.region
+            scorer, bundle.info.geometry, bundle.info.combination, batch_size, _region(bundle)
         )
+
+    @property
+    def region(self) -> Region | None:
+        """Where defects count: that of the bundle, unless another one was set."""
+        return self.mapper.region
+
+    @region.setter
+    def region(self, region: Region | None) -> None:
+        self.mapper = replace(self.mapper, region=region)
 
     def read(self, path: Path) -> NDArray[np.uint8]:
         """Decode and scale an image file as the bundle's training images were: (h, w, 3)."""

@@ -62,6 +62,8 @@ class GalleryItem:
     score: float
     p_value: float
     verdict: Verdict
+    counted: NDArray[np.bool_] | None = None
+    """Region of interest of any size, shown bright; None: all pixels count."""
 
     @property
     def false_pass(self) -> bool:
@@ -151,11 +153,12 @@ def draw_tiles(item: GalleryItem, limits: tuple[float, float]) -> Tiles:
     low, high = limits
     heat = heat_share(resize_map(item.anomaly_map, height, width), low, high)
     truth = item.truth if item.truth is not None and item.truth.any() else None
+    ground = _dark_outside(small, item.counted)
     return Tiles(
         image=small,
-        truth=None if truth is None else draw_contour(small, truth, TRUTH_COLOUR),
+        truth=None if truth is None else draw_contour(ground, truth, TRUTH_COLOUR),
         heat=heat_colours(heat),
-        overlay=overlay(small, item.anomaly_map, item.mask, vmin=low, vmax=high),
+        overlay=overlay(ground, item.anomaly_map, item.mask, vmin=low, vmax=high),
     )
 
 
@@ -186,6 +189,16 @@ def _draw_item(
         words = "normal" if item.defect_type == _NORMAL else "no mask"
         axes.text(1 + across / 2, 0.96 - up / 2, words, ha="center", va="center", color=MUTED)
     _write_verdict(axes, item, reject)
+
+
+def _dark_outside(
+    pixels: NDArray[np.uint8], counted: NDArray[np.bool_] | None
+) -> NDArray[np.uint8]:
+    if counted is None:
+        return pixels
+    height, width = pixels.shape[:2]
+    inside = cv2.resize(counted.view(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
+    return np.where(inside[..., None] > 0, pixels, pixels // 3)
 
 
 def _thumbnail(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

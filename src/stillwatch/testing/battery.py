@@ -66,7 +66,7 @@ class Trial:
     def grid(self) -> int:
         """Pixels per position of the method's anomaly maps."""
         levels = TorchScorer(self.untrained(), self.device)(toy_normals(1))
-        return min(GRID, *(SIDE // level.shape[1] for level in levels))
+        return min(GRID, *(SIDE // len(level[0]) for level in levels))
 
     def untrained(self, seed: int = 0) -> Detector:
         """A new detector of the method."""

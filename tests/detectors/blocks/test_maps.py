@@ -1,4 +1,4 @@
-"""Distances and smoothing against values worked out by hand and against scipy."""
+"""Distances, averages and smoothing against values worked out by hand and against scipy."""
 
 import numpy as np
 import pytest
@@ -6,13 +6,12 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from stillwatch.detectors.blocks.maps import (
+    averaged,
     cosine_distance,
     flattened_cosine_loss,
     gaussian_smooth,
     normalised_distance,
     position_cosine_loss,
-    resize_maps,
-    smoothed,
     with_mined_gradient,
 )
 
@@ -71,18 +70,9 @@ def test_smoothing_equals_scipy(shape: tuple[int, int]) -> None:
     np.testing.assert_allclose(smooth.numpy(), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize(("shape", "sigma"), [((256, 256), 4.0), ((320, 400), 5.0), ((64, 64), 1)])
-def test_smoothing_is_in_proportion_to_the_image(shape: tuple[int, int], sigma: float) -> None:
-    maps = torch.rand(1, *shape)
-    torch.testing.assert_close(smoothed(maps), gaussian_smooth(maps, sigma))
-
-
-def test_resizing_by_hand() -> None:
-    maps = torch.tensor([[[0.0, 3.0]]])
-    corners = resize_maps(maps, (1, 4), align_corners=True)
-    torch.testing.assert_close(corners, torch.tensor([[[0.0, 1.0, 2.0, 3.0]]]))
-    centres = resize_maps(maps, (1, 4), align_corners=False)
-    torch.testing.assert_close(centres, torch.tensor([[[0.0, 0.75, 2.25, 3.0]]]))
+def test_averages_by_hand() -> None:
+    maps = torch.tensor([[[0.0, 4.0, 1.0, 1.0], [0.0, 8.0, 1.0, 5.0]]])
+    assert averaged(maps, 2).tolist() == [[[3, 2]]]
 
 
 def test_positions_that_are_alike_get_a_tenth_of_the_gradient() -> None:

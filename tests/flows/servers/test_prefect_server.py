@@ -11,10 +11,12 @@ import textwrap
 import time
 import urllib.request
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from made_prefect import new_prefect_database, prefect_server
 from prefect import flow, get_client
+from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from stillwatch.errors import ServerError
@@ -31,7 +33,7 @@ from stillwatch.settings import Settings
 pytestmark = [pytest.mark.servers, pytest.mark.xdist_group("prefect_server")]
 
 
-def test_commands_share_one_server_which_stays(
+def test_commands_share_one_server_which_stays_and_its_end_is_one_sentence(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     new_prefect_database(tmp_path)
@@ -57,38 +59,15 @@ def test_commands_share_one_server_which_stays(
     server = local_server(settings).running()
     assert server is not None
     os.kill(server.pid, signal.SIGKILL)
-    with prefect_server(settings) as replaced:
+    said = f"Its log {local_server(settings).log} may say why"
+    with pytest.raises(ServerError, match=said) as caught, prefect_api(settings) as replaced:
         assert answers(f"{replaced}/health")
-    assert local_api(settings) is None
-
-
-def test_a_server_that_dies_during_a_command_is_one_sentence(tmp_path: Path) -> None:
-    new_prefect_database(tmp_path)
-    settings = Settings(state_dir=tmp_path)
-    server = local_server(settings)
-    with (
-        pytest.raises(ServerError, match=f"Its log {server.log} may say why") as caught,
-        prefect_api(settings) as url,
-    ):
-        server.stop()
+        local_server(settings).stop()
         with get_client(sync_client=True) as client:
             client.api_version()
-    assert f"the Prefect server at {url} failed" in str(caught.value)
+    assert f"the Prefect server at {replaced} failed" in str(caught.value)
     assert "\n" not in str(caught.value)
-
-
-def test_the_pages_show_their_own_server_also_on_another_port(tmp_path: Path) -> None:
-    new_prefect_database(tmp_path)
-    with socket.socket() as taken:
-        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        with contextlib.suppress(OSError):  # somebody else has it: just as well
-            taken.bind(("127.0.0.1", PREFERRED_PORT))
-            taken.listen()
-        with prefect_server(Settings(state_dir=tmp_path)) as url:
-            assert url != f"http://127.0.0.1:{PREFERRED_PORT}/api"
-            pages = url.removesuffix("/api")
-            with urllib.request.urlopen(f"{pages}/ui-settings", timeout=60) as reply:  # noqa: S310
-                assert json.load(reply)["api_url"] == url
+    assert local_api(settings) is None
 
 
 def test_a_configured_server_that_does_not_answer_is_refused(tmp_path: Path) -> None:
@@ -101,7 +80,9 @@ def test_a_configured_server_that_does_not_answer_is_refused(tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_pinned_versions_run_a_flow_and_schedule_a_cron_deployment(tmp_path: Path) -> None:
+def test_a_server_on_another_port_shows_its_own_pages_runs_flows_and_schedules(
+    tmp_path: Path,
+) -> None:
     """One wrong version of a dependency breaks only the scheduler, and silently."""
 
     @flow
@@ -109,19 +90,32 @@ def test_the_pinned_versions_run_a_flow_and_schedule_a_cron_deployment(tmp_path:
         return 7
 
     new_prefect_database(tmp_path)
-    with prefect_server(Settings(state_dir=tmp_path)):
-        assert nightly() == 7
-        deployment = nightly.to_deployment("nightly", cron="* * * * *")
-        deployment_id = deployment.apply()
-        deadline = time.monotonic() + 90
-        with get_client(sync_client=True) as client:
-            while True:
-                runs = [
-                    run
-                    for run in client.read_flow_runs()
-                    if run.deployment_id == deployment_id and run.state_name == "Scheduled"
-                ]
-                if runs or time.monotonic() > deadline:
-                    break
-                time.sleep(0.5)
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with contextlib.suppress(OSError):  # somebody else has it: just as well
+            taken.bind(("127.0.0.1", PREFERRED_PORT))
+            taken.listen()
+        with prefect_server(Settings(state_dir=tmp_path)) as url:
+            assert url != f"http://127.0.0.1:{PREFERRED_PORT}/api"
+            pages = url.removesuffix("/api")
+            with urllib.request.urlopen(f"{pages}/ui-settings", timeout=60) as reply:  # noqa: S310
+                assert json.load(reply)["api_url"] == url
+            assert nightly() == 7
+            deployment_id = nightly.to_deployment("nightly", cron="* * * * *").apply()
+            runs = scheduled_runs(deployment_id)
     assert runs, "the cron deployment got no scheduled run: check the pinned sqlalchemy"
+
+
+def scheduled_runs(deployment_id: UUID) -> list[FlowRun]:
+    """Of a deployment, once there are any; none after 90 seconds."""
+    deadline = time.monotonic() + 90
+    with get_client(sync_client=True) as client:
+        while True:
+            runs = [
+                run
+                for run in client.read_flow_runs()
+                if run.deployment_id == deployment_id and run.state_name == "Scheduled"
+            ]
+            if runs or time.monotonic() > deadline:
+                return runs
+            time.sleep(0.5)

@@ -72,21 +72,29 @@ def test_a_service_that_hangs_is_not_usable(service: Service) -> None:
     os.kill(running.pid, signal.SIGSTOP)
     assert service.running() == running
     assert service.usable(seconds=0) is None
+    os.kill(running.pid, signal.SIGCONT)  # so that it ends at once when it is asked to
 
 
 def test_a_port_that_is_taken_at_the_last_moment_is_left_to_its_taker(service: Service) -> None:
     port = any_port()
-    with socket.socket() as rival:
+    with ThreadPoolExecutor() as threads, socket.socket() as rival:
+
+        def hang_up() -> None:
+            with suppress(OSError):  # until the test closes it
+                while True:
+                    rival.accept()[0].close()
 
         def command(asked: int) -> list[str]:
             if asked == port:
                 rival.bind(("127.0.0.1", port))
                 rival.listen()
+                threads.submit(hang_up)
             return web_server(asked)
 
         running = start(service, command, port)
         assert running.url != f"http://127.0.0.1:{port}"
         assert answers(running.url)
+        rival.shutdown(socket.SHUT_RDWR)
 
 
 def test_a_service_that_ends_at_once_names_its_log(service: Service) -> None:

@@ -1,5 +1,6 @@
 """Who becomes champion by a tag in MLflow's pages, and again by a rollback."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,12 +8,14 @@ import pytest
 import yaml
 from made_champions import MadeCategory
 from made_detectors import small
-from made_prefect import new_prefect_database, prefect_server
 from made_stores import new_store
 from tests.flows.conftest import Plant
+from tests.flows.started_services import Api
+from tests.flows.waiting import until
 from tests.tasks.made_registries import NAME, aliases
 
-from stillwatch.flows.promote import approvals
+from stillwatch.flows.promote import approvals, rollback
+from stillwatch.flows.servers.prefect_server import prefect_api
 from stillwatch.flows.servers.worker import PARAMS_VARIABLE
 from stillwatch.settings import Settings, load_settings
 from stillwatch.tasks.promotion.history import history
@@ -26,7 +29,7 @@ from stillwatch.tasks.registry.approval import (
 )
 from stillwatch.tasks.tracking.client import Tracking
 
-pytestmark = [pytest.mark.servers, pytest.mark.xdist_group("champions")]
+pytestmark = [pytest.mark.servers, pytest.mark.xdist_group("prefect")]
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,6 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> Line:
     params = plant.folder / "params.yaml"
     params.write_text(yaml.safe_dump({"training": {"device": "cpu"}}))
     settings = load_settings(params)
-    new_prefect_database(settings.state_dir)
     tracking = new_store(settings)
     category = MadeCategory(plant.images / "plate", tracking, small(settings))
     assert [category.register(alpha=alpha) for alpha in (0.05, 0.2)] == [1, 2]
@@ -59,24 +61,38 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> Line:
     return Line(plant, settings, tracking)
 
 
-def test_a_version_that_was_tagged_is_promoted_by_the_flow(
-    line: Line, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture(scope="module")
+def api(line: Line, prefect_server: Settings) -> Iterator[Api]:
+    with pytest.MonkeyPatch.context() as patch, prefect_api(prefect_server):
+        patch.setenv(PARAMS_VARIABLE, str(line.params))
+        yield Api(prefect_server.state_dir)
+
+
+def test_a_version_that_was_tagged_is_promoted_by_the_flow(line: Line, api: Api) -> None:
+    tag = line.tracking.client.set_model_version_tag
     for key, value in {APPROVER: "grace", APPROVAL: APPROVED}.items():
-        line.tracking.client.set_model_version_tag(NAME, "2", key, value)
-    monkeypatch.setenv(PARAMS_VARIABLE, str(line.params))
-    with prefect_server(line.settings):
-        first, again = (approvals(return_state=True) for _ in range(2))
+        tag(NAME, "2", key, value)
+    first, again = (approvals(return_state=True) for _ in range(2))
     assert (first.name, first.message) == ("Completed", "promoted: plate version 2")
     assert (again.name, again.message) == ("Completed", "promoted: none")
     assert aliases(line.tracking) == {"champion": 2, "previous": 1, "challenger": None}
     (entry,) = history(line.tracking, "plate")
     assert (entry.record.who, entry.record.from_version, entry.state) == ("grace", 1, "done")
+    tag(NAME, "2", APPROVAL, APPROVED)
+    assert approvals(return_state=True).name == "Completed"
+    until(lambda: "version 2 of stillwatch-plate is the champion already." in api.warnings())
 
 
-def test_a_rollback_says_what_it_took_the_place_of_if_there_was_anything(line: Line) -> None:
-    done = line.plant.run_here("rollback", "plate", "--reason", "too many false alarms")
-    assert done.stdout.strip() == "champion of plate is again version 1 instead of version 2"
+def test_a_version_is_withdrawn_by_the_flow_and_brought_back_by_the_command(
+    line: Line, api: Api
+) -> None:
+    form = {"category": "plate", "approver": "Eva", "reason": "too many false alarms"}
+    withdrawn = rollback(**form, return_state=True)
+    assert withdrawn.message == "version 1 is the champion of plate again"
+    assert aliases(line.tracking) == {"champion": 1, "previous": None, "challenger": None}
+    record = history(line.tracking, "plate")[0].record
+    assert (record.kind, record.from_version, record.to_version) == ("rollback", 2, 1)
+    assert record.who == "Eva (Prefect form, not authenticated)"
     line.tracking.client.delete_registered_model_alias(NAME, "champion")
     done = line.plant.run_here("rollback", "plate", "--to", "2", "--reason", "withdrawn by mistake")
     assert done.stdout.strip() == "champion of plate is again version 2", done.stderr

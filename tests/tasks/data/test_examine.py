@@ -3,12 +3,13 @@
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from tests.tasks.conftest import MakeCategory
 
-from stillwatch.errors import LayoutError
+from stillwatch.errors import ImageError, LayoutError
 from stillwatch.images.store import ImageStore
 from stillwatch.settings import CalibrationSettings, ImageSettings, Settings
-from stillwatch.tasks.data.examine import examine_category
+from stillwatch.tasks.data.examine import ExaminedCategory, examine_category
 from stillwatch.tasks.data.version import DataVersion, version_image_set
 from stillwatch.tasks.data.workspace import Workspace
 
@@ -35,6 +36,33 @@ def test_files_added_after_the_version_are_ignored(
     assert paths == set(version.files) - {"drawn.png"}
     assert {row.mask for row in examined.manifest.rows} == {None}
     assert set(ImageStore.open(examined.store).paths) == paths
+
+
+def test_the_region_of_interest_is_versioned_with_the_images(
+    workspace: Workspace, plate: Path, here: Settings
+) -> None:
+    def examined() -> ExaminedCategory:
+        data = version_image_set(workspace, here)
+        return examine_category(data.categories["plate"], root=data.root, settings=here)
+
+    before = version_image_set(workspace, here)
+    Image.new("1", (8, 6), 1).save(plate / "region.png")
+    added_later = examine_category(before.categories["plate"], root=before.root, settings=here)
+    assert added_later.manifest.region is None
+    assert added_later.read_region() is None
+    category = examined()
+    assert "region.png" in category.version.files
+    region, facts = category.read_region(), category.manifest.region
+    assert region is not None
+    assert facts is not None
+    assert (region.digest, region.share, facts.error) == (facts.digest, 1, None)
+    assert {row.path for row in category.manifest.rows} == set(category.version.files) - {
+        "region.png",
+        "ground_truth/hole/000_mask.png",
+    }
+    Image.new("1", (8, 6), 1).save(plate / "ignore.png")
+    with pytest.raises(ImageError, match=r"has both region\.png and ignore\.png"):
+        examined().read_region()
 
 
 @pytest.mark.parametrize("path", ["train/good/003.png", "drawn.png"])

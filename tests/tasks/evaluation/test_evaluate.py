@@ -13,6 +13,7 @@ from made_detectors import (
     write_untrained_bundle,
 )
 from made_stores import new_store
+from PIL import Image
 
 from stillwatch.settings import Settings
 from stillwatch.tasks.data.examine import ExaminedCategory
@@ -168,6 +169,46 @@ def test_real_anomalies_keep_their_masks_and_one_without_mask_means_image_figure
     rows = tuple(replace(row, mask=None) for row in category.manifest.rows)
     bare = replace(category, manifest=replace(category.manifest, rows=rows))
     assert read_test_set(bare, here.evaluation).masks is None
+
+
+def test_a_region_clips_defects_and_names_those_outside(here: Settings, tmp_path: Path) -> None:
+    folder = tmp_path / "data" / "plate"
+    make_images(folder)
+    # The defects are at rows 20 to 29 and columns 12 to 51; two are moved out of the region.
+    counted = np.zeros((64, 64), np.uint8)
+    counted[25:, :32] = 255
+    Image.fromarray(counted).save(folder / "region.png")
+    moved = np.zeros((64, 64), np.uint8)
+    moved[2:8, 2:8] = 255
+    for number in (1, 3):
+        Image.fromarray(moved).save(folder / f"ground_truth/scratch/00{number}_mask.png")
+    category, _ = examined(folder, here)
+    test = read_test_set(category, here.evaluation)
+    assert test.outside_region == ("test/scratch/001.png", "test/scratch/003.png")
+    assert test.defect_types == ("good",) * 6 + ("scratch",) * 2
+    assert test.masks is not None
+    assert test.counted is not None
+    assert [mask.sum() for mask in test.masks] == [0] * 6 + [5 * 20] * 2
+    assert all(np.array_equal(one, counted > 0) for one in test.counted)
+
+
+def test_synthetic_anomalies_are_in_the_region(here: Settings, tmp_path: Path) -> None:
+    folder = tmp_path / "data" / "plate"
+    make_images(folder, anomalies=1)
+    corner = np.zeros((64, 64), np.uint8)
+    corner[48:, 48:] = 255
+    Image.fromarray(corner).save(folder / "region.png")
+    test = read_test_set(examined(folder, here)[0], here.evaluation)
+    assert test.synthetic
+    assert test.outside_region == ("test/scratch/000.png",)
+    assert test.masks is not None
+    assert test.counted is not None
+    made = [kind != "good" for kind in test.defect_types]
+    assert 0 < sum(made) < here.evaluation.synthetic_anomalies
+    assert [mask.any() for mask in test.masks] == made
+    assert not np.any(test.masks, axis=0)[corner == 0].any()
+    assert len(test.images) == len(test.paths) == len(test.masks) == len(test.counted)
+    assert test.made_from.keys() == {path for path in test.paths if path.startswith("synthetic/")}
 
 
 def test_an_evaluation_that_fails_can_be_repeated(

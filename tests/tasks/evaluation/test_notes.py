@@ -32,15 +32,41 @@ def test_a_promise_in_plain_words_is_what_calibration_guarantees() -> None:
 
 
 def test_groups_are_counted_and_their_false_alarms_named() -> None:
-    group = {"normals": 10, "false_alarms": 3, "rate": 0.3, "interval": (0.07, 0.65)}
-    sentences = threshold_sentences(
-        result(calibration_groups=4, false_alarms_by_group={"camera-2": group})
+    groups = {
+        f"camera-{number}": {
+            "normals": 10,
+            "false_alarms": number,
+            "rate": number / 10,
+            "interval": (0.0, 1.0),
+        }
+        for number in range(4)
+    }
+    sentences = threshold_sentences(result(calibration_groups=4, false_alarms_by_group=groups))
+    assert "The 19 calibration normals are of 4 groups." in sentences[-2]
+    assert "a new group, for which the bound does not hold" in sentences[-2]
+    assert sentences[-1] == (
+        "Of 4 groups of test normals 3 have a rejected image: camera-3 3 of 10, camera-2 2 of 10, "
+        "camera-1 1 of 10."
     )
-    assert any("of 4 groups" in sentence for sentence in sentences)
-    assert "camera-2 3 of 10" in sentences[-1]
+    quiet = threshold_sentences(result(false_alarms_by_group={"camera-0": groups["camera-0"]}))
+    assert quiet[-1] == "Of 1 group of test normals 0 have a rejected image."
+
+
+def test_no_promise_is_made_about_a_new_group() -> None:
+    calibration = calibrate(np.arange(64), alpha_reject=0.05, alpha_review=0.15)
+    of_groups = promises(calibration, 8)
+    assert of_groups[:3] == promises(calibration) == promises(calibration, 64)
+    assert "about parts of a new group: the 64 calibration images are of 8 groups" in of_groups[3]
+    with_own_group_each = threshold_sentences(result(calibration_groups=19))
+    assert with_own_group_each == threshold_sentences(result())
 
 
 def test_what_makes_figures_weaker_is_said_beside_them() -> None:
     assert "synthetic" not in evaluation_note(result())
     assert "synthetic" in evaluation_note(result(synthetic=True))
     assert "validation normals stand in" in evaluation_note(result(test_normals_from="validation"))
+    paths = tuple(f"test/dent/{number}.png" for number in range(7))
+    outside = evaluation_note(result(outside_region=paths))
+    assert "outside the region of interest: 7 (test/dent/0.png," in outside
+    assert "test/dent/4.png, …)" in outside
+    assert "region of interest" not in evaluation_note(result())

@@ -55,11 +55,11 @@ def test_a_figure_that_no_detector_has_is_a_setting_to_change() -> None:
 
 def test_a_baseline_wins_only_if_the_settings_allow_it() -> None:
     baseline, student = result(BASELINE), result(A)
-    assert choose_winner([baseline, student], RetrainSettings()).competing == (student,)
-    both = RetrainSettings(allow_baselines=True)
-    assert choose_winner([baseline, student], both).competing == (baseline, student)
+    assert choose_winner([baseline, student], RetrainSettings()).competing == (baseline, student)
+    without = RetrainSettings(allow_baselines=False)
+    assert choose_winner([baseline, student], without).competing == (student,)
     with pytest.raises(SettingsError, match=r"retrain\.allow_baselines"):
-        choose_winner([baseline], RetrainSettings())
+        choose_winner([baseline], without)
 
 
 def test_floors_and_synthetic_figures_withhold_an_automatic_promotion() -> None:

@@ -71,6 +71,17 @@ def test_the_folder_decides_where_a_file_goes(
     assert files_in(plant.inbox.path) == set()
 
 
+def test_each_category_is_checked_by_its_own_settings(
+    workspace: Workspace, plant: Settings, bolt: Path, inbox: Path, make_image: MakeImage
+) -> None:
+    strict = plant.model_copy(update={"categories": {"bolt": {"checks": {"min_side": 9}}}})
+    make_image(inbox / "good" / "new.png", 500)
+    make_image(plant.inbox.path / "nut" / "good" / "new.png", 501)
+    admitted = admit(workspace, strict)
+    assert "checks.min_side asks for 9" in str(admitted["bolt/good/new.png"].reason)
+    assert admitted["nut/good/new.png"].admitted_as == "train/good/new.png"
+
+
 def test_corrected_images_go_to_feedback_and_need_no_mask(
     workspace: Workspace, plant: Settings, bolt: Path, inbox: Path, make_image: MakeImage
 ) -> None:

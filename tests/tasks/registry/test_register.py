@@ -8,22 +8,24 @@ import psutil
 import pytest
 import torch
 import yaml
+from made_champions import MadeCategory
 from made_detectors import examined, make_images, small, write_untrained_bundle
-from made_registries import NAME, aliases
+from made_registries import NAME, aliases, made_record
 from made_stores import new_store
 
-from stillwatch.bundle import read_bundle
+from stillwatch.bundle import INFO_FILE, read_bundle
 from stillwatch.errors import PromotionError, TrackingError
-from stillwatch.settings import GateSettings, Settings, TrainingSettings
+from stillwatch.settings import Settings, TrainingSettings
 from stillwatch.tasks.data.examine import ExaminedCategory
 from stillwatch.tasks.data.version import DataVersion
 from stillwatch.tasks.evaluation.result import DetectorResult
 from stillwatch.tasks.evaluation.task import evaluate_detector
 from stillwatch.tasks.evaluation.winner import Choice
+from stillwatch.tasks.promotion.alias import changing_champion, move_champion
 from stillwatch.tasks.promotion.gate import judge_winner
-from stillwatch.tasks.promotion.history import history
-from stillwatch.tasks.promotion.promote import approve_tagged, promote
+from stillwatch.tasks.promotion.promote import approve_tagged
 from stillwatch.tasks.promotion.rollback import rollback
+from stillwatch.tasks.registry.approval import APPROVAL, APPROVED, COMPARED_WITH, GATE
 from stillwatch.tasks.registry.register import Registration, register_winner
 from stillwatch.tasks.registry.reload import FreshProcess
 from stillwatch.tasks.registry.versions import (
@@ -43,20 +45,14 @@ from stillwatch.tasks.training.training_images import record_training_images
 pytestmark = pytest.mark.processes
 
 
-@pytest.mark.parametrize(
-    ("seconds", "said"),
-    [
-        (120, r"models:/nothing/1: cannot be reloaded from sqlite.* Look for another\.$"),
-        (0.1, r"from sqlite.* and scoring 0 images took more than 0\.1 s\. Wait\.$"),
-    ],
-)
-def test_a_model_that_cannot_be_loaded_gives_one_sentence_with_its_remedy(
-    settings: Settings, seconds: float, said: str
+def test_a_model_that_takes_too_long_to_load_gives_one_sentence_with_its_remedy(
+    settings: Settings,
 ) -> None:
-    remedies = {"if_slow": "Wait.", "if_broken": "Look for another."}
     model = (new_store(settings).uri, "models:/nothing/1", [])
+    remedies = {"if_slow": "Wait.", "if_broken": "Look for another."}
+    said = r"from sqlite.* and scoring 0 images took more than 0\.1 s\. Wait\.$"
     with FreshProcess() as fresh, pytest.raises(TrackingError, match=said):
-        fresh.scores(*model, device="cpu", timeout_seconds=seconds, **remedies)
+        fresh.scores(*model, device="cpu", timeout_seconds=0.1, **remedies)
 
 
 @pytest.fixture
@@ -129,6 +125,7 @@ def test_the_winner_is_registered_once_with_its_code_tags_and_figures(
     assert (first.version, first.created) == (1, True)
     assert (again.version, again.created) == (1, False)
     assert (judged.version, judged.alias) == (1, "champion")
+    assert (judged.answer, judged.comparison, judged.approval) == (None, "", None)
     assert tracking.tags(parent)["stillwatch.model_version"] == "1"
     assert {path.name for path in tmp_path.iterdir()} == {"data", "made", "state"}
 
@@ -163,93 +160,18 @@ def test_the_winner_is_registered_once_with_its_code_tags_and_figures(
     assert by_alias.info.fingerprint == "f"
 
 
-def test_a_second_winner_waits_and_is_approved_by_tag_and_rolled_back(
-    here: Settings,
-    tracking: Tracking,
-    plate: tuple[ExaminedCategory, DataVersion],
-    tmp_path: Path,
-) -> None:
-    category, _ = plate
-
-    def registered(fingerprint: str) -> tuple[Registration, RegisteredVersion]:
-        winner = evaluated(tracking, plate, here, tmp_path / "made", fingerprint)
-        return registered_and_judged(winner, category, here)
-
-    first, second = registered("f")[1], registered("g")[1]
-    assert (first.alias, first.answer, first.comparison, first.approval) == (
-        "champion",
-        None,
-        "",
-        None,
-    )
-    assert (second.alias, second.answer, second.approval) == ("challenger", "not_worse", "pending")
-    assert "with the same scores on every image" in second.comparison
-    assert second.not_promoted == "the gate's answer is not_worse"
-    assert {one.path for one in tracking.client.list_artifacts(second.run_id)} >= {
-        "comparison.json"
-    }
-
-    tracking.client.set_model_version_tag(NAME, "2", "stillwatch.approval", "approved")
-    (approved,) = approve_tagged(here)
-    assert (approved.from_version, approved.to_version) == (1, 2)
-    assert approved.who == "MLflow tag, approver not authenticated"
-    assert approve_tagged(here) == []
-    assert aliases(tracking) == {"champion": 2, "previous": 1, "challenger": None}
-
-    rollback("plate", reason="too many false alarms", settings=here)
-    assert aliases(tracking) == {"champion": 1, "previous": None, "challenger": None}
-    with pytest.raises(PromotionError, match="no previous champion"):
-        rollback("plate", reason="once more", settings=here)
-    again, judged = registered("g")
-    assert (again.version, again.created, judged.alias) == (2, False, None)
-    assert aliases(tracking)["champion"] == 1, "what was rolled back does not come back by itself"
-
-    def bring_back() -> None:
-        rollback("plate", to=2, reason="it was right", settings=here)
-
-    package = Path(tracking.client.get_model_version(NAME, "2").source.removeprefix("file://"))
-    code = package / "code" / "stillwatch" / "inference" / "inspector.py"
-    sound = code.read_text(encoding="utf-8")
-    code.write_text(sound.replace(".max(axis=1)", ".mean(axis=1)"), encoding="utf-8")
-    with pytest.raises(PromotionError, match="does not score as it was evaluated"):
-        bring_back()
-    code.write_text("raise ImportError('half a file')", encoding="utf-8")
-    with pytest.raises(TrackingError, match=r"half a file\)\. The champion was not changed"):
-        bring_back()
-    code.write_text(sound, encoding="utf-8")
-    weights = package / "artifacts" / BUNDLE / "weights.safetensors"
-    changed = bytearray(weights.read_bytes())
-    changed[-1] ^= 1
-    weights.write_bytes(changed)
-    with pytest.raises(PromotionError, match="sha256"):
-        bring_back()
-    changed[-1] ^= 1
-    weights.write_bytes(changed)
-    method, info = package / "code/stillwatch/detectors/stfpm.py", weights.with_name("bundle.json")
-    for file, own in ((method, "    version = 1"), (info, '"version": 1')):
-        content = file.read_text(encoding="utf-8")
-        assert own in content
-        file.write_text(content.replace(own, own.replace("1", "2")), encoding="utf-8")
-    with pytest.raises(PromotionError, match="made by version 2 of detector 'stfpm'"):
-        bring_back()
-    assert aliases(tracking) == {"champion": 1, "previous": None, "challenger": None}
-    kinds = [(one.record.kind, one.record.to_version) for one in history(tracking, "plate")]
-    assert kinds == [("rollback", 1), ("promotion", 2), ("promotion", 1)]
-
-
-def test_without_a_free_gpu_slot_registering_waits_and_an_approval_is_recorded(
+def test_without_a_free_gpu_slot_registering_waits_and_an_approval_by_tag_does_not(
     here: Settings,
     tracking: Tracking,
     plate: tuple[ExaminedCategory, DataVersion],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    gate = GateSettings(promotion="approval")
-    on_cpu = here.model_copy(update={"gate": gate, "training": TrainingSettings(device="cpu")})
-    winner = evaluated(tracking, plate, on_cpu, tmp_path / "made")
+    winner = evaluated(tracking, plate, here, tmp_path / "made")
+    version = MadeCategory(tmp_path / "registered" / "plate", tracking, here).register(alpha=0.05)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    on_gpu = on_cpu.model_copy(update={"training": TrainingSettings(device="cuda:0")})
+    on_gpu = here.model_copy(update={"training": TrainingSettings(device="cuda:0")})
 
     def register() -> None:
         with suppress(TrackingError):  # where there is no such GPU
@@ -262,12 +184,63 @@ def test_without_a_free_gpu_slot_registering_waits_and_an_approval_is_recorded(
     with training_slot(here.state_dir, ["cuda:0"], 1):
         assert parity_processes() == []
         registering.join()
-        _, waiting = registered_and_judged(winner, plate[0], on_cpu)
-        assert (waiting.alias, waiting.approval) == ("challenger", "pending")
-        record = promote("plate", reason="seen on line 3", settings=on_gpu)
-    assert (record.who, record.reason) == (psutil.Process().username(), "seen on line 3")
-    assert (record.from_version, record.to_version, record.answer) == (None, 1, None)
-    assert aliases(tracking) == {"champion": 1, "previous": None, "challenger": None}
+        tag(tracking, version, {APPROVAL: APPROVED, COMPARED_WITH: "none", GATE: "open"})
+        (approved,) = approve_tagged(on_gpu)
+    assert (approved.from_version, approved.to_version) == (None, version)
+    assert approved.who == "MLflow tag, approver not authenticated"
+    assert approve_tagged(here) == []
+    assert aliases(tracking) == {"champion": version, "previous": None, "challenger": None}
+
+
+def tag(tracking: Tracking, version: int, tags: dict[str, str]) -> None:
+    for key, value in tags.items():
+        tracking.client.set_model_version_tag(NAME, str(version), key, value)
+
+
+def test_a_rollback_to_an_altered_version_is_refused(
+    here: Settings, tracking: Tracking, tmp_path: Path
+) -> None:
+    category = MadeCategory(tmp_path / "data" / "plate", tracking, here)
+    second, first = (category.register(alpha=alpha) for alpha in (0.05, 0.2))
+    with changing_champion(tracking, "plate", here):
+        move_champion(tracking, made_record(second, None))
+        move_champion(tracking, made_record(first, second))
+    before = aliases(tracking)
+
+    def bring_back() -> None:
+        rollback("plate", to=second, reason="it was right", settings=here)
+
+    source = tracking.client.get_model_version(NAME, str(second)).source
+    package = Path(source.removeprefix("file://"))
+    code = package / "code" / "stillwatch" / "inference" / "inspector.py"
+    sound = code.read_text(encoding="utf-8")
+    code.write_text(sound.replace(".max(axis=1)", ".mean(axis=1)"), encoding="utf-8")
+    with pytest.raises(PromotionError, match="does not score as it was evaluated"):
+        bring_back()
+    code.write_text("raise ImportError('half a file')", encoding="utf-8")
+    said = (
+        rf"^models:/{NAME}/{second}: cannot be reloaded from sqlite.*half a file\)\. "
+        "The champion was not changed"
+    )
+    with pytest.raises(TrackingError, match=said):
+        bring_back()
+    code.write_text(sound, encoding="utf-8")
+    weights = package / "artifacts" / BUNDLE / "weights.safetensors"
+    changed = bytearray(weights.read_bytes())
+    changed[-1] ^= 1
+    weights.write_bytes(changed)
+    with pytest.raises(PromotionError, match="sha256"):
+        bring_back()
+    changed[-1] ^= 1
+    weights.write_bytes(changed)
+    method, info = package / "code/stillwatch/detectors/patchcore.py", weights.with_name(INFO_FILE)
+    for file, own in ((method, "    version = 1"), (info, '"version": 1')):
+        content = file.read_text(encoding="utf-8")
+        assert own in content
+        file.write_text(content.replace(own, own.replace("1", "2")), encoding="utf-8")
+    with pytest.raises(PromotionError, match="made by version 2 of detector 'patchcore'"):
+        bring_back()
+    assert aliases(tracking) == before
 
 
 def parity_processes() -> list[psutil.Process]:

@@ -295,6 +295,8 @@ def test_the_report_has_caveats_about_its_figures(first: RetrainingRecord) -> No
     assert "There are no masks of the defects" not in words()
     assert "There are no masks of the defects" in words(metrics={"image_auroc": 0.9})
     assert "Synthetic anomalies" in words(synthetic=True)
+    outside = words(outside_region=("test/scratch/003.png",))
+    assert "outside the region of interest: 1 (test/scratch/003.png)" in outside
     assert "There is no test/good" in words(test_normals_from="validation")
     more = {"false_alarm_rate": (0.2, 0.6)}
     assert "more than was promised" in words(intervals=more)

@@ -83,8 +83,3 @@ def test_only_what_a_training_depends_on_retrains_and_only_its_category(line: Li
         assert after.fingerprint == before.fingerprint
     assert (third["bolt"].alpha, third["plate"].alpha) == (0.1, 0.05)
     assert (third["bolt"].evaluation_size, third["plate"].evaluation_size) == (32, 64)
-
-    (line.images / "plate" / "train" / "good" / "000.png").unlink()
-    fourth = line.results({"plate": epochs["plate"], "bolt": seeded["bolt"] | alphas | free})
-    assert not fourth["plate"].reused
-    assert fourth["bolt"].run_id == third["bolt"].run_id

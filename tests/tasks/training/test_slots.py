@@ -1,5 +1,9 @@
-"""Slots: never more trainings than there are, spread over devices, free when a holder dies."""
+"""Slots: never more trainings than there are, spread over devices, free when a holder dies.
 
+On a CPU the slots share the cores.
+"""
+
+import os
 import subprocess
 import sys
 import textwrap
@@ -14,9 +18,11 @@ import torch
 from stillwatch.settings import Settings
 from stillwatch.tasks.training.slots import (
     evaluation_device,
+    slots_per_device,
     spare_device,
     training_device,
     training_slot,
+    training_threads,
 )
 
 HOLD = textwrap.dedent(
@@ -42,9 +48,9 @@ def most_at_once(spans: Sequence[tuple[float, float]]) -> int:
     return max(sum(start <= moment < end for start, end in spans) for moment, _ in spans)
 
 
-def test_four_trainings_on_two_slots_never_overlap_more_than_two(tmp_path: Path) -> None:
+def test_three_trainings_on_two_slots_never_overlap_more_than_two(tmp_path: Path) -> None:
     spans = []
-    for process in [holder(tmp_path, 1.0) for _ in range(4)]:
+    for process in [holder(tmp_path, 1.0) for _ in range(3)]:
         device, began, ended = process.communicate()[0].split()
         assert device == "cpu"
         spans.append((float(began), float(ended)))
@@ -113,6 +119,34 @@ def test_jobs_on_a_gpu_never_exceed_its_slots(
             assert got == []
         waiter.join(timeout=30)
         assert got == [second]
+
+
+@pytest.mark.parametrize(
+    ("cores", "runtime", "slots", "threads"),
+    [
+        (1, {}, 1, 1),
+        (2, {}, 2, 1),
+        (4, {}, 2, 2),
+        (4, {"threads": 1}, 2, 1),
+        (4, {"threads": 3}, 1, 3),
+        (4, {"slots_per_device": 1}, 1, 4),
+        (4, {"slots_per_device": 3}, 3, 1),
+    ],
+)
+def test_slots_of_a_cpu_share_its_cores(
+    monkeypatch: pytest.MonkeyPatch, cores: int, runtime: dict[str, int], slots: int, threads: int
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(cores)))
+    settings = Settings.model_validate({"runtime": runtime, "training": {"device": "cpu"}})
+    assert (slots_per_device(settings), training_threads(settings)) == (slots, threads)
+
+
+def test_one_training_at_a_time_where_the_user_has_set_the_threads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert slots_per_device(Settings.model_validate({"training": {"device": "cpu"}})) == 1
 
 
 def _once(state: Path) -> str:

@@ -16,7 +16,7 @@ from made_stores import new_store
 
 from stillwatch import detectors
 from stillwatch.bundle import read_bundle
-from stillwatch.detectors import detector_classes
+from stillwatch.detectors import detector_class, detector_classes
 from stillwatch.detectors.uninformed_students import UninformedStudents
 from stillwatch.errors import DetectorError, TrackingError, TrainingError
 from stillwatch.images.store import ImageStore
@@ -71,7 +71,7 @@ def train(here: Settings, tracking: Tracking, plate: tuple[ExaminedCategory, Dat
     return call
 
 
-def test_a_trained_detector_is_stored_with_its_origin_and_reused(
+def test_a_trained_detector_is_stored_with_its_origin_and_reused_and_held_its_slot(
     here: Settings,
     tracking: Tracking,
     plate: tuple[ExaminedCategory, DataVersion],
@@ -80,7 +80,13 @@ def test_a_trained_detector_is_stored_with_its_origin_and_reused(
     category, data = plate
     parent = start_retraining_run(category.version, data, SOUND, here)
     with ThreadPoolExecutor(2) as pool:
-        together = list(pool.map(lambda _: train(parent_run=parent), range(2)))
+        both = [pool.submit(train, parent_run=parent) for _ in range(2)]
+        while not trainings():
+            assert not any(one.done() for one in both), "it ended before it was seen"
+            time.sleep(0.01)
+        with training_slot(here.state_dir, ["cpu"], 1):
+            assert trainings() == []
+        together = [one.result() for one in both]
     assert sorted(one.reused for one in together) == [False, True]
     assert len({one.run_id for one in together}) == 1
     first = together[0]
@@ -97,6 +103,7 @@ def test_a_trained_detector_is_stored_with_its_origin_and_reused(
     assert run.data.params["stfpm.epochs"] == "2"
     assert run.data.params["images.calibration"] == "19"
     assert run.inputs.dataset_inputs[0].dataset.digest == DIR_HASH
+    assert "stillwatch.batch_halved" not in tags
     losses = tracking.client.get_metric_history(first.run_id, "student/validation_loss")
     assert [point.step for point in losses] == [0, 1]
     with tracking.artifact(first.run_id, BUNDLE) as folder:
@@ -162,6 +169,7 @@ def test_a_killed_training_resumes_and_a_failed_upload_is_repeated(
     killer.join()
     (killed,) = tracking.find_runs("plate", {})
     assert killed.info.status == "FAILED"
+    assert "SIGKILL" in killed.data.tags["stillwatch.reason"]
 
     artifacts = here.state_dir / "mlflow" / "artifacts"
     artifacts.write_text("a file where the artifacts should go", encoding="utf-8")
@@ -269,9 +277,6 @@ def test_a_training_that_runs_out_of_memory_is_retried_with_half_the_batch_also_
         losses = {one.epoch: one.train_loss for one in info.training.losses if one.phase == phase}
         assert newest == pytest.approx(losses)
 
-    fitting = here.model_copy(update={"detectors": {"hungry": {"epochs": 1, "batch_size": 4}}})
-    assert "stillwatch.batch_halved" not in tracking.tags(train(fitting).run_id)
-
 
 def kill_after_halving(state_dir: Path) -> None:
     while not list(state_dir.glob("trainings/*/half_batch.json")):
@@ -283,29 +288,6 @@ def kill_after_halving(state_dir: Path) -> None:
     kill_trainings()
 
 
-def test_a_training_holds_a_slot_until_it_has_ended(here: Settings, train: Train) -> None:
-    longer = here.model_copy(update={"detectors": {"stfpm": {"epochs": 12, "batch_size": 8}}})
-    with ThreadPoolExecutor(1) as pool:
-        training = pool.submit(train, longer)
-        while not list(here.state_dir.glob("trainings/*/checkpoint/*.safetensors")):
-            assert not training.done(), training.exception()
-            time.sleep(0.01)
-        with training_slot(here.state_dir, ["cpu"], 1):
-            assert trainings() == []
-        assert not training.result().reused
-
-
-def test_too_few_normals_for_an_alpha_fail_with_the_childs_own_sentence(
-    here: Settings, tracking: Tracking, train: Train
-) -> None:
-    alphas = CalibrationSettings(alpha_reject=0.001, alpha_review=0.15)
-    with pytest.raises(TrainingError, match=r"alpha_reject 0\.001 needs 999"):
-        train(here.model_copy(update={"calibration": alphas}))
-    (run,) = tracking.find_runs("plate", {})
-    assert run.info.status == "FAILED"
-    assert "needs 999" in run.data.tags["stillwatch.reason"]
-
-
 def test_an_unknown_detector_starts_no_run(
     here: Settings, tracking: Tracking, plate: tuple[ExaminedCategory, DataVersion]
 ) -> None:
@@ -315,34 +297,16 @@ def test_an_unknown_detector_starts_no_run(
     assert tracking.find_runs("plate", {}) == []
 
 
-@pytest.mark.parametrize(
-    ("detector", "own"),
-    [
-        ("autoencoder", {"epochs": 1}),
-        (
-            "uninformed_students",
-            {
-                **UninformedStudents.quick,
-                "knowledge_weight": 0,
-                "metric_weight": 1,
-                "epochs": 1,
-            },
-        ),
-    ],
-)
 def test_a_method_that_needs_no_teacher_asks_for_no_weights(
-    here: Settings,
-    tracking: Tracking,
-    plate: tuple[ExaminedCategory, DataVersion],
-    detector: str,
-    own: dict[str, Any],
+    here: Settings, tracking: Tracking, plate: tuple[ExaminedCategory, DataVersion]
 ) -> None:
     category, data = plate
+    detector, teacher = "uninformed_students", "not_on_this_machine"
+    own = UninformedStudents.quick | {"knowledge_weight": 0, "metric_weight": 1, "epochs": 1}
+    for name, settings in ((detector, own), ("autoencoder", {})):
+        assert detector_class(name).teacher_strides(teacher, settings) == ()
     without = here.model_copy(
-        update={
-            "teacher": TeacherSettings(name="not_on_this_machine"),
-            "detectors": {detector: own},
-        }
+        update={"teacher": TeacherSettings(name=teacher), "detectors": {detector: own}}
     )
     trained = train_detector(category, DetectorSeed(detector, 0), data=data, settings=without)
     assert tracking.tags(trained.run_id)["stillwatch.teacher"] == "none"

@@ -1,0 +1,237 @@
+r"""Whether the promised false-alarm rate holds through the whole path, files to verdicts.
+
+With n calibration normals and the threshold at rank r, the number of false alarms among m new
+normals has a beta-binomial distribution with a = n + 1 - r and b = r, if images are exchangeable
+(Vovk, "Conditional validity of inductive conformal predictors", 2012). Two experiments:
+
+- PatchCore fitted anew on random re-splits of a category's *images*, whole groups together. Scores
+  of one fitted detector, split again, would be exchangeable by construction.
+- One PatchCore, with many freshly drawn calibration and test sets of the sample category *cloth*,
+  written to files and read again.
+
+    .venv/bin/python -m benchmarks.bound ROOT/screw ROOT/commutator ROOT/fabric_03 \
+        --groups 'commutator=^(kos\d+)' 'fabric_03=^(\d+_\d+_\d+)' --out benchmarks/results/bound \
+        --page docs/bound.md
+"""
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from benchmarks.direct import measure, trained_bundle
+from benchmarks.revision import commit, machine
+from benchmarks.tables import markdown, origin
+from PIL import Image
+from scipy.stats import betabinom
+
+from stillwatch.bundle import Bundle
+from stillwatch.calibration import calibrate
+from stillwatch.devices import choose_device
+from stillwatch.errors import StillwatchError
+from stillwatch.files import write_json
+from stillwatch.images.layout import Category, ImageFile, scan_category
+from stillwatch.images.split import group_of
+from stillwatch.inference.inspector import Inspector
+from stillwatch.inference.scorers import open_scorer
+from stillwatch.sample.image_set import draw_image, make_sample_set
+from stillwatch.settings import Settings
+
+_DETECTOR = "patchcore"
+_CONFIDENCE = 0.99
+_CALIBRATION, _TEST = 60, 60
+"""Images of each fresh set."""
+
+
+def main() -> None:
+    """Run the cells that are missing, then write the page."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("categories", type=Path, nargs="+", help="folders of categories")
+    parser.add_argument("--groups", nargs="*", default=[], help="CATEGORY=split.group_pattern")
+    parser.add_argument("--splits", type=int, default=10)
+    parser.add_argument("--sets", type=int, default=200)
+    parser.add_argument("--scale", default="1.0")
+    parser.add_argument("--weights", type=Path, default=Path("weights"))
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--page", type=Path, help="file of the tables; printed if not given")
+    given = parser.parse_args()
+    patterns = dict(pair.split("=", 1) for pair in given.groups)
+    try:
+        splits = [
+            _split_again(folder, patterns.get(folder.name), number, given)
+            for folder in given.categories
+            for number in range(given.splits)
+        ]
+        fresh = _fresh_sets(given)
+    except StillwatchError as error:
+        sys.exit(str(error))
+    text = render(splits, fresh)
+    if given.page is None:
+        print(text)
+    else:
+        given.page.write_text(text, encoding="utf-8")
+
+
+def interval(n: int, rank: int, m: int) -> tuple[int, int]:
+    """Numbers of false alarms among ``m`` new normals between which 99 % of all draws lie.
+
+    Args:
+        n: calibration normals.
+        rank: of the calibration score that is the threshold, from 1 to n.
+        m: new normals.
+    """
+    tail = (1 - _CONFIDENCE) / 2
+    found = betabinom(m, n + 1 - rank, rank)
+    return int(found.ppf(tail)), int(found.ppf(1 - tail))
+
+
+def _split_again(
+    folder: Path, pattern: str | None, number: int, given: argparse.Namespace
+) -> dict[str, Any]:
+    file = given.out / f"{folder.name}-{given.scale}-{number}.json"
+    if not file.exists():
+        settings = _settings(given.scale, pattern, given.weights)
+        with tempfile.TemporaryDirectory(prefix="stillwatch-") as made:
+            again = _drawn_again(scan_category(folder), pattern, number, Path(made) / folder.name)
+            write_json(file, measure(again, settings, _DETECTOR, number))
+    return dict(json.loads(file.read_bytes()))
+
+
+def _settings(scale: str, pattern: str | None, weights: Path) -> Settings:
+    return Settings.model_validate(
+        {
+            "images": {"scale": scale if scale == "fit" else float(scale)},
+            "split": {"group_pattern": pattern},
+            "teacher": {"weights_dir": weights},
+            "training": {"profile": "laptop"},
+        }
+    )
+
+
+def _drawn_again(category: Category, pattern: str | None, number: int, made: Path) -> Path:
+    """A category whose normals are divided anew into train/good and test/good, by groups."""
+    groups: dict[str, list[ImageFile]] = defaultdict(list)
+    for image in (*category.train_normals, *category.test_normals):
+        groups[group_of(image.path, pattern) or image.path].append(image)
+    order = np.random.default_rng(number).permutation(len(groups))
+    shuffled = [list(groups.values())[index] for index in order]
+    wanted = len(category.test_normals)
+    taken = 0
+    for members in shuffled:
+        split = "test" if taken < wanted else "train"
+        taken += len(members) if split == "test" else 0
+        for image in members:
+            _copy(category.folder / image.path, made / split / "good" / _flat(image.path))
+    for image in category.test_anomalies:
+        _copy(category.folder / image.path, made / image.path)
+        if image.mask is not None:
+            _copy(category.folder / image.mask, made / image.mask)
+    return made
+
+
+def _flat(path: str) -> str:
+    # The group is in the file name, which must stay at its beginning.
+    source = Path(path)
+    return f"{source.stem}-{source.parts[0]}{source.suffix}"
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+
+
+def _fresh_sets(given: argparse.Namespace) -> dict[str, Any]:
+    """False alarms of one detector over freshly drawn calibration and test sets."""
+    file = given.out / f"fresh-{given.sets}.json"
+    if not file.exists():
+        settings = _settings("fit", None, given.weights)
+        with tempfile.TemporaryDirectory(prefix="stillwatch-") as made:
+            make_sample_set(Path(made))
+            bundle = trained_bundle(Path(made) / "cloth", settings, _DETECTOR, 0, Path(made))
+            cell = _counted(bundle, settings, given.sets, Path(made))
+        write_json(file, cell)
+    return dict(json.loads(file.read_bytes()))
+
+
+def _counted(bundle: Bundle, settings: Settings, sets: int, folder: Path) -> dict[str, Any]:
+    inspector = Inspector(bundle, open_scorer(bundle, settings.training.device))
+    alphas = settings.calibration.model_dump()
+    false_alarms = []
+    for seed in range(1, sets + 1):
+        scores = [
+            image.score for image in inspector.inspect(_fresh_images(inspector, seed, folder))
+        ]
+        threshold = calibrate(np.float32(scores[:_CALIBRATION]), **alphas).reject
+        false_alarms.append(sum(score > threshold.value for score in scores[_CALIBRATION:]))
+    return {
+        "n": _CALIBRATION,
+        "m": _TEST,
+        "rank": threshold.rank,
+        "false_alarms": false_alarms,
+        "commit": commit(),
+        "machine": machine(choose_device(settings.training.device)),
+    }
+
+
+def _fresh_images(inspector: Inspector, seed: int, folder: Path) -> Sequence[Any]:
+    images = []
+    for index in range(_CALIBRATION + _TEST):
+        file = folder / "fresh.png"
+        Image.fromarray(draw_image("cloth", "train", "good", index, seed=seed).pixels).save(file)
+        images.append(inspector.read(file))
+    return images
+
+
+def render(splits: Sequence[dict[str, Any]], fresh: dict[str, Any]) -> str:
+    """The page: re-splits per category, and the fresh sets against the distribution."""
+    lines = ["# The promised false-alarm rate, from files to verdicts", ""]
+    lines += [origin("python -m benchmarks.bound", [*splits, fresh]), ""]
+    head = ["category", "re-splits", "calibration", "test normals", "false alarms, mean"]
+    head += ["within the 99 % interval"]
+    by_category: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for cell in splits:
+        by_category[cell["category"]].append(cell)
+    lines += markdown(head, [_row(name, cells) for name, cells in by_category.items()])
+    n, m, rank = fresh["n"], fresh["m"], fresh["rank"]
+    low, high = interval(n, rank, m)
+    counts = fresh["false_alarms"]
+    inside = sum(low <= count <= high for count in counts)
+    expected = betabinom(m, n + 1 - rank, rank).mean()
+    lines += [
+        "",
+        f"Fresh sets of *cloth*: {len(counts)} times {n} calibration and {m} test normals, "
+        f"{np.mean(counts):.2f} false alarms a set (expected: {expected:.2f}), {inside} of "
+        f"{len(counts)} sets between {low} and {high}, where 99 % are expected.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _row(name: str, cells: Sequence[dict[str, Any]]) -> list[str]:
+    inside = 0
+    for cell in cells:
+        m = cell["test_normals"]
+        low, high = interval(cell["calibration"], cell["rank"], m)
+        inside += low <= round(cell["false_alarm_rate"] * m) <= high
+    return [
+        name,
+        str(len(cells)),
+        _range([cell["calibration"] for cell in cells]),
+        _range([cell["test_normals"] for cell in cells]),
+        f"{np.mean([cell['false_alarm_rate'] for cell in cells]):.3f}",
+        f"{inside} of {len(cells)}",
+    ]
+
+
+def _range(values: Sequence[int]) -> str:
+    low, high = min(values), max(values)
+    return str(low) if low == high else f"{low} to {high}"
+
+
+if __name__ == "__main__":
+    main()
