@@ -1,7 +1,7 @@
 """The training loop on a toy method: what is kept, resumed, refused."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
@@ -12,16 +12,24 @@ import torch
 from small_disk import small_disk
 from torch import Tensor, nn
 
+from stillwatch.combination import Combination, Level, LevelMaps
 from stillwatch.detectors.base import Batch, Detector, Phase, warm_up_and_cosine
+from stillwatch.detectors.uninformed_students import UninformedStudents
 from stillwatch.devices import choose_device
-from stillwatch.errors import DeviceMemoryError, SettingsError, StorageError, TrainingError
+from stillwatch.errors import (
+    DetectorError,
+    DeviceMemoryError,
+    SettingsError,
+    StorageError,
+    TrainingError,
+)
+from stillwatch.geometry import Geometry, Pixels, fitted
 from stillwatch.sections import Section
 from stillwatch.settings import TrainingSettings
 from stillwatch.teachers.networks import Teacher
 from stillwatch.testing.toys import toy_normals, toy_teacher
 from stillwatch.training import data as training_data
 from stillwatch.training.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
-from stillwatch.training.data import ImagePool
 from stillwatch.training.job import EpochReport
 from stillwatch.training.loop import TrainingSummary, train
 
@@ -72,8 +80,12 @@ class Line(Detector):
         self.progress.append(batch.progress)
         return (batch.images.mean(dim=(1, 2, 3)) - self.level.value).square().mean()
 
-    def anomaly_map(self, images: Tensor) -> Tensor:
-        return (images.mean(dim=1) - self.level.value).abs()
+    def level_maps(self, images: Tensor) -> list[Tensor]:
+        return [(images.mean(dim=1) - self.level.value).abs()]
+
+    def combination(self, normals: Sequence[LevelMaps], sigma: float) -> Combination:
+        largest = max(float(one.maps[0].max()) for one in normals)
+        return Combination(levels=(Level(divisor=max(largest, 1e-6)),), sigma=sigma)
 
 
 class FeatureLine(Line):
@@ -83,23 +95,27 @@ class FeatureLine(Line):
         return (batch.features[0].mean(dim=(1, 2, 3)) - self.level.value).square().mean()
 
 
-def flat(*levels: int) -> np.ndarray:
+def flat(*levels: int) -> list[Pixels]:
     """Images of one grey level each."""
-    return np.stack([np.full((32, 32, 3), level, np.uint8) for level in levels])
+    return [np.full((32, 32, 3), level, np.uint8) for level in levels]
 
 
 def run(
     detector: Detector,
-    normals: np.ndarray,
-    validation: np.ndarray,
+    normals: Sequence[Pixels],
+    validation: Sequence[Pixels],
     checkpoint: Path | None = None,
     on_epoch: Callable[[EpochReport], None] = lambda _: None,
+    geometry: Geometry | None = None,
     **settings: object,
 ) -> TrainingSummary:
+    """Without a geometry each image is one tile."""
+    shapes = [(one.shape[0], one.shape[1]) for one in [*normals, *validation]]
     return train(
         detector,
         train_images=normals,
         validation_images=validation,
+        geometry=geometry or fitted(shapes, max(shapes[0])),
         settings=TrainingSettings.model_validate(settings),
         device=CPU,
         checkpoint=checkpoint,
@@ -217,7 +233,7 @@ def test_a_batch_that_does_not_fit_into_memory_ends_the_training() -> None:
 
 def test_memory_that_statistics_do_not_fit_into_names_no_batch_size() -> None:
     class TooLarge(Line):
-        def finalize(self, _: Iterable[Batch]) -> None:
+        def combination(self, normals: Sequence[LevelMaps], sigma: float) -> Combination:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
     with pytest.raises(DeviceMemoryError, match=r"Lower images\.size") as caught:
@@ -227,7 +243,7 @@ def test_memory_that_statistics_do_not_fit_into_names_no_batch_size() -> None:
 
 @pytest.mark.parametrize("part", ["train", "validation"])
 def test_a_part_without_images_is_refused(part: str) -> None:
-    none, some = np.empty((0, 32, 32, 3), np.uint8), flat(1)
+    none, some = flat(), flat(1)
     images = (none, some) if part == "train" else (some, none)
     with pytest.raises(TrainingError, match=f"no {part} normals"):
         run(line(), *images)
@@ -339,23 +355,6 @@ def test_a_checkpoint_that_does_not_fit_on_the_disk_leaves_the_earlier_one(tmp_p
     assert len(kept.tensors["line.weight"]) == 10
 
 
-def test_features_are_the_teachers_and_computed_once() -> None:
-    teacher = toy_teacher()
-    calls = []
-    teacher.register_forward_hook(lambda *_: calls.append(1))
-    normals = ImagePool(toy_normals(5), teacher, CPU)
-    first = [list(batch.features) for batch in normals.batches(2)]
-    spent = len(calls)
-    second = [list(batch.features) for batch in normals.batches(2)]
-    assert len(calls) == spent
-    (whole,) = normals.batches(5)
-    expected = teacher(whole.images)
-    for level in range(3):
-        kept = torch.cat([batch[level] for batch in first])
-        assert torch.equal(kept, torch.cat([batch[level] for batch in second]))
-        torch.testing.assert_close(kept, expected[level], rtol=1e-3, atol=1e-4)
-
-
 def test_a_method_that_asks_for_no_features_costs_none() -> None:
     detector = line(epochs=1)
     calls = []
@@ -371,12 +370,95 @@ def test_short_memory_changes_no_weights(monkeypatch: pytest.MonkeyPatch) -> Non
     torch.testing.assert_close(computed.level.value, kept.level.value, rtol=1e-4, atol=0)
 
 
-def test_images_are_numbers_from_zero_to_one_in_channels_last_memory() -> None:
-    images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
-    (batch,) = ImagePool(images, toy_teacher(), CPU).batches(3, torch.tensor([2, 0]))
-    expected = images[[2, 0]].transpose(0, 3, 1, 2).astype(np.float32) / 255
-    np.testing.assert_array_equal(batch.images.numpy(), expected)
-    assert batch.images.is_contiguous(memory_format=torch.channels_last)
+def left_of(*levels: int) -> list[Pixels]:
+    """Images of 32 × 80 pixels, each of one grey level: three tiles of 32 pixels with ``TILES``."""
+    return [np.full((32, 80, 3), level, np.uint8) for level in levels]
+
+
+TILES = Geometry(scale=1.0, box=None, tile=(32, 32), overlap=0)
+
+
+@pytest.mark.parametrize(
+    ("tiles_per_epoch", "expected"), [(4, [2, 2]), (5, [3, 2]), (100, [3, 3, 3]), (None, [3] * 3)]
+)
+def test_tiles_per_epoch_bounds_an_epoch(tiles_per_epoch: int | None, expected: list[int]) -> None:
+    detector = line(epochs=2, batch_size=3)
+    run(
+        detector,
+        left_of(1, 2, 3),
+        flat(0),
+        geometry=TILES,
+        tiles_per_epoch=tiles_per_epoch,
+    )
+    assert detector.batch_sizes == [*expected, 1] * 2
+
+
+def test_an_epoch_has_the_pixels_of_400_images_by_default() -> None:
+    detector = line(epochs=1, batch_size=10_000)
+    run(detector, [np.zeros((32, 32 * 26_000, 3), np.uint8)], flat(0), geometry=TILES)
+    assert sum(detector.batch_sizes[:-1]) == 400 * 64
+
+
+def test_validation_watches_a_quarter_as_many_tiles_at_most() -> None:
+    detector = line(epochs=1, batch_size=100)
+    run(detector, left_of(*range(20)), left_of(*range(20)), geometry=TILES, tiles_per_epoch=24)
+    assert detector.batch_sizes == [24, 6]
+
+
+@pytest.mark.parametrize("after", [1, 2, 4])
+def test_a_resumed_training_on_tiles_equals_an_uninterrupted_one(
+    tmp_path: Path, after: int
+) -> None:
+    """Seven tiles an epoch of 24: the permutations end within epochs."""
+    normals = [np.concatenate(toy_normals(3, first=3 * n)[:, :, :32], axis=1) for n in range(4)]
+    assert normals[0].shape == (64, 96, 3)
+
+    def trained(
+        checkpoint: Path | None, on_epoch: Callable[[EpochReport], None] = lambda _: None
+    ) -> tuple[FeatureLine, TrainingSummary]:
+        detector = line(FeatureLine, epochs=6, batch_size=2, learning_rate=0.05)
+        geometry = TILES
+        summary = run(
+            detector,
+            normals,
+            normals[:1],
+            checkpoint,
+            on_epoch,
+            geometry,
+            tiles_per_epoch=7,
+            checkpoint_every=1,
+        )
+        return detector, summary
+
+    with pytest.raises(Stopped):
+        trained(tmp_path, stop_after(after))
+    resumed, summary = trained(tmp_path)
+    whole, expected = trained(None)
+    assert summary.resumed
+    assert torch.equal(resumed.level.value, whole.level.value)
+    assert summary.combination == expected.combination
+    assert [(x.train_loss, x.validation_loss) for x in summary.epochs] == [
+        (x.train_loss, x.validation_loss) for x in expected.epochs
+    ]
+
+
+def test_statistics_are_of_whole_images() -> None:
+    """The validation normal is 0.4 in one tile of three, and the method learns nothing."""
+    detector = line(epochs=1, learning_rate=1e-12)
+    normal = np.zeros((32, 80, 3), np.uint8)
+    normal[:, 70:] = 102
+    summary = run(detector, left_of(0), [normal], geometry=TILES)
+    (level,) = summary.combination.levels
+    assert level.divisor == pytest.approx(0.4)
+    assert summary.combination.sigma == TILES.sigma
+
+
+def test_tiles_smaller_than_a_patch_are_refused() -> None:
+    detector = UninformedStudents.build(
+        toy_teacher(), {"patch_sizes": [65], "knowledge_weight": 0, "metric_weight": 1}
+    )
+    with pytest.raises(DetectorError, match=r"65.*32|32.*65"):
+        run(detector, left_of(0), flat(0), geometry=TILES)
 
 
 def test_schedule_warms_up_and_decays() -> None:

@@ -1,6 +1,6 @@
 """Phases that trainings have in common: trained once, the same for every seed, found again."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,11 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from stillwatch.combination import Combination, Level, LevelMaps
 from stillwatch.detectors.base import Batch, Detector, Phase
+from stillwatch.geometry import fitted
 from stillwatch.sections import Section
 from stillwatch.settings import TrainingSettings
 from stillwatch.teachers.networks import Teacher
-from stillwatch.testing.toys import toy_normals, toy_teacher
+from stillwatch.testing.toys import SIDE, toy_normals, toy_teacher
 from stillwatch.training.job import EpochReport
 from stillwatch.training.loop import TrainingSummary, train
 
@@ -77,8 +79,11 @@ class Taught(Detector):
         means = batch.images.mean(dim=(1, 2, 3))[:, None]
         return (line(means) - means).square().mean()
 
-    def anomaly_map(self, images: Tensor) -> Tensor:
-        return (images.mean(dim=1) - self.brightest).abs()
+    def level_maps(self, images: Tensor) -> list[Tensor]:
+        return [(images.mean(dim=1) - self.brightest).abs()]
+
+    def combination(self, normals: Sequence[LevelMaps], sigma: float) -> Combination:
+        return Combination(levels=(Level(),))
 
 
 def sgd(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
@@ -105,8 +110,9 @@ def taught(
 
     summary = train(
         detector,
-        train_images=toy_normals(8, first=normals),
-        validation_images=toy_normals(2, first=100),
+        train_images=list(toy_normals(8, first=normals)),
+        validation_images=list(toy_normals(2, first=100)),
+        geometry=fitted([(SIDE, SIDE)], SIDE),
         settings=TrainingSettings(seed=seed, checkpoint_every=1),
         device=torch.device("cpu"),
         checkpoint=checkpoint,
