@@ -52,7 +52,7 @@ _TURNS: dict[int, Callable[[Samples], Samples]] = {
     8: lambda samples: samples.swapaxes(0, 1)[::-1],
 }
 """EXIF orientation -> operation that turns the image upright."""
-_COPIED_ROWS = 256
+_COPIED_ROWS = _AVERAGED_COLUMNS = 256
 _PILLOW_FILTER = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 
 
@@ -168,7 +168,12 @@ def resize_mask(mask: NDArray[np.bool_], height: int, width: int) -> NDArray[np.
     """
     if mask.shape == (height, width):
         return mask
-    share = _area_means(_area_means(mask.astype(np.float64), height).T, width).T
+    rows_reduced = [
+        # In parts: as floats, the mask of a large image would need gigabytes.
+        _area_means(mask[:, left : left + _AVERAGED_COLUMNS].astype(np.float64), height)
+        for left in range(0, mask.shape[1], _AVERAGED_COLUMNS)
+    ]
+    share = _area_means(np.hstack(rows_reduced).T, width).T
     resized: NDArray[np.bool_] = np.ascontiguousarray(share >= 0.5 - 1e-9)
     labels, count = ndimage.label(mask, structure=np.ones((3, 3)))
     rows, columns = np.nonzero(mask)
