@@ -89,5 +89,5 @@ class MadeCategory:
     def _example(self) -> list[bytes]:
         test = read_test_set(self.examined[0], self.settings.evaluation)
         normal = [kind == NORMAL for kind in test.defect_types]
-        chosen = sorted((normal.index(True), normal.index(False)))
-        return [(self.folder / test.paths[number]).read_bytes() for number in chosen]
+        rows = sorted((normal.index(True), normal.index(False)))
+        return [(self.folder / test.paths[row]).read_bytes() for row in rows]

@@ -296,8 +296,13 @@ class ServingSettings(Section):
     poll_seconds: float = Field(
         5.0, gt=0, description="how often the registry is asked for the champions"
     )
-    max_image_mb: float = Field(32.0, gt=0, description="larger files are refused")
     max_requests: int = Field(64, ge=1, description="requests at a time; more are refused")
+    max_megapixels: float = Field(
+        400.0,
+        gt=0,
+        description="sum over the images of all requests at a time; more are refused, but never an "
+        "image alone",
+    )
     batch_size: int = Field(16, ge=1, description="images that are scored together, at most")
     batch_wait_ms: float = Field(
         2.0, ge=0, description="how long the first image of a batch waits for others"

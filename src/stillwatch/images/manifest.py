@@ -21,6 +21,7 @@ from stillwatch.images.decode import (
     decode_mask,
     peak_of_16_bit,
     read_bytes,
+    read_shape,
     white_level_of,
 )
 from stillwatch.images.layout import Category, ImageFile
@@ -29,6 +30,8 @@ from stillwatch.images.split import group_of
 from stillwatch.settings import ImageSettings
 from stillwatch.threads import thread_count
 
+_MEGAPIXELS_AT_A_TIME = 200
+"""Decoded by all threads; a megapixel needs about 12 MB."""
 _HASH_INPUT_SIDE = 64
 _HASH_SIDE = 16
 
@@ -137,13 +140,13 @@ def build_manifest(
         group_pattern: names the group of every image (``split.group_of``).
         on_pixels: called with (path, uint8 (H, W, 3) at full size) for every image that decodes,
             from the worker threads and in any order; what it raises ends the manifest.
-        workers: threads; None: one per processor.
+        workers: threads; None: one per processor, fewer where images are large.
 
     Raises:
         SettingsError: the group pattern is not a regular expression.
     """
     region, region_facts = _region(category, images.max_megapixels, expected_md5 or {})
-    with ThreadPoolExecutor(workers or thread_count()) as pool:
+    with ThreadPoolExecutor(workers or _workers(category, images.max_megapixels)) as pool:
         reader = _Reader(
             folder=category.folder,
             white_level=images.white_level or _white_level(category, images, pool),
@@ -329,6 +332,21 @@ def _changed(name: str, md5: str, expected: str | None) -> str | None:
     if md5 == (expected or md5):
         return None
     return f"{name}: differs from the file that the data version lists; restore it."
+
+
+def _workers(category: Category, max_megapixels: float) -> int:
+    """Threads, so that they do not decode too many megapixels at a time."""
+
+    def megapixels(image: ImageFile) -> float:
+        try:
+            height, width = read_shape(category.folder / image.path, max_megapixels=max_megapixels)
+        except ImageError:
+            return 0.0  # the manifest's row says why
+        return height * width / 1e6
+
+    with ThreadPoolExecutor(thread_count()) as pool:
+        largest = max(pool.map(megapixels, category.images), default=0.0)
+    return max(1, min(thread_count(), int(_MEGAPIXELS_AT_A_TIME / max(largest, 1.0))))
 
 
 def _white_level(category: Category, images: ImageSettings, pool: ThreadPoolExecutor) -> int:
