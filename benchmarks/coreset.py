@@ -37,8 +37,12 @@ class _Remembered:
     def __init__(self, features: list[Tensor]) -> None:
         self.features = features
 
+
+class _Normals(list[_Remembered]):
+    """Batches, whose number is that of their images."""
+
     def __len__(self) -> int:
-        return len(self.features[0])
+        return sum(len(batch.features[0]) for batch in self)
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -64,7 +68,7 @@ def main(arguments: Sequence[str]) -> None:
     found = {
         "commit": commit(),
         "machine": machine(torch.device("cpu")),
-        "images": sum(len(batch.features[0]) for batch in batches),
+        "images": len(batches),
         "chosen": len(detector.get_buffer("memory")),
         "seconds": seconds,
     }
@@ -75,12 +79,12 @@ def main(arguments: Sequence[str]) -> None:
     print("\n".join(markdown(columns, [row])))
 
 
-def _features(teacher: Teacher, folder: Path, images: int, side: int) -> list[_Remembered]:
+def _features(teacher: Teacher, folder: Path, images: int, side: int) -> _Normals:
     files = [folder / file.path for file in scan_category(folder).train_normals[:images]]
     if len(files) < images:
         raise SystemExit(f"{folder}: has {len(files)} train normals, not {images}.")
     square = fitted([(side, side)], side)
-    batches = []
+    batches = _Normals()
     for start in range(0, len(files), _BATCH):
         part = files[start : start + _BATCH]
         pixels = np.stack([read_image(file, square, white_level=None) for file in part])

@@ -86,9 +86,7 @@ def _seen(image: Image.Image, side: int) -> Pixels:
     return resize_image(np.asarray(image), side, side)
 
 
-def _trained(
-    name: str, train_images: list[Pixels], validation_images: list[Pixels]
-) -> ImageMapper:
+def _trained(name: str, train_images: list[Pixels], validation_images: list[Pixels]) -> ImageMapper:
     teacher = TeacherSettings()
     settings = parse_detector_settings(name, {}).model_dump()
     strides = detector_class(name).teacher_strides(teacher.name, settings)
