@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from absent_packages import NOT_ON_AN_EDGE_BOX, without
-from made_bundles import make_detector_bundle, noise
+from made_bundles import make_detector_bundle, make_tiled_bundle, noise
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -25,6 +25,7 @@ from stillwatch.detectors.patchcore import PatchCore
 from stillwatch.errors import BundleError, ExportError
 from stillwatch.export import export
 from stillwatch.export.export import PARITY_FILE, export_bundle
+from stillwatch.images.region import Region
 from stillwatch.inference.inspector import Inspector
 from stillwatch.inference.parity import Parity
 from stillwatch.inference.scorers import open_scorer
@@ -60,6 +61,34 @@ def test_verdicts_and_maps_are_the_detectors(bundle: Bundle, exported: Bundle) -
         for one, other in zip(found, trained, strict=True):
             np.testing.assert_allclose(one.anomaly_map, other.anomaly_map, rtol=0, atol=tolerance)
     assert {image.verdict for image in trained} == {"pass", "reject"}
+
+
+@pytest.mark.parametrize("graph_format", FORMATS)
+def test_tiles_and_the_region_are_the_detectors(tmp_path: Path, graph_format: GraphFormat) -> None:
+    """A defect on a seam, one outside the region, and images smaller than a tile or larger."""
+    shape = 80, 144
+    counted = np.ones(shape, bool)
+    counted[:, 100:] = False
+    bundle = make_tiled_bundle(tmp_path / "bundle", Region(counted))
+    images = list(noise(4, shape, seed=1))
+    images[1][20:60, 40:56] = 255
+    images[2][:, 120:] = 255
+    images += [noise(1, (20, 30), seed=2)[0], noise(1, (150, 100), seed=3)[0]]
+    parity = export_bundle(bundle, tmp_path / "out", graph_format, images)
+    assert (parity.images, parity.problem) == (6, None)
+    exported = read_bundle(tmp_path / "out")
+    assert exported.info.region == bundle.info.region
+    trained, found = (
+        list(Inspector(one, open_scorer(one, "cpu"), batch_size=3).inspect(images))
+        for one in (bundle, exported)
+    )
+    assert [one.verdict for one in found] == [one.verdict for one in trained]
+    assert [one.note for one in found] == [one.note for one in trained]
+    assert found[1].verdict == "reject"
+    assert found[2].verdict != "reject"
+    assert found[5].note is not None
+    for image in found[:4]:
+        assert image.anomaly_map[:, 26:].max() == image.anomaly_map.min()
 
 
 def test_it_says_what_it_holds_and_how_near_it_comes(bundle: Bundle, exported: Bundle) -> None:
@@ -109,7 +138,7 @@ def test_files_are_inspected_where_there_is_no_torch(
     bundle: Bundle, exported: Bundle, tmp_path: Path
 ) -> None:
     paths = []
-    images = noise(4, size=90, seed=3)
+    images = noise(4, (90, 90), seed=3)
     images[0] = 255
     for number, pixels in enumerate(images):
         paths.append(tmp_path / f"{number}.png")
@@ -130,8 +159,8 @@ def test_a_graph_that_gives_other_maps_is_refused(
     bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Brighter(TorchScorer):
-        def __call__(self, images: NDArray[np.uint8], /) -> NDArray[np.float32]:
-            return super().__call__(images) * np.float32(1.001)
+        def __call__(self, tiles: NDArray[np.uint8], /) -> list[NDArray[np.float32]]:
+            return [level * np.float32(1.001) for level in super().__call__(tiles)]
 
     def brighter(bundle: Bundle, device: str) -> TorchScorer:
         scorer = open_scorer(bundle, device)

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from PIL import Image
 from stillwatch.bundle import read_bundle, read_weights
 from stillwatch.detectors.uninformed_students import UninformedStudents
 from stillwatch.errors import CalibrationError, TrainingError
+from stillwatch.geometry import Geometry, fitted, tiled
+from stillwatch.images.region import Region
 from stillwatch.images.store import StoreWriter
-from stillwatch.inference.inspector import score_images
+from stillwatch.inference.inspector import Inspector
 from stillwatch.inference.torch_scorer import load_scorer
 from stillwatch.settings import CalibrationSettings, TeacherSettings, TrainingSettings
 from stillwatch.testing.toys import SIDE, toy_normals
@@ -26,6 +29,7 @@ pytestmark = [
     pytest.mark.processes,
     pytest.mark.xdist_group("training job"),  # its fixture takes seconds
 ]
+ONE_TILE = fitted([(SIDE, SIDE)], SIDE)
 PARTS = {"train": range(8), "validation": range(8, 11), "calibration": range(11, 20)}
 
 
@@ -33,10 +37,11 @@ def path_of(number: int) -> str:
     return f"train/good/{number:03}.png"
 
 
-def write_store(folder: Path, images: NDArray[np.uint8]) -> Path:
-    paths = [path_of(number) for number in range(len(images))]
-    with StoreWriter(folder, paths, SIDE) as store:
-        for path, image in zip(paths, images, strict=True):
+def write_store(folder: Path, images: NDArray[np.uint8], geometry: Geometry = ONE_TILE) -> Path:
+    named = {path_of(number): image for number, image in enumerate(images)}
+    shapes = {path: (image.shape[0], image.shape[1]) for path, image in named.items()}
+    with StoreWriter(folder, shapes, geometry) as store:
+        for path, image in named.items():
             store.add(path, image)
     return folder
 
@@ -49,10 +54,10 @@ def make_job(folder: Path, store: Path, **changes: Any) -> TrainingJob:
         "teacher": TeacherSettings(),
         "training": TrainingSettings(device="cpu", checkpoint_every=1),
         "calibration": CalibrationSettings(alpha_reject=0.1, alpha_review=0.2),
-        "image_size": SIDE,
         "white_level": 255,
         "store": store,
         "parts": {part: tuple(map(path_of, numbers)) for part, numbers in PARTS.items()},
+        "region": None,
         "groups": {path_of(number): f"session {number % 2}" for number in range(20)},
         "checkpoint": folder / "checkpoint",
         "shared": folder / "shared",
@@ -99,8 +104,10 @@ def test_it_leaves_a_bundle_and_no_checkpoint(finished: Finished) -> None:
 def test_a_loaded_bundle_gives_the_scores_that_it_ships(finished: Finished) -> None:
     job, _, _ = finished
     bundle = read_bundle(job.bundle)
-    scores = score_images(load_scorer(bundle, "cpu"), toy_normals(20))
     info = bundle.info
+    inspector = Inspector(bundle, load_scorer(bundle, "cpu"))
+    scores = inspector.mapper.scores(toy_normals(20))
+    assert (info.geometry, info.largest_image) == (ONE_TILE, SIDE * SIDE)
     calibration = np.sort(scores[list(PARTS["calibration"])])
     np.testing.assert_allclose(calibration, info.calibration.scores, rtol=1e-4)
     np.testing.assert_allclose(scores[list(PARTS["train"])], info.normal_scores.train, rtol=1e-4)
@@ -140,6 +147,36 @@ def test_a_patch_teacher_is_taught_on_photographs_once_for_all_trainings(
     name = "scales.0.teacher.network.convolutions.0.weight"
     first, second = (read_weights(read_bundle(job.bundle))[name] for job in jobs)
     np.testing.assert_array_equal(first, second)
+
+
+def test_tiles_and_the_region_are_the_bundles(tmp_path: Path) -> None:
+    """Half of each image is another noise, and outside the region."""
+    images = np.concatenate([toy_normals(20), toy_normals(20, first=100)], axis=2)
+    half = np.zeros((SIDE, 2 * SIDE), bool)
+    half[:, :SIDE] = True
+    Region(half).save(tmp_path / "region.png")
+    geometry = tiled([(SIDE, 2 * SIDE)], 1.0, SIDE, 32)
+    parts = [len(geometry.tiles(*image.shape[:2])) for image in images]
+    assert parts == [3] * 20
+    store = write_store(tmp_path / "store", images, geometry)
+    job = make_job(
+        tmp_path,
+        store,
+        detector="patchcore",
+        detector_settings={"max_patches": 500},
+        region=tmp_path / "region.png",
+    )
+    run(job, lambda *_: None)
+    bundle = read_bundle(job.bundle)
+    info = bundle.info
+    assert (info.geometry, info.largest_image) == (geometry, SIDE * 2 * SIDE)
+    inspector = Inspector(bundle, load_scorer(bundle, "cpu"))
+    calibration = images[list(PARTS["calibration"])]
+    scores = inspector.mapper.scores(calibration)
+    np.testing.assert_allclose(np.sort(scores), info.calibration.scores, rtol=1e-4)
+    everywhere = replace(inspector.mapper, region=None).scores(calibration)
+    assert (scores <= everywhere).all()
+    assert (scores < everywhere).any()
 
 
 PARENT = """
