@@ -85,15 +85,16 @@ def main() -> None:
     shape, training = tuple(given.shape), tuple(given.training_shape or given.shape)
     file = given.out / f"memory-{given.detector}.json"
     given.out.mkdir(parents=True, exist_ok=True)
-    write_json(
-        file,
-        {
-            "commit": commit(),
-            "machine": machine(torch.device("cpu")),
-            "detector": given.detector,
-            "rows": measure(given.detector, shape, training),
-        },
-    )
+    result = {
+        "commit": commit(),
+        "machine": machine(torch.device("cpu")),
+        "detector": given.detector,
+        "rows": [],
+    }
+    for row in measure(given.detector, shape, training):
+        print(row, flush=True)
+        result["rows"].append(row)
+        write_json(file, result)
     text = render(json.loads(file.read_bytes()))
     if given.page is None:
         print(text)
@@ -101,29 +102,14 @@ def main() -> None:
         write_page(given.page, text)
 
 
-def measure(detector: str, shape: Shape, training_shape: Shape) -> list[dict[str, Any]]:
-    """One row for each kind of work.
+def measure(detector: str, shape: Shape, training_shape: Shape) -> Iterator[dict[str, Any]]:
+    """One row for each kind of work, as soon as it is done.
 
     Args:
         detector: its name.
         shape: of the image that is inspected.
         training_shape: of the images of the set.
     """
-    rows = []
-
-    def add(what: str, peak: Peak, pixels: int) -> None:
-        megapixels = pixels / 1e6
-        rows.append(
-            {
-                "what": what,
-                "megapixels": round(megapixels, 1),
-                "resident_gb": round(peak.resident / 1e9, 2),
-                "private_gb": round(peak.private / 1e9, 2),
-                "seconds_per_megapixel": round(peak.seconds / megapixels, 3),
-            }
-        )
-        print(rows[-1], flush=True)
-
     with tempfile.TemporaryDirectory(prefix="stillwatch-") as made:
         folder = Path(made)
         settings = _settings(folder, detector)
@@ -136,22 +122,32 @@ def measure(detector: str, shape: Shape, training_shape: Shape) -> list[dict[str
         for name, bundle in bundles.items():
             with peak_of_children() as peak:
                 _inspect(folder, bundle, image)
-            add(f"inspect, {name}", peak, pixels)
+            yield _row(f"inspect, {name}", peak, pixels)
         with peak_of_children() as peak:
-            reply = _asked(settings, bundles["PyTorch"], image)
-        add("serve, PyTorch, with mask and picture", peak, pixels)
-        rows[-1]["response_mb"] = round(reply / 1e6, 2)
+            answer = _asked(settings, bundles["PyTorch"], image)
+        row = _row("serve, PyTorch, with mask and picture", peak, pixels)
+        yield row | {"answer_mb": round(answer / 1e6, 2)}
         image.unlink()
         pixels = len(_PARTS) * training_shape[0] * training_shape[1]
         in_process(make_images, folder / "large" / CATEGORY, training_shape)
         with peak_of_children() as peak:
             in_process(read_images, folder / "large", settings)
-        add("read the image set", peak, pixels)
+        yield _row("read the image set", peak, pixels)
         with peak_of_children() as peak:
             job = _job(folder / "large", settings, detector)
             run_training(job, on_epoch=lambda _report: None)
-        add("train, one epoch", peak, pixels)
-    return rows
+        yield _row("train, one epoch", peak, pixels)
+
+
+def _row(what: str, peak: Peak, pixels: int) -> dict[str, Any]:
+    megapixels = pixels / 1e6
+    return {
+        "what": what,
+        "megapixels": round(megapixels, 1),
+        "resident_gb": round(peak.resident / 1e9, 2),
+        "private_gb": round(peak.private / 1e9, 2),
+        "seconds_per_megapixel": round(peak.seconds / megapixels, 3),
+    }
 
 
 @contextmanager
