@@ -58,7 +58,7 @@ CATEGORY = "made"
 SMALL = (320, 320)
 _PARTS = ("train", "train", "validation", "calibration")
 """Of the images of a set: as few as a training needs with a false-alarm rate of 0.5."""
-_SAMPLE_SECONDS = 0.02
+_SAMPLE_SECONDS = 0.1
 _READY_SECONDS = 120.0
 _PICTURE = "?mask=true&overlay=true"
 
