@@ -3,7 +3,7 @@
 Makes images of noise over stripes, and trains a detector on small ones in tiles of 256 pixels at
 scale 1.0. Then one large image is inspected with each runtime and by the service, and a set of a
 few is read and trained on; each of these is a process of its own, whose memory is measured. Writes
-one JSON file, and the table to a page or to the terminal.
+one JSON file and prints the section of ``docs/large-images.md``.
 
     .venv/bin/python -m benchmarks.large_images_memory --detector patchcore \
         --out benchmarks/results/large_images
@@ -11,7 +11,6 @@ one JSON file, and the table to a page or to the terminal.
 
 import argparse
 import http.client
-import json
 import multiprocessing
 import subprocess
 import sys
@@ -30,7 +29,6 @@ import psutil
 import torch
 import uvicorn
 import yaml
-from benchmarks.cells import write_page
 from benchmarks.revision import commit, machine, short_commit
 from benchmarks.tables import markdown
 from mlflow.entities.model_registry import ModelVersion
@@ -74,13 +72,12 @@ class Peak:
 
 
 def main() -> None:
-    """Measure, write the JSON file, and write or print the table."""
+    """Measure, write the JSON file, and print the section."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--detector", default="patchcore")
     parser.add_argument("--shape", nargs=2, type=int, default=[9000, 12000], help="of the image")
     parser.add_argument("--training-shape", nargs=2, type=int, help="that of --shape if not given")
     parser.add_argument("--out", type=Path, required=True, help="folder")
-    parser.add_argument("--page", type=Path, help="file of the table; printed if not given")
     given = parser.parse_args()
     shape, training = tuple(given.shape), tuple(given.training_shape or given.shape)
     file = given.out / f"memory-{given.detector}.json"
@@ -95,11 +92,7 @@ def main() -> None:
         print(row, flush=True)
         result["rows"].append(row)
         write_json(file, result)
-    text = render(json.loads(file.read_bytes()))
-    if given.page is None:
-        print(text)
-    else:
-        write_page(given.page, text)
+    print(render(result))
 
 
 def measure(detector: str, shape: Shape, training_shape: Shape) -> Iterator[dict[str, Any]]:
@@ -325,13 +318,13 @@ class _OneModel:
 
 
 def render(result: Mapping[str, Any]) -> str:
-    """The page in Markdown."""
+    """The section in Markdown."""
     head = ("work", "megapixels", "peak GB", "without files GB", "s per megapixel")
     names = ("what", "megapixels", "resident_gb", "private_gb", "seconds_per_megapixel")
     rows: Sequence[Sequence[str]] = [[str(row[name]) for name in names] for row in result["rows"]]
     return "\n".join(
         [
-            "# Memory and time of large images",
+            "## Memory",
             "",
             f"`python -m benchmarks.large_images_memory --detector {result['detector']} --out "
             f"benchmarks/results/large_images`, commit {short_commit(result['commit'])}, "
