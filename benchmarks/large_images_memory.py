@@ -3,7 +3,7 @@
 Makes images of noise over stripes, and trains a detector on small ones in tiles of 256 pixels at
 scale 1.0. Then one large image is inspected with each runtime and by the service, and a set of a
 few is read and trained on; each of these is a process of its own, whose memory is measured. Writes
-one JSON file, and the table to a page or to the terminal.
+one JSON file and prints the section of ``docs/large-images.md``.
 
     .venv/bin/python -m benchmarks.large_images_memory --detector patchcore \
         --out benchmarks/results/large_images
@@ -11,7 +11,6 @@ one JSON file, and the table to a page or to the terminal.
 
 import argparse
 import http.client
-import json
 import multiprocessing
 import subprocess
 import sys
@@ -30,7 +29,6 @@ import psutil
 import torch
 import uvicorn
 import yaml
-from benchmarks.cells import write_page
 from benchmarks.revision import commit, machine, short_commit
 from benchmarks.tables import markdown
 from mlflow.entities.model_registry import ModelVersion
@@ -58,7 +56,7 @@ CATEGORY = "made"
 SMALL = (320, 320)
 _PARTS = ("train", "train", "validation", "calibration")
 """Of the images of a set: as few as a training needs with a false-alarm rate of 0.5."""
-_SAMPLE_SECONDS = 0.02
+_SAMPLE_SECONDS = 0.1
 _READY_SECONDS = 120.0
 _PICTURE = "?mask=true&overlay=true"
 
@@ -74,56 +72,37 @@ class Peak:
 
 
 def main() -> None:
-    """Measure, write the JSON file, and write or print the table."""
+    """Measure, write the JSON file, and print the section."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--detector", default="patchcore")
     parser.add_argument("--shape", nargs=2, type=int, default=[9000, 12000], help="of the image")
     parser.add_argument("--training-shape", nargs=2, type=int, help="that of --shape if not given")
     parser.add_argument("--out", type=Path, required=True, help="folder")
-    parser.add_argument("--page", type=Path, help="file of the table; printed if not given")
     given = parser.parse_args()
     shape, training = tuple(given.shape), tuple(given.training_shape or given.shape)
     file = given.out / f"memory-{given.detector}.json"
     given.out.mkdir(parents=True, exist_ok=True)
-    write_json(
-        file,
-        {
-            "commit": commit(),
-            "machine": machine(torch.device("cpu")),
-            "detector": given.detector,
-            "rows": measure(given.detector, shape, training),
-        },
-    )
-    text = render(json.loads(file.read_bytes()))
-    if given.page is None:
-        print(text)
-    else:
-        write_page(given.page, text)
+    result = {
+        "commit": commit(),
+        "machine": machine(torch.device("cpu")),
+        "detector": given.detector,
+        "rows": [],
+    }
+    for row in measure(given.detector, shape, training):
+        print(row, flush=True)
+        result["rows"].append(row)
+        write_json(file, result)
+    print(render(result))
 
 
-def measure(detector: str, shape: Shape, training_shape: Shape) -> list[dict[str, Any]]:
-    """One row for each kind of work.
+def measure(detector: str, shape: Shape, training_shape: Shape) -> Iterator[dict[str, Any]]:
+    """One row for each kind of work, as soon as it is done.
 
     Args:
         detector: its name.
         shape: of the image that is inspected.
         training_shape: of the images of the set.
     """
-    rows = []
-
-    def add(what: str, peak: Peak, pixels: int) -> None:
-        megapixels = pixels / 1e6
-        rows.append(
-            {
-                "what": what,
-                "megapixels": round(megapixels, 1),
-                "resident_gb": round(peak.resident / 1e9, 2),
-                "private_gb": round(peak.private / 1e9, 2),
-                "seconds_per_megapixel": round(peak.seconds / megapixels, 3),
-            }
-        )
-        print(rows[-1], flush=True)
-
     with tempfile.TemporaryDirectory(prefix="stillwatch-") as made:
         folder = Path(made)
         settings = _settings(folder, detector)
@@ -136,22 +115,32 @@ def measure(detector: str, shape: Shape, training_shape: Shape) -> list[dict[str
         for name, bundle in bundles.items():
             with peak_of_children() as peak:
                 _inspect(folder, bundle, image)
-            add(f"inspect, {name}", peak, pixels)
+            yield _row(f"inspect, {name}", peak, pixels)
         with peak_of_children() as peak:
-            reply = _asked(settings, bundles["PyTorch"], image)
-        add("serve, PyTorch, with mask and picture", peak, pixels)
-        rows[-1]["response_mb"] = round(reply / 1e6, 2)
+            answer = _asked(settings, bundles["PyTorch"], image)
+        row = _row("serve, PyTorch, with mask and picture", peak, pixels)
+        yield row | {"answer_mb": round(answer / 1e6, 2)}
         image.unlink()
         pixels = len(_PARTS) * training_shape[0] * training_shape[1]
         in_process(make_images, folder / "large" / CATEGORY, training_shape)
         with peak_of_children() as peak:
             in_process(read_images, folder / "large", settings)
-        add("read the image set", peak, pixels)
+        yield _row("read the image set", peak, pixels)
         with peak_of_children() as peak:
             job = _job(folder / "large", settings, detector)
             run_training(job, on_epoch=lambda _report: None)
-        add("train, one epoch", peak, pixels)
-    return rows
+        yield _row("train, one epoch", peak, pixels)
+
+
+def _row(what: str, peak: Peak, pixels: int) -> dict[str, Any]:
+    megapixels = pixels / 1e6
+    return {
+        "what": what,
+        "megapixels": round(megapixels, 1),
+        "resident_gb": round(peak.resident / 1e9, 2),
+        "private_gb": round(peak.private / 1e9, 2),
+        "seconds_per_megapixel": round(peak.seconds / megapixels, 3),
+    }
 
 
 @contextmanager
@@ -329,13 +318,13 @@ class _OneModel:
 
 
 def render(result: Mapping[str, Any]) -> str:
-    """The page in Markdown."""
+    """The section in Markdown."""
     head = ("work", "megapixels", "peak GB", "without files GB", "s per megapixel")
     names = ("what", "megapixels", "resident_gb", "private_gb", "seconds_per_megapixel")
     rows: Sequence[Sequence[str]] = [[str(row[name]) for name in names] for row in result["rows"]]
     return "\n".join(
         [
-            "# Memory and time of large images",
+            "## Memory",
             "",
             f"`python -m benchmarks.large_images_memory --detector {result['detector']} --out "
             f"benchmarks/results/large_images`, commit {short_commit(result['commit'])}, "

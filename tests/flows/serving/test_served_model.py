@@ -1,6 +1,7 @@
 """A served version in this process, with a detector that fails on some images."""
 
 import asyncio
+import base64
 import io
 import pickle
 from collections.abc import Iterator
@@ -88,6 +89,20 @@ def test_an_image_without_a_finite_map_fails_alone(line: Line) -> None:
     assert isinstance(bright, InspectedImage)
     assert (dark.verdict, bright.verdict) == ("pass", "reject")
     assert line.log.read_scores("plate", 1)["score"].tolist() == [50, 200]
+
+
+def test_the_picture_of_a_large_image_is_reduced_and_its_mask_is_not(line: Line) -> None:
+    reply = line.client.post(
+        "/inspect/plate?mask=true&overlay=true",
+        content=png(200, 5000, 40),
+        headers={"Content-Type": "image/png"},
+    )
+    answer = reply.json()
+    assert (answer["verdict"], answer["mask"]["size"]) == ("reject", [40, 5000])
+    assert sum(answer["mask"]["counts"]) == 200_000
+    picture = Image.open(io.BytesIO(base64.b64decode(answer["overlay"])))
+    assert picture.size == (4096, 33)
+    assert len(reply.content) < 100_000
 
 
 @pytest.mark.parametrize("peak", [NOT_FINITE, CRASHES])
