@@ -56,14 +56,23 @@ def make_sample_set(root: Path, *, seed: int = 0) -> None:
     """
     folders = {name: root / name for name in SUBJECTS}
     for folder in folders.values():
-        if folder.exists():
-            raise LayoutError(
-                f"{folder}: exists already, and the sample set never overwrites anything. "
-                "Choose another folder, or remove this one first."
-            )
+        require_new(folder)
     with ExitStack() as stack:
         for name, folder in folders.items():
             _write_category(stack.enter_context(atomic_folder(folder)), name, seed)
+
+
+def require_new(folder: Path) -> None:
+    """Refuse a folder for generated images that exists already.
+
+    Raises:
+        LayoutError: it does.
+    """
+    if folder.exists():
+        raise LayoutError(
+            f"{folder}: exists already, and generated images never overwrite anything. "
+            "Choose another folder, or remove this one first."
+        )
 
 
 def draw_image(

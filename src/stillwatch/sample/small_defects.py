@@ -31,7 +31,7 @@ from stillwatch.sample.canvas import (
     to_bytes,
     widen,
 )
-from stillwatch.sample.image_set import write_png
+from stillwatch.sample.image_set import require_new, write_png
 
 _NUMBER = 2
 """Of the category in random keys; ``plate`` has 0 and ``cloth`` 1."""
@@ -78,8 +78,10 @@ def make_small_defects(
         seed: 0 or larger.
 
     Raises:
+        LayoutError: the folder exists already.
         StorageError: the folder cannot be written.
     """
+    require_new(folder)
     with atomic_folder(folder) as made:
         for split, count in (("train", train_normals), ("test", test_normals)):
             for index in range(count):
