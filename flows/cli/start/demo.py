@@ -14,7 +14,7 @@ from stillwatch.settings import Settings
 def add_to(app: typer.Typer) -> None:
     """Add the commands."""
     app.command(epilog="Example: `stillwatch sample /tmp/sample`")(sample)
-    app.command(epilog="Example: `stillwatch demo`; `make demo` trains for fewer epochs")(demo)
+    app.command(epilog="Example: `stillwatch demo`, or `make demo` on a fresh clone")(demo)
 
 
 def sample(
