@@ -289,7 +289,7 @@ def _serve(settings: Settings, bundle: Path, port: Any) -> None:
         version = ModelVersion(model_name(CATEGORY), "1", 0)
         model = ServedModel(version, inspector, settings, compute, log)
         app = make_app(_OneModel(model), settings.serving, None)  # type: ignore[arg-type]
-        config = uvicorn.Config(app, log_level="warning")
+        config = uvicorn.Config(app, port=0, log_level="warning")
         listener = config.bind_socket()
         port.put(listener.getsockname()[1])
         uvicorn.Server(config).run(sockets=[listener])
