@@ -55,8 +55,8 @@ def render(cells: Sequence[Cell]) -> str:
         "training (disturbance), and the map is relative to the usual value in the image "
         "(relative).",
         "",
-        "Cells whose commit is older than the grid of 4 pixels have maps that were combined pixel by "
-        "pixel, which gives slightly different scores.",
+        "Cells whose commit is older than the grid of 4 pixels have maps that were combined pixel "
+        "by pixel, which gives slightly different scores.",
         "",
         "Recall is the recall at the calibrated threshold, whose false-alarm rate is at most 5 % "
         "on average. Two further image AUROCs show how much of the image AUROC comes from light. "
