@@ -51,7 +51,7 @@ def validate(
                         failure.found,
                     )
                 console.print(table)
-            show_scales(report)
+            _show_scales(report)
             for sentence in report.errored:
                 fail(sentence)
             say(f"page: {page}")
@@ -59,7 +59,7 @@ def validate(
         raise typer.Exit(1)
 
 
-def show_scales(report: "ValidationReport") -> None:
+def _show_scales(report: "ValidationReport") -> None:
     """Print what each ``images.scale`` leaves of the smallest defect, and what it costs."""
     if report.scale is None:
         return

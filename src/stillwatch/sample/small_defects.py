@@ -44,6 +44,8 @@ _MOST = 40
 """Pixels of the largest possible defect."""
 _DENT_CONTRAST, _SCRATCH_CONTRAST = 45.0, 80.0
 """Grey values by which a flank that faces the light is brighter."""
+_DENT_DEPTH = 4.5
+"""Of every dent, in pixels: a smaller one has steeper flanks."""
 
 
 @dataclass(frozen=True)
@@ -183,7 +185,7 @@ def _dent(near: _Near, size: int, draws: Draws) -> tuple[Field, Mask]:
     """Press a round dent; its far flank faces the light."""
     radius = (size - 1.0) / 2.0
     fall = ramp(1.0 - (near.y * near.y + near.x * near.x) / (radius * radius))
-    along_y, along_x = slope(fall * fall * radius)
+    along_y, along_x = slope(fall * fall * _DENT_DEPTH)
     facing = along_y * _LIGHT[0] + along_x * _LIGHT[1]
     return facing * (_DENT_CONTRAST * draws.between(0.9, 1.1)), fall > 0.05
 
