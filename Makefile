@@ -34,7 +34,7 @@ $(DEMO_INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 demo: $(DEMO_INSTALLED)
-	$(BIN)/stillwatch --params demo.yaml demo
+	$(BIN)/stillwatch demo
 
 # docs/testing.md says what each of the targets holds.
 # One worker more than two cores: what starts servers waits at times. In the order of collection,

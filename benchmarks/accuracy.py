@@ -35,7 +35,7 @@ from stillwatch.flows.retrain import run_retraining
 from stillwatch.flows.servers.prefect_server import prefect_api
 from stillwatch.images.layout import scan_category
 from stillwatch.images.photographs import photographs_digest
-from stillwatch.inference.inspector import score_images
+from stillwatch.inference.mapper import ImageMapper
 from stillwatch.inference.torch_scorer import load_scorer
 from stillwatch.settings import Settings, load_settings
 from stillwatch.tasks.data.importing import visible_files
@@ -198,6 +198,7 @@ def _taken_over(training: TrainingInfo) -> dict[str, float | None]:
 def _second_opinions(bundle: Bundle, folder: Path, settings: Settings) -> dict[str, float | None]:
     """Image AUROCs that decide nothing: in the same light, and of the paper's own score."""
     scorer = load_scorer(bundle, settings.training.device)
+    mapper = ImageMapper(scorer, bundle.info.geometry, bundle.info.combination)
     category = scan_category(folder)
     files = [*category.test_normals, *category.test_anomalies]
     test = read_pixels(folder, files, bundle.info)
@@ -206,10 +207,10 @@ def _second_opinions(bundle: Bundle, folder: Path, settings: Settings) -> dict[s
     calibration = bundle.info.calibration.scores
     return {
         "against_calibration_auroc": against_calibration_auroc(
-            score_images(scorer, test), anomalous, calibration
+            mapper.scores(test), anomalous, calibration
         ),
-        "same_light_auroc": same_light_auroc(scorer, test, anomalous, normals),
-        "published_score_auroc": published_score_auroc(scorer, test, anomalous),
+        "same_light_auroc": same_light_auroc(mapper, test, anomalous, normals),
+        "published_score_auroc": published_score_auroc(scorer, np.stack(test), anomalous),
     }
 
 

@@ -167,7 +167,7 @@ def _counted(bundle: Bundle, settings: Settings, sets: int, folder: Path) -> dic
         scores = [
             image.score for image in inspector.inspect(_fresh_images(inspector, seed, folder))
         ]
-        threshold = calibrate(np.float32(scores[:_CALIBRATION]), **alphas).reject
+        threshold = calibrate(scores[:_CALIBRATION], **alphas).reject
         false_alarms.append(sum(score > threshold.value for score in scores[_CALIBRATION:]))
     return {
         "n": _CALIBRATION,

@@ -149,6 +149,7 @@ def _training_steps() -> Iterator[float]:
 
     from stillwatch.detectors import build_detector, detector_class
     from stillwatch.devices import mixed_precision
+    from stillwatch.geometry import fitted
     from stillwatch.settings import TeacherSettings
     from stillwatch.teachers.networks import load_teacher
     from stillwatch.training.data import TrainingImages
@@ -159,9 +160,8 @@ def _training_steps() -> Iterator[float]:
     detector = build_detector(name, network, {}, seed=0)
     detector.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     pixels = np.random.default_rng(0).integers(0, 256, (IMAGES, SIDE, SIDE, 3), dtype=np.uint8)
-    images, _ = TrainingImages(pixels, pixels[:BATCH], None, network, cpu).normals
-    with torch.no_grad():
-        detector.prepare(images.batches(BATCH))
+    parts = list(pixels), list(pixels[:BATCH])
+    images, _ = TrainingImages(*parts, None, fitted([(SIDE, SIDE)], SIDE), network, cpu).normals
     state = PhaseState.start(detector.phases()[0])
     phase = state.phase
     phase.module.train()

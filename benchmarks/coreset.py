@@ -22,6 +22,7 @@ from torch import Tensor
 
 from stillwatch.detectors import build_detector
 from stillwatch.files import write_json
+from stillwatch.geometry import fitted
 from stillwatch.images.decode import read_image
 from stillwatch.images.layout import scan_category
 from stillwatch.settings import TeacherSettings
@@ -35,6 +36,13 @@ class _Remembered:
 
     def __init__(self, features: list[Tensor]) -> None:
         self.features = features
+
+
+class _Normals(list[_Remembered]):
+    """Batches, whose number is that of their images."""
+
+    def __len__(self) -> int:
+        return sum(len(batch.features[0]) for batch in self)
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -60,7 +68,7 @@ def main(arguments: Sequence[str]) -> None:
     found = {
         "commit": commit(),
         "machine": machine(torch.device("cpu")),
-        "images": sum(len(batch.features[0]) for batch in batches),
+        "images": len(batches),
         "chosen": len(detector.get_buffer("memory")),
         "seconds": seconds,
     }
@@ -71,14 +79,15 @@ def main(arguments: Sequence[str]) -> None:
     print("\n".join(markdown(columns, [row])))
 
 
-def _features(teacher: Teacher, folder: Path, images: int, side: int) -> list[_Remembered]:
+def _features(teacher: Teacher, folder: Path, images: int, side: int) -> _Normals:
     files = [folder / file.path for file in scan_category(folder).train_normals[:images]]
     if len(files) < images:
         raise SystemExit(f"{folder}: has {len(files)} train normals, not {images}.")
-    batches = []
+    square = fitted([(side, side)], side)
+    batches = _Normals()
     for start in range(0, len(files), _BATCH):
         part = files[start : start + _BATCH]
-        pixels = np.stack([read_image(file, size=side, white_level=None) for file in part])
+        pixels = np.stack([read_image(file, square, white_level=None) for file in part])
         with torch.inference_mode():
             batches.append(_Remembered(teacher(images_to_input(torch.from_numpy(pixels)))))
     return batches

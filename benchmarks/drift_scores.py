@@ -12,8 +12,9 @@ from PIL import Image, ImageFilter
 
 from stillwatch.detectors import build_detector, detector_class, parse_detector_settings
 from stillwatch.devices import choose_device
+from stillwatch.geometry import fitted
 from stillwatch.images.decode import resize_image
-from stillwatch.inference.inspector import Scorer, score_images
+from stillwatch.inference.mapper import ImageMapper
 from stillwatch.inference.torch_scorer import TorchScorer
 from stillwatch.sample.image_set import ANOMALIES_PER_TYPE, SUBJECTS, draw_image
 from stillwatch.settings import TeacherSettings, TrainingSettings
@@ -30,7 +31,6 @@ CHANGES: dict[str, Callable[[Image.Image], Image.Image]] = {
 }
 """What happens to the line, at 256 x 256; the blur's figure is its standard deviation."""
 TRAIN, VALIDATION, DEFECTIVE = 80, 20, 256
-_SCORED_AT_ONCE = 64
 
 
 def score_streams(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -46,23 +46,22 @@ def score_streams(settings: Mapping[str, Any]) -> dict[str, Any]:
     """
     fresh = _fresh_images(settings["category"])
     see = partial(_seen, side=settings["side"])
-    normals = np.stack([see(image) for image in islice(fresh, TRAIN + VALIDATION)])
-    scorer = _trained(settings["detector"], normals[:TRAIN], normals[TRAIN:])
+    normals = [see(image) for image in islice(fresh, TRAIN + VALIDATION)]
+    mapper = _trained(settings["detector"], normals[:TRAIN], normals[TRAIN:])
     unchanged = map(see, islice(fresh, settings["unchanged"]))
     to_change = list(islice(fresh, settings["changed"]))
     changed = {name: map(see, map(change, to_change)) for name, change in CHANGES.items()}
     return {
-        "unchanged": _scores(scorer, unchanged),
-        "changed": {name: _scores(scorer, images) for name, images in changed.items()},
-        "defective": _scores(scorer, map(see, _defective_images(settings["category"]))),
+        "unchanged": _scores(mapper, unchanged),
+        "changed": {name: _scores(mapper, images) for name, images in changed.items()},
+        "defective": _scores(mapper, map(see, _defective_images(settings["category"]))),
         "machine": machine(choose_device("auto")),
         "commit": commit(),
     }
 
 
-def _scores(scorer: Scorer, images: Iterator[Pixels]) -> list[float]:
-    parts: Iterator[list[Pixels]] = iter(lambda: list(islice(images, _SCORED_AT_ONCE)), [])
-    return [float(score) for part in parts for score in score_images(scorer, np.stack(part))]
+def _scores(mapper: ImageMapper, images: Iterator[Pixels]) -> list[float]:
+    return [float(anomaly_map.max()) for anomaly_map in mapper.maps(images)]
 
 
 def _fresh_images(category: str) -> Iterator[Image.Image]:
@@ -84,22 +83,24 @@ def _as_rgb(pixels: Pixels) -> Image.Image:
 
 
 def _seen(image: Image.Image, side: int) -> Pixels:
-    return resize_image(np.asarray(image), side)
+    return resize_image(np.asarray(image), side, side)
 
 
-def _trained(name: str, train_images: Pixels, validation_images: Pixels) -> Scorer:
+def _trained(name: str, train_images: list[Pixels], validation_images: list[Pixels]) -> ImageMapper:
     teacher = TeacherSettings()
     settings = parse_detector_settings(name, {}).model_dump()
     strides = detector_class(name).teacher_strides(teacher.name, settings)
     detector = build_detector(name, load_teacher(teacher, strides), {})
     device = choose_device("auto")
-    train(
+    geometry = fitted([train_images[0].shape[:2]], max(train_images[0].shape))
+    summary = train(
         detector,
         train_images=train_images,
         validation_images=validation_images,
+        geometry=geometry,
         settings=TrainingSettings(),
         device=device,
         checkpoint=None,
         on_epoch=lambda _: None,
     )
-    return TorchScorer(detector, device)
+    return ImageMapper(TorchScorer(detector, device), geometry, summary.combination)

@@ -1,10 +1,9 @@
-"""How long an image takes with PyTorch, ONNX Runtime and OpenVINO, and what 8-bit integers cost.
+"""Time per image and per megapixel with PyTorch, ONNX Runtime and OpenVINO.
 
 Takes the detectors that cells of ``benchmarks.accuracy`` trained. Each is exported in both formats,
-which checks on all test images that they give what PyTorch gives, and with INT8 convolutions; then
-each runtime scores the same decoded images one by one, in turn, so that what else the machine does
-hits them alike. One JSON file per cell; one that is there is not measured again. Renders
-``docs/inference.md``.
+and compared with PyTorch on all test images. Then the runtimes inspect the same decoded images one
+by one, in turn, so that other load of the machine slows all of them. One JSON file per cell; a cell
+that is there is not measured again. Renders ``docs/inference.md``.
 
     .venv/bin/python -m benchmarks.inference --root mvtec --cells results/screw-*.json \
         --out results/inference
@@ -14,7 +13,7 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from importlib.metadata import version
@@ -27,22 +26,18 @@ from benchmarks.bundle_images import read_pixels
 from benchmarks.cells import complete, read_cells, write_page
 from benchmarks.inference_page import render
 from benchmarks.revision import commit, machine
-from numpy.typing import NDArray
 
 from stillwatch.bundle import Bundle, read_bundle
 from stillwatch.export.export import export_bundle
-from stillwatch.export.quantized_export import Quantization
-from stillwatch.flows.cli.inspection.export import export_quantized_model
+from stillwatch.geometry import Pixels
 from stillwatch.images.layout import scan_category
-from stillwatch.inference.inspector import Scorer
+from stillwatch.inference.inspector import Inspector
 from stillwatch.inference.scorers import open_scorer
-from stillwatch.settings import GateSettings, Settings, VetoMargins, load_settings
+from stillwatch.settings import Settings, load_settings
 from stillwatch.tasks.tracking.client import BUNDLE, open_tracking
 
 PAGE = Path("docs/inference.md")
 PACKAGES = {"PyTorch": "torch", "ONNX Runtime": "onnxruntime", "OpenVINO": "openvino"}
-_ANY_LOSS = VetoMargins(image_auroc=0.999, aupro=0.999)
-"""What INT8 costs is measured where an export would be refused, too."""
 WARM_UP = 3
 """Images that are not timed."""
 
@@ -74,13 +69,6 @@ def _run(
         category = scan_category(root / bundle.info.category)
         files = [image for image in category.images if image.split == "test"]
         images = read_pixels(category.folder, files, bundle.info)
-
-        def quantize(target: Path) -> Quantization:
-            anyway = settings.model_copy(update={"gate": GateSettings(veto_margins=_ANY_LOSS)})
-            return export_quantized_model(
-                str(folder), target, root=root.resolve(), settings=anyway, say=print
-            )
-
         return {
             "commit": commit(),
             "machine": machine(torch.device("cpu")),
@@ -88,66 +76,67 @@ def _run(
             "category": bundle.info.category,
             "detector": bundle.info.detector.name,
             "teacher": bundle.info.teacher.name,
-            "image_size": bundle.info.image_size,
-            **exported(bundle, images, quantize, timed=timed, rounds=rounds),
+            "geometry": str(bundle.info.geometry),
+            **exported(bundle, images, timed=timed, rounds=rounds),
         }
 
 
 def exported(
-    bundle: Bundle,
-    images: NDArray[np.uint8],
-    quantize: Callable[[Path], Quantization],
-    *,
-    timed: int,
-    rounds: int,
+    bundle: Bundle, images: Sequence[Pixels], *, timed: int, rounds: int
 ) -> dict[str, Any]:
-    """Export a bundle in every way, and measure all ways.
+    """Export a bundle in both formats, and measure all runtimes.
 
     Args:
         bundle: with weights.
-        images: uint8 (N, S, S, 3), all compared and ``timed`` of them timed, ``rounds`` times each.
-        quantize: exports the bundle with INT8 convolutions into a folder.
+        images: scaled, uint8 (h, w, 3) each, all compared and ``timed`` of them timed, ``rounds``
+            times each.
     """
     with tempfile.TemporaryDirectory(prefix="stillwatch-inference-") as exports:
-        onnx, openvino, int8 = (Path(exports) / name for name in ("onnx", "openvino", "int8"))
+        onnx, openvino = (Path(exports) / name for name in ("onnx", "openvino"))
         parity = {
             "ONNX Runtime": export_bundle(bundle, onnx, "onnx", images),
             "OpenVINO": export_bundle(bundle, openvino, "openvino", images),
         }
-        quantization = quantize(int8)
-        scorers = {
-            "PyTorch": open_scorer(bundle, "cpu"),
-            "ONNX Runtime": open_scorer(read_bundle(onnx)),
-            "OpenVINO": open_scorer(read_bundle(openvino)),
-            "INT8": open_scorer(read_bundle(int8)),
+        inspectors = {
+            "PyTorch": Inspector(bundle, open_scorer(bundle, "cpu")),
+            "ONNX Runtime": _opened(onnx),
+            "OpenVINO": _opened(openvino),
         }
-        spread = images[np.linspace(0, len(images) - 1, min(timed, len(images)), dtype=int)]
-        milliseconds = measure(scorers, spread, rounds)
+        rows = np.linspace(0, len(images) - 1, min(timed, len(images)), dtype=int)
+        milliseconds = measure(inspectors, [images[row] for row in rows], rounds)
+    megapixels = [images[row].size / 3e6 for row in rows] * rounds
     return {
         "milliseconds": {
-            name: {"median": float(np.median(times)), "p95": float(np.quantile(times, 0.95))}
+            name: {
+                "median": float(np.median(times)),
+                "p95": float(np.quantile(times, 0.95)),
+                "per_megapixel": float(np.median(np.divide(times, megapixels))),
+            }
             for name, times in milliseconds.items()
         },
         "parity": {name: asdict(found) for name, found in parity.items()},
-        "quantization": asdict(quantization),
     }
 
 
 def measure(
-    scorers: Mapping[str, Scorer], images: NDArray[np.uint8], rounds: int
+    inspectors: Mapping[str, Inspector], images: Sequence[Pixels], rounds: int
 ) -> dict[str, list[float]]:
-    """Milliseconds of every call with one image, by scorer."""
-    for scorer in scorers.values():
-        for image in images[:WARM_UP]:
-            scorer(image[None])
-    times: dict[str, list[float]] = {name: [] for name in scorers}
+    """Milliseconds of every inspection of one image, by runtime: round by round, in their order."""
+    for inspector in inspectors.values():
+        list(inspector.inspect(images[:WARM_UP]))
+    times: dict[str, list[float]] = {name: [] for name in inspectors}
     for _ in range(rounds):
         for image in images:
-            for name, scorer in scorers.items():
+            for name, inspector in inspectors.items():
                 started = time.perf_counter()
-                scorer(image[None])
+                list(inspector.inspect([image]))
                 times[name].append(1000 * (time.perf_counter() - started))
     return times
+
+
+def _opened(folder: Path) -> Inspector:
+    bundle = read_bundle(folder)
+    return Inspector(bundle, open_scorer(bundle))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from benchmarks.cells import Cell
 from benchmarks.tables import markdown, origin
 
-_RUNTIMES = ("PyTorch", "ONNX Runtime", "OpenVINO", "INT8")
+_RUNTIMES = ("PyTorch", "ONNX Runtime", "OpenVINO")
 
 
 def render(cells: Sequence[Cell]) -> str:
@@ -25,10 +25,14 @@ def render(cells: Sequence[Cell]) -> str:
             f"{origin(command, cells)} {versions}. ROOT is the folder that contains the "
             "categories; CELLS are files that `benchmarks.accuracy` wrote.",
             "",
-            "Latency of one decoded image in milliseconds: the median, and the 95 % quantile in "
-            "brackets. INT8 is ONNX Runtime with convolutions in 8-bit integers.",
+            "Inspection of one decoded image in milliseconds: the median, and the 95 % quantile in "
+            "brackets.",
             "",
             *_latencies(cells),
+            "",
+            "Milliseconds per megapixel of the scaled image, the median.",
+            "",
+            *_per_megapixel(cells),
             "",
             "Differences between an export and PyTorch on all test images: the largest difference "
             "of a score, and of a pixel of a map. An export is refused if a difference is larger "
@@ -37,18 +41,12 @@ def render(cells: Sequence[Cell]) -> str:
             "",
             *_parities(cells),
             "",
-            "Accuracy of float32 → INT8 on the test images, both with ONNX Runtime. The thresholds "
-            "of INT8 are set anew on the calibration images; *changed* counts the test images "
-            "whose verdict differs.",
-            "",
-            *_quantizations(cells),
-            "",
         ]
     )
 
 
 def _setup(cell: Cell) -> list[str]:
-    return [cell["category"], cell["detector"], f"{cell['teacher']}, {cell['image_size']}"]
+    return [cell["category"], cell["detector"], f"{cell['teacher']}, {cell['geometry']}"]
 
 
 _HEAD = ["category", "detector", "teacher, size"]
@@ -60,6 +58,17 @@ def _latencies(cells: Sequence[Cell]) -> list[str]:
         times = cell["milliseconds"]
         shown = [f"{times[name]['median']:.1f} ({times[name]['p95']:.1f})" for name in _RUNTIMES]
         rows.append([*_setup(cell), *shown])
+    return markdown([*_HEAD, *_RUNTIMES], rows)
+
+
+def _per_megapixel(cells: Sequence[Cell]) -> list[str]:
+    rows = [
+        [
+            *_setup(cell),
+            *(f"{cell['milliseconds'][name]['per_megapixel']:.0f}" for name in _RUNTIMES),
+        ]
+        for cell in cells
+    ]
     return markdown([*_HEAD, *_RUNTIMES], rows)
 
 
@@ -77,15 +86,3 @@ def _parities(cells: Sequence[Cell]) -> list[str]:
         for runtime, found in cell["parity"].items()
     ]
     return markdown([*_HEAD, "runtime", "scores", "maps", "tolerance", "verdicts compared"], rows)
-
-
-def _quantizations(cells: Sequence[Cell]) -> list[str]:
-    rows = []
-    for cell in cells:
-        found = cell["quantization"]
-        figures = [
-            f"{found['float32'][name]:.3f} → {found['int8'][name]:.3f}"
-            for name in ("image_auroc", "aupro", "recall")
-        ]
-        rows.append([*_setup(cell), *figures, f"{found['verdicts_changed']} of {found['images']}"])
-    return markdown([*_HEAD, "image AUROC", "AUPRO", "recall", "changed"], rows)

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
-from stillwatch.inference.inspector import Scorer, score_images
+from stillwatch.geometry import Pixels
+from stillwatch.inference.mapper import ImageMapper
 
 _WHITE = 255
 
@@ -30,14 +31,15 @@ def against_calibration_auroc(
 
 
 def same_light_auroc(
-    scorer: Scorer,
-    images: NDArray[np.uint8],
+    mapper: ImageMapper,
+    images: Sequence[Pixels],
     anomalous: NDArray[np.bool_],
-    normals: NDArray[np.uint8],
+    normals: Sequence[Pixels],
 ) -> float:
-    """Image AUROC on uint8 images (N, S, S, 3) in the light of the training ``normals``."""
-    relit = np.stack([in_light(image, float(normals.mean())) for image in images])
-    return float(roc_auc_score(anomalous, score_images(scorer, relit)))
+    """Image AUROC on images, uint8 (h, w, 3) each, in the light of the training ``normals``."""
+    brightness = float(np.mean([image.mean() for image in normals]))
+    relit = (in_light(image, brightness) for image in images)
+    return float(roc_auc_score(anomalous, mapper.scores(relit)))
 
 
 def in_light(image: NDArray[np.uint8], brightness: float) -> NDArray[np.uint8]:

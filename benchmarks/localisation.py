@@ -127,15 +127,14 @@ def _timed(maps: Maps, given: Tensor) -> tuple[Tensor, float]:
 def _read(
     folder: Path, chosen: list[ImageFile], info: BundleInfo
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """Images (N, S, S, 3) and masks (N, S, S)."""
-    side = info.image_size
-    pixels = read_pixels(folder, chosen, info)
-    masks = np.zeros((len(chosen), side, side), np.bool_)
+    """Images (N, H, W, 3) and masks (N, H, W), all of one shape."""
+    pixels = np.stack(read_pixels(folder, chosen, info))
+    height, width = pixels.shape[1:3]
+    masks = np.zeros((len(chosen), height, width), np.bool_)
     for mask, image in zip(masks, chosen, strict=True):
         if image.mask is not None:
-            mask[:] = resize_mask(
-                read_mask(folder / image.mask, max_megapixels=math.inf), side, side
-            )
+            found = read_mask(folder / image.mask, max_megapixels=math.inf)
+            mask[:] = resize_mask(found, height, width)
     return pixels, masks
 
 

@@ -37,7 +37,8 @@ from sklearn.metrics import roc_auc_score
 from stillwatch.detectors import build_detector, detector_classes, parse_detector_settings
 from stillwatch.devices import choose_device
 from stillwatch.errors import StillwatchError
-from stillwatch.inference.inspector import score_images
+from stillwatch.geometry import fitted
+from stillwatch.inference.mapper import ImageMapper
 from stillwatch.inference.torch_scorer import TorchScorer
 from stillwatch.settings import TeacherSettings, TrainingSettings
 from stillwatch.teachers.networks import load_teacher
@@ -132,21 +133,25 @@ def evaluate(
     strides = detector_classes()[name].teacher_strides(teacher, settings)
     loaded = load_teacher(TeacherSettings(name=teacher), strides)
     detector = build_detector(name, loaded, settings, seed=seed)
+    side = images.train.shape[1]
+    geometry = fitted([(side, side)], side)
     summary = train(
         detector,
-        train_images=images.train,
-        validation_images=images.validation,
+        train_images=list(images.train),
+        validation_images=list(images.validation),
+        geometry=geometry,
         settings=TrainingSettings(seed=seed),
         device=device,
         checkpoint=None,
         on_epoch=lambda _: None,
     )
     scorer = TorchScorer(detector, device)
+    scores = ImageMapper(scorer, geometry, summary.combination).scores(images.test)
     return {
         "machine": machine(device),
         "train_normals": len(images.train),
         "train_seconds": summary.seconds,
-        "image_auroc": float(roc_auc_score(images.anomalous, score_images(scorer, images.test))),
+        "image_auroc": float(roc_auc_score(images.anomalous, scores)),
         "published_score_auroc": published_score_auroc(scorer, images.test, images.anomalous),
     }
 

@@ -110,4 +110,4 @@ def _stored(name: str, folder: Path, train: bool) -> Part:
 def _resized(images: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     grey = images.ndim == 3
     pixels = np.repeat(images[..., None], 3, axis=3) if grey else images
-    return np.stack([resize_image(image, side) for image in pixels])
+    return np.stack([resize_image(image, side, side) for image in pixels])

@@ -259,7 +259,7 @@ def report(
         "machine": machine(torch.device("cpu")),
         "detector": info.detector.name,
         "teacher": info.teacher.name,
-        "image_size": info.image_size,
+        "geometry": str(info.geometry),
         "bytes_per_image": float(np.mean([len(image) for image in images])),
         "load": {name: figures(load) for name, load in rows.items()},
     }

@@ -108,9 +108,7 @@ def _failure(name: str, data: DataVersion, settings: Settings) -> StillwatchErro
             examined.manifest,
             folder=examined.folder,
             page=page_path(settings.state_dir, name),
-            checks=settings.checks,
-            calibration=settings.calibration,
-            max_megapixels=settings.images.max_megapixels,
+            settings=settings,
             data_version=data.name,
         )
         report.raise_if_failed()

@@ -285,9 +285,7 @@ class _Retraining:
             manifest=examined.manifest,
             folder=examined.folder,
             page=page_path(settings.state_dir, examined.version.name),
-            checks=settings.checks,
-            calibration=settings.calibration,
-            max_megapixels=settings.images.max_megapixels,
+            settings=settings,
             data_version=self.data.name,
         )
 

@@ -46,7 +46,8 @@ class DetectorModel(PythonModel):
     ) -> pd.DataFrame:
         """Judge every image; one that cannot be read refuses the whole request by name."""
         reject = self.inspector.bundle.info.calibration.reject
-        images = [self._decode(data, row) for row, data in enumerate(model_input["image"])]
+        # One by one: the pixels of all may not fit into memory.
+        images = (self._decode(data, row) for row, data in enumerate(model_input["image"]))
         inspected = self.inspector.inspect(images)
         return pd.DataFrame(
             [

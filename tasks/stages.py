@@ -43,7 +43,7 @@ def validate_stage(settings: Settings, category: str) -> None:
         ValidationError: a critical check failed.
     """
     data, examined, own = _examined(settings, category)
-    report = validate_manifest(examined.manifest, checks=own.checks, calibration=own.calibration)
+    report = validate_manifest(examined.manifest, own)
     folder = RESULTS / category
     thumbnails = Thumbnails(
         examined.folder,

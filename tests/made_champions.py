@@ -14,7 +14,7 @@ from stillwatch.settings import Settings
 from stillwatch.tasks.data.examine import ExaminedCategory
 from stillwatch.tasks.data.version import DataVersion
 from stillwatch.tasks.evaluation.task import evaluate_detector
-from stillwatch.tasks.evaluation.test_set import png, read_test_set
+from stillwatch.tasks.evaluation.test_set import read_test_set
 from stillwatch.tasks.registry.model_package import log_detector_model
 from stillwatch.tasks.registry.versions import CHAMPION, model_name
 from stillwatch.tasks.tracking.client import BUNDLE, Tracking
@@ -89,4 +89,5 @@ class MadeCategory:
     def _example(self) -> list[bytes]:
         test = read_test_set(self.examined[0], self.settings.evaluation)
         normal = [kind == NORMAL for kind in test.defect_types]
-        return [png(test.images[i]) for i in sorted((normal.index(True), normal.index(False)))]
+        rows = sorted((normal.index(True), normal.index(False)))
+        return [(self.folder / test.paths[row]).read_bytes() for row in rows]

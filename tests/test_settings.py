@@ -25,14 +25,6 @@ def test_params_yaml_holds_every_knob_with_its_default() -> None:
     assert shipped.model_fields_set == set(Settings.model_fields)
 
 
-def test_the_demo_differs_in_the_epochs_of_its_detectors_only() -> None:
-    demo, full = load_settings(ROOT / "demo.yaml"), load_settings(ROOT / "params.yaml")
-    assert {name: set(own) for name, own in demo.detectors.items()} == {
-        name: {"epochs"} for name in full.retrain.detectors
-    }
-    assert demo == full.model_copy(update={"detectors": demo.detectors})
-
-
 def test_folders_are_relative_to_the_settings_file(tmp_path: Path) -> None:
     settings = load_settings(write(tmp_path, "state_dir: state\n"))
     assert settings.state_dir == tmp_path / "state"

@@ -46,9 +46,7 @@ class Answer(BaseModel):
     overlay: str | None = Field(None, description="PNG in base64, only where requested")
 
 
-def answer(
-    model: ServedModel, upload: Upload, image: InspectedImage, *, mask: bool, overlay: bool
-) -> Answer:
+def answer(model: ServedModel, upload: Upload, image: InspectedImage, *, mask: bool) -> Answer:
     """Build the response.
 
     Args:
@@ -56,7 +54,6 @@ def answer(
         upload: the image that was sent.
         image: the result of the inspection.
         mask: whether the response has the mask.
-        overlay: whether the response has a picture.
     """
     calibration = model.bundle.info.calibration
     reject, review = calibration.reject, calibration.review
@@ -71,7 +68,7 @@ def answer(
         alpha=Limits(reject=reject.alpha, review=review.alpha),
         note=image.note,
         mask=_mask(upload, image) if mask else None,
-        overlay=_overlay(model, upload, image) if overlay else None,
+        overlay=None if upload.pixels is None else _overlay(model, upload.pixels, image),
     )
 
 
@@ -80,8 +77,8 @@ def _mask(upload: Upload, image: InspectedImage) -> Mask:
     return Mask(size=(upload.height, upload.width), counts=run_lengths(whole))
 
 
-def _overlay(model: ServedModel, upload: Upload, image: InspectedImage) -> str:
-    picture = overlay_png(model.pixels(upload), image, model.bundle)
+def _overlay(model: ServedModel, pixels: NDArray[np.uint8], image: InspectedImage) -> str:
+    picture = overlay_png(pixels, image, model.bundle)
     return base64.b64encode(picture).decode("ascii")
 
 

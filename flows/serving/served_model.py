@@ -11,6 +11,7 @@ from mlflow.entities.model_registry import ModelVersion
 from numpy.typing import NDArray
 
 from stillwatch.flows.serving.batching import Batcher
+from stillwatch.images.decode import shape_of
 from stillwatch.inference.inspector import InspectedImage, Inspector
 from stillwatch.inference.parity import Scores
 from stillwatch.inference.score_log import Appearance, ScoreLog, appearance, logged
@@ -25,19 +26,22 @@ from stillwatch.tasks.registry.artefact_check import (
 from stillwatch.tasks.registry.versions import category_of
 from stillwatch.tasks.tracking.client import Tracking
 
+_NAME = "the image"
+"""What errors call the image of a request."""
+
 
 @dataclass(frozen=True)
 class Upload:
     """An image of a request, decoded for scoring."""
 
-    data: bytes
-    """The image file. Its pixels, which may take a thousand times as much memory, are not kept."""
     image: NDArray[np.uint8]
     """(h, w, 3), scaled."""
     looks: Appearance
     height: int
     """Of the image in the request, in pixels."""
     width: int
+    pixels: NDArray[np.uint8] | None
+    """(height, width, 3), kept where a picture was requested."""
 
 
 class ServedModel:
@@ -62,6 +66,7 @@ class ServedModel:
         self.category = category_of(version.name)
         self.version = int(version.version)
         self.bundle = inspector.bundle
+        self.max_megapixels = inspector.max_megapixels
         self._inspector = inspector
         self._log = log
         self.inspect = Batcher[Upload, InspectedImage](
@@ -71,19 +76,29 @@ class ServedModel:
             wait_seconds=settings.serving.batch_wait_ms / 1000,
         )
 
-    def read(self, data: bytes) -> Upload:
-        """Decode an image file at the size of this version, in any thread.
+    def megapixels(self, data: bytes) -> float:
+        """Megapixels of an image file by its header, in any thread.
+
+        Raises:
+            ImageError: as ``shape_of``.
+        """
+        height, width = shape_of(data, name=_NAME, max_megapixels=self.max_megapixels)
+        return height * width / 1e6
+
+    def read(self, data: bytes, *, overlay: bool) -> Upload:
+        """Decode and scale an image file for this version, in any thread.
+
+        Args:
+            data: the file's bytes.
+            overlay: whether a picture was requested.
 
         Raises:
             ImageError: as ``Inspector.decode``.
         """
-        file = self._inspector.decode(data, name="the image")
+        file = self._inspector.decode(data, name=_NAME)
+        looks = appearance(file.md5, file.pixels)
         height, width = file.pixels.shape[:2]
-        return Upload(data, file.image, appearance(file.md5, file.pixels), height, width)
-
-    def pixels(self, upload: Upload) -> NDArray[np.uint8]:
-        """Decode an image again, at its own size: uint8 (height, width, 3)."""
-        return self._inspector.decode(upload.data, name="the image").pixels
+        return Upload(file.image, looks, height, width, file.pixels if overlay else None)
 
     def _judge(self, uploads: Sequence[Upload]) -> list[InspectedImage]:
         images = list(self._inspector.inspect(upload.image for upload in uploads))

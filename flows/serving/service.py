@@ -9,22 +9,21 @@ from typing import TypeVar
 
 from fastapi import HTTPException, Request
 
+from stillwatch.flows.serving.admission import RETRY_AFTER, Admission
 from stillwatch.flows.serving.answers import Answer, answer
 from stillwatch.flows.serving.champions import Champions
 from stillwatch.flows.serving.metrics import Metrics
 from stillwatch.flows.serving.served_model import ServedModel
-from stillwatch.flows.serving.uploads import read_image_file
+from stillwatch.flows.serving.uploads import announced_megapixels, read_image_file
 from stillwatch.settings import ServingSettings
 from stillwatch.text import unknown_name
 from stillwatch.threads import thread_count
 
 Result = TypeVar("Result")
 
-_RETRY_AFTER = {"Retry-After": "1"}  # seconds
-
 
 class InspectionService:
-    """Inspects the images of requests; refuses more than ``max_requests`` at a time.
+    """Inspects the images of the requests that are admitted.
 
     Args:
         champions: the models.
@@ -34,11 +33,9 @@ class InspectionService:
 
     def __init__(self, champions: Champions, settings: ServingSettings, metrics: Metrics) -> None:
         self._champions = champions
-        self._settings = settings
+        self._admission = Admission(settings)
         self._metrics = metrics
-        self._most_bytes = int(settings.max_image_mb * 1_000_000)
-        self._in_progress = 0
-        # Bounded by the cores: a decoded image may need a thousand times the bytes of its file.
+        # Bounded by the cores: decoding needs several times the memory of the decoded image.
         self._decoding = ThreadPoolExecutor(thread_count(), "decoding")
 
     def close(self) -> None:
@@ -51,28 +48,20 @@ class InspectionService:
         """Read, decode, inspect and log the image of a request.
 
         Raises:
-            HTTPException: the category has no model, too many requests, or no usable body.
+            HTTPException: the category has no model, the request is not admitted, or it has no
+                usable body.
             StillwatchError: the image cannot be used, or the log cannot be written.
         """
-        self._model(category)
-        if self._in_progress >= self._settings.max_requests:
-            raise HTTPException(
-                HTTPStatus.SERVICE_UNAVAILABLE,
-                f"{self._settings.max_requests} requests are in progress: try again in a second",
-                _RETRY_AFTER,
-            )
-        self._in_progress += 1
-        try:
-            data = await read_image_file(request, self._most_bytes)
+        largest = self._model(category).max_megapixels
+        with self._admission.admit(announced_megapixels(request, largest)) as correct:
+            data = await read_image_file(request, largest)
             # Again, because the champion may have changed while the body arrived.
             model = self._model(category)
-            upload = await self._in_thread(partial(model.read, data))
+            correct(await self._in_thread(partial(model.megapixels, data)))
+            upload = await self._in_thread(partial(model.read, data, overlay=overlay))
+            del data  # may be hundreds of megabytes
             inspected = await model.inspect(upload)
-            found = await self._in_thread(
-                partial(answer, model, upload, inspected, mask=mask, overlay=overlay)
-            )
-        finally:
-            self._in_progress -= 1
+            found = await self._in_thread(partial(answer, model, upload, inspected, mask=mask))
         self._metrics.count(found)
         return found
 
@@ -86,7 +75,7 @@ class InspectionService:
             raise HTTPException(
                 HTTPStatus.SERVICE_UNAVAILABLE,
                 f"nothing serves {category}: {problem}",
-                _RETRY_AFTER,
+                RETRY_AFTER,
             )
         raise HTTPException(HTTPStatus.NOT_FOUND, unknown_name("category", category, list(states)))
 

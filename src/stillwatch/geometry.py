@@ -116,7 +116,7 @@ def fitted(shapes: Sequence[Shape], size: int) -> Geometry:
         shapes: of the files of the training images, at least one; their median decides.
         size: longer side of the scaled images, in pixels.
     """
-    height, width = _median(shapes)
+    height, width = median_shape(shapes)
     longer = max(height, width)
     box = max(1, round(size * height / longer)), max(1, round(size * width / longer))
     return Geometry(scale=None, box=box, tile=(_up(box[0]), _up(box[1])), overlap=0)
@@ -132,7 +132,7 @@ def tiled(shapes: Sequence[Shape], scale: float, size: int, overlap: int) -> Geo
         size: side of a tile in pixels, a multiple of 32.
         overlap: pixels that neighbouring tiles share, less than ``size``.
     """
-    height, width = (max(1, round(side * scale)) for side in _median(shapes))
+    height, width = (max(1, round(side * scale)) for side in median_shape(shapes))
     tile = min(size, _up(height)), min(size, _up(width))
     return Geometry(scale=scale, box=None, tile=tile, overlap=overlap)
 
@@ -148,7 +148,7 @@ def positions(length: int, tile: int, overlap: int) -> tuple[int, ...]:
     return (*range(0, last, step), last)
 
 
-def _median(shapes: Sequence[Shape]) -> Shape:
+def median_shape(shapes: Sequence[Shape]) -> Shape:
     """The shape of the image whose aspect ratio is the median, of the larger where two are."""
     ordered = sorted(shapes, key=lambda shape: (shape[1] / shape[0], shape))
     return ordered[len(ordered) // 2]

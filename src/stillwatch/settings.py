@@ -15,6 +15,7 @@ from stillwatch.sections import Section, parse_section, wrong_values
 from stillwatch.text import CATEGORY_NAME, unknown_name
 
 _LARGEST_SCALE = 4.0
+_EPOCH_PIXELS = 400 * 256**2
 
 
 def _without_password(address: str) -> str:
@@ -151,6 +152,12 @@ class CheckSettings(Section):
     near_duplicate_ratio: Share = Field(
         0.2, description="hash distance relative to the category's typical nearest neighbour"
     )
+    smallest_defect: float | None = Field(
+        None,
+        gt=0,
+        description="side in pixels of the file of the smallest defect that matters, where no mask "
+        "shows one; null: unknown",
+    )
 
 
 class TeacherSettings(Section):
@@ -197,6 +204,12 @@ class TrainingSettings(Section):
     timeout_minutes: float = Field(
         240.0, gt=0, description="a longer training is stopped and failed"
     )
+
+    def largest_epoch(self, tile: Shape) -> int:
+        """Most tiles of this shape that an epoch trains on."""
+        if self.tiles_per_epoch is not None:
+            return self.tiles_per_epoch
+        return max(1, _EPOCH_PIXELS // (tile[0] * tile[1]))
 
 
 class EvaluationSettings(Section):
@@ -283,8 +296,13 @@ class ServingSettings(Section):
     poll_seconds: float = Field(
         5.0, gt=0, description="how often the registry is asked for the champions"
     )
-    max_image_mb: float = Field(32.0, gt=0, description="larger files are refused")
     max_requests: int = Field(64, ge=1, description="requests at a time; more are refused")
+    max_megapixels: float = Field(
+        400.0,
+        gt=0,
+        description="sum over the images of all requests at a time; more are refused, but never an "
+        "image alone",
+    )
     batch_size: int = Field(16, ge=1, description="images that are scored together, at most")
     batch_wait_ms: float = Field(
         2.0, ge=0, description="how long the first image of a batch waits for others"

@@ -78,13 +78,20 @@ def gallery_items(
             pixels=test.images[number],
             truth=None if test.masks is None else test.masks[number],
             anomaly_map=inspected.maps[number],
-            mask=_mask(inspected.maps[number], threshold, rejected=row["verdict"] == "reject"),
+            mask=_mask(
+                inspected.maps[number] if closeup is None else closeup.anomaly_map,
+                threshold,
+                rejected=row["verdict"] == "reject",
+            ),
             score=row["score"],
             p_value=row["p_value"],
             verdict=row["verdict"],
             counted=None if test.counted is None else test.counted[number],
+            closeup=closeup,
         )
-        for number, row in enumerate(inspected.rows)
+        for number, (row, closeup) in enumerate(
+            zip(inspected.rows, inspected.closeups, strict=True)
+        )
     ]
 
 

@@ -2,6 +2,7 @@
 
 import re
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from prefect import task
@@ -18,8 +19,10 @@ from stillwatch.evaluation.evaluation import (
     inspect_test,
 )
 from stillwatch.files import write_json
+from stillwatch.geometry import Pixels, Shape
 from stillwatch.inference.inspector import Inspector
 from stillwatch.settings import Settings
+from stillwatch.tasks.costs import measured_cost, record_cost
 from stillwatch.tasks.data.examine import ExaminedCategory
 from stillwatch.tasks.data.pull import category_here
 from stillwatch.tasks.data.version import DataVersion
@@ -33,7 +36,11 @@ from stillwatch.tasks.evaluation.result import (
     GroupResult,
 )
 from stillwatch.tasks.evaluation.scores import write_scores
-from stillwatch.tasks.evaluation.test_set import read_corrected_anomalies, read_test_set
+from stillwatch.tasks.evaluation.test_set import (
+    read_corrected_anomalies,
+    read_part,
+    read_test_set,
+)
 from stillwatch.tasks.locks import exclusive
 from stillwatch.tasks.tracking.client import BUNDLE, Tracking, open_tracking
 from stillwatch.tasks.tracking.entries import figures, milliseconds
@@ -155,6 +162,17 @@ def _evaluate(
         evaluation = evaluate(inspector, test, settings=settings.evaluation)
         if corrected is not None:
             feedback = _feedback(inspector, corrected, settings.evaluation.size)
+    record_cost(
+        settings.state_dir,
+        bundle.info.detector.name,
+        measured_cost(
+            bundle.info,
+            settings.training,
+            trained=_shapes(read_part(category, "train")),
+            inspected=_shapes(test.images),
+            ms_per_image=evaluation.ms_per_image,
+        ),
+    )
     result = _result(trained, evaluation, feedback, bundle.info, data)
     write_json(evidence / RESULT_FILE, result.model_dump(mode="json"))
     write_scores(evidence, evaluation.rows)
@@ -162,6 +180,10 @@ def _evaluate(
     write_pictures(evidence / "pictures", bundle.info, items, evaluation)
     write_shown_images(evidence / GALLERY, items, reject=result.threshold)
     return result
+
+
+def _shapes(images: Sequence[Pixels]) -> list[Shape]:
+    return [(image.shape[0], image.shape[1]) for image in images]
 
 
 def _result(

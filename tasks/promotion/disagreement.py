@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from stillwatch import pictures
@@ -146,6 +147,12 @@ def _limits(inspection: Inspection) -> tuple[float, float]:
     return pictures.map_limits([item.anomaly_map for item in inspection.items], inspection.reject)
 
 
+def _padded(tile: NDArray[np.uint8], height: int) -> NDArray[np.uint8]:
+    """A picture with white below and a white gap to the next one."""
+    margins = ((0, height - len(tile)), (0, _GAP), (0, 0))
+    return np.pad(tile, margins, constant_values=255)
+
+
 def _write(
     path: Path,
     before: pictures.GalleryItem,
@@ -154,8 +161,9 @@ def _write(
 ) -> DisputedImage:
     ours, theirs = pictures.draw_tiles(before, limits[0]), pictures.draw_tiles(after, limits[1])
     tiles = [ours.image, *([] if ours.truth is None else [ours.truth]), ours.overlay]
-    gap = np.full((ours.image.shape[0], _GAP, 3), 255, np.uint8)
-    strip = np.hstack([*(part for tile in tiles for part in (tile, gap)), theirs.overlay])
+    tiles.append(theirs.overlay)
+    height = max(len(tile) for tile in tiles)
+    strip = np.hstack([_padded(tile, height) for tile in tiles])[:, :-_GAP]
     return DisputedImage(
         name=before.name,
         defect_type=before.defect_type,

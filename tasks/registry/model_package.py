@@ -30,6 +30,7 @@ SIGNATURE = ModelSignature(
             ColSpec(DataType.double, "threshold"),
             ColSpec(DataType.double, "alpha"),
             ColSpec(DataType.long, "model_version", required=False),
+            ColSpec(DataType.string, "note", required=False),
         ]
     ),
 )

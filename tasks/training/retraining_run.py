@@ -7,6 +7,8 @@ defaults (``settings.json``). The runs of the detectors are its children.
 from collections.abc import Sequence
 from dataclasses import asdict
 
+from pydantic import TypeAdapter
+
 from stillwatch.detectors import changed_from_profile, detector_settings
 from stillwatch.devices import choose_profile
 from stillwatch.settings import Settings
@@ -14,12 +16,7 @@ from stillwatch.tasks.data.version import CategoryVersion, DataVersion
 from stillwatch.tasks.tracking.client import Tracking, open_tracking
 from stillwatch.tasks.tracking.entries import JsonArtifact, flattened
 from stillwatch.tasks.tracking.tags import KIND
-from stillwatch.tasks.validation.report import (
-    CheckOutcome,
-    Failure,
-    ReportedRegion,
-    ValidationReport,
-)
+from stillwatch.tasks.validation.report import ValidationReport
 
 RETRAINING = "retraining"
 """The value of the tag ``KIND``."""
@@ -112,15 +109,8 @@ def read_validation(tracking: Tracking, run_id: str) -> ValidationReport:
     """
     values = _VALIDATION.read(tracking, run_id)
     try:
-        return ValidationReport(
-            category=values["category"],
-            failures=tuple(Failure(**one) for one in values["failures"]),
-            errored=tuple(values["errored"]),
-            outcomes=tuple(CheckOutcome(**one) for one in values["outcomes"]),
-            facts=values["facts"],
-            region=values["region"] and ReportedRegion(**values["region"]),
-        )
-    except (KeyError, TypeError) as error:
+        return TypeAdapter(ValidationReport).validate_python(values)
+    except ValueError as error:
         raise _VALIDATION.damaged(tracking, run_id, error) from error
 
 

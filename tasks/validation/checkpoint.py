@@ -17,6 +17,7 @@ from great_expectations.data_context.types.base import ProgressBarsConfig
 
 from stillwatch.images.layout import is_feedback
 from stillwatch.images.manifest import Manifest
+from stillwatch.tasks.validation.advice import ScaleAdvice
 from stillwatch.tasks.validation.checks import Check, ImageCheck, Wording
 from stillwatch.tasks.validation.report import (
     CheckOutcome,
@@ -47,7 +48,9 @@ class Judgement:
     """Why the expectation itself raised an error; it then says nothing about the images."""
 
 
-def manifest_frame(manifest: Manifest, statistics: CategoryStatistics) -> pd.DataFrame:
+def manifest_frame(
+    manifest: Manifest, statistics: CategoryStatistics, advice: ScaleAdvice | None = None
+) -> pd.DataFrame:
     """The manifest as the data frame of the checkpoint, one row per image.
 
     Texts (object columns), including ``path``, are escaped by ``printable``: pandas stores strings
@@ -57,6 +60,7 @@ def manifest_frame(manifest: Manifest, statistics: CategoryStatistics) -> pd.Dat
     images = [statistics.images[row.path] for row in rows]
     versioned = any(row.expected_md5 for row in rows)
     region = manifest.region
+    scale = advice.chosen if advice else None
     texts: dict[str, list[str | None]] = {
         "path": [row.path for row in rows],
         "split": [row.split for row in rows],
@@ -87,6 +91,7 @@ def manifest_frame(manifest: Manifest, statistics: CategoryStatistics) -> pd.Dat
         "clipped": [image.clipped for image in images],
         "mask_area": [row.mask_area for row in rows],
         "mask_area_in_region": [row.mask_area_in_region for row in rows],
+        "seen_defect": [scale.seen_side if scale else None for _ in rows],
     }
     columns = {
         name: pd.Series([v if v is None else printable(v) for v in values], dtype=object)
@@ -136,6 +141,7 @@ def build_report(
     statistics: CategoryStatistics,
     suite: Sequence[Check],
     judgements: Mapping[str, Judgement],
+    advice: ScaleAdvice | None = None,
 ) -> ValidationReport:
     """Turn the judgements into a report, which distinguishes broken checks from failed images."""
     failures: list[Failure] = []
@@ -168,6 +174,7 @@ def build_report(
         outcomes=tuple(outcomes),
         facts=_facts(manifest),
         region=_region(manifest),
+        scale=advice,
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from stillwatch.files import atomic_file
 from stillwatch.images.split import PARTS
 from stillwatch.tasks.html import TEMPLATES, Thumbnails
+from stillwatch.tasks.validation.advice import ScaleAdvice
 from stillwatch.tasks.validation.report import (
     CheckOutcome,
     Failure,
@@ -96,11 +97,26 @@ def markdown_page(
             lines += ["", f"and {section.more} more"]
     if report.region is not None:
         lines += ["", "## Region of interest", "", _escaped(report.region.sentence())]
+    lines += _markdown_scales(report.scale)
     lines += ["", "## Images", "", "| folder | images | |", "|---|---:|---|"]
     lines += [
         f"| {_escaped(count.folder)} | {count.images} | {count.note} |" for count in counts(report)
     ]
     return "\n".join([*lines, "", f"The whole page: `{printable(str(page))}`", ""])
+
+
+def _markdown_scales(advice: ScaleAdvice | None) -> list[str]:
+    if advice is None:
+        return []
+    lines = ["", "## Smallest defect and scale", "", *map(_escaped, advice.sentences())]
+    if advice.options:
+        lines += ["", "| images | after scaling | tiles | training | an image |"]
+        lines += ["|---|---:|---:|---:|---:|"]
+    return lines + [
+        f"| {option.name}{' (set)' * option.chosen} | {option.seen} | {option.tiles} "
+        f"| {option.training} | {option.inspection} |"
+        for option in advice.options
+    ]
 
 
 def sections(

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from stillwatch.errors import ValidationError
+from stillwatch.tasks.validation.advice import ScaleAdvice
 from stillwatch.text import printable
 
 Severity = Literal["critical", "warning"]
@@ -85,6 +86,8 @@ class ValidationReport:
     in ``feedback``, and per defect type with a ``mask``."""
     region: ReportedRegion | None = None
     """None: there is none, or it cannot be used."""
+    scale: ScaleAdvice | None = None
+    """None: no training image can be decoded."""
 
     @property
     def passed(self) -> bool:

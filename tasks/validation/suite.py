@@ -11,6 +11,7 @@ from great_expectations.expectations.row_conditions import Column
 from stillwatch.calibration import images_needed, reachable_alpha
 from stillwatch.images.manifest import ImageFacts, Manifest, RegionFacts
 from stillwatch.settings import CalibrationSettings, CheckSettings
+from stillwatch.tasks.validation.advice import SMALLEST_SEEN, ScaleAdvice
 from stillwatch.tasks.validation.checks import (
     IN_TEST,
     NORMALS,
@@ -36,6 +37,7 @@ def build_suite(
     *,
     checks: CheckSettings,
     calibration: CalibrationSettings,
+    advice: ScaleAdvice | None = None,
 ) -> tuple[Check, ...]:
     """All checks that apply to this category, in the order of the report."""
     return (
@@ -44,6 +46,7 @@ def build_suite(
         *_test_checks(),
         *_mask_checks(manifest),
         *_region_checks(manifest.region),
+        *_scale_checks(advice),
         *duplicate_checks(statistics),
         *uniformity_checks(statistics),
         *picture_checks(checks),
@@ -285,6 +288,29 @@ def _region_checks(region: RegionFacts | None) -> tuple[Check, ...]:
                 "a defect that is in the region, at least in part",
                 f"{_name(row.mask)} is wholly outside",
                 row.mask,
+            ),
+        ),
+    )
+
+
+def _scale_checks(advice: ScaleAdvice | None) -> tuple[Check, ...]:
+    """The smallest defect keeps some pixels in what the network sees."""
+    if advice is None or advice.defect is None or advice.chosen is None:
+        return ()
+    defect, chosen = advice.defect, advice.chosen
+    return (
+        CategoryCheck(
+            name="defect_large_enough",
+            title="Defects that are too small after scaling",
+            advice="Set images.scale to 1.0 or 0.5 for this category, or images.size to more; "
+            "the comparison of scales says what each costs.",
+            expectation=gxe.ExpectColumnMinToBeBetween(
+                column="seen_defect", min_value=SMALLEST_SEEN, severity="warning"
+            ),
+            describe=lambda _: Wording(
+                f"at least {SMALLEST_SEEN:g} pixels of the smallest defect's shorter side in what "
+                "the network sees",
+                f"{chosen.seen} pixels with {chosen.name}. {defect.sentence()}",
             ),
         ),
     )

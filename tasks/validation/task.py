@@ -7,8 +7,9 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 from stillwatch.images.manifest import Manifest
-from stillwatch.settings import CalibrationSettings, CheckSettings
+from stillwatch.settings import Settings
 from stillwatch.tasks.html import Thumbnails
+from stillwatch.tasks.validation.advice import advise
 from stillwatch.tasks.validation.page import markdown_page, write_page
 from stillwatch.tasks.validation.report import ValidationReport
 from stillwatch.tasks.validation.statistics import category_statistics
@@ -21,9 +22,7 @@ def validate(
     *,
     folder: Path,
     page: Path,
-    checks: CheckSettings,
-    calibration: CalibrationSettings,
-    max_megapixels: float,
+    settings: Settings,
     data_version: str,
 ) -> ValidationReport:
     """Validate a category; write the HTML page and two Prefect artifacts.
@@ -32,14 +31,17 @@ def validate(
 
     Args:
         manifest: facts of the category's images, ``part`` included.
-        calibration: the false-alarm rates, which need enough calibration normals.
-        max_megapixels: larger images get no thumbnail.
+        settings: of the category.
 
     Raises:
         StorageError: ``page`` cannot be written.
     """
-    report = validate_manifest(manifest, checks=checks, calibration=calibration)
-    thumbnails = Thumbnails(folder, white_level=manifest.white_level, max_megapixels=max_megapixels)
+    report = validate_manifest(manifest, settings)
+    thumbnails = Thumbnails(
+        folder,
+        white_level=manifest.white_level,
+        max_megapixels=settings.images.max_megapixels,
+    )
     write_page(page, report, thumbnails, data_version=data_version)
     key = artifact_key(manifest.category)
     create_table_artifact(table=table_rows(report), key=key, description=report.verdict())
@@ -51,18 +53,20 @@ def validate(
     return report
 
 
-def validate_manifest(
-    manifest: Manifest, *, checks: CheckSettings, calibration: CalibrationSettings
-) -> ValidationReport:
+def validate_manifest(manifest: Manifest, settings: Settings) -> ValidationReport:
     """Run all checks on a manifest; the arguments are those of ``validate``."""
     # Great Expectations takes three seconds to import.
     from stillwatch.tasks.validation.checkpoint import build_report, manifest_frame, run_checkpoint
     from stillwatch.tasks.validation.suite import build_suite
 
+    checks = settings.checks
     statistics = category_statistics(manifest, near_duplicate_ratio=checks.near_duplicate_ratio)
-    suite = build_suite(manifest, statistics, checks=checks, calibration=calibration)
-    judgements = run_checkpoint(manifest_frame(manifest, statistics), suite)
-    return build_report(manifest, statistics, suite, judgements)
+    advice = advise(manifest, settings)
+    suite = build_suite(
+        manifest, statistics, checks=checks, calibration=settings.calibration, advice=advice
+    )
+    judgements = run_checkpoint(manifest_frame(manifest, statistics, advice), suite)
+    return build_report(manifest, statistics, suite, judgements, advice)
 
 
 def table_rows(report: ValidationReport) -> list[dict[str, str]]:

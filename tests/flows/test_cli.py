@@ -185,14 +185,6 @@ def test_an_export_reads_no_image_larger_than_the_settings_allow(line: Plant) ->
     assert "images.max_megapixels" in refusal(line, *export)
 
 
-def test_int8_is_for_onnx_and_for_the_categorys_own_images(line: Plant) -> None:
-    int8 = ("export", "bundle", "--out", "edge", "--int8", "--to")
-    assert "--to onnx only" in refusal(line, *int8, "openvino")
-    assert "leave --images out" in refusal(line, *int8, "onnx", "--images", "images/bolt")
-    plain = ("export", "bundle", "--out", "edge", "--to", "onnx")
-    assert "--root goes with --int8 only" in refusal(line, *plain, "--root", "images")
-
-
 def test_images_that_are_not_there(line: Plant) -> None:
     assert "no such file or folder" in refusal(line, "inspect", "nowhere", "missing.png")
 

@@ -84,9 +84,11 @@ def plant(
         services={"host": EVERYWHERE, "prefect_database": databases["prefect"]},
         retrain={"detectors": ["stfpm"], "floors": {"image_auroc": 0.0, "aupro": 0.0}},
     )
-    with Repo(str(plant.folder)) as repo, repo.config.edit("repo") as config:
-        config["remote"]["bucket"] = {"url": f"s3://{BUCKET}/images", "endpointurl": s3}
-        config["core"]["remote"] = "bucket"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DVC_SITE_CACHE_DIR", plant.environment()["DVC_SITE_CACHE_DIR"])
+        with Repo(str(plant.folder)) as repo, repo.config.edit("repo") as config:
+            config["remote"]["bucket"] = {"url": f"s3://{BUCKET}/images", "endpointurl": s3}
+            config["core"]["remote"] = "bucket"
     run_git(plant.folder, "add", ".dvc/config")
     run_git(
         *(plant.folder, "-c", "user.name=A", "-c", "user.email=a@b"),

@@ -26,6 +26,7 @@ from stillwatch.images.decode import (
     read_shape,
     resize_image,
     resize_mask,
+    shape_of,
     white_level_of,
 )
 
@@ -243,6 +244,20 @@ def test_exif_orientation_of_16_bit_colour(tmp_path: Path, orientation: int, pla
     np.testing.assert_array_equal(pixels, np.asarray(ImageOps.exif_transpose(image)))
     (tmp_path / "part.png").write_bytes(data)
     assert read_shape(tmp_path / "part.png") == pixels.shape[:2]
+
+
+def test_the_shape_is_read_from_the_header_and_is_that_of_the_upright_image() -> None:
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    for kind in ("PNG", "JPEG", "TIFF"):
+        data = encoded(Image.fromarray(noise(10, 20)), kind, exif=exif)
+        assert shape_of(data, name="a") == (20, 10)
+    plain = encoded(Image.fromarray(noise(10, 20)), "PNG")
+    assert shape_of(plain, name="a") == (10, 20)
+    chunk = png_chunk(b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0"))
+    assert shape_of(plain[:-12] + chunk + plain[-12:], name="a") == (20, 10)
+    without_pixels = png(9_600, 9_600, 8, 2, b"")
+    assert shape_of(without_pixels, name="a") == (9_600, 9_600)
 
 
 def test_damaged_exif_is_passed_by_in_silence() -> None:

@@ -12,6 +12,7 @@ from PIL import Image
 from stillwatch import pictures
 from stillwatch.calibration import calibrate
 from stillwatch.errors import StorageError
+from stillwatch.evaluation.closeups import CloseUp
 from stillwatch.inference.overlays import overlay
 from stillwatch.pictures import GalleryItem
 
@@ -98,6 +99,31 @@ def test_the_surface_outside_the_region_of_interest_is_dark():
     half = plain.shape[1] // 2
     assert np.array_equal(shown[:, half + 1 :], plain[:, half + 1 :])
     assert shown[:, : half - 1].mean() < plain[:, : half - 1].mean() / 2
+
+
+def test_a_large_image_is_shown_around_its_highest_score():
+    pixels = np.full((2048, 410, 3), 90, np.uint8)
+    pixels[1200:1204, 200:204] = 255
+    part = np.full((60, 60), 0.05, np.float32)
+    part[30, 30] = 2.0
+    closeup = CloseUp(top=1080, left=80, height=240, width=240, anomaly_map=part, grid=4)
+    item = replace(
+        make_item("dent", 2.0, "reject"), pixels=pixels, mask=part > REJECT.value, closeup=closeup
+    )
+
+    tiles = pictures.draw_tiles(item, (0.0, 2.0))
+
+    assert tiles.image.shape == tiles.heat.shape == tiles.overlay.shape == (240, 240, 3)
+    assert np.all(tiles.image[120:124, 120:124] == 255)
+    assert tiles.heat[122, 122].sum() > 500
+    assert tiles.truth.shape == (240, 48, 3)
+    framed = np.all(tiles.truth > 240, axis=2)
+    assert 120 <= np.nonzero(framed)[0].min() <= np.nonzero(framed)[0].max() <= 160
+    normal = replace(item, defect_type="good", truth=None)
+    assert pictures.draw_tiles(normal, (0.0, 2.0)).truth is not None
+    written = texts(pictures.gallery([item, normal], reject=REJECT, title="bolt"))
+    assert "close-up" in written
+    assert "no mask" not in written
 
 
 def test_a_figure_as_svg_is_one_drawing_that_needs_no_font():

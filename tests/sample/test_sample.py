@@ -13,6 +13,7 @@ from stillwatch.sample import canvas as sample_canvas
 from stillwatch.sample import cloth as sample_cloth
 from stillwatch.sample import image_set as sample
 from stillwatch.sample import plate as sample_plate
+from stillwatch.sample import small_defects
 from stillwatch.sample.image_set import SUBJECTS, draw_image, image_key, make_sample_set
 
 pytestmark = pytest.mark.xdist_group("sample set")  # its fixture takes seconds
@@ -147,7 +148,9 @@ EXACT_ON_EVERY_MACHINE = {
 }
 
 
-@pytest.mark.parametrize("module", [sample, sample_canvas, sample_cloth, sample_plate])
+@pytest.mark.parametrize(
+    "module", [sample, sample_canvas, sample_cloth, sample_plate, small_defects]
+)
 def test_drawing_uses_only_operations_that_are_exact_on_every_machine(module):
     nodes = list(ast.walk(ast.parse(inspect.getsource(module))))
     attributes = [node for node in nodes if isinstance(node, ast.Attribute)]

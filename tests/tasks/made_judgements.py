@@ -16,7 +16,7 @@ TRAIN, GOOD, DEFECT = "train/good/003.png", "test/good/001.png", "test/scratch/0
 
 def judge(manifest: Manifest, **checks: Any) -> ValidationReport:
     return validate_manifest(
-        manifest, checks=CheckSettings(**checks), calibration=SETTINGS.calibration
+        manifest, SETTINGS.model_copy(update={"checks": CheckSettings(**checks)})
     )
 
 

@@ -51,11 +51,26 @@ def validate(
                         failure.found,
                     )
                 console.print(table)
+            show_scales(report)
             for sentence in report.errored:
                 fail(sentence)
             say(f"page: {page}")
     if not all(report.passed for report, _ in results):
         raise typer.Exit(1)
+
+
+def show_scales(report: "ValidationReport") -> None:
+    """Print what each ``images.scale`` leaves of the smallest defect, and what it costs."""
+    if report.scale is None:
+        return
+    for sentence in report.scale.sentences():
+        say(sentence)
+    if report.scale.options:
+        table = Table("images", "defect after scaling", "tiles", "training", "per image")
+        for option in report.scale.options:
+            name = f"{option.name} (set)" if option.chosen else option.name
+            table.add_row(name, option.seen, f"{option.tiles}", option.training, option.inspection)
+        console.print(table)
 
 
 def _validated(
@@ -73,9 +88,7 @@ def _validated(
     for name in chosen_categories(data, categories):
         own = settings.for_category(name)
         examined = examine_category(data.categories[name], root=data.root, settings=own)
-        report = validate_manifest(
-            examined.manifest, checks=own.checks, calibration=own.calibration
-        )
+        report = validate_manifest(examined.manifest, own)
         page = page_path(own.state_dir, name)
         thumbnails = Thumbnails(
             examined.folder,

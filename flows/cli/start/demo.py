@@ -1,5 +1,6 @@
 """``stillwatch sample`` and ``stillwatch demo``: the sample set, and a retraining on it."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +14,7 @@ from stillwatch.settings import Settings
 def add_to(app: typer.Typer) -> None:
     """Add the commands."""
     app.command(epilog="Example: `stillwatch sample /tmp/sample`")(sample)
-    app.command(epilog="Example: `stillwatch demo`; `make demo` trains for fewer epochs")(demo)
+    app.command(epilog="Example: `stillwatch demo`, or `make demo` on a fresh clone")(demo)
 
 
 def sample(
@@ -32,14 +33,18 @@ def demo(context: typer.Context) -> None:
     from stillwatch.flows.cli.outcome import print_outcome, print_server
     from stillwatch.flows.cli.training_progress import watched_trainings
     from stillwatch.flows.retrain import run_retraining
+    from stillwatch.flows.servers.prefect_server import prefect_api
 
     given: CommandContext = context.obj
-    root = _sample_set(given.settings)
-    with watched_trainings(given.settings, console, disabled=False):
-        outcome = run_retraining(given.settings, params=given.params, root=root)
+    settings = given.settings
+    # The Prefect server takes as long to start as the images take to be made, on another core.
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        making = pool.submit(_sample_set, settings)
+        with prefect_api(settings), watched_trainings(settings, console, disabled=False):
+            outcome = run_retraining(settings, params=given.params, root=making.result())
     print_outcome(outcome)
-    _say_what_is_next(given.settings)
-    print_server(given.settings)
+    _say_what_is_next(settings)
+    print_server(settings)
     if outcome.failed:
         raise typer.Exit(1)
 

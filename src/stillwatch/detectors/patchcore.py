@@ -72,7 +72,7 @@ class PatchCore(Detector):
     version = 1
     Settings = PatchCoreSettings
     quick: ClassVar = {"coreset": 0.2}
-    paper: ClassVar = {"coreset": 0.1}
+    paper: ClassVar = {"coreset": 0.1, "max_patches": 10_000_000}
     distils = False
     exportable = True
 

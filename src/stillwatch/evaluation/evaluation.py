@@ -18,6 +18,7 @@ from stillwatch.calibration import Verdict, clopper_pearson
 from stillwatch.errors import LayoutError
 from stillwatch.evaluation import bootstrap, metrics, pixel_metrics
 from stillwatch.evaluation.bootstrap import Interval
+from stillwatch.evaluation.closeups import CloseUp, close_up
 from stillwatch.evaluation.counts import Floats
 from stillwatch.evaluation.metrics import Curve
 from stillwatch.inference.inspector import InspectedImage, Inspector
@@ -98,6 +99,8 @@ class InspectedTest:
     rows: list[ImageRow]
     maps: Sequence[NDArray[np.float32]]
     """(N,), each of its image's ``evaluation_shape``."""
+    closeups: Sequence[CloseUp | None]
+    """(N,), None for images that are small enough to be shown as a whole."""
     batch_ms: tuple[float, ...]
     """Milliseconds per image of each batch; the first (warm-up) counts only if it is alone."""
 
@@ -184,41 +187,35 @@ def inspect_test(inspector: Inspector, test: TestImages, size: int) -> Inspected
         test: at least one image.
         size: longer side of the maps, where there are no masks that have their shapes.
     """
-    inspected: list[InspectedImage] = []
+    shapes = [pixel_metrics.evaluation_shape(len(one), one.shape[1], size) for one in test.images]
+    if test.masks is not None:
+        shapes = [(mask.shape[0], mask.shape[1]) for mask in test.masks]
+    rows: list[ImageRow] = []
+    maps: list[NDArray[np.float32]] = []
+    closeups: list[CloseUp | None] = []
     milliseconds: list[float] = []
     for start in range(0, len(test.images), _BATCH):
         batch = test.images[start : start + _BATCH]
         began = perf_counter()
-        inspected.extend(inspector.inspect(batch))
+        inspected = list(inspector.inspect(batch))
         milliseconds.append(1000 * (perf_counter() - began) / len(batch))
-    if test.masks is None:
-        shapes = [
-            pixel_metrics.evaluation_shape(len(one), one.shape[1], size) for one in test.images
-        ]
-    else:
-        shapes = [mask.shape for mask in test.masks]
-    return InspectedTest(
-        rows=_table(test, inspected),
-        maps=[
-            bilinear(image.anomaly_map, shape[0], shape[1], image.extent)
-            for image, shape in zip(inspected, shapes, strict=True)
-        ],
-        batch_ms=tuple(milliseconds[1:] or milliseconds),
+        # The whole maps of all test images would not fit into memory.
+        for number, image in enumerate(inspected, start):
+            rows.append(_row(test, number, image))
+            maps.append(bilinear(image.anomaly_map, *shapes[number], image.extent).copy())
+            closeups.append(close_up(image, *test.images[number].shape[:2]))
+    return InspectedTest(rows, maps, closeups, tuple(milliseconds[1:] or milliseconds))
+
+
+def _row(test: TestImages, number: int, image: InspectedImage) -> ImageRow:
+    return ImageRow(
+        path=test.paths[number],
+        defect_type=test.defect_types[number],
+        label=int(test.defect_types[number] != NORMAL),
+        score=image.score,
+        p_value=image.p_value,
+        verdict=image.verdict,
     )
-
-
-def _table(test: TestImages, inspected: Sequence[InspectedImage]) -> list[ImageRow]:
-    return [
-        ImageRow(
-            path=path,
-            defect_type=defect_type,
-            label=int(defect_type != NORMAL),
-            score=image.score,
-            p_value=image.p_value,
-            verdict=image.verdict,
-        )
-        for path, defect_type, image in zip(test.paths, test.defect_types, inspected, strict=True)
-    ]
 
 
 def _ranking(rows: Sequence[ImageRow], weights: Floats) -> _Figures:

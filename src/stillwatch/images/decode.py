@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +52,7 @@ _TURNS: dict[int, Callable[[Samples], Samples]] = {
     8: lambda samples: samples.swapaxes(0, 1)[::-1],
 }
 """EXIF orientation -> operation that turns the image upright."""
+_COPIED_ROWS = _AVERAGED_COLUMNS = 256
 _PILLOW_FILTER = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 
 
@@ -130,13 +131,19 @@ def read_image(
 
 def read_shape(path: Path, *, max_megapixels: float = MAX_MEGAPIXELS) -> Shape:
     """Height and width of an image file's upright image, from its header alone."""
-    name = str(path)
-    with _damage_named(name), _opened(path) as file:
-        image = _open(_without_pixels(file), name, max_megapixels)
-        width, height = image.size
-        if not isinstance(image, TiffImagePlugin.TiffImageFile):  # Pillow's size is upright there
-            height, width = _upright(np.broadcast_to(np.uint8(0), (height, width)), image).shape
-    return height, width
+    with _opened(path) as file:
+        return _shape(file, str(path), max_megapixels)
+
+
+def shape_of(data: bytes, *, name: str, max_megapixels: float = MAX_MEGAPIXELS) -> Shape:
+    """Height and width of an image file's upright image, from its header alone; see decode_image.
+
+    Args:
+        data: the file's bytes.
+        name: what errors call the file.
+        max_megapixels: a larger image is refused.
+    """
+    return _shape(BytesIO(data), name, max_megapixels)
 
 
 def decode_mask(
@@ -161,7 +168,12 @@ def resize_mask(mask: NDArray[np.bool_], height: int, width: int) -> NDArray[np.
     """
     if mask.shape == (height, width):
         return mask
-    share = _area_means(_area_means(mask.astype(np.float64), height).T, width).T
+    rows_reduced = [
+        # In parts: as floats, the mask of a large image would need gigabytes.
+        _area_means(mask[:, left : left + _AVERAGED_COLUMNS].astype(np.float64), height)
+        for left in range(0, mask.shape[1], _AVERAGED_COLUMNS)
+    ]
+    share = _area_means(np.hstack(rows_reduced).T, width).T
     resized: NDArray[np.bool_] = np.ascontiguousarray(share >= 0.5 - 1e-9)
     labels, count = ndimage.label(mask, structure=np.ones((3, 3)))
     rows, columns = np.nonzero(mask)
@@ -260,6 +272,15 @@ def _open(file: BinaryIO, name: str, max_megapixels: float) -> PillowFile:
     return image
 
 
+def _shape(file: BinaryIO, name: str, max_megapixels: float) -> Shape:
+    with _damage_named(name):
+        image = _open(_without_pixels(file), name, max_megapixels)
+        width, height = image.size
+        if not isinstance(image, TiffImagePlugin.TiffImageFile):  # Pillow's size is upright there
+            height, width = _upright(np.broadcast_to(np.uint8(0), (height, width)), image).shape
+    return height, width
+
+
 def _without_pixels(file: BinaryIO) -> BinaryIO:
     """A PNG's header and metadata, which may stand behind its pixels; another file as it is."""
     signature = file.read(len(_PNG))
@@ -287,13 +308,13 @@ def _raw_mode(image: PillowFile) -> str:
 def _samples_of(image: PillowFile, name: str) -> Samples:
     mode = image.mode
     if mode in ("L", "RGB"):
-        return np.asarray(image)
+        return _array_of(image)
     if mode == "LA":
-        return np.asarray(image)[..., 0]
+        return _array_of(image)[..., 0]
     if mode.startswith("I;16"):
-        return np.asarray(image).astype(np.uint16)
+        return _array_of(image).astype(np.uint16, copy=False)
     if mode == "I":
-        wide = np.asarray(image)
+        wide = _array_of(image)
         if wide.min() >= 0 and wide.max() <= 65535:
             return wide.astype(np.uint16)
     if mode in ("I", "F"):
@@ -303,8 +324,21 @@ def _samples_of(image: PillowFile, name: str) -> Samples:
         )
     # A palette may have transparency, which a conversion to RGB would blend in.
     target = "L" if mode == "1" else "RGBA" if mode in ("P", "PA", "RGBA") else "RGB"
-    converted = np.asarray(image.convert(target))
+    converted = _array_of(image.convert(target))
     return converted[..., :3] if target == "RGBA" else converted
+
+
+def _array_of(image: Image.Image) -> NDArray[Any]:
+    """The samples of an image, copied a few rows at a time.
+
+    ``np.asarray`` needs the memory of the array twice, and gives an array that is read-only.
+    """
+    pixel = np.asarray(image.crop((0, 0, 1, 1)))
+    samples = np.empty((image.height, image.width, *pixel.shape[2:]), pixel.dtype)
+    for top in range(0, image.height, _COPIED_ROWS):
+        bottom = min(top + _COPIED_ROWS, image.height)
+        samples[top:bottom] = np.asarray(image.crop((0, top, image.width, bottom)))
+    return samples
 
 
 def _decode_wide_colour(data: bytes) -> Samples:

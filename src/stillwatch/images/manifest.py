@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -12,6 +13,7 @@ from scipy.fft import dctn
 
 from stillwatch.errors import ImageError
 from stillwatch.files import bytes_md5, file_md5
+from stillwatch.geometry import Shape
 from stillwatch.images.appearance import brightness, grey_image, sharpness
 from stillwatch.images.decode import (
     DecodedImage,
@@ -19,6 +21,7 @@ from stillwatch.images.decode import (
     decode_mask,
     peak_of_16_bit,
     read_bytes,
+    read_shape,
     white_level_of,
 )
 from stillwatch.images.layout import Category, ImageFile
@@ -27,6 +30,8 @@ from stillwatch.images.split import group_of
 from stillwatch.settings import ImageSettings
 from stillwatch.threads import thread_count
 
+_MEGAPIXELS_AT_A_TIME = 200
+"""Decoded by all threads; a megapixel needs about 12 MB."""
 _HASH_INPUT_SIDE = 64
 _HASH_SIDE = 16
 
@@ -75,6 +80,9 @@ class ImageFacts:
     """Marked pixels."""
     mask_area_in_region: int | None
     """Those of them that are in the region of interest; None without one of the mask's size."""
+    smallest_defect: Shape | None
+    """Height and width in pixels of the 8-connected marked region whose bounding box has the
+    shortest side, of those that are in the region of interest at least in part."""
     mask_error: str | None
     """Why the mask cannot be used: not decodable, or not the file that the version lists."""
     group: str | None
@@ -132,13 +140,13 @@ def build_manifest(
         group_pattern: names the group of every image (``split.group_of``).
         on_pixels: called with (path, uint8 (H, W, 3) at full size) for every image that decodes,
             from the worker threads and in any order; what it raises ends the manifest.
-        workers: threads; None: one per processor.
+        workers: threads; None: one per processor, fewer where images are large.
 
     Raises:
         SettingsError: the group pattern is not a regular expression.
     """
     region, region_facts = _region(category, images.max_megapixels, expected_md5 or {})
-    with ThreadPoolExecutor(workers or thread_count()) as pool:
+    with ThreadPoolExecutor(workers or _workers(category, images.max_megapixels)) as pool:
         reader = _Reader(
             folder=category.folder,
             white_level=images.white_level or _white_level(category, images, pool),
@@ -165,6 +173,34 @@ def perceptual_hash(grey: Image.Image) -> str:
     return np.packbits(spectrum > np.median(spectrum)).tobytes().hex()
 
 
+def smallest_defect(
+    mask: NDArray[np.bool_], counted: NDArray[np.bool_] | None = None
+) -> Shape | None:
+    """Height and width of the smallest 8-connected region of a mask, by its bounding box.
+
+    The smallest is the one with the shortest side, then with the shorter other side.
+
+    Args:
+        mask: (H, W), true where the image is defective.
+        counted: (H, W), the region of interest; regions wholly outside are left out. None: none.
+
+    Returns:
+        None if no region is left.
+    """
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not rows.size:
+        return None
+    # The labels of a whole image of 100 megapixels would take 400 MB.
+    marked = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    _, labels, boxes, _ = cv2.connectedComponentsWithStats(
+        mask[marked].astype(np.uint8), connectivity=8
+    )
+    found = np.unique(labels if counted is None else labels[counted[marked]])
+    sides = boxes[found[found > 0]][:, [cv2.CC_STAT_HEIGHT, cv2.CC_STAT_WIDTH]].tolist()
+    smallest = min(sides, key=sorted, default=None)
+    return None if smallest is None else (smallest[0], smallest[1])
+
+
 def hash_distance_matrix(hashes: Sequence[str]) -> NDArray[np.int16]:
     """Hamming distances (N, N) of N perceptual hashes of equal length, in bits (0 to 256)."""
     if not hashes:
@@ -189,6 +225,7 @@ class _MaskFacts:
     height: int | None = None
     area: int | None = None
     area_in_region: int | None = None
+    smallest: Shape | None = None
     error: str | None = None
 
 
@@ -234,6 +271,7 @@ class _Reader:
             mask_height=mask.height,
             mask_area=mask.area,
             mask_area_in_region=mask.area_in_region,
+            smallest_defect=mask.smallest,
             mask_error=mask.error,
             group=group_of(image.path, self.group_pattern),
         )
@@ -260,11 +298,17 @@ class _Reader:
         except ImageError as error:
             return _MaskFacts(error=str(error))
         height, width = mask.shape
-        inside = None
+        counted = None
         if self.region is not None and self.region.counted.shape == mask.shape:
-            inside = int(np.count_nonzero(mask & self.region.counted))
-        changed = _changed(name, bytes_md5(data), self.expected_md5.get(path))
-        return _MaskFacts(width, height, int(np.count_nonzero(mask)), inside, changed)
+            counted = self.region.counted
+        return _MaskFacts(
+            width=width,
+            height=height,
+            area=int(np.count_nonzero(mask)),
+            area_in_region=None if counted is None else int(np.count_nonzero(mask & counted)),
+            smallest=smallest_defect(mask, counted),
+            error=_changed(name, bytes_md5(data), self.expected_md5.get(path)),
+        )
 
 
 def _region(
@@ -288,6 +332,21 @@ def _changed(name: str, md5: str, expected: str | None) -> str | None:
     if md5 == (expected or md5):
         return None
     return f"{name}: differs from the file that the data version lists; restore it."
+
+
+def _workers(category: Category, max_megapixels: float) -> int:
+    """Threads, so that they do not decode too many megapixels at a time."""
+
+    def megapixels(image: ImageFile) -> float:
+        try:
+            height, width = read_shape(category.folder / image.path, max_megapixels=max_megapixels)
+        except ImageError:
+            return 0.0  # the manifest's row says why
+        return height * width / 1e6
+
+    with ThreadPoolExecutor(thread_count()) as pool:
+        largest = max(pool.map(megapixels, category.images), default=0.0)
+    return max(1, min(thread_count(), int(_MEGAPIXELS_AT_A_TIME / max(largest, 1.0))))
 
 
 def _white_level(category: Category, images: ImageSettings, pool: ThreadPoolExecutor) -> int:

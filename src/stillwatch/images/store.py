@@ -167,11 +167,11 @@ class StoreWriter:
             KeyError: the store was not announced this path.
         """
         shape = self._index.shapes[path]
-        image = np.ascontiguousarray(resize_image(pixels, *shape)).tobytes()
+        image = np.ascontiguousarray(resize_image(pixels, *shape)).reshape(-1)
         # Not through a memory map: on a full disk that kills the process instead of raising.
         written = 0
-        while written < len(image):
-            written += os.pwrite(self._file, image[written:], self._starts[path] + written)
+        while written < image.size:
+            written += os.pwrite(self._file, image[written:].data, self._starts[path] + written)
         self._missing.discard(path)
 
     def __exit__(

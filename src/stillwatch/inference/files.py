@@ -103,6 +103,7 @@ def inspect_files(
                 overlay = f"{number:04d}_{path.stem}_{image.verdict}.png"
                 with atomic_file(out / overlay) as temporary:
                     temporary.write_bytes(overlay_png(file.pixels, image, bundle))
+            del file  # its pixels may be hundreds of megabytes
             yield InspectionRow(
                 str(path),
                 image.verdict,

@@ -1,5 +1,6 @@
 """Draw a gallery of test images with maps and verdicts, the detector's errors first."""
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from stillwatch.calibration import Threshold, Verdict
+from stillwatch.evaluation.closeups import CloseUp
 from stillwatch.inference.overlays import (
     TRUTH_COLOUR,
     draw_contour,
@@ -28,16 +30,20 @@ _BLOCK_INCHES = 5.7 * _TILE_INCHES
 _HEAD_INCHES = 1.5
 _MARGIN_INCHES = 0.1
 _THUMBNAIL = 240
-_COLUMNS = ("image", "ground truth", "anomaly map", "overlay and mask")
+_FRAME_COLOUR = (255, 255, 255)
 
 
 @dataclass(frozen=True)
 class Tiles:
-    """One inspected image as small pictures, uint8 (h, w, 3), all of the same size."""
+    """One inspected image as small pictures, uint8 (h, w, 3).
+
+    All are of the same size, but for ``truth`` of a large image.
+    """
 
     image: NDArray[np.uint8]
     truth: NDArray[np.uint8] | None
-    """The image with the outline of its ground truth; None where there is none."""
+    """The image with the outline of its ground truth; None where there is none. Of a large image
+    the whole of it, with a frame around the part that the other pictures show."""
     heat: NDArray[np.uint8]
     overlay: NDArray[np.uint8]
     """The image with the map laid over it and the outline of the mask."""
@@ -58,12 +64,14 @@ class GalleryItem:
     anomaly_map: NDArray[np.float32]
     """(h, w), raw."""
     mask: NDArray[np.bool_]
-    """Of any size, non-empty exactly when the verdict is reject."""
+    """Of any size, non-empty exactly when the verdict is reject; that of a close-up, if any."""
     score: float
     p_value: float
     verdict: Verdict
     counted: NDArray[np.bool_] | None = None
     """Region of interest of any size, shown bright; None: all pixels count."""
+    closeup: CloseUp | None = None
+    """The part of a large image that is shown."""
 
     @property
     def false_pass(self) -> bool:
@@ -113,7 +121,7 @@ def gallery(
         axes.set_axis_off()
         _draw_item(axes, item, limits, reject)
         if row == 0:
-            for column, name in enumerate(_COLUMNS):
+            for column, name in enumerate(_column_names(shown)):
                 axes.text(column, 1.03, name, fontsize=8, color=MUTED)
     return figure
 
@@ -144,22 +152,50 @@ def choose_items(items: Sequence[GalleryItem], limit: int, reject: float) -> lis
 def draw_tiles(item: GalleryItem, limits: tuple[float, float]) -> Tiles:
     """Draw the pictures of one image, at most 240 pixels a side.
 
+    Of an image with a close-up, all but ``truth`` show the close-up.
+
     Args:
         item: the image.
         limits: raw values of the darkest and brightest colour, from :func:`map_limits`.
     """
-    small = _thumbnail(item.pixels)
+    part = item.pixels if item.closeup is None else item.pixels[item.closeup.place]
+    small = _thumbnail(part)
     height, width = small.shape[:2]
+    if item.closeup is None:
+        anomaly_map = resize_map(item.anomaly_map, height, width)
+    else:
+        anomaly_map = item.closeup.map_at(height, width)
     low, high = limits
-    heat = heat_share(resize_map(item.anomaly_map, height, width), low, high)
-    truth = item.truth if item.truth is not None and item.truth.any() else None
-    ground = _dark_outside(small, item.counted)
+    ground = _dark_outside(small, item.counted) if item.closeup is None else small
     return Tiles(
         image=small,
-        truth=None if truth is None else draw_contour(ground, truth, TRUTH_COLOUR),
-        heat=heat_colours(heat),
-        overlay=overlay(ground, item.anomaly_map, item.mask, vmin=low, vmax=high),
+        truth=_truth(item),
+        heat=heat_colours(heat_share(anomaly_map, low, high)),
+        overlay=overlay(ground, anomaly_map, item.mask, vmin=low, vmax=high),
     )
+
+
+def _truth(item: GalleryItem) -> NDArray[np.uint8] | None:
+    """The whole image with its ground truth and the place of the close-up, as far as it has any."""
+    drawn = _dark_outside(_thumbnail(item.pixels), item.counted)
+    if item.closeup is not None:
+        scale = drawn.shape[0] / item.pixels.shape[0]
+        framed = np.zeros(drawn.shape[:2], np.bool_)
+        rows, columns = item.closeup.place
+        framed[
+            int(rows.start * scale) : math.ceil(rows.stop * scale),
+            int(columns.start * scale) : math.ceil(columns.stop * scale),
+        ] = True
+        drawn = draw_contour(drawn, framed, _FRAME_COLOUR)
+    if item.truth is not None and item.truth.any():
+        return draw_contour(drawn, item.truth, TRUTH_COLOUR)
+    return None if item.closeup is None else drawn
+
+
+def _column_names(items: Sequence[GalleryItem]) -> tuple[str, str, str, str]:
+    if any(item.closeup for item in items):
+        return "close-up", "whole image and truth", "anomaly map", "overlay and mask"
+    return "image", "ground truth", "anomaly map", "overlay and mask"
 
 
 def map_limits(maps: Sequence[NDArray[np.float32]], reject: float) -> tuple[float, float]:
@@ -177,15 +213,13 @@ def _draw_item(
 ) -> None:
     """Draw one row in units of tiles: four pictures, then words."""
     tiles = draw_tiles(item, limits)
-    height, width = tiles.image.shape[:2]
-    across, up = 0.96 * width / max(height, width), 0.96 * height / max(height, width)
-    blank = np.full_like(tiles.image, 245)
-    truth = tiles.truth
-    row = (tiles.image, blank if truth is None else truth, tiles.heat, tiles.overlay)
-    for column, tile in enumerate(row):
+    truth = np.full_like(tiles.image, 245) if tiles.truth is None else tiles.truth
+    for column, tile in enumerate((tiles.image, truth, tiles.heat, tiles.overlay)):
+        across, up = _drawn_size(tile)
         axes.imshow(tile, extent=(column, column + across, 0.96 - up, 0.96), aspect="auto")
     axes.set(xlim=(0, 5.6), ylim=(0, 1))
-    if truth is None:
+    if tiles.truth is None:
+        across, up = _drawn_size(truth)
         words = "normal" if item.defect_type == _NORMAL else "no mask"
         axes.text(1 + across / 2, 0.96 - up / 2, words, ha="center", va="center", color=MUTED)
     _write_verdict(axes, item, reject)
@@ -199,6 +233,12 @@ def _dark_outside(
     height, width = pixels.shape[:2]
     inside = cv2.resize(counted.view(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
     return np.where(inside[..., None] > 0, pixels, pixels // 3)
+
+
+def _drawn_size(tile: NDArray[np.uint8]) -> tuple[float, float]:
+    """Width and height of a picture in units of tiles."""
+    height, width = tile.shape[:2]
+    return 0.96 * width / max(height, width), 0.96 * height / max(height, width)
 
 
 def _thumbnail(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

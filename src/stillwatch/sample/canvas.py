@@ -58,17 +58,17 @@ class Draws:
         count = int(np.prod(shape))
         return (self._bytes(count).reshape(shape).astype(np.float64) - 127.5) / 127.5
 
-    def grain(self) -> Field:
-        """Return (SIZE, SIZE) bell-shaped noise of mean 0 and deviation 1: sums of 4 bytes."""
-        parts = self._bytes(4 * SIZE * SIZE).reshape(4, SIZE, SIZE).astype(np.int32)
+    def grain(self, side: int = SIZE) -> Field:
+        """Return (side, side) bell-shaped noise of mean 0 and deviation 1: sums of 4 bytes."""
+        parts = self._bytes(4 * side * side).reshape(4, side, side).astype(np.int32)
         noise: Field = (parts[0] + parts[1] + parts[2] + parts[3] - 510).astype(np.float64) / 147.8
         return noise
 
-    def clouds(self, cell: int) -> Field:
-        """Return (SIZE, SIZE) smooth noise in [-1, 1] with features of about ``cell`` pixels."""
-        count = SIZE // cell + 2
-        across = stretch(self.lattice(count, count), SIZE, cell)
-        return stretch(across.T, SIZE, cell).T
+    def clouds(self, cell: int, side: int = SIZE) -> Field:
+        """Return (side, side) smooth noise in [-1, 1] with features of about ``cell`` pixels."""
+        count = side // cell + 2
+        across = stretch(self.lattice(count, count), side, cell)
+        return stretch(across.T, side, cell).T
 
     def _bytes(self, count: int) -> NDArray[np.uint8]:
         words = self._bits.random_raw((count + 7) // 8)
@@ -114,10 +114,10 @@ def ramp(x: Field) -> Field:
     return np.minimum(np.maximum(x, 0.0), 1.0)
 
 
-def pixel_grid() -> tuple[Field, Field]:
-    """Return (y, x), each (SIZE, SIZE), in pixels from the image's centre."""
-    line = np.arange(SIZE, dtype=np.float64) - (SIZE - 1) / 2
-    return np.repeat(line[:, None], SIZE, axis=1), np.repeat(line[None, :], SIZE, axis=0)
+def pixel_grid(side: int = SIZE) -> tuple[Field, Field]:
+    """Return (y, x), each (side, side), in pixels from the image's centre."""
+    line = np.arange(side, dtype=np.float64) - (side - 1) / 2
+    return np.repeat(line[:, None], side, axis=1), np.repeat(line[None, :], side, axis=0)
 
 
 def turn(y: Field, x: Field, half_tangent: float) -> tuple[Field, Field]:

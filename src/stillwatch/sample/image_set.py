@@ -4,7 +4,7 @@
 types of 8 test images with exact masks, 256 x 256. Within a defect type the images go from obvious
 (``000.png``) to hardly visible (``007.png``).
 
-The same seed gives the same pixels on every machine; :mod:`stillwatch.images.sample_canvas` says
+The same seed gives the same pixels on every machine; :mod:`stillwatch.sample.canvas` says
 how. The bytes of the PNG files depend on the zlib that Pillow was built with as well.
 """
 
@@ -56,14 +56,23 @@ def make_sample_set(root: Path, *, seed: int = 0) -> None:
     """
     folders = {name: root / name for name in SUBJECTS}
     for folder in folders.values():
-        if folder.exists():
-            raise LayoutError(
-                f"{folder}: exists already, and the sample set never overwrites anything. "
-                "Choose another folder, or remove this one first."
-            )
+        require_new(folder)
     with ExitStack() as stack:
         for name, folder in folders.items():
             _write_category(stack.enter_context(atomic_folder(folder)), name, seed)
+
+
+def require_new(folder: Path) -> None:
+    """Refuse a folder for generated images that exists already.
+
+    Raises:
+        LayoutError: it does.
+    """
+    if folder.exists():
+        raise LayoutError(
+            f"{folder}: exists already, and generated images never overwrite anything. "
+            "Choose another folder, or remove this one first."
+        )
 
 
 def draw_image(
@@ -97,10 +106,10 @@ def image_key(
 def _write_category(folder: Path, category: str, seed: int) -> None:
     for split, defect_type, index in _contents(category):
         picture = draw_image(category, split, defect_type, index, seed=seed)
-        _write_png(folder / split / defect_type / f"{index:03}.png", picture.pixels)
+        write_png(folder / split / defect_type / f"{index:03}.png", picture.pixels)
         if defect_type != "good":
             mask = picture.mask.astype(np.uint8) * 255
-            _write_png(folder / "ground_truth" / defect_type / f"{index:03}_mask.png", mask)
+            write_png(folder / "ground_truth" / defect_type / f"{index:03}_mask.png", mask)
 
 
 def _contents(category: str) -> Iterable[tuple[str, str, int]]:
@@ -113,7 +122,8 @@ def _contents(category: str) -> Iterable[tuple[str, str, int]]:
             yield "test", defect_type, index
 
 
-def _write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
+def write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
+    """Write a picture, uint8 (H, W) or (H, W, 3); its folder is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # Run-length matching suits noisy pictures: smaller than the default, in a fifth of the time.
     Image.fromarray(pixels).save(path, "PNG", compress_level=6, compress_type=zlib.Z_RLE)

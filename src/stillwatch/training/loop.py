@@ -32,7 +32,6 @@ from stillwatch.training.shared_phases import load_shared, save_shared, shared_f
 from stillwatch.training.state import PhaseState
 
 _STATISTICS_BATCH = 16
-_EPOCH_PIXELS = 400 * 256**2
 _WATCHED_SHARE = 0.25
 """Most validation tiles, relative to the most tiles of an epoch."""
 _MEASURED_EPOCHS = 10
@@ -250,10 +249,7 @@ class _Training:
     @property
     def _most_tiles(self) -> int:
         """Most tiles of an epoch."""
-        if self.settings.tiles_per_epoch is not None:
-            return self.settings.tiles_per_epoch
-        height, width = self.images.geometry.tile
-        return max(1, _EPOCH_PIXELS // (height * width))
+        return self.settings.largest_epoch(self.images.geometry.tile)
 
     def _train_epoch(
         self, state: PhaseState, index: int, epoch: int, epochs: int, images: TilePool

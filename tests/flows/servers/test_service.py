@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -77,10 +78,10 @@ def test_a_service_that_hangs_is_not_usable(service: Service) -> None:
 
 def test_a_port_that_is_taken_at_the_last_moment_is_left_to_its_taker(service: Service) -> None:
     port = any_port()
-    with ThreadPoolExecutor() as threads, socket.socket() as rival:
+    with socket.socket() as rival:
 
         def hang_up() -> None:
-            with suppress(OSError):  # until the test closes it
+            with suppress(OSError):  # until the end of the test
                 while True:
                     rival.accept()[0].close()
 
@@ -88,7 +89,7 @@ def test_a_port_that_is_taken_at_the_last_moment_is_left_to_its_taker(service: S
             if asked == port:
                 rival.bind(("127.0.0.1", port))
                 rival.listen()
-                threads.submit(hang_up)
+                threading.Thread(target=hang_up, daemon=True).start()
             return web_server(asked)
 
         running = start(service, command, port)

@@ -17,7 +17,8 @@ from PIL import Image
 from prefect import flow
 from prefect.client.schemas import State
 from tests.flows.conftest import TINY, Plant, make_workspace_plant, write_image
-from tests.flows.started_services import Api, processes_of, status, versions
+from tests.flows.started_services import Api, client_of, processes_of, status, versions
+from tests.flows.waiting import until
 from tests.tasks.made_streams import drifting, inspected, make_champion, quiet
 
 from stillwatch.errors import StorageError
@@ -104,12 +105,20 @@ def test_a_folder_is_inspected_by_a_form(plant: Plant) -> None:
 
 
 def test_a_version_is_approved_by_a_form(plant: Plant) -> None:
+    api = Api(plant.state)
     form = {"category": "bolt", "approver": "Eva", "reason": "seen on line 3"}
-    promoted = Api(plant.state).run("promote", **form)
+    promoted = api.run("promote", **form)
     assert promoted["state"]["message"] == "version 2 is the champion of bolt"
     (told,) = json.loads(plant.run_here("history", "bolt", "--json").stdout)
     assert (told["kind"], told["from"], told["to"]) == ("promotion", 1, 2)
     assert told["who"] == "Eva (Prefect form, not authenticated)"
+
+    client_of(plant).set_model_version_tag(
+        "stillwatch-bolt", "2", "stillwatch.approval", "approved"
+    )
+    api.run("approvals")
+    # A run sends its last lines after it has ended.
+    until(lambda: "version 2 of stillwatch-bolt is the champion already." in api.warnings())
 
 
 def test_drift_is_announced_once_and_retrained_on_where_the_policy_says_so(

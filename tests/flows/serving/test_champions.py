@@ -10,8 +10,6 @@ from made_champions import MadeCategory
 from made_detectors import small
 from made_stores import new_store
 from tests.flows.conftest import Plant
-from tests.flows.started_services import Api
-from tests.flows.waiting import until
 from tests.tasks.made_registries import NAME, aliases
 
 from stillwatch.flows.promote import approvals, rollback
@@ -61,31 +59,26 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> Line:
     return Line(plant, settings, tracking)
 
 
-@pytest.fixture(scope="module")
-def api(line: Line, prefect_server: Settings) -> Iterator[Api]:
+@pytest.fixture(scope="module", autouse=True)
+def server(line: Line, prefect_server: Settings) -> Iterator[None]:
+    """Of the flows, which read the settings of the plant."""
     with pytest.MonkeyPatch.context() as patch, prefect_api(prefect_server):
         patch.setenv(PARAMS_VARIABLE, str(line.params))
-        yield Api(prefect_server.state_dir)
+        yield
 
 
-def test_a_version_that_was_tagged_is_promoted_by_the_flow(line: Line, api: Api) -> None:
-    tag = line.tracking.client.set_model_version_tag
+def test_a_version_that_was_tagged_is_promoted_by_the_flow(line: Line) -> None:
     for key, value in {APPROVER: "grace", APPROVAL: APPROVED}.items():
-        tag(NAME, "2", key, value)
+        line.tracking.client.set_model_version_tag(NAME, "2", key, value)
     first, again = (approvals(return_state=True) for _ in range(2))
     assert (first.name, first.message) == ("Completed", "promoted: plate version 2")
     assert (again.name, again.message) == ("Completed", "promoted: none")
     assert aliases(line.tracking) == {"champion": 2, "previous": 1, "challenger": None}
     (entry,) = history(line.tracking, "plate")
     assert (entry.record.who, entry.record.from_version, entry.state) == ("grace", 1, "done")
-    tag(NAME, "2", APPROVAL, APPROVED)
-    assert approvals(return_state=True).name == "Completed"
-    until(lambda: "version 2 of stillwatch-plate is the champion already." in api.warnings())
 
 
-def test_a_version_is_withdrawn_by_the_flow_and_brought_back_by_the_command(
-    line: Line, api: Api
-) -> None:
+def test_a_version_is_withdrawn_by_the_flow_and_brought_back_by_the_command(line: Line) -> None:
     form = {"category": "plate", "approver": "Eva", "reason": "too many false alarms"}
     withdrawn = rollback(**form, return_state=True)
     assert withdrawn.message == "version 1 is the champion of plate again"

@@ -1,6 +1,7 @@
 """A served version in this process, with a detector that fails on some images."""
 
 import asyncio
+import base64
 import io
 import pickle
 from collections.abc import Iterator
@@ -30,13 +31,13 @@ NOT_FINITE, CRASHES = 13, 14
 """Brightest pixels of images with which the detector cannot cope."""
 
 
-def delicate(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    maps = brightness(images)
+def delicate(tiles: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+    (maps,) = brightness(tiles)
     peaks = maps.max(axis=(1, 2))
     if CRASHES in peaks:
         raise RuntimeError("device-side assert triggered")
     maps[peaks == NOT_FINITE] = np.nan
-    return maps
+    return [maps]
 
 
 @dataclass(frozen=True)
@@ -65,17 +66,21 @@ def png(peak: int, width: int = 16, height: int = 16) -> bytes:
     return file.getvalue()
 
 
-def test_what_waits_to_be_scored_keeps_the_file_and_not_its_pixels(line: Line) -> None:
+def test_what_waits_to_be_scored_keeps_its_pixels_only_for_a_picture(line: Line) -> None:
     data = png(200, 3000, 2000)
-    upload = line.model.read(data)
+    assert line.model.megapixels(data) == 6
+    upload = line.model.read(data, overlay=False)
     assert (upload.height, upload.width) == (2000, 3000)
-    assert len(pickle.dumps(upload)) < len(data) + 10_000
-    assert line.model.pixels(upload).shape == (2000, 3000, 3)
+    assert len(pickle.dumps(upload)) < 10_000
+    pixels = line.model.read(data, overlay=True).pixels
+    assert pixels is not None
+    assert pixels.shape == (2000, 3000, 3)
 
 
 def test_an_image_without_a_finite_map_fails_alone(line: Line) -> None:
     async def ask() -> list[InspectedImage | BaseException]:
-        uploads = [line.model.read(png(peak)) for peak in (50, NOT_FINITE, 200)]
+        peaks = (50, NOT_FINITE, 200)
+        uploads = [line.model.read(png(peak), overlay=False) for peak in peaks]
         return await asyncio.gather(*map(line.model.inspect, uploads), return_exceptions=True)
 
     dark, broken, bright = asyncio.run(ask())
@@ -84,6 +89,20 @@ def test_an_image_without_a_finite_map_fails_alone(line: Line) -> None:
     assert isinstance(bright, InspectedImage)
     assert (dark.verdict, bright.verdict) == ("pass", "reject")
     assert line.log.read_scores("plate", 1)["score"].tolist() == [50, 200]
+
+
+def test_the_picture_of_a_large_image_is_reduced_and_its_mask_is_not(line: Line) -> None:
+    reply = line.client.post(
+        "/inspect/plate?mask=true&overlay=true",
+        content=png(200, 5000, 40),
+        headers={"Content-Type": "image/png"},
+    )
+    answer = reply.json()
+    assert (answer["verdict"], answer["mask"]["size"]) == ("reject", [40, 5000])
+    assert sum(answer["mask"]["counts"]) == 200_000
+    picture = Image.open(io.BytesIO(base64.b64decode(answer["overlay"])))
+    assert picture.size == (4096, 33)
+    assert len(reply.content) < 100_000
 
 
 @pytest.mark.parametrize("peak", [NOT_FINITE, CRASHES])

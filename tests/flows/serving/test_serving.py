@@ -12,7 +12,7 @@ import sys
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -41,7 +41,7 @@ from stillwatch.tasks.registry.versions import fetch_bundle
 
 pytestmark = [pytest.mark.servers, pytest.mark.xdist_group("serving")]
 
-SERVING = {"poll_seconds": 0.3, "max_image_mb": 0.2, "max_requests": 24}
+SERVING = {"poll_seconds": 0.3, "max_megapixels": 1.0, "max_requests": 24}
 ALPHAS = (0.05, 0.2, 0.25)
 """Of versions 1, 2 and 3: each has another threshold."""
 NOT_SERVED = 'stillwatch_champion_not_served{category="plate"}'
@@ -74,7 +74,11 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> Line:
     plant = Plant(folder)
     (folder / "home").mkdir(parents=True)
     settings = small(Settings(state_dir=plant.state))
-    params = {"training": {"device": "cpu"}, "serving": SERVING}
+    params = {
+        "images": {"max_megapixels": 0.9},
+        "training": {"device": "cpu"},
+        "serving": SERVING,
+    }
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     category = MadeCategory(plant.images / "plate", new_store(settings), settings)
     assert [category.register(alpha=alpha) for alpha in ALPHAS] == [1, 2, 3]
@@ -190,9 +194,9 @@ def bomb() -> bytes:
 @pytest.mark.parametrize(
     ("body", "kind", "status", "sentence"),
     [
-        (bomb(), "image/png", 413, "40000×40000 pixels are more than the 100 megapixels"),
-        (bytes(300_000), "image/png", 413, "serving.max_image_mb"),
-        (bytes(30_000_000), "image/png", 413, "serving.max_image_mb"),
+        (bomb(), "image/png", 413, "40000×40000 pixels are more than the 0.9 megapixels"),
+        (bytes(4_000_000), "image/png", 413, "images.max_megapixels"),
+        (bytes(30_000_000), "image/png", 413, "images.max_megapixels"),
         (b"GIF89a" + bytes(100), "image/gif", 415, "not a PNG, JPEG, BMP or TIFF"),
         (b"image=1", "application/x-www-form-urlencoded", 415, "image/png, or application/json"),
         (b"", "image/png", 422, "empty"),
@@ -245,6 +249,43 @@ def test_of_two_hundred_at_once_each_is_answered_or_told_to_come_back(
     assert service.ask("/inspect/plate", data).status == 200
 
 
+@contextmanager
+def announced(service: Service, *headers: tuple[str, str]) -> Iterator[None]:
+    """A request that is in progress as long as this lasts: its body does not arrive."""
+    connection = http.client.HTTPConnection(urlsplit(service.url).netloc, timeout=300)
+    connection.putrequest("POST", "/inspect/plate")
+    connection.putheader("Content-Type", "image/png")
+    for header in headers:
+        connection.putheader(*header)
+    connection.endheaders()
+    until(lambda: service.figure("stillwatch_requests_in_work") == 1)
+    yield
+    connection.close()
+    until(lambda: service.figure("stillwatch_requests_in_work") == 0)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [("Content-Length", "2700000"), ("Transfer-Encoding", "chunked")],
+    ids=["three-bytes-a-pixel", "unknown-length"],
+)
+def test_megapixels_in_progress_are_limited_by_length_and_then_by_the_images_header(
+    line: Line, service: Service, tmp_path: Path, header: tuple[str, str]
+) -> None:
+    small = line.files[0].read_bytes()
+    Image.new("RGB", (500, 400)).save(tmp_path / "large.png")
+    large = (tmp_path / "large.png").read_bytes()
+    assert len(large) < 10_000
+    with announced(service, header):
+        assert service.ask("/inspect/plate", small).status == 200
+        for body in (large, bytes(900_000)):
+            refused = service.ask("/inspect/plate", body)
+            assert refused.status == 503
+            assert refused.headers["retry-after"] == "1"
+            assert "images of 0.9 megapixels are in progress" in refused.json["detail"]
+    assert service.ask("/inspect/plate", large).status == 200
+
+
 def test_a_new_champion_takes_over_under_load_and_no_request_is_lost(
     line: Line, service: Service
 ) -> None:
@@ -293,8 +334,10 @@ def test_a_champion_that_was_tampered_with_leaves_the_old_one_serving(
 
 
 def test_mlflow_serves_the_registered_model_with_the_same_verdicts(
-    line: Line, service: Service
+    line: Line, service: Service, tmp_path: Path
 ) -> None:
+    files = [*line.files, tmp_path / "wide.png"]
+    Image.open(line.files[0]).resize((100, 80)).save(files[-1])
     model = "models:/stillwatch-plate/2"
     port = any_port()
     log = line.plant.folder / "mlflow.log"
@@ -318,7 +361,7 @@ def test_mlflow_serves_the_registered_model_with_the_same_verdicts(
     try:
         until(lambda: process.poll() is not None or is_up(url))
         assert process.poll() is None, log.read_text()
-        images = [base64.b64encode(file.read_bytes()).decode() for file in line.files]
+        images = [base64.b64encode(file.read_bytes()).decode() for file in files]
         body = json.dumps({"dataframe_records": [{"image": image} for image in images]}).encode()
         rows = ask(url, "/invocations", body, "application/json").json["predictions"]
         text = json.dumps({"dataframe_records": [{"image": images[0][:40]}]}).encode()
@@ -327,13 +370,14 @@ def test_mlflow_serves_the_registered_model_with_the_same_verdicts(
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    answers = [service.inspect(file) for file in line.files]
+    answers = [service.inspect(file) for file in files]
     assert [row["verdict"] for row in rows] == [answer["verdict"] for answer in answers]
     for row, answer in zip(rows, answers, strict=True):
         assert row["score"] == pytest.approx(answer["score"], rel=1e-5)
         assert row["threshold"] == answer["thresholds"]["reject"]
         assert (row["p_value"], row["alpha"]) == (answer["p_value"], answer["alpha"]["reject"])
         assert (row["model_version"], answer["model_version"]) == (2, 2)
+        assert row["note"] == answer.get("note")
 
 
 def any_port() -> int:

@@ -487,11 +487,11 @@ def test_images_to_train_on_and_other_files_have_digests_of_their_own(
     workspace: Workspace, plate: Path, make_image: Callable[[Path, int], None]
 ) -> None:
     first = versioned(workspace).categories["plate"]
-    make_image(plate / "test" / "good" / "001.png", 7)
+    make_image(plate / "test" / "good" / "001.png", 2007)
     tested = versioned(workspace).categories["plate"]
     assert tested.training_digest == first.training_digest
     assert tested.test_digest != first.test_digest
-    make_image(plate / "train" / "good" / "012.png", 8)
+    make_image(plate / "train" / "good" / "012.png", 2008)
     trained = versioned(workspace).categories["plate"]
     assert trained.training_digest != tested.training_digest
     assert trained.test_digest == tested.test_digest

@@ -20,7 +20,7 @@ from stillwatch.tasks.data.examine import ExaminedCategory
 from stillwatch.tasks.data.version import DataVersion
 from stillwatch.tasks.evaluation.result import DetectorResult
 from stillwatch.tasks.evaluation.task import evaluate_detector, named_metrics
-from stillwatch.tasks.evaluation.test_set import image_files, read_test_set
+from stillwatch.tasks.evaluation.test_set import image_file, read_test_set
 from stillwatch.tasks.tracking.client import BUNDLE, Tracking
 from stillwatch.tasks.tracking.tags import STAGE, TRAINED
 from stillwatch.tasks.training.candidates import DetectorSeed
@@ -152,8 +152,9 @@ def test_synthetic_anomalies_are_made_from_test_normals_else_from_validation_nor
     assert neither.masks is not None
     made = np.array([kind != "good" for kind in neither.defect_types])
     assert [mask.any() for mask in neither.masks] == made.tolist()
-    files = image_files(category.folder, neither, tmp_path)
-    assert [file.parent == tmp_path for file in files] == made.tolist()
+    numbers = range(len(neither.paths))
+    files = [image_file(category, neither, number, tmp_path) for number in numbers]
+    assert [file is not None and file.parent == tmp_path for file in files] == made.tolist()
 
 
 def test_real_anomalies_keep_their_masks_and_one_without_mask_means_image_figures_only(

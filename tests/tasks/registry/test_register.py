@@ -214,7 +214,7 @@ def test_a_rollback_to_an_altered_version_is_refused(
     package = Path(source.removeprefix("file://"))
     code = package / "code" / "stillwatch" / "inference" / "inspector.py"
     sound = code.read_text(encoding="utf-8")
-    code.write_text(sound.replace(".max(axis=1)", ".mean(axis=1)"), encoding="utf-8")
+    code.write_text(sound.replace("anomaly_map.max()", "anomaly_map.mean()"), encoding="utf-8")
     with pytest.raises(PromotionError, match="does not score as it was evaluated"):
         bring_back()
     code.write_text("raise ImportError('half a file')", encoding="utf-8")

@@ -141,15 +141,33 @@ def test_limits_come_from_the_settings(sound: Manifest) -> None:
 
 
 def test_calibration_must_be_large_enough_for_the_smaller_alpha(sound: Manifest) -> None:
-    report = validate_manifest(
-        sound,
-        checks=SETTINGS.checks,
-        calibration=CalibrationSettings(alpha_reject=0.04, alpha_review=0.15),
-    )
+    calibration = CalibrationSettings(alpha_reject=0.04, alpha_review=0.15)
+    report = validate_manifest(sound, SETTINGS.model_copy(update={"calibration": calibration}))
     (failure,) = report.failures
     assert (failure.check, failure.path) == ("enough_calibration_normals", None)
     assert failure.expected == "at least 24 calibration normals for a false-alarm rate of 0.04"
     assert failure.found == "19, 5 missing (19 allow a rate of 0.05 or more)"
+
+
+def test_a_defect_that_almost_vanishes_when_scaled_is_a_warning(sound: Manifest) -> None:
+    large = with_rows(
+        sound,
+        lambda row: replace(
+            row,
+            width=640,
+            height=640,
+            mask_width=row.mask_width and 640,
+            mask_height=row.mask_height and 640,
+        ),
+    )
+    report = judge(changed(large, DEFECT, smallest_defect=(8, 200)))
+    assert report.passed
+    (failure,) = report.failures
+    assert (failure.check, failure.severity) == ("defect_large_enough", "warning")
+    assert failure.found == (
+        "80 × 3.2 pixels with scale fit, size 256. The smallest annotated defect: 200 × 8 pixels, "
+        f"on {DEFECT}."
+    )
 
 
 def test_normals_without_a_part_are_reported_as_unassigned(sound: Manifest) -> None:
@@ -307,9 +325,7 @@ def test_the_task_creates_a_table_and_a_page_in_prefect(tmp_path: Path) -> None:
             manifest,
             folder=folder,
             page=page,
-            checks=SETTINGS.checks,
-            calibration=SETTINGS.calibration,
-            max_megapixels=SETTINGS.images.max_megapixels,
+            settings=SETTINGS,
             data_version="0123.dir",
         )
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from stillwatch.errors import StorageError
 from stillwatch.tasks.html import LONGEST_SIDE, Thumbnails
+from stillwatch.tasks.validation.advice import ScaleAdvice, ScaleOption, SmallestDefect
 from stillwatch.tasks.validation.page import MOST_ON_THE_PAGE, markdown_page, write_page
 from stillwatch.tasks.validation.report import (
     CheckOutcome,
@@ -97,6 +98,19 @@ def test_the_region_is_shown_bright_on_an_image(tmp_path: Path) -> None:
     assert "## Region of interest" in text
     without = replace(report, region=replace(region, image="absent.png"))
     assert page_of(without, tmp_path, tmp_path).images == []
+
+
+def test_the_scales_are_compared_in_a_table(folder: Path, tmp_path: Path) -> None:
+    option = ScaleOption(1.0, 256, True, 5.0, 31.0, 18, 14.2, 1234.0)
+    advice = ScaleAdvice(SmallestDefect("test/a.png", 5, 31), (option,), ("stfpm",), measured=False)
+    report = replace(report_of(), scale=advice)
+    page = page_of(report, folder, tmp_path)
+    thumbnails = Thumbnails(folder, white_level=255, max_megapixels=1.0)
+    text = markdown_page(report, thumbnails, page=tmp_path / "p.html", data_version="1")
+    for shown in (page.text, text):
+        for cell in ("scale 1.0, tiles of 256 (set)", "5 × 31", "18", "about 14 min", "1200 ms"):
+            assert cell in shown
+    assert "The smallest annotated defect: 5 × 31 pixels, on test/a.png." in page.text
 
 
 def test_counts_name_the_folders_and_the_parts_in_order(folder: Path, tmp_path: Path) -> None:

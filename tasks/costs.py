@@ -1,0 +1,98 @@
+"""Record and estimate how long training and inspection take on this machine.
+
+Both times are taken to grow with the pixels: of the tiles that an epoch trains on, and of the tiles
+of an image. This is rough, and needs no torch.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+
+from stillwatch.bundle import BundleInfo
+from stillwatch.files import write_json
+from stillwatch.geometry import Geometry, Shape
+from stillwatch.sections import Section
+from stillwatch.settings import TrainingSettings
+
+
+class Cost(Section):
+    """The times of one detector, per megapixel of tiles."""
+
+    training_seconds: float = Field(ge=0, description="per megapixel of an epoch's tiles")
+    inspection_ms: float = Field(ge=0, description="per megapixel of an image's tiles")
+
+
+TWO_CORES = {
+    name: Cost(training_seconds=training_seconds, inspection_ms=inspection_ms)
+    for name, training_seconds, inspection_ms in (
+        ("autoencoder", 38, 850),
+        ("efficient_ad", 200, 2760),
+        ("multiresolution", 35, 1200),
+        ("patchcore", 2, 1320),
+        ("reverse_distillation", 48, 1190),
+        ("stfpm", 51, 1270),
+        ("style_distillation", 61, 2190),
+        ("uninformed_students", 184, 7050),
+    )
+}
+"""On two CPU cores, profile laptop: training of ``plate`` (3.5 megapixels an epoch) in
+docs/results.md, and inspection with PyTorch in docs/inference.md."""
+
+
+def record_cost(state_dir: Path, detector: str, cost: Cost) -> None:
+    """Keep the times of a detector's last training and evaluation on this machine."""
+    write_json(_file(state_dir, detector), cost.model_dump(mode="json"))
+
+
+def recorded_cost(state_dir: Path, detector: str) -> Cost | None:
+    """What ``record_cost`` kept; None if nothing was, or if the file is damaged."""
+    try:
+        return Cost.model_validate_json(_file(state_dir, detector).read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def measured_cost(
+    info: BundleInfo,
+    settings: TrainingSettings,
+    *,
+    trained: Sequence[Shape],
+    inspected: Sequence[Shape],
+    ms_per_image: float,
+) -> Cost:
+    """The times of a training and of an evaluation.
+
+    Args:
+        info: of the trained bundle.
+        settings: that it was trained with.
+        trained: shapes of the scaled training images, at least one.
+        inspected: shapes of the scaled images of the evaluation, at least one.
+        ms_per_image: of the evaluation.
+    """
+    seconds = info.training.seconds + sum(info.training.taken_over.values())
+    pixels = epoch_megapixels(trained, info.geometry, settings)
+    per_image = tile_count(inspected, info.geometry) / len(inspected) * megapixels(info.geometry)
+    return Cost(training_seconds=seconds / pixels, inspection_ms=ms_per_image / per_image)
+
+
+def epoch_megapixels(
+    shapes: Iterable[Shape], geometry: Geometry, settings: TrainingSettings
+) -> float:
+    """Megapixels of the tiles that an epoch trains on, of training images of these shapes."""
+    tiles = min(tile_count(shapes, geometry), settings.largest_epoch(geometry.tile))
+    return tiles * megapixels(geometry)
+
+
+def tile_count(shapes: Iterable[Shape], geometry: Geometry) -> int:
+    """Number of tiles of scaled images of these shapes (height, width)."""
+    return sum(len(geometry.tiles(*shape)) for shape in shapes)
+
+
+def megapixels(geometry: Geometry) -> float:
+    """Megapixels of a tile."""
+    return geometry.tile[0] * geometry.tile[1] / 1e6
+
+
+def _file(state_dir: Path, detector: str) -> Path:
+    return state_dir / "costs" / f"{detector}.json"

@@ -1,0 +1,257 @@
+"""Say what each ``images.scale`` leaves of the smallest defect, and what it costs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from stillwatch.geometry import STRIDE, Geometry, Shape, median_shape
+from stillwatch.images.manifest import ImageFacts, Manifest
+from stillwatch.settings import ImageSettings, Settings, TrainingSettings
+from stillwatch.tasks.costs import (
+    TWO_CORES,
+    Cost,
+    epoch_megapixels,
+    megapixels,
+    recorded_cost,
+    tile_count,
+)
+from stillwatch.text import printable
+
+SMALLEST_SEEN = 4.0
+"""Pixels of what the network sees; a defect with a shorter side warns."""
+
+_UNKNOWN = (
+    "How small a defect can be is unknown: no mask shows one. Set checks.smallest_defect to the "
+    "side of the smallest defect that matters, in pixels of the file."
+)
+
+
+@dataclass(frozen=True)
+class SmallestDefect:
+    """The smallest defect of a category."""
+
+    path: str | None
+    """The image that shows it, relative to the category's folder; None: as the setting
+    ``checks.smallest_defect`` says."""
+    width: float
+    """Of the bounding box, in pixels of the file."""
+    height: float
+
+    def sentence(self) -> str:
+        """Its size, and where it comes from."""
+        size = _size(self.width, self.height)
+        if self.path is None:
+            return f"The smallest defect that matters: {size} pixels (checks.smallest_defect)."
+        return f"The smallest annotated defect: {size} pixels, on {printable(self.path)}."
+
+
+@dataclass(frozen=True)
+class ScaleOption:
+    """One setting of ``images.scale``, and what follows from it."""
+
+    scale: Literal["fit"] | float
+    size: int
+    """Longer side in pixels, or side of a tile."""
+    chosen: bool
+    """Whether it is set."""
+    seen_width: float
+    """Of the smallest defect, in pixels of what the network sees."""
+    seen_height: float
+    tiles: int
+    """Of an image, on average."""
+    training_minutes: float | None
+    """Of all detectors together; None where the time of one is unknown."""
+    ms_per_image: float | None
+    """Of the slowest detector."""
+
+    @property
+    def name(self) -> str:
+        """Such as ``scale 0.5, tiles of 256``."""
+        if self.scale == "fit":
+            return f"scale fit, size {self.size}"
+        return f"scale {self.scale}, tiles of {self.size}"
+
+    @property
+    def seen(self) -> str:
+        """Width and height of the smallest defect in what the network sees."""
+        return _size(self.seen_width, self.seen_height)
+
+    @property
+    def seen_side(self) -> float:
+        """The shorter side of the smallest defect in what the network sees, in pixels."""
+        return min(self.seen_width, self.seen_height)
+
+    @property
+    def training(self) -> str:
+        """The time of the training in words."""
+        if self.training_minutes is None:
+            return "unknown"
+        return f"about {_rounded(max(1, self.training_minutes))} min"
+
+    @property
+    def inspection(self) -> str:
+        """The time of an image in words."""
+        return "unknown" if self.ms_per_image is None else f"about {_rounded(self.ms_per_image)} ms"
+
+
+@dataclass(frozen=True)
+class ScaleAdvice:
+    """What becomes of the smallest defect of a category."""
+
+    defect: SmallestDefect | None
+    """None: unknown."""
+    options: tuple[ScaleOption, ...]
+    """The present setting first; empty without a defect."""
+    detectors: tuple[str, ...]
+    """Whose times these are."""
+    measured: bool
+    """Whether all times were measured on this machine."""
+
+    @property
+    def chosen(self) -> ScaleOption | None:
+        """The present setting."""
+        return self.options[0] if self.options else None
+
+    def sentences(self) -> tuple[str, ...]:
+        """The smallest defect, and where the times come from; else what to set."""
+        if self.defect is None:
+            return (_UNKNOWN,)
+        times = "measured on this machine" if self.measured else "of a machine with two CPU cores"
+        return (
+            self.defect.sentence(),
+            f"The times are estimates for {', '.join(self.detectors)}, {times}.",
+        )
+
+
+def advise(manifest: Manifest, settings: Settings) -> ScaleAdvice | None:
+    """Compare the present ``images.scale`` with others.
+
+    Args:
+        manifest: facts of the category's images.
+        settings: of the category; the state folder holds the times of earlier trainings.
+
+    Returns:
+        None if no training image can be decoded.
+    """
+    learnt = [row for row in manifest.rows if row.split == "train"]
+    shapes = _shapes(learnt)
+    if not shapes:
+        return None
+    detectors = settings.retrain.detectors
+    recorded = [recorded_cost(settings.state_dir, name) for name in detectors]
+    costs = [cost or TWO_CORES.get(name) for name, cost in zip(detectors, recorded, strict=True)]
+    defect = _smallest(manifest, shapes, settings)
+    estimates = _Estimates(
+        shapes, _shapes([row for row in learnt if row.part == "train"]), costs, settings.training
+    )
+    return ScaleAdvice(
+        defect=None if defect is None else defect.defect,
+        options=()
+        if defect is None
+        else tuple(
+            estimates.option(images, defect, chosen=images == settings.images)
+            for images in _alternatives(settings.images)
+        ),
+        detectors=detectors,
+        measured=all(recorded),
+    )
+
+
+@dataclass(frozen=True)
+class _Defect:
+    defect: SmallestDefect
+    image: Shape
+    """Height and width of the image that shows it."""
+
+    def seen(self, geometry: Geometry) -> tuple[float, float]:
+        """Width and height after scaling."""
+        height, width = geometry.scaled_shape(*self.image)
+        return (
+            self.defect.width * width / self.image[1],
+            self.defect.height * height / self.image[0],
+        )
+
+
+@dataclass(frozen=True)
+class _Estimates:
+    """What the estimates of all options have in common."""
+
+    shapes: list[Shape]
+    """Of all train normals, whose median sets the geometry."""
+    trained: list[Shape]
+    """Of those that are trained on."""
+    costs: list[Cost | None]
+    """Of each detector."""
+    training: TrainingSettings
+
+    def option(self, images: ImageSettings, defect: _Defect, *, chosen: bool) -> ScaleOption:
+        geometry = images.geometry(self.shapes)
+        seen_width, seen_height = defect.seen(geometry)
+        scaled = [geometry.scaled_shape(*shape) for shape in self.shapes]
+        tiles = tile_count(scaled, geometry) / len(scaled)
+        trained = [geometry.scaled_shape(*shape) for shape in self.trained]
+        epoch = epoch_megapixels(trained, geometry, self.training)
+        known = [cost for cost in self.costs if cost is not None]
+        complete = len(known) == len(self.costs)
+        seconds = sum(cost.training_seconds for cost in known) * epoch
+        slowest = max((cost.inspection_ms for cost in known), default=0.0)
+        return ScaleOption(
+            scale=images.scale,
+            size=images.size,
+            chosen=chosen,
+            seen_width=seen_width,
+            seen_height=seen_height,
+            tiles=round(tiles),
+            training_minutes=seconds / 60 if complete else None,
+            ms_per_image=slowest * tiles * megapixels(geometry) if complete else None,
+        )
+
+
+def _shapes(rows: Sequence[ImageFacts]) -> list[Shape]:
+    """Height and width of the images that can be decoded."""
+    return [(row.height, row.width) for row in rows if row.height and row.width]
+
+
+def _smallest(manifest: Manifest, shapes: list[Shape], settings: Settings) -> _Defect | None:
+    """The defect that is smallest at present; without masks, the one that the setting names."""
+    geometry = settings.images.geometry(shapes)
+    found = [
+        _Defect(
+            SmallestDefect(row.path, row.smallest_defect[1], row.smallest_defect[0]),
+            (row.height, row.width),
+        )
+        for row in manifest.rows
+        if row.mask and row.smallest_defect and row.split == "test" and row.height and row.width
+    ]
+    if found:
+        return min(found, key=lambda one: sorted(one.seen(geometry)))
+    side = settings.checks.smallest_defect
+    if side is None:
+        return None
+    return _Defect(SmallestDefect(None, side, side), median_shape(shapes))
+
+
+def _alternatives(images: ImageSettings) -> list[ImageSettings]:
+    """The present settings, then those with another scale and the same size."""
+    tile = -(-images.size // STRIDE) * STRIDE
+    others: list[tuple[Literal["fit"] | float, int]] = [
+        ("fit", images.size),
+        (0.5, tile),
+        (1.0, tile),
+    ]
+    return [images] + [
+        images.model_copy(update={"scale": scale, "size": size})
+        for scale, size in others
+        if scale != images.scale
+    ]
+
+
+def _size(width: float, height: float) -> str:
+    """Width × height, with one decimal below 10 pixels."""
+    sides = (round(side, 1) if side < 10 else round(side) for side in (width, height))
+    return " × ".join(f"{side:g}" for side in sides)
+
+
+def _rounded(value: float) -> str:
+    """To two digits."""
+    return f"{float(f'{value:.2g}'):g}"
