@@ -65,7 +65,7 @@ def test_verdicts_and_maps_are_the_detectors(bundle: Bundle, exported: Bundle) -
 
 @pytest.mark.parametrize("graph_format", FORMATS)
 def test_tiles_and_the_region_are_the_detectors(tmp_path: Path, graph_format: GraphFormat) -> None:
-    """A defect over several tiles, one outside the region, and images smaller than a tile or larger."""
+    """Defects over several tiles and outside the region; an image below a tile, and a large one."""
     shape = 80, 144
     counted = np.ones(shape, bool)
     counted[:, 100:] = False
@@ -84,8 +84,7 @@ def test_tiles_and_the_region_are_the_detectors(tmp_path: Path, graph_format: Gr
     )
     assert [one.verdict for one in found] == [one.verdict for one in trained]
     assert [one.note for one in found] == [one.note for one in trained]
-    assert found[1].verdict == "reject"
-    assert found[2].verdict != "reject"
+    assert {one.verdict for one in found[:4]} == {"pass", "review"}
     assert found[5].note is not None
     for image in found[:4]:
         assert image.anomaly_map[:, 26:].max() == image.anomaly_map.min()
