@@ -4,7 +4,6 @@ import os
 import signal
 import socket
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -80,22 +79,15 @@ def test_a_port_that_is_taken_at_the_last_moment_is_left_to_its_taker(service: S
     port = any_port()
     with socket.socket() as rival:
 
-        def hang_up() -> None:
-            with suppress(OSError):  # until the end of the test
-                while True:
-                    rival.accept()[0].close()
-
         def command(asked: int) -> list[str]:
             if asked == port:
                 rival.bind(("127.0.0.1", port))
                 rival.listen()
-                threading.Thread(target=hang_up, daemon=True).start()
             return web_server(asked)
 
         running = start(service, command, port)
         assert running.url != f"http://127.0.0.1:{port}"
         assert answers(running.url)
-        rival.shutdown(socket.SHUT_RDWR)
 
 
 def test_a_service_that_ends_at_once_names_its_log(service: Service) -> None:
