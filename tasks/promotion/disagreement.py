@@ -60,7 +60,7 @@ class Disagreement(BaseModel):
     """Number of images on which the challenger's verdict is farther from the truth."""
     better: int
     images: tuple[DisputedImage, ...]
-    """At most 12, those that the challenger judges worse first."""
+    """At most 12, those that the challenger judges worse first, and of these the defects first."""
 
 
 def record_disagreement(
@@ -84,7 +84,7 @@ def record_disagreement(
             for before, after in zip(champion.items, challenger.items, strict=True)
             if before.verdict != after.verdict
         ),
-        key=lambda pair: -_harm(*pair),
+        key=lambda pair: (-_harm(*pair), pair[0].defect_type == NORMAL),
     )
     shown: tuple[DisputedImage, ...] = ()
     if pairs:

@@ -60,8 +60,8 @@ from stillwatch.combination import (
 from stillwatch.detectors.base import Batch, Detector, Phase, schedule_of
 from stillwatch.detectors.blocks.disturbance import disturbed
 from stillwatch.detectors.blocks.maps import (
-    cosine_distance,
     flattened_cosine_loss,
+    normalised_distance,
     position_cosine_loss,
     with_mined_gradient,
 )
@@ -154,7 +154,8 @@ class ReverseDistillation(Detector):
 
     def _distances(self, features: list[Tensor]) -> list[Tensor]:
         rebuilt = self.student(features)
-        return [cosine_distance(a, b) for a, b in zip(features, rebuilt, strict=True)]
+        # 1 - cos, without its cancellation where both nearly agree.
+        return [normalised_distance(a, b) / 2 for a, b in zip(features, rebuilt, strict=True)]
 
     def _loss(self, batch: Batch) -> Tensor:
         share = mined_share(self.settings.easy_share, batch.progress)
