@@ -22,7 +22,6 @@ from stillwatch.files import write_json
 from stillwatch.geometry import Pixels, Shape
 from stillwatch.inference.inspector import Inspector
 from stillwatch.settings import Settings
-from stillwatch.tasks.costs import measured_cost, record_cost
 from stillwatch.tasks.data.examine import ExaminedCategory
 from stillwatch.tasks.data.pull import category_here
 from stillwatch.tasks.data.version import DataVersion
@@ -47,6 +46,7 @@ from stillwatch.tasks.tracking.entries import figures, milliseconds
 from stillwatch.tasks.tracking.tags import EVALUATED, STAGE
 from stillwatch.tasks.training.slots import evaluation_device
 from stillwatch.tasks.training.task import TrainedDetector
+from stillwatch.tasks.validation.costs import measured_cost, record_cost
 
 RESULT_FILE = "evaluation.json"
 FROM_NORMALS_ONLY = frozenset({"false_alarm_rate", "review_rate"})

@@ -7,7 +7,7 @@ from typing import Literal
 from stillwatch.geometry import STRIDE, Geometry, Shape, median_shape
 from stillwatch.images.manifest import ImageFacts, Manifest
 from stillwatch.settings import ImageSettings, Settings, TrainingSettings
-from stillwatch.tasks.costs import (
+from stillwatch.tasks.validation.costs import (
     TWO_CORES,
     Cost,
     epoch_megapixels,

@@ -6,8 +6,8 @@ from made_manifests import SETTINGS, changed, make_category, read_manifest, with
 
 from stillwatch.images.manifest import Manifest
 from stillwatch.settings import Settings
-from stillwatch.tasks.costs import Cost, record_cost, recorded_cost
 from stillwatch.tasks.validation.advice import advise
+from stillwatch.tasks.validation.costs import Cost, record_cost, recorded_cost
 
 DEFECT = "test/scratch/001.png"
 
