@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binomtest
+from scipy.stats import betabinom, binomtest
 
 from stillwatch.calibration import (
     Calibration,
     calibrate,
+    chance_of_false_alarms,
     clopper_pearson,
     images_needed,
     p_values,
@@ -173,6 +174,16 @@ def test_clopper_pearson_is_scipys(k: int, n: int, confidence: float) -> None:
     np.testing.assert_allclose(
         clopper_pearson(min(k, n), n, confidence), (expected.low, expected.high), atol=1e-12
     )
+
+
+@given(st.data(), st.integers(1, 60), st.integers(0, 60))
+def test_the_chance_of_false_alarms_is_scipys_beta_binomial(
+    data: st.DataObject, n: int, m: int
+) -> None:
+    rank = data.draw(st.integers(1, n))
+    k = data.draw(st.integers(0, m))
+    expected = betabinom(m, n + 1 - rank, rank).sf(k - 1)
+    assert chance_of_false_alarms(k, m, n=n, rank=rank) == pytest.approx(expected, abs=1e-9)
 
 
 def test_clopper_pearson_of_nothing_says_nothing() -> None:

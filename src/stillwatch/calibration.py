@@ -129,6 +129,29 @@ def clopper_pearson(k: int, n: int, confidence: float = 0.95) -> tuple[float, fl
     return low, high
 
 
+def chance_of_false_alarms(k: int, m: int, *, n: int, rank: int) -> float:
+    """Probability of at least ``k`` false alarms among ``m`` new normals, if all are exchangeable.
+
+    The number of false alarms has a beta-binomial distribution with a = n + 1 - rank and b = rank
+    (Vovk, "Conditional validity of inductive conformal predictors", 2012).
+
+    Args:
+        k: false alarms.
+        m: new normals.
+        n: calibration normals.
+        rank: of the calibration score that is the threshold, from 1 to ``n``.
+    """
+    a, b = n + 1 - rank, rank
+    return min(1.0, sum(_beta_binomial(j, m, a, b) for j in range(k, m + 1)))
+
+
+def _beta_binomial(j: int, m: int, a: int, b: int) -> float:
+    def log_beta(x: float, y: float) -> float:
+        return math.lgamma(x) + math.lgamma(y) - math.lgamma(x + y)
+
+    return math.comb(m, j) * math.exp(log_beta(j + a, m - j + b) - log_beta(a, b))
+
+
 def _threshold(ordered: NDArray[np.float32], alpha: float, name: str) -> Threshold:
     n = ordered.size
     rank = math.ceil((n + 1) * (1 - _exact(alpha, name)))

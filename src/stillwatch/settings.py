@@ -229,6 +229,9 @@ class FloorSettings(Section):
 
     image_auroc: float = Field(0.7, ge=0, le=1)
     aupro: float = Field(0.3, ge=0, le=1, description="asked only where there are masks")
+    recall: float = Field(
+        0.5, ge=0, le=1, description="at the threshold; asked only of at least 10 real anomalies"
+    )
 
 
 class RetrainSettings(Section):

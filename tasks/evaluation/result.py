@@ -68,6 +68,10 @@ class DetectorResult(BaseModel):
     """The anomalies are synthetic."""
     test_normals_from: str
     """``test``, or ``validation`` if the category has no ``test/good``."""
+    normals: int
+    """Of the test."""
+    anomalies: int
+    """Of the test."""
     metrics: dict[str, float]
     intervals: dict[str, Interval]
     recall_by_defect: dict[str, float]
@@ -84,6 +88,8 @@ class DetectorResult(BaseModel):
     alpha: float
     alpha_review: float
     n_calibration: int
+    rank: int
+    """Of the calibration score that is the threshold."""
     calibration_groups: int
     """0 without a group pattern."""
     bound: float

@@ -4,12 +4,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from stillwatch.calibration import chance_of_false_alarms
 from stillwatch.detectors import detector_class
 from stillwatch.errors import SettingsError
 from stillwatch.settings import FloorSettings, RetrainSettings
 from stillwatch.tasks.evaluation.result import DetectorResult
 from stillwatch.tasks.evaluation.seeds import by_detector, spread
 
+_FEWEST_ANOMALIES = 10
+"""With fewer, the recall says little."""
+_SURELY_TOO_MANY = 0.01
+"""Probability of as many false alarms, if test and calibration normals were exchangeable."""
 SAME = 1e-9
 """Figures no farther apart than this are a tie."""
 
@@ -77,18 +82,35 @@ def choose_winner(results: Sequence[DetectorResult], settings: RetrainSettings) 
 
 
 def below_floors(result: DetectorResult, floors: FloorSettings) -> tuple[str, ...]:
-    """Why a detector needs a person's approval to become champion, one phrase per reason."""
+    """Why the figures of a detector are too low for a champion, one phrase per reason."""
+    asked = {"image_auroc": floors.image_auroc, "aupro": floors.aupro}
+    if result.anomalies >= _FEWEST_ANOMALIES and not result.synthetic:
+        asked["recall"] = floors.recall
+    return tuple(
+        f"{figure} {result.metrics[figure]:.3f} is below its floor {floor}"
+        for figure, floor in asked.items()
+        if figure in result.metrics and result.metrics[figure] < floor
+    )
+
+
+def lacking_evidence(result: DetectorResult) -> tuple[str, ...]:
+    """Why the figures of a detector do not suffice for a promotion without a person."""
     reasons = []
     if result.synthetic:
         reasons.append("its figures come from synthetic anomalies")
     if result.test_normals_from != "test":
         reasons.append("there is no test/good")
-    for figure, floor in (("image_auroc", floors.image_auroc), ("aupro", floors.aupro)):
-        value = result.metrics.get(figure)
-        if value is not None and value < floor:
-            reasons.append(f"{figure} {value:.3f} is below its floor {floor}")
     if "image_auroc" not in result.metrics:
         reasons.append("it has no image_auroc")
+    rejected = round(result.metrics.get("false_alarm_rate", 0.0) * result.normals)
+    chance = chance_of_false_alarms(
+        rejected, result.normals, n=result.n_calibration, rank=result.rank
+    )
+    if chance < _SURELY_TOO_MANY:
+        reasons.append(
+            f"it rejects {rejected} of {result.normals} good test images, more than chance allows "
+            f"at alpha {result.alpha:g}"
+        )
     return tuple(reasons)
 
 

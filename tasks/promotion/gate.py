@@ -11,7 +11,7 @@ from stillwatch.errors import PromotionError
 from stillwatch.settings import GateSettings, Settings
 from stillwatch.tasks.data.examine import ExaminedCategory
 from stillwatch.tasks.evaluation.result import DetectorResult
-from stillwatch.tasks.evaluation.winner import Choice, below_floors
+from stillwatch.tasks.evaluation.winner import Choice, below_floors, lacking_evidence
 from stillwatch.tasks.locks import exclusive
 from stillwatch.tasks.promotion.alias import changing_champion
 from stillwatch.tasks.promotion.compare import compare_with
@@ -108,11 +108,13 @@ def _judge(
             tracking, versions[champion], challenger, choice, category, settings
         )
     withdrawn = champion is None and any(CHAMPION_SINCE in v.tags for v in versions.values())
+    surely_better = comparison is not None and comparison.answer == "better"
     reasons = [
         *reasons_to_withhold(
             comparison, settings.gate, first=champion is None, withdrawn=withdrawn
         ),
-        *below_floors(winner, settings.retrain.floors),
+        *lacking_evidence(winner),
+        *(() if surely_better else below_floors(winner, settings.retrain.floors)),
         *(_over_budget(winner, settings.gate) if champion is None else ()),
     ]
     if not reasons and not registration.created:

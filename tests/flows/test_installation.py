@@ -82,7 +82,10 @@ def plant(
             "s3_endpoint": s3,
         },
         services={"host": EVERYWHERE, "prefect_database": databases["prefect"]},
-        retrain={"detectors": ["stfpm"], "floors": {"image_auroc": 0.0, "aupro": 0.0}},
+        retrain={
+            "detectors": ["stfpm"],
+            "floors": {"image_auroc": 0.0, "aupro": 0.0, "recall": 0.0},
+        },
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DVC_SITE_CACHE_DIR", plant.environment()["DVC_SITE_CACHE_DIR"])

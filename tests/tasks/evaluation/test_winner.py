@@ -6,7 +6,7 @@ from made_results import result
 from stillwatch.errors import SettingsError
 from stillwatch.settings import FloorSettings, RetrainSettings
 from stillwatch.tasks.evaluation.result import DetectorResult
-from stillwatch.tasks.evaluation.winner import below_floors, choose_winner
+from stillwatch.tasks.evaluation.winner import below_floors, choose_winner, lacking_evidence
 
 A, B, C = "stfpm", "reverse_distillation", "uninformed_students"
 BASELINE = "patchcore"
@@ -67,5 +67,23 @@ def test_floors_and_synthetic_figures_withhold_an_automatic_promotion() -> None:
     assert below_floors(result(), floors) == ()
     assert below_floors(result(metrics={"image_auroc": 0.9}), floors) == ()
     assert len(below_floors(result(metrics={"image_auroc": 0.8, "aupro": 0.4}), floors)) == 2
-    assert "synthetic" in below_floors(result(synthetic=True), floors)[0]
-    assert "test/good" in below_floors(result(test_normals_from="validation"), floors)[0]
+    assert "synthetic" in lacking_evidence(result(synthetic=True))[0]
+    assert "test/good" in lacking_evidence(result(test_normals_from="validation"))[0]
+
+
+def test_the_recall_of_ten_real_anomalies_has_a_floor() -> None:
+    low = {"image_auroc": 0.9, "recall": 0.4}
+    floors = FloorSettings()
+    assert below_floors(result(metrics=low), floors) == ("recall 0.400 is below its floor 0.5",)
+    assert below_floors(result(metrics=low, anomalies=9), floors) == ()
+    assert below_floors(result(metrics=low, synthetic=True), floors) == ()
+
+
+def test_more_false_alarms_than_chance_allows_wait_for_a_person() -> None:
+    of_20 = {
+        rejected: {"image_auroc": 0.9, "false_alarm_rate": rejected / 20} for rejected in (4, 9)
+    }
+    assert lacking_evidence(result(metrics=of_20[4])) == ()
+    assert lacking_evidence(result(metrics=of_20[9])) == (
+        "it rejects 9 of 20 good test images, more than chance allows at alpha 0.05",
+    )

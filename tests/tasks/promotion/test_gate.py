@@ -129,7 +129,7 @@ def line(tracking: Tracking, plate: ExaminedCategory, here: Settings, tmp_path: 
 
 
 def test_the_first_version_that_reaches_the_floors_becomes_champion(line: Line) -> None:
-    floors = FloorSettings(image_auroc=0.85, aupro=0.5)
+    floors = FloorSettings(image_auroc=0.85, aupro=0.5, recall=0.0)
     retrain = line.settings.retrain.model_copy(update={"floors": floors})
     line.settings = line.settings.model_copy(update={"retrain": retrain})
     made = line.judged(synthetic=True)
