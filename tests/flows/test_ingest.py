@@ -66,6 +66,7 @@ def test_after_a_push_that_failed_the_next_ingest_announces(plant: Plant, api: A
     before = len(announced(api))
     write_image(plant.folder / "inbox" / "bolt" / "good" / "pushed.png", 5000)
     remote = plant.state / "dvc-remote"
+    plant.state.mkdir(exist_ok=True)
     remote.write_text("no folder, so nothing can be pushed")
     failed = ingest(plant)
     assert (failed.name, "stillwatch-local" in str(failed.message)) == ("Failed", True), (
