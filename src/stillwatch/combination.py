@@ -100,15 +100,24 @@ def median(level_map: Map) -> float:
 
 
 def on_grid(level_map: Map, stride: int, levels: LevelMaps) -> Map:
-    """Enlarge a level's map to the grid of the anomaly map: bilinear, half-pixel centres."""
-    factor = stride // levels.grid
+    """Enlarge a level's map to the grid of the anomaly map: bilinear, the outermost values stay so.
+
+    As with ``align_corners`` in reverse distillation's code. Values at the edge of a level, which
+    are computed from padding, then cover less of the map than with half-pixel centres.
+    """
     rows, columns = (-(-side // levels.grid) for side in (levels.height, levels.width))
-    if factor > 1:
-        shape = level_map.shape[1] * factor, level_map.shape[0] * factor
-        level_map = np.asarray(
-            cv2.resize(level_map, shape, interpolation=cv2.INTER_LINEAR), np.float32
-        )
-    return level_map[:rows, :columns]
+    if stride == levels.grid:
+        return level_map[:rows, :columns]
+    return np.ascontiguousarray(_stretched(_stretched(level_map, rows).T, columns).T)
+
+
+def _stretched(values: Map, length: int) -> Map:
+    """Linear interpolation of the rows of (n, w) at ``length`` places from first to last."""
+    places = np.linspace(0, len(values) - 1, length)
+    below = places.astype(np.intp)
+    above = np.minimum(below + 1, len(values) - 1)
+    part = (places - below).astype(np.float32)[:, None]
+    return values[below] * (1 - part) + values[above] * part
 
 
 def smoothed(values: Map, sigma: float) -> Map:

@@ -46,7 +46,9 @@ def test_map_is_the_smoothed_distance_to_the_nearest(detector: PatchCore, images
     patches = patches_of(detector, images)
     oracle = NearestNeighbors(n_neighbors=1).fit(detector.memory.double().numpy())
     distances = oracle.kneighbors(patches.reshape(-1, patches.shape[-1]))[0].reshape(2, 1, 8, 8)
-    resized = F.interpolate(torch.from_numpy(distances), (16, 16), mode="bilinear")[:, 0]
+    resized = F.interpolate(
+        torch.from_numpy(distances), (16, 16), mode="bilinear", align_corners=True
+    )[:, 0]
     expected = np.stack([gaussian_filter(one, 5 / 4) for one in resized.numpy()])
     levels = levels_of(detector, toy_normals(2, first=50))
     found = combined(levels, detector.combination(levels, 5.0))

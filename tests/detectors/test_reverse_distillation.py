@@ -103,7 +103,9 @@ SIGMA = 5.0
 
 def enlarged(level: torch.Tensor) -> np.ndarray:
     """(B, h, w) to (B, 16, 16)."""
-    return F.interpolate(level[:, None], (16, 16), mode="bilinear")[:, 0].numpy()
+    return F.interpolate(level[:, None], (16, 16), mode="bilinear", align_corners=True)[
+        :, 0
+    ].numpy()
 
 
 def rise(maps: np.ndarray) -> float:

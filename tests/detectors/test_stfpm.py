@@ -41,7 +41,7 @@ def test_map_is_the_product_at_a_quarter_of_the_size_without_smoothing() -> None
     expected = np.ones((2, 16, 16))
     for level in squared_distances(detector, images_to_input(torch.from_numpy(normals))):
         maps = torch.from_numpy(level)[:, None]
-        expected *= F.interpolate(maps, (16, 16), mode="bilinear")[:, 0].numpy()
+        expected *= F.interpolate(maps, (16, 16), mode="bilinear", align_corners=True)[:, 0].numpy()
     levels = levels_of(detector, normals)
     found = combined(levels, detector.combination(levels, 1.0))
     np.testing.assert_allclose(found, expected, rtol=1e-4)

@@ -26,8 +26,7 @@ reconstructed a little worse everywhere, a defect at its place only. The divisor
 largest median of the validation normals, so that an image with defects everywhere keeps its high
 score. The levels are then added in units of their rise on those normals, that is by how much the
 maximum of a level's smoothed map exceeds its mean there, so that the noisiest does not drown the
-others. Levels are enlarged with the centres of their positions in place, where the authors align
-the corners. The weights kept are those of the epoch with the lowest loss on held-out normals, the
+others. The weights kept are those of the epoch with the lowest loss on held-out normals, the
 authors' of the last.
 
 Measured (docs/results.md): profile ``laptop``, 256 pixels, means over the seeds.
