@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from stillwatch.bundle import read_bundle, read_weights
+from stillwatch.bundle import Bundle, read_bundle, read_weights
 from stillwatch.detectors.uninformed_students import UninformedStudents
 from stillwatch.errors import CalibrationError, TrainingError
 from stillwatch.geometry import Geometry, fitted, tiled
@@ -24,6 +24,7 @@ from stillwatch.settings import CalibrationSettings, TeacherSettings, TrainingSe
 from stillwatch.testing.toys import SIDE, toy_normals
 from stillwatch.training.child import run
 from stillwatch.training.job import EpochReport, TrainingJob, TrainingOutcome, run_training
+from stillwatch.training.rescoring import rescored
 
 pytestmark = [
     pytest.mark.processes,
@@ -113,6 +114,41 @@ def test_a_loaded_bundle_gives_the_scores_that_it_ships(finished: Finished) -> N
     np.testing.assert_allclose(scores[list(PARTS["train"])], info.normal_scores.train, rtol=1e-4)
     np.testing.assert_allclose(
         scores[list(PARTS["validation"])], info.normal_scores.validation, rtol=1e-4
+    )
+
+
+def test_another_region_scores_the_normals_anew_and_trains_nothing(
+    finished: Finished, tmp_path: Path
+) -> None:
+    job, _, _ = finished
+    before = read_bundle(job.bundle)
+    left = np.zeros((SIDE, SIDE), np.bool_)
+    left[:, : SIDE // 2] = True
+    Region(left).save(tmp_path / "region.png")
+
+    def rescore(bundle: Bundle, folder: str, region: Path | None) -> Bundle:
+        rescored(
+            bundle,
+            tmp_path / folder,
+            region=region,
+            store=job.store,
+            parts=job.parts,
+            device="cpu",
+        )
+        return read_bundle(tmp_path / folder)
+
+    within = rescore(before, "within", tmp_path / "region.png")
+    assert within.info.weights_sha256 == before.info.weights_sha256
+    inspector = Inspector(within, load_scorer(within, "cpu"))
+    assert inspector.region is not None
+    scores = inspector.mapper.scores(toy_normals(20)[list(PARTS["calibration"])])
+    np.testing.assert_allclose(np.sort(scores), within.info.calibration.scores, rtol=1e-4)
+    lower = np.array(within.info.normal_scores.train) < before.info.normal_scores.train
+    assert lower.any()
+    everywhere = rescore(within, "everywhere", None)
+    assert everywhere.info.region is None
+    np.testing.assert_allclose(
+        everywhere.info.calibration.scores, before.info.calibration.scores, rtol=1e-4
     )
 
 
