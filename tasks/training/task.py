@@ -30,6 +30,7 @@ from stillwatch.tasks.tracking.tags import (
     FINGERPRINT,
     METHOD,
     PARENT,
+    REGION,
     SEED,
     STAGE,
     TRAINED,
@@ -372,9 +373,10 @@ def _remove_local_files(job: TrainingJob) -> None:
 
 
 def _first_tags(plan: _Plan) -> dict[str, str]:
-    job = plan.job
+    job, region = plan.job, plan.category.manifest.region
     return {
         **data_tags(plan.category.version, plan.data),
+        **({REGION: region.digest} if region and region.digest else {}),
         FINGERPRINT: job.fingerprint,
         EVALUATION: plan.evaluation,
         METHOD: job.detector,

@@ -36,7 +36,7 @@ from stillwatch.tasks.registry.versions import (
     versions_of,
 )
 from stillwatch.tasks.tracking.client import BUNDLE, Tracking
-from stillwatch.tasks.tracking.tags import STAGE, TRAINED, threshold_tags
+from stillwatch.tasks.tracking.tags import REGION, STAGE, TRAINED, threshold_tags
 from stillwatch.tasks.training.candidates import DetectorSeed
 from stillwatch.tasks.training.slots import training_slot
 from stillwatch.tasks.training.task import TrainedDetector
@@ -158,6 +158,11 @@ def test_the_winner_is_registered_once_with_its_code_tags_and_figures(
     by_alias = fetch_bundle(tracking, f"models:/{NAME}@champion")
     assert by_alias.info == fetch_bundle(tracking, f"models:/{NAME}/1").info
     assert by_alias.info.fingerprint == "f"
+
+    tracking.log(winner.run_id, tags={REGION: "that changes no threshold"})
+    drawn = register_winner(only(winner), category, settings=here)
+    assert (drawn.version, drawn.created) == (2, True)
+    assert register_winner(only(winner), category, settings=here).version == 2
 
 
 def test_without_a_free_gpu_slot_registering_waits_and_an_approval_by_tag_does_not(
