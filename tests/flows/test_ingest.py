@@ -88,7 +88,7 @@ def test_a_misspelt_category_is_refused_before_its_images_are_split(plant: Plant
     def assigned() -> dict[str, str]:
         return read_split_file(plant.folder / "data.split.json").get("bolt", {})
 
-    before = assigned()
+    before, announced_before = assigned(), len(announced(api))
     write_image(plant.folder / "inbox" / "bolt" / "good" / "split.png", 5004)
     plant.set_params(inbox={"settle_seconds": 0}, categories={"blot": {}})
     failed = ingest(plant)
@@ -97,6 +97,7 @@ def test_a_misspelt_category_is_refused_before_its_images_are_split(plant: Plant
     plant.set_params(inbox={"settle_seconds": 0})
     assert ingest(plant).name == "Completed"
     assert len(assigned()) > len(before)
+    until(lambda: announced(api)[announced_before:] == [["bolt"]])
 
 
 def test_after_a_kill_the_next_ingest_announces(plant: Plant, api: Api) -> None:
