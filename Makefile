@@ -12,9 +12,9 @@ unexport PYTHONDONTWRITEBYTECODE
 
 install: $(INSTALLED)
 
-# By uv, which takes a third of pip's time, else by pip, as where only a mirror of pip's settings
-# reaches the packages. Not compiled: of its 27,000 files few are ever imported, and those are
-# compiled then.
+# With uv, which takes a third of pip's time. If uv fails, with pip: only pip knows a mirror that its
+# own settings name. Not compiled: few of the 27,000 files are ever imported, and Python compiles
+# those then.
 define INSTALL
 $(PYTHON) -m venv .venv
 { uv=$$(command -v uv) || { $(PIP_INSTALL) uv && uv=$(BIN)/uv; }; } \

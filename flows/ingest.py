@@ -12,7 +12,7 @@ from stillwatch.flows.events import deliver
 from stillwatch.flows.run_settings import run_settings
 from stillwatch.settings import Settings
 from stillwatch.tasks.data.examine import examine
-from stillwatch.tasks.data.version import DataVersion, version
+from stillwatch.tasks.data.version import DataVersion, ensure_categories_exist, version
 from stillwatch.tasks.data.workspace import open_workspace
 from stillwatch.tasks.inbox.admission import Admission, admit
 from stillwatch.tasks.inbox.announcements import forget, unannounced
@@ -44,8 +44,8 @@ def ingest_images(settings: Settings) -> State[None]:
     images are announced, since the fault is not theirs.
 
     Raises:
-        StillwatchError: the inbox or the workspace cannot be used, or the announcement could not be
-            delivered.
+        StillwatchError: the inbox or the workspace cannot be used, the settings name a category
+            that the image set does not have, or the announcement could not be delivered.
     """
     with exclusive(settings, "ingest", "taking in new images"):
         return _ingest(settings)
@@ -58,6 +58,7 @@ def _ingest(settings: Settings) -> State[None]:
         return Completed(message=f"nothing new in {settings.inbox.path}")
     workspace = open_workspace(settings)
     admissions = admit(arrivals, workspace, settings)
+    ensure_categories_exist(settings, workspace.data)
     data = version(workspace, settings)
     changed = unannounced(settings.state_dir)
     own = {name: settings.for_category(name) for name in changed}

@@ -44,11 +44,11 @@ def retrain(
 
     Args:
         categories: Product lines to retrain; no item for all of them.
-        detectors: Methods that compete in every category; none chosen for retrain.detectors of
-            params.yaml, of the category's own settings first.
+        detectors: Methods that compete in every category. If none is chosen, those of
+            retrain.detectors in params.yaml, or of the same setting under categories.NAME.
         seeds: Each detector is trained with each of them, and the mean decides which detector wins;
-            what is registered is that of the first. No item for training.seed of params.yaml, of
-            the category's own settings first.
+            its model of the first seed is registered. If there is no item, training.seed in
+            params.yaml, or the same setting under categories.NAME.
         force: Train even what MLflow holds already.
     """
     request = requested(run_settings(), detectors, seeds, categories)

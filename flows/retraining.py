@@ -219,7 +219,7 @@ class _Retraining:
     """The steps of all categories; a category that fails is left out of the later steps."""
 
     settings: Settings
-    """Of all categories: for what is not about one of them."""
+    """Of all categories: for MLflow and the reports."""
     asked: Mapping[str, CategoryRequest]
     """By category."""
     data: DataVersion

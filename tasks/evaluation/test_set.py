@@ -105,7 +105,7 @@ def image_file(
     """The file of a test image, which a bundle scales to that image.
 
     A synthetic image is written to the folder ``made`` as PNG; None where it would be scaled once
-    more.
+    more, or where the region of interest is for images of another size.
     """
     path = test.paths[number]
     if not path.startswith(f"{SYNTHETIC}/"):
@@ -113,6 +113,9 @@ def image_file(
     pixels = test.images[number]
     shape = pixels.shape[:2]
     if category.geometry is None or category.geometry.scaled_shape(*shape) != shape:
+        return None
+    region = category.manifest.region
+    if region is not None and (region.height, region.width) != shape:
         return None
     file = made / f"{number:06d}.png"
     Image.fromarray(pixels).save(file)

@@ -120,8 +120,9 @@ def _may_win(detector: str, settings: RetrainSettings) -> bool:
 
 def _none_may_win(detectors: Iterable[str]) -> SettingsError:
     return SettingsError(
-        f"a retraining of {', '.join(detectors)} has no winner, for what distils nothing may not "
-        "win. Add a detector that distils, such as stfpm, or set retrain.allow_baselines."
+        f"a retraining of {', '.join(detectors)} can have no winner: these are baselines, and "
+        "retrain.allow_baselines is false. Set it to true, or add a detector that is no baseline, "
+        "such as reverse_distillation."
     )
 
 

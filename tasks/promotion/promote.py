@@ -57,7 +57,7 @@ def promote(
         category: whose champion.
         version: which version; None: the challenger.
         reason: for the history.
-        settings: all of them.
+        settings: of all categories.
         who: for the history; None: the OS account of this process.
 
     Raises:

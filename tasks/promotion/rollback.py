@@ -42,7 +42,7 @@ def rollback(
         category: whose champion.
         to: an earlier champion; None: the alias ``previous``.
         reason: for the history.
-        settings: all of them.
+        settings: of all categories.
         who: for the history; None: the OS account of this process.
 
     Raises:

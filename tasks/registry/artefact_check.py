@@ -151,12 +151,15 @@ def read_examples(tracking: Tracking, version: ModelVersion, into: Path | None =
     path = version_file(tracking, version.name, int(version.version), _EXAMPLE_FILE, into)
     try:
         images = tuple(base64.b64decode(row[0]) for row in json.loads(path.read_bytes())["data"])
+        if not images:
+            raise ValueError("no image")
     except (ValueError, LookupError, TypeError) as error:
         raise ArtefactError(f"its {_EXAMPLE_FILE} is damaged ({error!r}).") from error
-    # As ``register`` chose them: the first normal and the first anomaly.
+    # As ``register`` chose them: the first normal, and the first anomaly if it is a file.
     rows = read_scores(tracking, str(version.run_id))
     labels = [row["label"] for row in rows]
     chosen = [rows[number] for number in sorted(labels.index(label) for label in set(labels))]
+    chosen = chosen[: len(images)]
     scores = Scores(tuple(r["score"] for r in chosen), tuple(r["verdict"] for r in chosen))
     return Examples(images, scores)
 

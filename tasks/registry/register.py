@@ -31,7 +31,7 @@ from stillwatch.tasks.registry.reload import FreshProcess
 from stillwatch.tasks.registry.versions import model_name, tag_version, versions_of
 from stillwatch.tasks.tracking.client import BUNDLE, Tracking, open_tracking
 from stillwatch.tasks.tracking.entries import figures
-from stillwatch.tasks.tracking.tags import FINGERPRINT, threshold_tags
+from stillwatch.tasks.tracking.tags import FINGERPRINT, REGION, threshold_tags
 from stillwatch.tasks.training.retraining_run import MODEL_VERSION, REGISTERED, WINNER
 from stillwatch.tasks.training.slots import evaluation_device
 
@@ -105,13 +105,16 @@ register_task = task(
 def _registered_before(
     tracking: Tracking, name: str, winner: DetectorResult
 ) -> ModelVersion | None:
-    """The oldest finished version with the same training and the same thresholds."""
+    """The oldest finished version with the same training, thresholds and region of interest."""
     identity = {
         FINGERPRINT: winner.fingerprint,
         **threshold_tags(winner.threshold, winner.review_threshold),
     }
+    # Another region changes no threshold where no good image scores highest outside it.
+    region = tracking.tags(winner.run_id).get(REGION)
     for version in reversed(versions_of(tracking, name)):
-        if PARITY in version.tags and identity.items() <= version.tags.items():
+        same = identity.items() <= version.tags.items() and version.tags.get(REGION) == region
+        if same and PARITY in version.tags:
             return version
     return None
 

@@ -1,6 +1,7 @@
 """Train one detector on one category, unless MLflow already holds the trained detector."""
 
 import logging
+import math
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -16,7 +17,9 @@ from prefect.cache_policies import NO_CACHE
 from stillwatch.bundle import REGION_FILE, Bundle, TeacherInfo, read_bundle, recalibrated
 from stillwatch.detectors import detector_class, detector_settings
 from stillwatch.errors import BundleError, DeviceMemoryError, LayoutError, TrackingError
+from stillwatch.images.manifest import RegionFacts
 from stillwatch.images.photographs import photographs_digest
+from stillwatch.images.region import Region
 from stillwatch.images.split import PARTS
 from stillwatch.settings import Settings
 from stillwatch.tasks.data.examine import ExaminedCategory
@@ -30,6 +33,7 @@ from stillwatch.tasks.tracking.tags import (
     FINGERPRINT,
     METHOD,
     PARENT,
+    REGION,
     SEED,
     STAGE,
     TRAINED,
@@ -155,6 +159,7 @@ def _plan(
         method_version=method.version,
         detector_settings=own,
         seed=candidate.seed,
+        tiles_per_epoch=settings.training.largest_epoch(geometry.tile),
         geometry=geometry.model_dump(mode="json"),
         white_level=manifest.white_level,
         teacher=teacher.name,
@@ -299,28 +304,29 @@ def _record(tracking: Tracking, run_id: str, plan: _Plan, bundle: Bundle, losses
 
 def _with_region(bundle: Bundle, plan: _Plan, folder: Path) -> Bundle:
     """The bundle with the category's region of interest, which may have changed since."""
-    region = _write_region(plan.category, folder / REGION_FILE)
-    if _same_region(bundle, region):
+    if _same_region(bundle, plan.category.manifest.region):
         return bundle
     # Rarely needed, and torch takes seconds to import.
     from stillwatch.training.rescoring import rescored
 
-    store = category_here(plan.category, plan.data, plan.settings).store
+    here = category_here(plan.category, plan.data, plan.settings)
+    region = _write_region(here, folder / REGION_FILE)
     with evaluation_device(plan.settings) as device:
         return rescored(
             bundle,
             folder / "rescored",
             region=region,
-            store=store,
+            store=here.store,
             parts=plan.job.parts,
             device=device,
         )
 
 
-def _same_region(bundle: Bundle, region: Path | None) -> bool:
-    if region is None or bundle.info.region is None:
-        return region is None and bundle.info.region is None
-    return region.read_bytes() == (bundle.folder / REGION_FILE).read_bytes()
+def _same_region(bundle: Bundle, facts: RegionFacts | None) -> bool:
+    """Whether they are equal, without the category's file, which may be on another machine."""
+    if facts is None or bundle.info.region is None:
+        return facts is None and bundle.info.region is None
+    return Region.load(bundle.folder / REGION_FILE, max_megapixels=math.inf).digest == facts.digest
 
 
 def _write_region(category: ExaminedCategory, file: Path) -> Path | None:
@@ -371,9 +377,10 @@ def _remove_local_files(job: TrainingJob) -> None:
 
 
 def _first_tags(plan: _Plan) -> dict[str, str]:
-    job = plan.job
+    job, region = plan.job, plan.category.manifest.region
     return {
         **data_tags(plan.category.version, plan.data),
+        **({REGION: region.digest} if region and region.digest else {}),
         FINGERPRINT: job.fingerprint,
         EVALUATION: plan.evaluation,
         METHOD: job.detector,

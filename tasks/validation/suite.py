@@ -302,8 +302,9 @@ def _scale_checks(advice: ScaleAdvice | None) -> tuple[Check, ...]:
         CategoryCheck(
             name="defect_large_enough",
             title="Defects that are too small after scaling",
-            advice="Set images.scale to 1.0 or 0.5 for this category, or images.size to more; "
-            "the comparison of scales says what each costs.",
+            advice="With images.scale fit, set a larger images.size or a factor such as 0.5 or 1.0 "
+            "for this category; with a factor, set a larger one. The comparison of scales says "
+            "what each costs.",
             expectation=gxe.ExpectColumnMinToBeBetween(
                 column="seen_defect", min_value=SMALLEST_SEEN, severity="warning"
             ),

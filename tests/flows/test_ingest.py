@@ -22,6 +22,7 @@ from stillwatch.bundle import INFO_FILE
 from stillwatch.flows.ingest import VERSIONED, ingest_images
 from stillwatch.flows.servers.prefect_server import prefect_api
 from stillwatch.flows.servers.worker import PARAMS_VARIABLE
+from stillwatch.images.split import read_split_file
 from stillwatch.settings import Settings, load_settings
 from stillwatch.tasks.inbox.announcements import unannounced
 from stillwatch.tasks.registry.versions import version_file
@@ -82,6 +83,22 @@ def test_after_a_push_that_failed_the_next_ingest_announces(plant: Plant, api: A
     )
     until(lambda: announced(api)[before:] == [["bolt"]])
     assert str(ingest(plant).message).startswith("nothing new")
+
+
+def test_a_misspelt_category_is_refused_before_its_images_are_split(plant: Plant, api: Api) -> None:
+    def assigned() -> dict[str, str]:
+        return read_split_file(plant.folder / "data.split.json").get("bolt", {})
+
+    before, announced_before = assigned(), len(announced(api))
+    write_image(plant.folder / "inbox" / "bolt" / "good" / "split.png", 5004)
+    plant.set_params(inbox={"settle_seconds": 0}, categories={"blot": {}})
+    failed = ingest(plant)
+    assert "'blot' (did you mean 'bolt'?)" in str(failed.message)
+    assert assigned() == before
+    plant.set_params(inbox={"settle_seconds": 0})
+    assert ingest(plant).name == "Completed"
+    assert len(assigned()) > len(before)
+    until(lambda: announced(api)[announced_before:] == [["bolt"]])
 
 
 def test_after_a_kill_the_next_ingest_announces(plant: Plant, api: Api) -> None:

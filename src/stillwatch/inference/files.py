@@ -49,7 +49,7 @@ class OpenedModel:
 
     bundle: Bundle
     version: int | None
-    """None for a bundle folder, unless it was exported from the registry in float32."""
+    """None for a bundle folder, unless it was exported from the registry."""
 
     @classmethod
     def from_folder(cls, folder: Path) -> Self:

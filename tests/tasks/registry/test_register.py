@@ -4,6 +4,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 import torch
@@ -12,10 +13,14 @@ from made_champions import MadeCategory
 from made_detectors import examined, make_images, small, write_untrained_bundle
 from made_registries import NAME, aliases, made_record
 from made_stores import new_store
+from PIL import Image
 
 from stillwatch.bundle import INFO_FILE, read_bundle
 from stillwatch.errors import PromotionError, TrackingError
-from stillwatch.settings import Settings, TrainingSettings
+from stillwatch.inference.inspector import Inspector
+from stillwatch.inference.parity import Scores
+from stillwatch.inference.torch_scorer import load_scorer
+from stillwatch.settings import ImageSettings, Settings, TrainingSettings
 from stillwatch.tasks.data.examine import ExaminedCategory
 from stillwatch.tasks.data.version import DataVersion
 from stillwatch.tasks.evaluation.result import DetectorResult
@@ -26,6 +31,11 @@ from stillwatch.tasks.promotion.gate import judge_winner
 from stillwatch.tasks.promotion.promote import approve_tagged
 from stillwatch.tasks.promotion.rollback import rollback
 from stillwatch.tasks.registry.approval import APPROVAL, APPROVED, COMPARED_WITH, GATE
+from stillwatch.tasks.registry.artefact_check import (
+    check_examples,
+    read_examples,
+    registered_bundle,
+)
 from stillwatch.tasks.registry.register import Registration, register_winner
 from stillwatch.tasks.registry.reload import FreshProcess
 from stillwatch.tasks.registry.versions import (
@@ -36,7 +46,7 @@ from stillwatch.tasks.registry.versions import (
     versions_of,
 )
 from stillwatch.tasks.tracking.client import BUNDLE, Tracking
-from stillwatch.tasks.tracking.tags import STAGE, TRAINED, threshold_tags
+from stillwatch.tasks.tracking.tags import REGION, STAGE, TRAINED, threshold_tags
 from stillwatch.tasks.training.candidates import DetectorSeed
 from stillwatch.tasks.training.slots import training_slot
 from stillwatch.tasks.training.task import TrainedDetector
@@ -158,6 +168,36 @@ def test_the_winner_is_registered_once_with_its_code_tags_and_figures(
     by_alias = fetch_bundle(tracking, f"models:/{NAME}@champion")
     assert by_alias.info == fetch_bundle(tracking, f"models:/{NAME}/1").info
     assert by_alias.info.fingerprint == "f"
+
+    tracking.log(winner.run_id, tags={REGION: "that changes no threshold"})
+    drawn = register_winner(only(winner), category, settings=here)
+    assert (drawn.version, drawn.created) == (2, True)
+    assert register_winner(only(winner), category, settings=here).version == 2
+
+
+def test_a_winner_whose_anomalies_are_no_files_is_registered_with_a_normal_as_its_example(
+    here: Settings, tracking: Tracking, tmp_path: Path
+) -> None:
+    """Synthetic anomalies are of the scaled size, and the region of interest is not."""
+    folder = tmp_path / "data" / "plate"
+    make_images(folder, anomalies=0)
+    counted = np.full((64, 64), 255, np.uint8)
+    counted[:, :8] = 0
+    Image.fromarray(counted).save(folder / "region.png")
+    halved = here.model_copy(update={"images": ImageSettings(size=32)})
+    plate = examined(folder, halved)
+    winner = evaluated(tracking, plate, halved, tmp_path / "made")
+    assert winner.synthetic
+    registration = register_winner(only(winner), plate[0], settings=halved)
+    assert registration.created
+
+    (version,) = versions_of(tracking, NAME)
+    bundle, examples = registered_bundle(tracking, version), read_examples(tracking, version)
+    assert len(examples.images) == 1
+    inspector = Inspector(bundle, load_scorer(bundle, "cpu"))
+    files = [inspector.decode(data, name="the example") for data in examples.images]
+    (image,) = inspector.inspect(file.image for file in files)
+    check_examples(bundle, examples, Scores((image.score,), (image.verdict,)))
 
 
 def test_without_a_free_gpu_slot_registering_waits_and_an_approval_by_tag_does_not(

@@ -1,15 +1,17 @@
 """Train two categories with settings of their own, and change what needs no training."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from made_detectors import examined, make_images, photograph, small
+from made_detectors import SIDE, examined, make_images, photograph, small
 from made_stores import new_store
 from PIL import Image
 
 from stillwatch.bundle import BundleInfo, read_bundle
-from stillwatch.settings import Settings, TrainingSettings
+from stillwatch.settings import CalibrationSettings, Settings, TrainingSettings
 from stillwatch.tasks.evaluation.result import DetectorResult
 from stillwatch.tasks.evaluation.task import evaluate_detector
 from stillwatch.tasks.tracking.client import BUNDLE, Tracking
@@ -34,9 +36,11 @@ class Line:
         """By category, with these overrides of the settings."""
         values = self.settings.model_dump() | {"categories": categories}
         settings = Settings.model_validate(values)
-        return {name: self._result(name, settings.for_category(name)) for name in CATEGORIES}
+        return {name: self.result(name, settings.for_category(name)) for name in CATEGORIES}
 
-    def _result(self, name: str, own: Settings) -> DetectorResult:
+    def result(self, name: str, own: Settings | None = None) -> DetectorResult:
+        """Of one category, with these settings or those of all categories."""
+        own = own or self.settings
         category, data = examined(self.images / name, own)
         candidate = DetectorSeed("stfpm", own.training.seed)
         trained = train_detector(category, candidate, data=data, settings=own)
@@ -83,3 +87,36 @@ def test_only_what_a_training_depends_on_retrains_and_only_its_category(line: Li
         assert after.fingerprint == before.fingerprint
     assert (third["bolt"].alpha, third["plate"].alpha) == (0.1, 0.05)
     assert (third["bolt"].evaluation_size, third["plate"].evaluation_size) == (32, 64)
+
+
+def test_another_region_scores_the_normals_anew_and_trains_nothing(line: Line) -> None:
+    quick = {"detectors": {"stfpm": {"epochs": 1, "batch_size": 8}}}
+    line.settings = line.settings.model_copy(update=quick)
+    first = line.result("plate")
+    before = line.bundle(first)
+    assert before.region is None
+
+    counted = np.zeros((SIDE, SIDE), np.uint8)
+    counted[:, : SIDE // 2] = 255
+    Image.fromarray(counted).save(line.images / "plate" / "region.png")
+    second = line.result("plate")
+    after = line.bundle(second)
+    assert second.reused
+    assert second.run_id != first.run_id
+    assert (after.fingerprint, after.weights_sha256) == (before.fingerprint, before.weights_sha256)
+    assert after.region is not None
+    whole, inside = (np.array(info.normal_scores.train) for info in (before, after))
+    assert (inside <= whole * (1 + 1e-4)).all()
+    assert (inside < whole * 0.99).any()
+    assert line.result("plate").run_id == second.run_id
+
+    category, data = examined(line.images / "plate", line.settings)
+    shutil.rmtree(category.folder)  # as on another machine, which needs no image for this
+    alphas = CalibrationSettings(alpha_reject=0.1, alpha_review=0.2)
+    own = line.settings.model_copy(update={"calibration": alphas})
+    third = train_detector(category, DetectorSeed("stfpm", 0), data=data, settings=own)
+    assert third.reused
+    with line.tracking.artifact(third.run_id, BUNDLE) as folder:
+        info = read_bundle(folder).info
+    assert (info.region, info.normal_scores) == (after.region, after.normal_scores)
+    assert info.calibration.reject.alpha == 0.1
