@@ -21,6 +21,7 @@ def fingerprint(
     method_version: int,
     detector_settings: Mapping[str, object],
     seed: int,
+    tiles_per_epoch: int,
     geometry: Mapping[str, object],
     white_level: int,
     teacher: str,

@@ -155,6 +155,7 @@ def _plan(
         method_version=method.version,
         detector_settings=own,
         seed=candidate.seed,
+        tiles_per_epoch=settings.training.largest_epoch(geometry.tile),
         geometry=geometry.model_dump(mode="json"),
         white_level=manifest.white_level,
         teacher=teacher.name,
