@@ -226,8 +226,14 @@ class _Training:
     ) -> None:
         """Load the phase's weights from another training, else train the phase and keep them."""
         phase = state.phase
-        images = [pool.tiles for pool in self._pools(phase)]
-        folder = shared_folder(shared, phase, self.detector.teacher, images)
+        pools = self._pools(phase)
+        folder = shared_folder(
+            shared,
+            phase,
+            self.detector.teacher,
+            [pool.tiles for pool in pools],
+            self._tiles_per_epoch(pools[0]),
+        )
         found = load_shared(folder, phase)
         if found is None:
             self._run_phase(state, index, phases)
