@@ -203,7 +203,7 @@ class TileBatch:
 
     @property
     def photographs(self) -> Tensor | None:
-        """float32 (B, 3, 2H, 2W) in [0, 1], drawn anew at each access; None if there are none."""
+        """float32 (B, 3, S, S) in [0, 1], drawn anew at each access; None if there are none."""
         source = self.pool.photographs
         if source is None:
             return None
