@@ -126,6 +126,17 @@ def test_a_large_image_is_shown_around_its_highest_score():
     assert "no mask" not in written
 
 
+def test_the_frame_is_at_its_place_in_a_narrow_image():
+    closeup = CloseUp(0, 2760, 60, 240, np.zeros((15, 60), np.float32), grid=4)
+    item = replace(
+        make_item("good", 0.2, "pass"), pixels=np.full((60, 3000, 3), 90, np.uint8), closeup=closeup
+    )
+    truth = pictures.draw_tiles(item, (0.0, 2.0)).truth
+    assert truth.shape == (5, 240, 3)
+    framed = np.nonzero(np.all(truth > 240, axis=2))[1]
+    assert 215 <= framed.min() <= framed.max() < 220
+
+
 def test_a_figure_as_svg_is_one_drawing_that_needs_no_font():
     curve = pictures.roc_curve([0, 1], [0, 1], 0.5, title="a")
     drawn = ElementTree.fromstring(pictures.svg(curve))  # noqa: S314 -- our own

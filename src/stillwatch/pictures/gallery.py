@@ -179,13 +179,14 @@ def _truth(item: GalleryItem) -> NDArray[np.uint8] | None:
     """The whole image with its ground truth and the place of the close-up, as far as it has any."""
     drawn = _dark_outside(_thumbnail(item.pixels), item.counted)
     if item.closeup is not None:
-        scale = drawn.shape[0] / item.pixels.shape[0]
         framed = np.zeros(drawn.shape[:2], np.bool_)
-        rows, columns = item.closeup.place
-        framed[
-            int(rows.start * scale) : math.ceil(rows.stop * scale),
-            int(columns.start * scale) : math.ceil(columns.stop * scale),
-        ] = True
+        rows, columns = (
+            slice(part.start * small // large, math.ceil(part.stop * small / large))
+            for part, small, large in zip(
+                item.closeup.place, drawn.shape, item.pixels.shape, strict=False
+            )
+        )
+        framed[rows, columns] = True
         drawn = draw_contour(drawn, framed, _FRAME_COLOUR)
     if item.truth is not None and item.truth.any():
         return draw_contour(drawn, item.truth, TRUTH_COLOUR)
