@@ -21,7 +21,7 @@ class ImageMapper:
     geometry: Geometry
     combination: Combination
     batch_size: int = 16
-    """Tiles per call of the scorer."""
+    """Tiles per call of the scorer; fewer where tiles have more than 256 × 256 pixels."""
     region: Region | None = None
     """Where defects count; None: everywhere."""
 
