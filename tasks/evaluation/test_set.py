@@ -105,14 +105,16 @@ def image_file(
     """The file of a test image, which a bundle scales to that image.
 
     A synthetic image is written to the folder ``made`` as PNG; None where it would be scaled once
-    more.
+    more, or where the region of interest is for images of another size.
     """
     path = test.paths[number]
     if not path.startswith(f"{SYNTHETIC}/"):
         return category.folder / path
     pixels = test.images[number]
-    shape = pixels.shape[:2]
+    shape, region = pixels.shape[:2], category.manifest.region
     if category.geometry is None or category.geometry.scaled_shape(*shape) != shape:
+        return None
+    if region is not None and (region.height, region.width) != shape:
         return None
     file = made / f"{number:06d}.png"
     Image.fromarray(pixels).save(file)
