@@ -262,6 +262,13 @@ class TrainingImages:
         )
 
 
+def evenly_spread(images: Sequence[Pixels], most_pixels: int) -> list[Pixels]:
+    """All images, or at least one and as many as surely have at most ``most_pixels`` together."""
+    largest = max(image.shape[0] * image.shape[1] for image in images)
+    count = max(1, min(len(images), most_pixels // largest))
+    return [images[number * len(images) // count] for number in range(count)]
+
+
 def generator_of(name: str) -> torch.Generator:
     """A random generator whose sequence depends on a name alone."""
     return torch.Generator().manual_seed(seed_of(name))
