@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from benchmarks.direct import measure, trained_bundle
+from benchmarks.direct import measure, scale_of, trained_bundle
 from benchmarks.revision import commit, machine
 from benchmarks.tables import markdown, origin
 from PIL import Image
@@ -36,6 +36,7 @@ from stillwatch.calibration import calibrate
 from stillwatch.devices import choose_device
 from stillwatch.errors import StillwatchError
 from stillwatch.files import write_json
+from stillwatch.geometry import Pixels
 from stillwatch.images.layout import Category, ImageFile, scan_category
 from stillwatch.images.split import group_of
 from stillwatch.inference.inspector import Inspector
@@ -106,7 +107,7 @@ def _split_again(
 def _settings(scale: str, pattern: str | None, weights: Path) -> Settings:
     return Settings.model_validate(
         {
-            "images": {"scale": scale if scale == "fit" else float(scale)},
+            "images": {"scale": scale_of(scale)},
             "split": {"group_pattern": pattern},
             "teacher": {"weights_dir": weights},
             "training": {"profile": "laptop"},
@@ -179,7 +180,7 @@ def _counted(bundle: Bundle, settings: Settings, sets: int, folder: Path) -> dic
     }
 
 
-def _fresh_images(inspector: Inspector, seed: int, folder: Path) -> Sequence[Any]:
+def _fresh_images(inspector: Inspector, seed: int, folder: Path) -> list[Pixels]:
     images = []
     for index in range(_CALIBRATION + _TEST):
         file = folder / "fresh.png"

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from benchmarks.revision import commit, machine
+from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from stillwatch.bundle import Bundle, read_bundle
@@ -32,12 +33,7 @@ WHITE = 255
 _STORE = "store"
 
 
-def measure(
-    folder: Path,
-    settings: Settings,
-    detector: str,
-    seed: int,
-) -> dict[str, Any]:
+def measure(folder: Path, settings: Settings, detector: str, seed: int) -> dict[str, Any]:
     """The figures of one detector on one category.
 
     Args:
@@ -74,10 +70,15 @@ def measure(
     }
 
 
+def scale_of(text: str) -> float | str:
+    """``images.scale`` as it is written on the command line."""
+    return text if text == "fit" else float(text)
+
+
 def trained_bundle(
     folder: Path, settings: Settings, detector: str, seed: int, made: Path
 ) -> Bundle:
-    """Decode, train and calibrate; arguments as ``measure``.
+    """Decode, train and calibrate; the other arguments as of ``measure``.
 
     Args:
         made: folder that the store of decoded images and the bundle are written to.
@@ -140,6 +141,7 @@ def _job(
 def _test_images(category: Category, settings: Settings, store: ImageStore) -> TestImages:
     files = [*category.test_normals, *category.test_anomalies]
     images = store.part([file.path for file in files])
+    annotated = all(file.mask is not None for file in category.test_anomalies)
     return TestImages(
         paths=tuple(file.path for file in files),
         images=images,
@@ -147,11 +149,13 @@ def _test_images(category: Category, settings: Settings, store: ImageStore) -> T
         masks=[
             _mask(category.folder, file, image, settings.evaluation.size)
             for file, image in zip(files, images, strict=True)
-        ],
+        ]
+        if annotated
+        else None,
     )
 
 
-def _mask(folder: Path, file: ImageFile, image: Pixels, size: int) -> Any:
+def _mask(folder: Path, file: ImageFile, image: Pixels, size: int) -> NDArray[np.bool_]:
     shape = evaluation_shape(image.shape[0], image.shape[1], size)
     if file.mask is None:
         return np.zeros(shape, np.bool_)

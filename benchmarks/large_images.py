@@ -20,7 +20,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from benchmarks.direct import measure
+from benchmarks.direct import measure, scale_of
 from benchmarks.tables import markdown, mean_and_spread, origin
 from PIL import Image
 
@@ -30,6 +30,7 @@ from stillwatch.images.layout import scan_category
 from stillwatch.settings import Settings
 
 SQUASHED = "squashed"
+"""A scale of this benchmark only: the file's aspect ratio is lost."""
 _SIDE = 256
 _COMMAND = "python -m benchmarks.large_images"
 _FIGURES = ("calibration_auroc", "image_auroc", "aupro", "recall", "false_alarm_rate")
@@ -70,7 +71,7 @@ def _cells(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 
 def _settings(scale: str, group: str | None, weights: Path) -> Settings:
-    images = {"scale": float(scale) if scale.replace(".", "").isdigit() else "fit", "size": _SIDE}
+    images = {"scale": "fit" if scale == SQUASHED else scale_of(scale), "size": _SIDE}
     return Settings.model_validate(
         {
             "images": images,

@@ -124,7 +124,7 @@ def _embedded(folder: Path, shown: ShownImage) -> ShownImage:
 def _write(
     folder: Path, number: int, item: pictures.GalleryItem, limits: tuple[float, float]
 ) -> ShownImage:
-    tiles = pictures.draw_tiles(item, limits)
+    thumbnails = pictures.draw_thumbnails(item, limits)
     return ShownImage(
         name=item.name,
         defect_type=item.defect_type,
@@ -132,9 +132,9 @@ def _write(
         score=item.score,
         p_value=item.p_value,
         verdict=item.verdict,
-        image=save_jpeg(tiles.image, folder / f"{number:02}-image.jpg"),
+        image=save_jpeg(thumbnails.image, folder / f"{number:02}-image.jpg"),
         truth=None
-        if tiles.truth is None
-        else save_jpeg(tiles.truth, folder / f"{number:02}-truth.jpg"),
-        overlay=save_jpeg(tiles.overlay, folder / f"{number:02}-overlay.jpg"),
+        if thumbnails.truth is None
+        else save_jpeg(thumbnails.truth, folder / f"{number:02}-truth.jpg"),
+        overlay=save_jpeg(thumbnails.overlay, folder / f"{number:02}-overlay.jpg"),
     )

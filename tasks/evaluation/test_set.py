@@ -111,10 +111,9 @@ def image_file(
     if not path.startswith(f"{SYNTHETIC}/"):
         return category.folder / path
     pixels = test.images[number]
-    shape = pixels.shape[:2]
+    shape, region = pixels.shape[:2], category.manifest.region
     if category.geometry is None or category.geometry.scaled_shape(*shape) != shape:
         return None
-    region = category.manifest.region
     if region is not None and (region.height, region.width) != shape:
         return None
     file = made / f"{number:06d}.png"

@@ -147,10 +147,10 @@ def _limits(inspection: Inspection) -> tuple[float, float]:
     return pictures.map_limits([item.anomaly_map for item in inspection.items], inspection.reject)
 
 
-def _padded(tile: NDArray[np.uint8], height: int) -> NDArray[np.uint8]:
+def _padded(picture: NDArray[np.uint8], height: int) -> NDArray[np.uint8]:
     """A picture with white below and a white gap to the next one."""
-    margins = ((0, height - len(tile)), (0, _GAP), (0, 0))
-    return np.pad(tile, margins, constant_values=255)
+    margins = ((0, height - len(picture)), (0, _GAP), (0, 0))
+    return np.pad(picture, margins, constant_values=255)
 
 
 def _write(
@@ -159,11 +159,14 @@ def _write(
     after: pictures.GalleryItem,
     limits: tuple[tuple[float, float], tuple[float, float]],
 ) -> DisputedImage:
-    ours, theirs = pictures.draw_tiles(before, limits[0]), pictures.draw_tiles(after, limits[1])
-    tiles = [ours.image, *([] if ours.truth is None else [ours.truth]), ours.overlay]
-    tiles.append(theirs.overlay)
-    height = max(len(tile) for tile in tiles)
-    strip = np.hstack([_padded(tile, height) for tile in tiles])[:, :-_GAP]
+    ours, theirs = (
+        pictures.draw_thumbnails(before, limits[0]),
+        pictures.draw_thumbnails(after, limits[1]),
+    )
+    shown = [ours.image, *([] if ours.truth is None else [ours.truth]), ours.overlay]
+    shown.append(theirs.overlay)
+    height = max(len(picture) for picture in shown)
+    strip = np.hstack([_padded(picture, height) for picture in shown])[:, :-_GAP]
     return DisputedImage(
         name=before.name,
         defect_type=before.defect_type,

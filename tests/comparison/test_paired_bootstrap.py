@@ -199,8 +199,11 @@ def test_images_that_a_detector_has_learnt_from_are_dropped_and_counted() -> Non
     assert unseen([], {"b"})[1] == 0
 
 
+@pytest.mark.parametrize("counted", [True, False])
 @pytest.mark.parametrize("masks", [True, False])
-def test_a_candidate_is_what_an_evaluation_measured(tmp_path: Path, masks: bool) -> None:
+def test_a_candidate_is_what_an_evaluation_measured(
+    tmp_path: Path, masks: bool, counted: bool
+) -> None:
     kinds = ["good"] * 3 + ["dent"] * 3
     mask = np.zeros((6, 32, 32), bool)
     mask[3:, 6:8, 10:12] = True
@@ -209,6 +212,7 @@ def test_a_candidate_is_what_an_evaluation_measured(tmp_path: Path, masks: bool)
         images=np.stack([image_of(score) for score in (20, 30, 120, 150, 99, 200)]),
         defect_types=tuple(kinds),
         masks=mask if masks else None,
+        counted=np.ones_like(mask) if counted else None,
     )
     evaluation = evaluate(
         Inspector(make_bundle(tmp_path / "b"), brightness, 4),

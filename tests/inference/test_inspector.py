@@ -57,13 +57,14 @@ def test_no_image_has_no_result(bundle: Bundle) -> None:
     "image",
     [
         np.zeros((SIZE, SIZE + 1, 3), np.uint8),
+        np.zeros((SIZE - 1, SIZE - 1, 3), np.uint8),
         np.zeros((SIZE, SIZE, 3), np.float32),
         np.zeros((SIZE, SIZE), np.uint8),
         np.zeros((SIZE, SIZE, 4), np.uint8),
     ],
 )
 def test_images_of_another_kind_are_refused(bundle: Bundle, image: NDArray[np.uint8]) -> None:
-    with pytest.raises(DetectorError, match=r"\(h, w, 3\) of at most \(16, 16\) pixels"):
+    with pytest.raises(DetectorError, match=r"\(h, w, 3\), scaled to fit into 16×16 pixels"):
         list(Inspector(bundle, brightness).inspect([image]))
 
 

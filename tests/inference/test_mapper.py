@@ -104,15 +104,14 @@ def test_padding_changes_neither_map_nor_score(
         np.testing.assert_array_equal(found, image[..., 0])
 
 
+def coarse(tiles: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+    """Levels at strides 4 and 16."""
+    return [brightness(tiles)[0][:, ::stride, ::stride] for stride in (4, 16)]
+
+
 @pytest.mark.parametrize("shape", [(5, 250), (250, 5), (33, 47), (64, 64), (1, 50)])
 @pytest.mark.parametrize("network", [(32, 32), (64, 256)])
 def test_a_map_has_a_value_for_each_4_pixels(shape: Shape, network: Shape) -> None:
-    def coarse(tiles: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-        return [
-            level[:, ::stride, ::stride]
-            for (level,), stride in zip([brightness(tiles)] * 2, (4, 16), strict=True)
-        ]
-
     geometry = Geometry(scale=1.0, box=None, tile=network, overlap=0)
     combination = Combination(levels=(Level(), Level()), sigma=4.0)
     (found,) = ImageMapper(coarse, geometry, combination).maps([dark(*shape)])
@@ -152,6 +151,20 @@ def test_the_region_fits_each_images_map() -> None:
         brightness, tiled([(80, 144)], 0.5, 64, 32), ALONE, region=left_half(80, 144)
     )
     assert mapper.scores([image]).tolist() == [100]
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_region_lies_on_the_map_where_the_map_reaches_beyond_the_image(turned: bool) -> None:
+    """41 pixels are 11 positions of 4 pixels; the region ends between positions 8 and 9."""
+    image, counted = dark(41, 64), np.zeros((41, 64), bool)
+    image[36:40, 4:8], image[32:36, 4:8] = 200, 100
+    counted[:36] = True
+    if turned:
+        image, counted = image.swapaxes(0, 1), counted.T.copy()
+    combination = Combination(levels=(Level(), Level(divisor=1e6)))
+    geometry = tiled([(64, 64)], 1.0, 64, 0)
+    mapper = ImageMapper(coarse, geometry, combination, region=Region(counted))
+    assert mapper.scores([image]).round().tolist() == [100]
 
 
 def test_a_map_that_the_combination_makes_infinite_is_refused() -> None:

@@ -170,6 +170,20 @@ def test_one_batch_is_in_memory_at_a_time() -> None:
     assert sizes == [4] * 6
 
 
+@pytest.mark.parametrize(
+    ("side", "expected"), [(32, [4, 1]), (256, [4, 1]), (320, [2, 2, 1]), (1024, [1] * 5)]
+)
+def test_a_batch_of_large_tiles_has_no_more_pixels(side: int, expected: list[int]) -> None:
+    sizes: list[int] = []
+
+    def counting(tiles: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        sizes.append(len(tiles))
+        return brightness(tiles)
+
+    stitched(counting, tiles_of(side, side, 0), [image_of(32, 32)] * 5)
+    assert sizes == expected
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_a_map_that_is_no_number_is_refused(bad: float) -> None:
     def broken(tiles: NDArray[np.uint8]) -> list[NDArray[np.float32]]:

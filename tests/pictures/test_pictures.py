@@ -76,9 +76,9 @@ def test_overlay_leaves_quiet_surface_alone_and_heats_the_rest():
     assert np.all(pixels == 100)
 
 
-def test_the_tiles_of_an_image_are_of_one_size_and_show_truth_only_where_there_is_some():
-    anomaly = pictures.draw_tiles(make_item("hole", 2.0, "reject"), (0.0, 2.0))
-    normal = pictures.draw_tiles(make_item("good", 0.2, "pass"), (0.0, 2.0))
+def test_the_thumbnails_of_an_image_are_of_one_size_and_show_truth_only_where_there_is_some():
+    anomaly = pictures.draw_thumbnails(make_item("hole", 2.0, "reject"), (0.0, 2.0))
+    normal = pictures.draw_thumbnails(make_item("good", 0.2, "pass"), (0.0, 2.0))
 
     assert normal.truth is None
     assert anomaly.truth is not None
@@ -94,8 +94,8 @@ def test_the_surface_outside_the_region_of_interest_is_dark():
     item = make_item("good", 0.2, "pass")
     counted = np.ones(item.pixels.shape[:2], bool)
     counted[:, : counted.shape[1] // 2] = False
-    plain = pictures.draw_tiles(item, (0.0, 2.0)).overlay
-    shown = pictures.draw_tiles(replace(item, counted=counted), (0.0, 2.0)).overlay
+    plain = pictures.draw_thumbnails(item, (0.0, 2.0)).overlay
+    shown = pictures.draw_thumbnails(replace(item, counted=counted), (0.0, 2.0)).overlay
     half = plain.shape[1] // 2
     assert np.array_equal(shown[:, half + 1 :], plain[:, half + 1 :])
     assert shown[:, : half - 1].mean() < plain[:, : half - 1].mean() / 2
@@ -111,19 +111,32 @@ def test_a_large_image_is_shown_around_its_highest_score():
         make_item("dent", 2.0, "reject"), pixels=pixels, mask=part > REJECT.value, closeup=closeup
     )
 
-    tiles = pictures.draw_tiles(item, (0.0, 2.0))
+    thumbnails = pictures.draw_thumbnails(item, (0.0, 2.0))
 
-    assert tiles.image.shape == tiles.heat.shape == tiles.overlay.shape == (240, 240, 3)
-    assert np.all(tiles.image[120:124, 120:124] == 255)
-    assert tiles.heat[122, 122].sum() > 500
-    assert tiles.truth.shape == (240, 48, 3)
-    framed = np.all(tiles.truth > 240, axis=2)
+    assert (
+        thumbnails.image.shape == thumbnails.heat.shape == thumbnails.overlay.shape == (240, 240, 3)
+    )
+    assert np.all(thumbnails.image[120:124, 120:124] == 255)
+    assert thumbnails.heat[122, 122].sum() > 500
+    assert thumbnails.truth.shape == (240, 48, 3)
+    framed = np.all(thumbnails.truth > 240, axis=2)
     assert 120 <= np.nonzero(framed)[0].min() <= np.nonzero(framed)[0].max() <= 160
     normal = replace(item, defect_type="good", truth=None)
-    assert pictures.draw_tiles(normal, (0.0, 2.0)).truth is not None
+    assert pictures.draw_thumbnails(normal, (0.0, 2.0)).truth is not None
     written = texts(pictures.gallery([item, normal], reject=REJECT, title="bolt"))
     assert "close-up" in written
     assert "no mask" not in written
+
+
+def test_the_frame_is_at_its_place_in_a_narrow_image():
+    closeup = CloseUp(0, 2760, 60, 240, np.zeros((15, 60), np.float32), grid=4)
+    item = replace(
+        make_item("good", 0.2, "pass"), pixels=np.full((60, 3000, 3), 90, np.uint8), closeup=closeup
+    )
+    truth = pictures.draw_thumbnails(item, (0.0, 2.0)).truth
+    assert truth.shape == (5, 240, 3)
+    framed = np.nonzero(np.all(truth > 240, axis=2))[1]
+    assert 215 <= framed.min() <= framed.max() < 220
 
 
 def test_a_figure_as_svg_is_one_drawing_that_needs_no_font():

@@ -68,6 +68,15 @@ def test_normals_of_unequal_shapes_make_anomalies_of_theirs() -> None:
         assert 0 < mask.mean() < 0.3
 
 
+@pytest.mark.parametrize("shape", [(1, 300), (300, 1), (3, 256)])
+def test_a_narrow_normal_makes_visible_anomalies(shape: tuple[int, int]) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (*shape, 3)).astype(np.uint8)
+    made = make_synthetic_anomalies([image], 100, 0)
+    for anomaly, mask in zip(made.images, made.masks, strict=True):
+        difference = np.abs(anomaly.astype(int) - image).max(axis=2)
+        assert (difference[mask] >= VISIBLE_LEVELS).mean() >= VISIBLE_SHARE
+
+
 def test_the_seed_decides() -> None:
     images = normals(3, 64, "ramp")
     first, again = (make_synthetic_anomalies(images, 8, 5) for _ in range(2))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from stillwatch.geometry import Geometry, Pixels, fitted
 from stillwatch.teachers.networks import Teacher
 from stillwatch.testing.toys import SIDE, toy_normals, toy_teacher
-from stillwatch.training.data import TilePool, TileSet, TrainingImages
+from stillwatch.training.data import TilePool, TileSet, TrainingImages, evenly_spread
 
 CPU = torch.device("cpu")
 TILES = Geometry(scale=1.0, box=None, tile=(32, 64), overlap=0)
@@ -131,3 +131,9 @@ def test_photographs_have_twice_the_side_of_a_tile(shape: tuple[int, int]) -> No
     photographs = np.zeros((5, twice, twice, 3), np.uint8)
     assert sides(photographs) == {(twice, twice)}
     assert sides(None) == {(2 * shape[0], 2 * shape[1])}
+
+
+def test_images_that_have_too_many_pixels_together_are_left_out_evenly() -> None:
+    images = [noise(2, side) for side in (50, 10, 10, 10, 10, 10)]
+    for most, rows in ((600, range(6)), (599, range(5)), (300, (0, 2, 4)), (99, (0,))):
+        assert [id(one) for one in evenly_spread(images, most)] == [id(images[r]) for r in rows]

@@ -98,6 +98,7 @@ def taught(
     photographs: NDArray[np.uint8] | None = PHOTOGRAPHS,
     checkpoint: Path | None = None,
     stop_after: int | None = None,
+    tiles_per_epoch: int | None = None,
     **values: object,
 ) -> tuple[Taught, list[str], TrainingSummary]:
     detector = Taught.build(toy_teacher(), values, seed=seed)
@@ -113,7 +114,7 @@ def taught(
         train_images=list(toy_normals(8, first=normals)),
         validation_images=list(toy_normals(2, first=100)),
         geometry=fitted([(SIDE, SIDE)], SIDE),
-        settings=TrainingSettings(seed=seed, checkpoint_every=1),
+        settings=TrainingSettings(seed=seed, checkpoint_every=1, tiles_per_epoch=tiles_per_epoch),
         device=torch.device("cpu"),
         checkpoint=checkpoint,
         on_epoch=on_epoch,
@@ -168,7 +169,13 @@ def test_it_is_the_same_whoever_trains_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"teacher_epochs": 4}, {"photographs": PHOTOGRAPHS[1:]}, {"photographs": None}]
+    "change",
+    [
+        {"teacher_epochs": 4},
+        {"photographs": PHOTOGRAPHS[1:]},
+        {"photographs": None},
+        {"tiles_per_epoch": 5},
+    ],
 )
 def test_what_it_depends_on_makes_it_another(tmp_path: Path, change: dict[str, Any]) -> None:
     taught(tmp_path)

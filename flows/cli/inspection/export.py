@@ -87,7 +87,7 @@ def export_model(
     model = open_model(source, settings)
     info = model.bundle.info
     own = settings.for_category(info.category)
-    pixels = [
+    pixels = (
         read_image(
             file,
             info.geometry,
@@ -95,7 +95,7 @@ def export_model(
             max_megapixels=own.images.max_megapixels,
         )
         for file in find_images([images or _test_folder(info, settings)])
-    ]
+    )
     return export_bundle(model.bundle, folder, graph_format, pixels, model_version=model.version)
 
 

@@ -113,11 +113,12 @@ def measured(
         kept: (N,) from ``unseen``.
     """
     rows = list(compress(inspected.rows, kept))
-    masks = [] if test.masks is None else list(compress(test.masks, kept))
-    counted = None if test.counted is None else list(compress(test.counted, kept))
     counts = None
-    if any_defect(masks, counted):
-        counts = grid_counts(list(compress(inspected.maps, kept)), masks, counted)
+    if test.masks is not None:
+        masks = list(compress(test.masks, kept))
+        counted = None if test.counted is None else list(compress(test.counted, kept))
+        if any_defect(masks, counted):
+            counts = grid_counts(list(compress(inspected.maps, kept)), masks, counted)
     return Candidate(
         detector=detector,
         paths=tuple(row["path"] for row in rows),

@@ -38,9 +38,10 @@ class Batch(Protocol):
 
     @property
     def photographs(self) -> Tensor | None:
-        """As many random photographs, float32 (B, 3, 2H, 2W) in [0, 1]; None if none were given.
+        """As many random photographs, float32 (B, 3, S, S) in [0, 1]; None if none were given.
 
-        They are drawn with torch's global random generator, anew at each access.
+        S is twice the longer side of ``images``. They are drawn with torch's global random
+        generator, anew at each access.
         """
         ...
 
@@ -86,10 +87,11 @@ class Phase:
     keeps_best_epoch: bool = True
     """Keep the epoch with the lowest validation loss; otherwise the last one."""
     prepare: Callable[[Iterable[Batch]], None] | None = None
-    """Called with the images of the phase, once and in order, before the first step."""
+    """Called once, before the first step, with the images of the phase in order: with all of them,
+    or with as many as ten epochs have, evenly spread."""
     on_photographs: bool = False
-    """Train on photographs in place of normals: their batches have twice the normals' side. Where
-    no photographs were given they hold the normals, enlarged."""
+    """Train on photographs in place of normals: squares whose side is twice the longer side of the
+    normals. Where no photographs were given they are the normals, enlarged to twice their sides."""
     settings_prefix: str = ""
     """Prefix of the settings ``batch_size`` and ``learning_rate`` of this phase."""
     shared_as: str | None = None
@@ -107,7 +109,7 @@ class Phase:
 
 
 class Normals(Protocol):
-    """The normals of one part of the split, in batches."""
+    """Training normals in batches: all of them, or as many as ten epochs have, evenly spread."""
 
     def __iter__(self) -> Iterator[Batch]: ...
 

@@ -5,8 +5,9 @@ a tolerance. ``parity.json`` beside the graph records the differences.
 """
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import asdict
+from itertools import chain, tee
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,7 @@ def export_bundle(
     bundle: Bundle,
     folder: Path,
     graph_format: GraphFormat,
-    images: Sequence[NDArray[np.uint8]],
+    images: Iterable[NDArray[np.uint8]],
     *,
     model_version: int | None = None,
 ) -> Parity:
@@ -48,7 +49,7 @@ def export_bundle(
         folder: new or empty.
         graph_format: ``onnx`` or ``openvino``.
         images: scaled, uint8 (h, w, 3) each, at least one, on which graph and detector are compared
-            on the CPU.
+            on the CPU; only a few are in memory at a time.
         model_version: of the registry, where the bundle is from there; the score log names it.
 
     Raises:
@@ -61,8 +62,11 @@ def export_bundle(
             f"{bundle.folder}: is an exported bundle already ({bundle.info.graph.format}). Name "
             "the bundle that it was made from."
         )
-    if len(images) == 0:
+    remaining = iter(images)
+    first = next(remaining, None)
+    if first is None:
         raise ExportError("there is no image to compare the graph with the detector on. Name some.")
+    for_detector, for_graph = tee(chain([first], remaining))
     scorer = load_scorer(bundle, "cpu")
     with atomic_folder(folder) as temporary:
         _write_graph(scorer.detector, bundle.info.geometry.tile, temporary, graph_format)
@@ -71,8 +75,8 @@ def export_bundle(
         write_graph_info(temporary, bundle.info, graph_format, model_version=model_version)
         exported = read_bundle(temporary)
         parity = compare(
-            Inspector(bundle, scorer).inspect(images),
-            Inspector(exported, open_scorer(exported)).inspect(images),
+            Inspector(bundle, scorer).inspect(for_detector),
+            Inspector(exported, open_scorer(exported)).inspect(for_graph),
             bundle.info.calibration,
         )
         if parity.problem is not None:

@@ -44,17 +44,35 @@ class Region:
         """Share of the pixels that count, in (0, 1]."""
         return float(self.counted.mean())
 
-    def resized(self, height: int, width: int) -> NDArray[np.bool_]:
+    def resized(
+        self, height: int, width: int, extent: tuple[float, float] = (1.0, 1.0)
+    ) -> NDArray[np.bool_]:
         """The region at another size: true where at least half of a pixel's area counts.
 
         Where no pixel has half, each connected part keeps one pixel.
+
+        Args:
+            height: of the result.
+            width: of the result.
+            extent: height and width of what the result covers, relative to the image, at least 1;
+                beyond the image its edge is repeated.
         """
-        if self.counted.shape == (height, width):
-            return self.counted
+        counted = self._enlarged(extent)
+        if counted.shape == (height, width):
+            return counted
         # Bytes: as floats, the region of a 100-megapixel image would need a gigabyte.
-        white = self.counted.view(np.uint8) * np.uint8(_WHITE)
+        white = counted.view(np.uint8) * np.uint8(_WHITE)
         resized = cv2.resize(white, (width, height), interpolation=cv2.INTER_AREA) >= _WHITE // 2
-        return resized if resized.any() else resize_mask(self.counted, height, width)
+        return resized if resized.any() else resize_mask(counted, height, width)
+
+    def _enlarged(self, extent: tuple[float, float]) -> NDArray[np.bool_]:
+        beyond = [
+            round(side * (reach - 1))
+            for side, reach in zip(self.counted.shape, extent, strict=True)
+        ]
+        if not any(beyond):
+            return self.counted
+        return np.pad(self.counted, [(0, pixels) for pixels in beyond], mode="edge")
 
     def require_size(self, height: int, width: int, *, name: str) -> None:
         """Refuse an image of another size than the region.

@@ -170,11 +170,11 @@ class Inspector:
         for image in images:
             fits = image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
             if fits and geometry.box is not None:
-                fits = all(a <= b for a, b in zip(image.shape, geometry.box, strict=False))
+                fits = geometry.scaled_shape(*image.shape[:2]) == image.shape[:2]
             if not fits:
-                limits = "" if geometry.box is None else f" of at most {geometry.box} pixels"
+                scaled = "" if geometry.box is None else f", scaled to fit into {geometry} pixels,"
                 raise DetectorError(
-                    f"this bundle inspects uint8 images (h, w, 3){limits} and was given "
+                    f"this bundle inspects uint8 images (h, w, 3){scaled} and was given "
                     f"{image.dtype} {image.shape}. Read them with Inspector.read."
                 )
             shapes.append((image.shape[0], image.shape[1]))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from stillwatch.combination import Combination, Map, combine
+from stillwatch.combination import Combination, LevelMaps, Map, combine
 from stillwatch.errors import DetectorError
 from stillwatch.geometry import Geometry, Pixels
 from stillwatch.images.region import Region
@@ -21,7 +21,7 @@ class ImageMapper:
     geometry: Geometry
     combination: Combination
     batch_size: int = 16
-    """Tiles per call of the scorer."""
+    """Tiles per call of the scorer; fewer where tiles have more than 256 × 256 pixels."""
     region: Region | None = None
     """Where defects count; None: everywhere."""
 
@@ -45,13 +45,15 @@ class ImageMapper:
                     "the anomaly maps are not finite numbers, so no verdict can be given: the "
                     "bundle's statistics of normals are unusable. Train the detector again."
                 )
-            yield self._within_region(anomaly_map)
+            yield self._within_region(anomaly_map, levels)
 
-    def _within_region(self, anomaly_map: Map) -> Map:
+    def _within_region(self, anomaly_map: Map, levels: LevelMaps) -> Map:
         """The map, with its minimum wherever defects do not count."""
         if self.region is None:
             return anomaly_map
-        counted = self.region.resized(*anomaly_map.shape)
+        rows, columns = anomaly_map.shape
+        extent = rows * levels.grid / levels.height, columns * levels.grid / levels.width
+        counted = self.region.resized(rows, columns, extent)
         return np.where(counted, anomaly_map, anomaly_map.min())
 
     def scores(self, images: Iterable[Pixels]) -> NDArray[np.float32]:

@@ -11,6 +11,9 @@ from stillwatch.combination import LevelMaps, Map
 from stillwatch.errors import DetectorError
 from stillwatch.geometry import Geometry, Pixels
 
+_USUAL_TILE = 256 * 256
+"""Pixels."""
+
 
 class Scorer(Protocol):
     """The network of a detector, in float32."""
@@ -106,11 +109,14 @@ def level_maps(
         scorer: the network.
         geometry: how images are cut into tiles.
         images: scaled, uint8 (h, w, 3) each; the shapes may differ.
-        batch_size: tiles per call of the scorer.
+        batch_size: tiles per call of the scorer; fewer where tiles have more than 256 × 256
+            pixels, so that a batch needs no more memory.
 
     Raises:
         DetectorError: the scorer returns maps of another type or shape, or not finite numbers.
     """
+    pixels = geometry.tile[0] * geometry.tile[1]
+    batch_size = max(1, min(batch_size, batch_size * _USUAL_TILE // pixels))
     unfinished: list[_Canvas] = []
     batch: list[Pixels] = []
     owners: list[_Canvas] = []

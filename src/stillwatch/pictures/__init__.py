@@ -14,9 +14,9 @@ from stillwatch.pictures.charts import (
 from stillwatch.pictures.drift import drift_chart
 from stillwatch.pictures.gallery import (
     GalleryItem,
-    Tiles,
+    Thumbnails,
     choose_items,
-    draw_tiles,
+    draw_thumbnails,
     gallery,
     map_limits,
 )
@@ -25,9 +25,9 @@ from stillwatch.pictures.style import save_figure, svg
 __all__ = [
     "EpochLosses",
     "GalleryItem",
-    "Tiles",
+    "Thumbnails",
     "choose_items",
-    "draw_tiles",
+    "draw_thumbnails",
     "drift_chart",
     "gallery",
     "loss_curve",

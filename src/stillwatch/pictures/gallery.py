@@ -25,8 +25,8 @@ from stillwatch.pictures.style import INK, MUTED, VERMILLION, heading, new_figur
 
 _NORMAL = "good"
 _ROWS_PER_BLOCK = 8
-_TILE_INCHES = 1.45
-_BLOCK_INCHES = 5.7 * _TILE_INCHES
+_CELL_INCHES = 1.45
+_BLOCK_INCHES = 5.7 * _CELL_INCHES
 _HEAD_INCHES = 1.5
 _MARGIN_INCHES = 0.1
 _THUMBNAIL = 240
@@ -34,7 +34,7 @@ _FRAME_COLOUR = (255, 255, 255)
 
 
 @dataclass(frozen=True)
-class Tiles:
+class Thumbnails:
     """One inspected image as small pictures, uint8 (h, w, 3).
 
     All are of the same size, but for ``truth`` of a large image.
@@ -107,15 +107,15 @@ def gallery(
     limits = map_limits([item.anomaly_map for item in items], reject.value)
     blocks = -(-len(shown) // _ROWS_PER_BLOCK)
     rows = min(len(shown), _ROWS_PER_BLOCK)
-    width, height = blocks * _BLOCK_INCHES, rows * _TILE_INCHES + _HEAD_INCHES
+    width, height = blocks * _BLOCK_INCHES, rows * _CELL_INCHES + _HEAD_INCHES
     figure = new_figure(width, height)
     figure.set_layout_engine("none")
     _write_heading(figure, heading(title, synthetic, width), _summary(items, len(shown)))
     _draw_scale(figure, limits, reject)
     for number, item in enumerate(shown):
         block, row = divmod(number, _ROWS_PER_BLOCK)
-        left, bottom = block * _BLOCK_INCHES + _MARGIN_INCHES, (rows - 1 - row) * _TILE_INCHES
-        place = (left / width, bottom / height, 5.6 * _TILE_INCHES / width, _TILE_INCHES / height)
+        left, bottom = block * _BLOCK_INCHES + _MARGIN_INCHES, (rows - 1 - row) * _CELL_INCHES
+        place = (left / width, bottom / height, 5.6 * _CELL_INCHES / width, _CELL_INCHES / height)
         axes = figure.add_axes(place)
         axes.set(xlim=(0, 5.6), ylim=(0, 1))
         axes.set_axis_off()
@@ -149,7 +149,7 @@ def choose_items(items: Sequence[GalleryItem], limit: int, reject: float) -> lis
     return chosen + [item for _, _, item in turns[: limit - len(chosen)]]
 
 
-def draw_tiles(item: GalleryItem, limits: tuple[float, float]) -> Tiles:
+def draw_thumbnails(item: GalleryItem, limits: tuple[float, float]) -> Thumbnails:
     """Draw the pictures of one image, at most 240 pixels a side.
 
     Of an image with a close-up, all but ``truth`` show the close-up.
@@ -167,7 +167,7 @@ def draw_tiles(item: GalleryItem, limits: tuple[float, float]) -> Tiles:
         anomaly_map = item.closeup.map_at(height, width)
     low, high = limits
     ground = _dark_outside(small, item.counted) if item.closeup is None else small
-    return Tiles(
+    return Thumbnails(
         image=small,
         truth=_truth(item),
         heat=heat_colours(heat_share(anomaly_map, low, high)),
@@ -179,13 +179,14 @@ def _truth(item: GalleryItem) -> NDArray[np.uint8] | None:
     """The whole image with its ground truth and the place of the close-up, as far as it has any."""
     drawn = _dark_outside(_thumbnail(item.pixels), item.counted)
     if item.closeup is not None:
-        scale = drawn.shape[0] / item.pixels.shape[0]
         framed = np.zeros(drawn.shape[:2], np.bool_)
-        rows, columns = item.closeup.place
-        framed[
-            int(rows.start * scale) : math.ceil(rows.stop * scale),
-            int(columns.start * scale) : math.ceil(columns.stop * scale),
-        ] = True
+        rows, columns = (
+            slice(part.start * small // large, math.ceil(part.stop * small / large))
+            for part, small, large in zip(
+                item.closeup.place, drawn.shape, item.pixels.shape, strict=False
+            )
+        )
+        framed[rows, columns] = True
         drawn = draw_contour(drawn, framed, _FRAME_COLOUR)
     if item.truth is not None and item.truth.any():
         return draw_contour(drawn, item.truth, TRUTH_COLOUR)
@@ -211,14 +212,14 @@ def map_limits(maps: Sequence[NDArray[np.float32]], reject: float) -> tuple[floa
 def _draw_item(
     axes: Axes, item: GalleryItem, limits: tuple[float, float], reject: Threshold
 ) -> None:
-    """Draw one row in units of tiles: four pictures, then words."""
-    tiles = draw_tiles(item, limits)
-    truth = np.full_like(tiles.image, 245) if tiles.truth is None else tiles.truth
-    for column, tile in enumerate((tiles.image, truth, tiles.heat, tiles.overlay)):
-        across, up = _drawn_size(tile)
-        axes.imshow(tile, extent=(column, column + across, 0.96 - up, 0.96), aspect="auto")
+    """Draw one row in units of cells: four pictures, then words."""
+    drawn = draw_thumbnails(item, limits)
+    truth = np.full_like(drawn.image, 245) if drawn.truth is None else drawn.truth
+    for column, picture in enumerate((drawn.image, truth, drawn.heat, drawn.overlay)):
+        across, up = _drawn_size(picture)
+        axes.imshow(picture, extent=(column, column + across, 0.96 - up, 0.96), aspect="auto")
     axes.set(xlim=(0, 5.6), ylim=(0, 1))
-    if tiles.truth is None:
+    if drawn.truth is None:
         across, up = _drawn_size(truth)
         words = "normal" if item.defect_type == _NORMAL else "no mask"
         axes.text(1 + across / 2, 0.96 - up / 2, words, ha="center", va="center", color=MUTED)
@@ -235,9 +236,9 @@ def _dark_outside(
     return np.where(inside[..., None] > 0, pixels, pixels // 3)
 
 
-def _drawn_size(tile: NDArray[np.uint8]) -> tuple[float, float]:
-    """Width and height of a picture in units of tiles."""
-    height, width = tile.shape[:2]
+def _drawn_size(picture: NDArray[np.uint8]) -> tuple[float, float]:
+    """Width and height of a picture in units of cells."""
+    height, width = picture.shape[:2]
     return 0.96 * width / max(height, width), 0.96 * height / max(height, width)
 
 

@@ -117,14 +117,20 @@ def _cutpaste(
     if angle:
         patch = patch.rotate(angle, Image.Resampling.BILINEAR, expand=True)
         shape = shape.rotate(angle, Image.Resampling.NEAREST, expand=True)
-        within = (0, 0, min(patch.width, image.width), min(patch.height, image.height))
-        patch, shape = patch.crop(within), shape.crop(within)
+        patch, shape = (_middle(one, *image.size) for one in (patch, shape))
     left = generator.integers(0, image.width - patch.width + 1)
     top = generator.integers(0, image.height - patch.height + 1)
     image.paste(patch, (int(left), int(top)), shape)
     mask = Image.new("L", image.size, 0)
     mask.paste(shape, (int(left), int(top)))
     return np.array(image), np.array(mask) > 0
+
+
+def _middle(patch: Image.Image, width: int, height: int) -> Image.Image:
+    """The middle of a patch, at most ``width`` × ``height``: a turned one has empty corners."""
+    width, height = min(patch.width, width), min(patch.height, height)
+    left, top = (patch.width - width) // 2, (patch.height - height) // 2
+    return patch.crop((left, top, left + width, top + height))
 
 
 def _jittered(patch: Image.Image, generator: np.random.Generator) -> Image.Image:

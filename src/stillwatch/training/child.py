@@ -145,24 +145,28 @@ def _describe(
         ),
         fingerprint=job.fingerprint,
         provenance=job.provenance,
-        training=TrainingInfo(
-            seed=job.training.seed,
-            seconds=summary.seconds,
-            device=_device_name(device),
-            resumed=summary.resumed,
-            kept_epochs=summary.kept_epochs,
-            taken_over=summary.taken_over,
-            losses=tuple(
-                EpochLosses(
-                    phase=report.phase,
-                    epoch=report.epoch,
-                    train_loss=report.train_loss,
-                    validation_loss=report.validation_loss,
-                )
-                for report in summary.epochs
-            ),
-        ),
+        training=_training_info(job.training.seed, device, summary),
         groups=job.calibration_groups,
+    )
+
+
+def _training_info(seed: int, device: torch.device, summary: TrainingSummary) -> TrainingInfo:
+    return TrainingInfo(
+        seed=seed,
+        seconds=summary.seconds,
+        device=_device_name(device),
+        resumed=summary.resumed,
+        kept_epochs=summary.kept_epochs,
+        taken_over=summary.taken_over,
+        losses=tuple(
+            EpochLosses(
+                phase=report.phase,
+                epoch=report.epoch,
+                train_loss=report.train_loss,
+                validation_loss=report.validation_loss,
+            )
+            for report in summary.epochs
+        ),
     )
 
 

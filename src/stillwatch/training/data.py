@@ -17,7 +17,8 @@ from stillwatch.errors import TrainingError
 from stillwatch.geometry import Geometry, Pixels, fitted
 from stillwatch.teachers.networks import Teacher, images_to_input
 
-_FEATURE_BATCH = 16
+_BATCH = 16
+"""Tiles that are kept, or whose features are computed, at a time."""
 _MOST_KEPT_BYTES = 1_500_000_000
 """Of features in the memory of a machine, so that a process stays below 3 GB."""
 PHOTOGRAPH_ENLARGEMENT = 2
@@ -144,11 +145,14 @@ class TilePool:
 
     @cached_property
     def _on_gpu(self) -> Tensor | None:
-        height, width = self.tiles.stacked([0]).shape[1:3]
-        size = len(self) * height * width * 3
-        if self.device.type != "cuda" or not fits(size, self.device):
+        shape = len(self), *self.tiles.stacked([0]).shape[1:]
+        if self.device.type != "cuda" or not fits(math.prod(shape), self.device):
             return None
-        return torch.from_numpy(self.tiles.stacked(range(len(self)))).to(self.device)
+        kept = torch.empty(shape, dtype=torch.uint8, device=self.device)
+        # In parts: together they may not fit into the memory of the machine.
+        for rows in torch.split(torch.arange(len(self)), _BATCH):
+            kept[rows[0] : rows[-1] + 1] = torch.from_numpy(self.tiles.stacked(rows.tolist()))
+        return kept
 
     def _keep_features(self) -> None:
         """Compute and keep all features, (N, h, w, C) per level, where they fit into memory."""
@@ -163,7 +167,7 @@ class TilePool:
         kept = [
             torch.empty((len(self), *x.shape[1:]), dtype=x.dtype, device=homes[0]) for x in first
         ]
-        for rows in torch.split(torch.arange(len(self)), _FEATURE_BATCH):
+        for rows in torch.split(torch.arange(len(self)), _BATCH):
             for store, level in zip(kept, self._computed(rows), strict=True):
                 store[rows[0] : rows[-1] + 1] = level.permute(0, 2, 3, 1)
         self._features = kept
@@ -199,7 +203,7 @@ class TileBatch:
 
     @property
     def photographs(self) -> Tensor | None:
-        """float32 (B, 3, 2H, 2W) in [0, 1], drawn anew at each access; None if there are none."""
+        """float32 (B, 3, S, S) in [0, 1], drawn anew at each access; None if there are none."""
         source = self.pool.photographs
         if source is None:
             return None
@@ -256,6 +260,13 @@ class TrainingImages:
             self._make(TileSet(list(self._photographs[count:]), geometry)),
             self._make(TileSet(list(self._photographs[:count]), geometry)),
         )
+
+
+def evenly_spread(images: Sequence[Pixels], most_pixels: int) -> list[Pixels]:
+    """All images, or at least one and as many as surely have at most ``most_pixels`` together."""
+    largest = max(image.shape[0] * image.shape[1] for image in images)
+    count = max(1, min(len(images), most_pixels // largest))
+    return [images[number * len(images) // count] for number in range(count)]
 
 
 def generator_of(name: str) -> torch.Generator:

@@ -26,12 +26,14 @@ from stillwatch.inference.stitching import level_maps
 from stillwatch.inference.torch_scorer import TorchScorer
 from stillwatch.settings import TrainingSettings
 from stillwatch.training.checkpoints import Checkpoint, grouped, load_checkpoint, save_checkpoint
-from stillwatch.training.data import TilePool, TrainingImages, seed_of
+from stillwatch.training.data import TilePool, TrainingImages, evenly_spread, seed_of
 from stillwatch.training.job import EpochReport
 from stillwatch.training.shared_phases import load_shared, save_shared, shared_folder
 from stillwatch.training.state import PhaseState
 
 _STATISTICS_BATCH = 16
+_STATISTICS_PIXELS = 1_000_000_000
+"""Most pixels of the validation normals whose level maps are in memory together."""
 _WATCHED_SHARE = 0.25
 """Most validation tiles, relative to the most tiles of an epoch."""
 _MEASURED_EPOCHS = 10
@@ -178,7 +180,8 @@ class _Training:
     def _combination(self, normals: Sequence[Pixels]) -> Combination:
         scorer = TorchScorer(self.detector, self.device)
         geometry = self.images.geometry
-        levels = list(level_maps(scorer, geometry, normals, _STATISTICS_BATCH))
+        seen = evenly_spread(normals, _STATISTICS_PIXELS)
+        levels = list(level_maps(scorer, geometry, seen, _STATISTICS_BATCH))
         return self.detector.combination(levels, geometry.sigma)
 
     def _measure(self, moment: str, see: Callable[[_Normals], None], images: TilePool) -> None:
@@ -226,8 +229,14 @@ class _Training:
     ) -> None:
         """Load the phase's weights from another training, else train the phase and keep them."""
         phase = state.phase
-        images = [pool.tiles for pool in self._pools(phase)]
-        folder = shared_folder(shared, phase, self.detector.teacher, images)
+        pools = self._pools(phase)
+        folder = shared_folder(
+            shared,
+            phase,
+            self.detector.teacher,
+            [pool.tiles for pool in pools],
+            self._tiles_per_epoch(pools[0]),
+        )
         found = load_shared(folder, phase)
         if found is None:
             self._run_phase(state, index, phases)

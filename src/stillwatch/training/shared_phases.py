@@ -25,7 +25,9 @@ class SharedPhase:
     """Duration of all epochs."""
 
 
-def shared_folder(root: Path, phase: Phase, teacher: Teacher, images: Iterable[TileSet]) -> Path:
+def shared_folder(
+    root: Path, phase: Phase, teacher: Teacher, images: Iterable[TileSet], tiles_per_epoch: int
+) -> Path:
     """The folder of a phase's weights, named by everything that they depend on.
 
     Args:
@@ -33,8 +35,11 @@ def shared_folder(root: Path, phase: Phase, teacher: Teacher, images: Iterable[T
         phase: has ``shared_as``.
         teacher: that of the detector.
         images: that the phase trains on and is watched on.
+        tiles_per_epoch: that the phase trains on.
     """
-    digest = hashlib.sha256(f"{phase.name}/{phase.shared_as}/{teacher.digest}".encode())
+    digest = hashlib.sha256(
+        f"{phase.name}/{phase.shared_as}/{teacher.digest}/{tiles_per_epoch}".encode()
+    )
     for part in images:
         digest.update(part.digest.encode())
     return root / digest.hexdigest()

@@ -15,7 +15,7 @@ from made_detectors import (
 from made_stores import new_store
 from PIL import Image
 
-from stillwatch.settings import Settings
+from stillwatch.settings import ImageSettings, Settings
 from stillwatch.tasks.data.examine import ExaminedCategory
 from stillwatch.tasks.data.version import DataVersion
 from stillwatch.tasks.evaluation.result import DetectorResult
@@ -210,6 +210,21 @@ def test_synthetic_anomalies_are_in_the_region(here: Settings, tmp_path: Path) -
     assert not np.any(test.masks, axis=0)[corner == 0].any()
     assert len(test.images) == len(test.paths) == len(test.masks) == len(test.counted)
     assert test.made_from.keys() == {path for path in test.paths if path.startswith("synthetic/")}
+
+
+def test_a_scaled_synthetic_anomaly_does_not_fit_the_region_of_the_files(
+    here: Settings, tmp_path: Path
+) -> None:
+    folder = tmp_path / "data" / "plate"
+    make_images(folder, anomalies=0)
+    Image.fromarray(np.full((64, 64), 255, np.uint8)).save(folder / "region.png")
+    scaled = here.model_copy(update={"images": ImageSettings(size=48)})
+    category, _ = examined(folder, scaled)
+    test = read_test_set(category, scaled.evaluation)
+    numbers = range(len(test.paths))
+    files = [image_file(category, test, number, tmp_path) for number in numbers]
+    assert "synthetic_perlin" in test.defect_types
+    assert [file is None for file in files] == [kind != "good" for kind in test.defect_types]
 
 
 def test_an_evaluation_that_fails_can_be_repeated(

@@ -75,6 +75,9 @@ def test_only_what_a_training_depends_on_retrains_and_only_its_category(line: Li
     assert not second["bolt"].reused
     assert line.bundle(second["bolt"]).training.seed == 1
 
+    shorter = seeded | {"plate": epochs["plate"] | {"training": {"tiles_per_epoch": 4}}}
+    assert not line.results(shorter)["plate"].reused, "an epoch has fewer tiles"
+
     Image.fromarray(photograph(5000)).save(line.images / "plate" / "test" / "good" / "new.png")
     alphas = {"calibration": {"alpha_reject": 0.1, "alpha_review": 0.2}}
     free = {"evaluation": {"size": 32}, "gate": {"margin": 0.1}, "retrain": {"select_by": "aupro"}}
