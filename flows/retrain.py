@@ -27,6 +27,12 @@ _root: ContextVar[Path | None] = ContextVar("root", default=None)
 deployment would let anyone import any folder of the worker's machine."""
 
 
+def _given_root() -> Path | None:
+    # A process pool pickles the flow's function with the globals that it names, and no ContextVar
+    # can be pickled.
+    return _root.get()
+
+
 def run_name() -> str:
     """``retrain`` and the categories, for the flow run that this is called in."""
     parameters: Mapping[str, Any] = runtime.flow_run.parameters
@@ -53,7 +59,7 @@ def retrain(
     """
     request = requested(run_settings(), detectors, seeds, categories)
     return retrain_categories(
-        request, root=_root.get(), categories=list(categories) or None, force=force
+        request, root=_given_root(), categories=list(categories) or None, force=force
     )
 
 
