@@ -51,6 +51,11 @@ RESUMABLE = {
     "detectors": TINY["detectors"] | {"stfpm": {"epochs": 20, "batch_size": 4}},
 }
 """Sections of a training that lasts long enough to be killed after a checkpoint."""
+SHARED = RESUMABLE | {
+    "calibration": {"alpha_reject": 0.5, "alpha_review": 0.5},
+    "categories": {"bolt": {"calibration": TINY["calibration"]}},
+}
+"""Sections of the plant that the tests share."""
 
 
 @dataclass(frozen=True)
@@ -239,12 +244,7 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setting
 def plant(tmp_path_factory: pytest.TempPathFactory) -> Plant:
     """Shared by the tests that only look at it or retrain what is already there."""
     plant = make_plant(tmp_path_factory.mktemp("plant") / "line")
-    of_bolt = {"calibration": TINY["calibration"]}
-    plant.set_params(
-        **RESUMABLE,
-        calibration={"alpha_reject": 0.5, "alpha_review": 0.5},
-        categories={"bolt": of_bolt},
-    )
+    plant.set_params(**SHARED)
     new_prefect_database(plant.state)
     new_store(Settings(state_dir=plant.state))
     return plant

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from made_prefect import new_prefect_database
 from PIL import Image
-from tests.flows.conftest import RESUMABLE, Plant
+from tests.flows.conftest import SHARED, Plant
 from tests.flows.started_services import client_of
 from tests.flows.waiting import until
 
@@ -240,12 +240,12 @@ def test_a_second_winner_waits_is_promoted_by_a_person_and_rolled_back(
 def test_the_process_runner_gives_the_same_figures(plant: Plant, first: dict[str, Any]) -> None:
     other = plant.folder / "other"
     new_prefect_database(other)
-    plant.set_params(runtime={"task_runner": "process"}, state_dir=str(other))
+    plant.set_params(**SHARED, runtime={"task_runner": "process"}, state_dir=str(other))
     arguments = ("--category", "bolt", "--detector", "reverse_distillation", "--json")
     try:
         done = plant.run("retrain", "--root", "images", *arguments)
     finally:
-        plant.set_params(**RESUMABLE)
+        plant.set_params(**SHARED)
     assert "temporary server" not in done.stderr, "a worker does not know the server"
     ours = json.loads(done.stdout)["categories"]["bolt"]["detectors"]["reverse_distillation"]["0"]
     theirs = first["categories"]["bolt"]["detectors"]["reverse_distillation"]["0"]
