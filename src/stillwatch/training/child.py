@@ -25,12 +25,10 @@ from stillwatch.bundle import (
     BundleInfo,
     DetectorInfo,
     EpochLosses,
-    NormalScores,
     TeacherInfo,
     TrainingInfo,
     write_bundle,
 )
-from stillwatch.calibration import calibrate
 from stillwatch.detectors import build_detector, detector_class
 from stillwatch.detectors.base import Detector
 from stillwatch.devices import choose_device
@@ -45,6 +43,7 @@ from stillwatch.teachers.networks import load_teacher
 from stillwatch.training.data import PHOTOGRAPH_ENLARGEMENT
 from stillwatch.training.job import TrainingJob, TrainingOutcome
 from stillwatch.training.loop import TrainingSummary, train
+from stillwatch.training.rescoring import scored
 
 Emit = Callable[[str, dict[str, Any]], None]
 
@@ -117,11 +116,10 @@ def _describe(
         region=None if job.region is None else Region.load(job.region, max_megapixels=math.inf),
     )
 
-    def scores(part: str) -> NDArray[np.float32]:
-        return mapper.scores(store.part(job.parts[part]))
-
-    calibration = calibrate(
-        scores("calibration"),
+    calibration, normal_scores = scored(
+        mapper,
+        store,
+        job.parts,
         alpha_reject=job.calibration.alpha_reject,
         alpha_review=job.calibration.alpha_review,
     )
@@ -140,9 +138,7 @@ def _describe(
         largest_image=max(
             image.shape[0] * image.shape[1] for image in store.part(job.parts["calibration"])
         ),
-        normal_scores=NormalScores(
-            train=tuple(scores("train").tolist()), validation=tuple(scores("validation").tolist())
-        ),
+        normal_scores=normal_scores,
         fingerprint=job.fingerprint,
         provenance=job.provenance,
         training=_training_info(job.training.seed, device, summary),

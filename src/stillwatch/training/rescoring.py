@@ -1,11 +1,11 @@
-"""Score the normals of a trained detector anew, for another region of interest."""
+"""Score the normals of a trained detector: after the training, and for another region."""
 
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from stillwatch.bundle import Bundle, NormalScores, derive_bundle
-from stillwatch.calibration import calibrate
+from stillwatch.calibration import Calibration, calibrate
 from stillwatch.images.region import Region
 from stillwatch.images.store import ImageStore
 from stillwatch.inference.mapper import ImageMapper
@@ -40,14 +40,44 @@ def rescored(
         info.combination,
         region=None if region is None else Region.load(region, max_megapixels=math.inf),
     )
-    scores = {part: mapper.scores(images.part(paths)).tolist() for part, paths in parts.items()}
-    calibration = calibrate(
-        scores["calibration"],
+    calibration, normal_scores = scored(
+        mapper,
+        images,
+        parts,
         alpha_reject=info.calibration.reject.alpha,
         alpha_review=info.calibration.review.alpha,
     )
-    normal_scores = NormalScores(
-        train=tuple(scores["train"]), validation=tuple(scores["validation"])
-    )
     changed = {"calibration": calibration, "normal_scores": normal_scores}
     return derive_bundle(bundle, folder, info.model_copy(update=changed), region)
+
+
+def scored(
+    mapper: ImageMapper,
+    images: ImageStore,
+    parts: Mapping[str, Sequence[str]],
+    *,
+    alpha_reject: float,
+    alpha_review: float,
+) -> tuple[Calibration, NormalScores]:
+    """Thresholds from the calibration normals, and the scores of the other normals.
+
+    Args:
+        mapper: of the trained detector.
+        images: the decoded images.
+        parts: train, validation and calibration: paths in the store.
+        alpha_reject: false-alarm rate of the verdict reject, in (0, 1).
+        alpha_review: rate at which a normal is not passed, in (0, 1).
+
+    Raises:
+        CalibrationError: too few calibration normals for an alpha.
+    """
+    # First, since it raises where there are too few images.
+    calibration = calibrate(
+        mapper.scores(images.part(parts["calibration"])),
+        alpha_reject=alpha_reject,
+        alpha_review=alpha_review,
+    )
+    train, validation = (
+        tuple(mapper.scores(images.part(parts[part])).tolist()) for part in ("train", "validation")
+    )
+    return calibration, NormalScores(train=train, validation=validation)
