@@ -36,7 +36,7 @@ from stillwatch.calibration import calibrate
 from stillwatch.devices import choose_device
 from stillwatch.errors import StillwatchError
 from stillwatch.files import write_json
-from stillwatch.geometry import Pixels
+from stillwatch.images.decode import Pixels
 from stillwatch.images.layout import Category, ImageFile, scan_category
 from stillwatch.images.split import group_of
 from stillwatch.inference.inspector import Inspector

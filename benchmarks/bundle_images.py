@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stillwatch.bundle import BundleInfo
-from stillwatch.geometry import Pixels
-from stillwatch.images.decode import read_image
+from stillwatch.images.decode import Pixels, read_image
 from stillwatch.images.layout import ImageFile
 
 

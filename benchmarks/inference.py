@@ -29,7 +29,7 @@ from benchmarks.revision import commit, machine
 
 from stillwatch.bundle import Bundle, read_bundle
 from stillwatch.export.export import export_bundle
-from stillwatch.geometry import Pixels
+from stillwatch.images.decode import Pixels
 from stillwatch.images.layout import scan_category
 from stillwatch.inference.inspector import Inspector
 from stillwatch.inference.scorers import open_scorer

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
-from stillwatch.geometry import Pixels
+from stillwatch.images.decode import Pixels
 from stillwatch.inference.mapper import ImageMapper
 
 _WHITE = 255

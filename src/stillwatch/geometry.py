@@ -6,13 +6,15 @@ is one tile; with a factor the image is scaled by it and cut into overlapping ti
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from stillwatch.sections import Section
+
+if TYPE_CHECKING:  # every command of the command line reads the settings, and these need no numpy
+    import numpy as np
+    from numpy.typing import NDArray
 
 STRIDE = 32
 """Pixels. Sides and positions of tiles are multiples of the largest stride of any network, so that
@@ -22,7 +24,6 @@ _SIGMA, _SIGMA_SIZE = 4.0, 256
 
 Shape = tuple[int, int]
 """(height, width) in pixels."""
-Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -99,12 +100,14 @@ class Geometry(Section):
             positions(width, self.tile[1], self.overlap),
         )
 
-    def cut(self, image: Pixels, tile: Tile) -> Pixels:
+    def cut(self, image: "NDArray[np.uint8]", tile: Tile) -> "NDArray[np.uint8]":
         """One tile of a scaled image, uint8 (h, w, 3); beyond the image, its edge is repeated."""
         height, width = self.tile
         pixels = image[tile.top : tile.top + height, tile.left : tile.left + width]
         below, right = height - pixels.shape[0], width - pixels.shape[1]
         if below or right:
+            import numpy as np
+
             pixels = np.pad(pixels, ((0, below), (0, right), (0, 0)), mode="edge")
         return pixels
 

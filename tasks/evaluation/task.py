@@ -19,7 +19,8 @@ from stillwatch.evaluation.evaluation import (
     inspect_test,
 )
 from stillwatch.files import write_json
-from stillwatch.geometry import Pixels, Shape
+from stillwatch.geometry import Shape
+from stillwatch.images.decode import Pixels
 from stillwatch.inference.inspector import Inspector
 from stillwatch.settings import Settings
 from stillwatch.tasks.data.examine import ExaminedCategory

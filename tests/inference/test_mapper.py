@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from stillwatch.combination import Combination, Level
 from stillwatch.detectors.patchcore import PatchCore
 from stillwatch.errors import DetectorError
-from stillwatch.geometry import Geometry, Pixels, Shape, fitted, tiled
+from stillwatch.geometry import Geometry, Shape, fitted, tiled
+from stillwatch.images.decode import Pixels
 from stillwatch.images.region import Region
 from stillwatch.inference.mapper import ImageMapper
 from stillwatch.inference.torch_scorer import TorchScorer

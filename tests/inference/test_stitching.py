@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from stillwatch.combination import LevelMaps
 from stillwatch.errors import DetectorError
-from stillwatch.geometry import STRIDE, Geometry, Pixels, Shape, fitted, positions
+from stillwatch.geometry import STRIDE, Geometry, Shape, fitted, positions
+from stillwatch.images.decode import Pixels
 from stillwatch.inference.stitching import Scorer, blending_weights, level_maps
 
 STRIDES = (4, 8, 32)

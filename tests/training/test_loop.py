@@ -23,7 +23,8 @@ from stillwatch.errors import (
     StorageError,
     TrainingError,
 )
-from stillwatch.geometry import Geometry, Pixels, fitted
+from stillwatch.geometry import Geometry, fitted
+from stillwatch.images.decode import Pixels
 from stillwatch.sections import Section
 from stillwatch.settings import TrainingSettings
 from stillwatch.teachers.networks import Teacher

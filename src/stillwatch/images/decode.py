@@ -27,6 +27,7 @@ from stillwatch.geometry import Geometry, Shape
 MAX_MEGAPIXELS = 200.0
 """Default of ``images.max_megapixels``."""
 
+Pixels = NDArray[np.uint8]
 Samples = NDArray[np.uint8] | NDArray[np.uint16]
 
 _PNG = b"\x89PNG\r\n\x1a\n"

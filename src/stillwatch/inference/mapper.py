@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from stillwatch.combination import Combination, LevelMaps, Map, combine
 from stillwatch.errors import DetectorError
-from stillwatch.geometry import Geometry, Pixels
+from stillwatch.geometry import Geometry
+from stillwatch.images.decode import Pixels
 from stillwatch.images.region import Region
 from stillwatch.inference.stitching import Scorer, level_maps
 

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from stillwatch.combination import LevelMaps, Map
 from stillwatch.errors import DetectorError
-from stillwatch.geometry import Geometry, Pixels
+from stillwatch.geometry import Geometry
+from stillwatch.images.decode import Pixels
 
 _USUAL_TILE = 256 * 256
 """Pixels."""

@@ -14,7 +14,8 @@ from torch.nn import functional as F  # noqa: N812
 
 from stillwatch.devices import fits, full_precision
 from stillwatch.errors import TrainingError
-from stillwatch.geometry import Geometry, Pixels, fitted
+from stillwatch.geometry import Geometry, fitted
+from stillwatch.images.decode import Pixels
 from stillwatch.teachers.networks import Teacher, images_to_input
 
 _BATCH = 16

@@ -21,7 +21,8 @@ from stillwatch.combination import Combination
 from stillwatch.detectors.base import Batch, Detector, Phase
 from stillwatch.devices import full_precision, mixed_precision
 from stillwatch.errors import DeviceMemoryError, TrainingError
-from stillwatch.geometry import Geometry, Pixels
+from stillwatch.geometry import Geometry
+from stillwatch.images.decode import Pixels
 from stillwatch.inference.stitching import level_maps
 from stillwatch.inference.torch_scorer import TorchScorer
 from stillwatch.settings import TrainingSettings
