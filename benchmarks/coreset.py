@@ -26,7 +26,7 @@ from stillwatch.geometry import fitted
 from stillwatch.images.decode import read_image
 from stillwatch.images.layout import scan_category
 from stillwatch.settings import TeacherSettings
-from stillwatch.teachers.networks import Teacher, images_to_input, load_teacher
+from stillwatch.teachers.networks import STRIDES, Teacher, images_to_input, load_teacher
 
 _BATCH = 16
 
@@ -36,6 +36,12 @@ class _Remembered:
 
     def __init__(self, features: list[Tensor]) -> None:
         self.features = features
+
+    def covered(self, stride: int) -> Tensor:
+        """Every position: the images fill their tiles."""
+        count, _, height, width = self.features[0].shape
+        scale = stride // STRIDES[0]
+        return torch.ones(count, height // scale, width // scale, dtype=torch.bool)
 
 
 class _Normals(list[_Remembered]):

@@ -30,6 +30,10 @@ class MadeBatch:
     def features(self) -> list[Tensor]:
         return self.teacher(self.images)
 
+    def covered(self, stride: int) -> Tensor:
+        count, _, height, width = self.images.shape
+        return torch.ones(count, height // stride, width // stride, dtype=torch.bool)
+
 
 class MadeNormals:
     def __init__(self, images: NDArray[np.uint8], teacher: Teacher, batch_size: int = 4) -> None:

@@ -13,8 +13,10 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from stillwatch.detectors.patchcore import PatchCore
+from stillwatch.geometry import fitted
 from stillwatch.teachers.networks import images_to_input
 from stillwatch.testing.toys import toy_normals, toy_teacher
+from stillwatch.training.data import TilePool, TileSet
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +120,15 @@ def test_the_coreset_is_chosen_from_patches_drawn_at_random() -> None:
     assert per_image.min() > 0
 
 
+def test_padding_is_not_remembered() -> None:
+    """Of an image of 32×33 pixels, 4×5 of the 4×8 positions of its tile."""
+    image = np.random.default_rng(0).integers(0, 256, (32, 33, 3)).astype(np.uint8)
+    made = PatchCore.build(toy_teacher(), {"coreset": 1})
+    pool = TilePool(TileSet([image], fitted([(32, 33)], 33)), made.teacher, torch.device("cpu"))
+    made.prepare(list(pool.batches(1, torch.arange(1))))
+    assert len(made.memory) == 20
+
+
 def test_many_channels_are_projected_for_the_choice_alone() -> None:
     teacher = toy_teacher()
     made = PatchCore.build(teacher, {"coreset": 0.5})
@@ -125,5 +136,7 @@ def test_many_channels_are_projected_for_the_choice_alone() -> None:
         torch.randn(1, count, 64 // s, 64 // s) for count, s in ((8, 4), (100, 8), (80, 16))
     ]
     with torch.random.fork_rng():
-        made.prepare([SimpleNamespace(features=features)])
+        made.prepare(
+            [SimpleNamespace(features=features, covered=lambda _: torch.ones(1, 8, 8) > 0)]
+        )
     assert made.memory.shape == (32, 180)

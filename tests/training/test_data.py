@@ -44,6 +44,15 @@ def test_the_tiles_of_images_of_unequal_shapes() -> None:
     np.testing.assert_array_equal(tiles.stacked([3, 0]), stacked[[3, 0]])
 
 
+def test_positions_that_show_padding_alone_are_not_covered() -> None:
+    tiles = TileSet([noise(32, 100), noise(17, 64)], TILES)
+    expected = np.zeros((3, 4, 8), np.bool_)
+    expected[0] = True
+    expected[1, :, :5] = True  # 36 of 64 columns
+    expected[2, :3] = True  # 17 of 32 rows
+    np.testing.assert_array_equal(tiles.covered([0, 1, 2], 8), expected)
+
+
 def test_the_digest_tells_pixels_shapes_and_tiles_apart() -> None:
     image = noise(64, 64)
     other = image.copy()

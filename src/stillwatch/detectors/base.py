@@ -36,6 +36,14 @@ class Batch(Protocol):
         """
         ...
 
+    def covered(self, stride: int) -> Tensor:
+        """Which positions of a level show the image, and not padding: bool (B, H/stride, W/stride).
+
+        Padding repeats the edge of an image. Losses and standardisations may see it; what is
+        remembered must not be padding.
+        """
+        ...
+
     @property
     def photographs(self) -> Tensor | None:
         """As many random photographs, float32 (B, 3, S, S) in [0, 1]; None if none were given.

@@ -46,6 +46,8 @@ from stillwatch.sections import Section
 from stillwatch.teachers.networks import Teacher
 
 _LEVELS = slice(1, 3)
+_STRIDE = 8
+"""Of the finer level, in pixels."""
 _PROJECTED = 128
 _QUERIES = 4096
 
@@ -130,7 +132,7 @@ class PatchCore(Detector):
             maps = _patches(batch.features)
             total = len(normals) * maps.shape[1] * maps.shape[2]
             most = min(total, self.settings.max_patches)
-            patches = maps.flatten(0, 2)
+            patches = maps[batch.covered(_STRIDE)]
             # Of every batch its share, so that all normals are represented.
             count = most * (seen + len(patches)) // total - most * seen // total
             seen += len(patches)

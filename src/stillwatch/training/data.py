@@ -50,6 +50,16 @@ class TileSet:
         """The tiles of these rows, uint8 (B, H, W, 3)."""
         return np.stack([self._geometry.cut(*self._tiles[row]) for row in rows])
 
+    def covered(self, rows: Sequence[int], stride: int) -> NDArray[np.bool_]:
+        """Positions of a level that are no padding, bool (B, H / stride, W / stride)."""
+        height, width = (side // stride for side in self._geometry.tile)
+        covered = np.zeros((len(rows), height, width), np.bool_)
+        for positions, row in zip(covered, rows, strict=True):
+            image, tile = self._tiles[row]
+            below, right = image.shape[0] - tile.top, image.shape[1] - tile.left
+            positions[: -(-below // stride), : -(-right // stride)] = True
+        return covered
+
     @cached_property
     def digest(self) -> str:
         """sha256 of the pixels, the shapes and the geometry."""
@@ -201,6 +211,11 @@ class TileBatch:
     def features(self) -> list[Tensor]:
         """float32 (B, C_l, H/s_l, W/s_l) per level."""
         return self.pool.features(self.rows)
+
+    def covered(self, stride: int) -> Tensor:
+        """Which positions of a level are no padding: bool (B, H / stride, W / stride)."""
+        covered = self.pool.tiles.covered(self.rows.tolist(), stride)
+        return torch.from_numpy(covered).to(self.pool.device)
 
     @property
     def photographs(self) -> Tensor | None:
