@@ -164,7 +164,7 @@ def _evaluate(
         if corrected is not None:
             feedback = _feedback(inspector, corrected, settings.evaluation.size)
     record_cost(
-        settings.state_dir,
+        settings,
         bundle.info.detector.name,
         measured_cost(
             bundle.info,

@@ -116,7 +116,9 @@ class ScaleAdvice:
         """The smallest defect, and where the times come from; else what to set."""
         if self.defect is None:
             return (_UNKNOWN,)
-        times = "measured on this machine" if self.measured else "of a machine with two CPU cores"
+        times = "measured on this machine"
+        if not self.measured:
+            times = "of a machine with two CPU cores and the detectors' default settings"
         return (
             self.defect.sentence(),
             f"The times are estimates for {', '.join(self.detectors)}, {times}.",
@@ -138,7 +140,7 @@ def advise(manifest: Manifest, settings: Settings) -> ScaleAdvice | None:
     if not shapes:
         return None
     detectors = settings.retrain.detectors
-    recorded = [recorded_cost(settings.state_dir, name) for name in detectors]
+    recorded = [recorded_cost(settings, name) for name in detectors]
     costs = [cost or TWO_CORES.get(name) for name, cost in zip(detectors, recorded, strict=True)]
     defect = _smallest(manifest, shapes, settings)
     estimates = _Estimates(
