@@ -37,7 +37,7 @@ def store_folder(
     Args:
         cache: folder of all stores.
         category: its name.
-        digest: the category's digest (hexadecimal).
+        digest: of the category's images (hexadecimal).
         images: scale, size and overlap.
         white_level: the manifest's.
     """
