@@ -1,10 +1,11 @@
 """Say what each ``images.scale`` leaves of the smallest defect, and what it costs."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from stillwatch.geometry import STRIDE, Geometry, Shape, median_shape
+from stillwatch.geometry import STRIDE, Geometry, Shape
 from stillwatch.images.manifest import ImageFacts, Manifest
 from stillwatch.settings import ImageSettings, Settings, TrainingSettings
 from stillwatch.tasks.validation.costs import (
@@ -230,7 +231,8 @@ def _smallest(manifest: Manifest, shapes: list[Shape], settings: Settings) -> _D
     side = settings.checks.smallest_defect
     if side is None:
         return None
-    return _Defect(SmallestDefect(None, side, side), median_shape(shapes))
+    # Where images are fitted, the largest leaves least of a defect.
+    return _Defect(SmallestDefect(None, side, side), max(shapes, key=math.prod))
 
 
 def _alternatives(images: ImageSettings) -> list[ImageSettings]:

@@ -77,6 +77,22 @@ def test_a_setting_stands_for_missing_masks(boards: Manifest) -> None:
     assert "10 × 10 pixels (checks.smallest_defect)" in told.sentences()[0]
 
 
+def test_the_defect_of_the_setting_is_on_the_largest_image(boards: Manifest) -> None:
+    large = next(row for row in boards.rows if row.split == "train")
+    mixed = with_rows(
+        boards,
+        lambda row: replace(
+            row if row is large else replace(row, width=50, height=125),
+            mask=None,
+            smallest_defect=None,
+        ),
+    )
+    advice = advise(mixed, settings(checks={"smallest_defect": 10}))
+    assert advice is not None
+    assert advice.chosen is not None
+    assert advice.chosen.seen == "2 × 2"
+
+
 def test_times_are_those_that_were_measured_here(boards: Manifest, tmp_path: Path) -> None:
     mine = settings(tmp_path, retrain={"detectors": ["mine"]})
     assert recorded_cost(mine, "mine") is None
