@@ -50,7 +50,7 @@ _CALIBRATION, _TEST = 60, 60
 """Images of each fresh set."""
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run the cells that are missing, then write the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("categories", type=Path, nargs="+", help="folders of categories")
@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, default=Path("weights"))
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--page", type=Path, help="file of the tables; printed if not given")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     patterns = dict(pair.split("=", 1) for pair in given.groups)
     try:
         splits = [
@@ -99,7 +99,7 @@ def _split_again(
     if not file.exists():
         settings = _settings(given.scale, pattern, given.weights)
         with tempfile.TemporaryDirectory(prefix="stillwatch-") as made:
-            again = _drawn_again(scan_category(folder), pattern, number, Path(made) / folder.name)
+            again = drawn_again(scan_category(folder), pattern, number, Path(made) / folder.name)
             write_json(file, measure(again, settings, _DETECTOR, number))
     return dict(json.loads(file.read_bytes()))
 
@@ -115,7 +115,7 @@ def _settings(scale: str, pattern: str | None, weights: Path) -> Settings:
     )
 
 
-def _drawn_again(category: Category, pattern: str | None, number: int, made: Path) -> Path:
+def drawn_again(category: Category, pattern: str | None, number: int, made: Path) -> Path:
     """A category whose normals are divided anew into train/good and test/good, by groups."""
     groups: dict[str, list[ImageFile]] = defaultdict(list)
     for image in (*category.train_normals, *category.test_normals):

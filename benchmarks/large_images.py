@@ -14,7 +14,7 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
@@ -36,7 +36,7 @@ _COMMAND = "python -m benchmarks.large_images"
 _FIGURES = ("calibration_auroc", "image_auroc", "aupro", "recall", "false_alarm_rate")
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run the cells that are missing, then write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("category", type=Path, help="folder of the category")
@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, default=Path("weights"))
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--page", type=Path, help="file of the table; printed if not given")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     try:
         cells = list(_cells(given))
     except StillwatchError as error:

@@ -82,10 +82,11 @@ def test_a_map_is_what_the_formula_says(
 def test_the_map_has_a_value_for_each_position_of_its_grid(
     strides: tuple[int, ...], grid: int, height: int, width: int
 ) -> None:
-    found = combine(
-        levels_of(height, width, strides), Combination(levels=(Level(),) * len(strides), sigma=4.0)
-    )
-    assert found.shape == (-(-height // grid), -(-width // grid))
+    levels = levels_of(height, width, strides)
+    found = combine(levels, Combination(levels=(Level(),) * len(strides), sigma=4.0))
+    rows, columns = found.shape
+    assert (rows, columns) == (-(-height // grid), -(-width // grid))
+    assert levels.extent == (rows * grid / height, columns * grid / width)
 
 
 def test_one_level_is_the_map() -> None:

@@ -85,10 +85,15 @@ def test_tiles_are_no_larger_than_the_images_need(
     geometry = tiled(shapes, factor, size, data.draw(st.integers(0, size - 1)))
     assert geometry.box is None
     assert all(side % STRIDE == 0 and side <= size for side in geometry.tile)
-    if len(shapes) == 1:
-        scaled = geometry.scaled_shape(*shapes[0])
-        for side, tile in zip(scaled, geometry.tile, strict=True):
-            assert tile == size or side <= tile < side + STRIDE
+    scaled = [geometry.scaled_shape(*shape) for shape in shapes]
+    for sides, tile in zip(zip(*scaled, strict=True), geometry.tile, strict=True):
+        assert tile == size or max(sides) <= tile < max(sides) + STRIDE
+
+
+def test_a_few_small_images_do_not_make_the_tiles_of_large_images_small() -> None:
+    geometry = tiled([(40, 40)] * 3 + [(2000, 3000)] * 2, 1.0, 256, 32)
+    assert geometry.tile == (256, 256)
+    assert len(geometry.tiles(40, 40)) == 1
 
 
 @given(SIDE, TILE, st.data())

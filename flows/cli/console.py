@@ -31,8 +31,3 @@ def print_json(value: Any) -> None:
 def figure(value: float | None, digits: int = 3) -> str:
     """A figure for a table; a dash for None."""
     return "–" if value is None else f"{value:.{digits}f}"
-
-
-def interval(value: tuple[float, float] | None) -> str:
-    """A 95 % interval for a table; empty for None."""
-    return "" if value is None else f" [{value[0]:.3f}, {value[1]:.3f}]"

@@ -139,6 +139,7 @@ def load_model(
 
 
 def _scored(inspector: Inspector, examples: Examples) -> Scores:
-    files = [inspector.decode(data, name="an example image") for data in examples.images]
-    images = list(inspector.inspect(file.image for file in files))
+    # One by one: the pixels of both may not fit into memory.
+    decoded = (inspector.decode(data, name="an example image").image for data in examples.images)
+    images = list(inspector.inspect(decoded))
     return Scores(tuple(i.score for i in images), tuple(i.verdict for i in images))

@@ -41,6 +41,17 @@ class LevelMaps:
         """Pixels of the scaled image per position of the anomaly map."""
         return min(GRID, *self.strides)
 
+    @property
+    def extent(self) -> tuple[float, float]:
+        """Height and width of what the anomaly map covers, relative to the image.
+
+        A little more than 1 where the last position of the map reaches beyond the image.
+        """
+        height, width = (
+            -(-side // self.grid) * self.grid / side for side in (self.height, self.width)
+        )
+        return height, width
+
 
 class Level(Section):
     """How one level's map m enters: (m - offset) / (divisor · sqrt(min(median, largest_median))).

@@ -129,13 +129,13 @@ def tiled(shapes: Sequence[Shape], scale: float, size: int, overlap: int) -> Geo
     """The geometry that scales images by a factor and cuts them into tiles.
 
     Args:
-        shapes: of the files of the training images, at least one; where their median is smaller
-            than a tile, tiles are not larger than it needs.
+        shapes: of the files of the training images, at least one; where all are shorter than a tile
+            along a side, tiles are as long there as the longest.
         scale: factor on the file's own pixels.
         size: side of a tile in pixels, a multiple of 32.
         overlap: pixels that neighbouring tiles share, less than ``size``.
     """
-    height, width = (max(1, round(side * scale)) for side in median_shape(shapes))
+    height, width = (max(1, round(max(sides) * scale)) for sides in zip(*shapes, strict=True))
     tile = min(size, _up(height)), min(size, _up(width))
     return Geometry(scale=scale, box=None, tile=tile, overlap=overlap)
 

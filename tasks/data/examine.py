@@ -12,13 +12,13 @@ from prefect.cache_policies import NO_CACHE
 from stillwatch.errors import ImageError, LayoutError
 from stillwatch.geometry import Geometry
 from stillwatch.images.decode import read_shape
-from stillwatch.images.layout import Category, scan_category
+from stillwatch.images.layout import FEEDBACK, Category, scan_category
 from stillwatch.images.manifest import Manifest, build_manifest
 from stillwatch.images.region import Region, read_region
 from stillwatch.images.split import part_of
 from stillwatch.images.store import ImageStore, StoreWriter, mark_used, store_folder
 from stillwatch.settings import ImageSettings, Settings
-from stillwatch.tasks.data.version import CategoryVersion
+from stillwatch.tasks.data.version import CategoryVersion, category_digest
 from stillwatch.text import printable
 
 
@@ -127,11 +127,19 @@ def _as_versioned(category: Category, version: CategoryVersion) -> Category:
 
 
 def store_of(version: CategoryVersion, settings: Settings) -> Path:
-    """The folder of a category's decoded images on this machine."""
+    """The folder of a category's decoded images on this machine.
+
+    Versions with the same images share a store, whatever their masks and region of interest.
+    """
+    images = {
+        path: md5
+        for path, md5 in version.files.items()
+        if path.startswith(("train/", "test/", f"{FEEDBACK}/"))
+    }
     return store_folder(
         settings.state_dir / "store",
         category=version.name,
-        digest=version.digest,
+        digest=category_digest(images),
         images=settings.images,
         white_level=settings.images.white_level or 0,  # 0: from the images' bit depth
     )

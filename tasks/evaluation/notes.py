@@ -7,7 +7,11 @@ from stillwatch.tasks.evaluation.result import DetectorResult, FeedbackResult, G
 from stillwatch.text import printable
 
 _NAMED = 5
-"""Most files that a sentence names."""
+"""Most files or groups that a sentence names."""
+GROUPED_INTERVALS = (
+    "All 95 % intervals of figures of images count the images as independent. Several test images "
+    "are of one group and resemble each other, so that the intervals are too narrow."
+)
 
 
 def evaluation_note(result: DetectorResult) -> str:
@@ -17,6 +21,8 @@ def evaluation_note(result: DetectorResult) -> str:
         f"{result.evaluation_size} pixels on the longer side.",
         *threshold_sentences(result),
     ]
+    if depends_on_groups(result):
+        lines.append(GROUPED_INTERVALS)
     if result.synthetic:
         lines.append(
             "**synthetic**: the category has no defect image, so the anomalies are made. These "
@@ -67,9 +73,17 @@ def threshold_sentences(result: DetectorResult) -> list[str]:
             "other and are not exchangeable with images of a new group, for which the bound does "
             "not hold."
         )
-    if result.false_alarms_by_group:
-        sentences.append(_rejected_groups(result.false_alarms_by_group))
+    if result.normals_by_group:
+        sentences.append(_rejected_groups("normals", result.normals_by_group, _NAMED))
+    if result.anomalies_by_group:
+        sentences.append(_rejected_groups("anomalies", result.anomalies_by_group, 0))
     return sentences
+
+
+def depends_on_groups(result: DetectorResult) -> bool:
+    """Whether several test normals, or several test anomalies, are of one group."""
+    groups = (*result.normals_by_group.values(), *result.anomalies_by_group.values())
+    return any(group.images > 1 for group in groups)
 
 
 def promises(calibration: Calibration, groups: int = 0) -> list[str]:
@@ -113,14 +127,15 @@ def _rates(result: DetectorResult) -> str:
     )
 
 
-def _rejected_groups(groups: Mapping[str, GroupResult]) -> str:
-    """How many groups of test normals have a rejected image, and the worst of them."""
-    rejected = {name: one for name, one in groups.items() if one.false_alarms}
-    worst = sorted(rejected.items(), key=lambda group: -group[1].rate)[:_NAMED]
-    named = ", ".join(f"{name} {one.false_alarms} of {one.normals}" for name, one in worst)
-    more = ", …" if len(rejected) > _NAMED else ""
+def _rejected_groups(kind: str, groups: Mapping[str, GroupResult], most_named: int) -> str:
+    """How many groups of test images have a rejected image, and those with the largest share."""
+    rejected = {name: one for name, one in groups.items() if one.rejected}
+    ordered = sorted(rejected.items(), key=lambda group: -group[1].rejected / group[1].images)
+    worst = ordered[:most_named]
+    named = ", ".join(f"{name} {one.rejected} of {one.images}" for name, one in worst)
+    more = ", …" if len(rejected) > most_named else ""
     return (
-        f"Of {_counted(len(groups), 'group')} of test normals {len(rejected)} have a rejected image"
+        f"Of {_counted(len(groups), 'group')} of test {kind} {len(rejected)} have a rejected image"
         + (f": {named}{more}." if named else ".")
     )
 

@@ -18,14 +18,12 @@ FIGURE_NAMES = {
 
 
 class GroupResult(BaseModel):
-    """False alarms on the test normals of one group."""
+    """Rejected test images of one group."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    normals: int
-    false_alarms: int
-    rate: float
-    interval: Interval
+    images: int
+    rejected: int
 
 
 class CorrectedAnomaly(BaseModel):
@@ -76,7 +74,10 @@ class DetectorResult(BaseModel):
     intervals: dict[str, Interval]
     recall_by_defect: dict[str, float]
     false_alarms: dict[str, float | Interval]
-    false_alarms_by_group: dict[str, GroupResult]
+    normals_by_group: dict[str, GroupResult]
+    """Of the test; empty without groups."""
+    anomalies_by_group: dict[str, GroupResult]
+    """Of the test."""
     feedback: FeedbackResult | None = None
     """None without corrected anomalies; no other figure includes them."""
     outside_region: tuple[str, ...] = ()

@@ -2,7 +2,7 @@
 
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from prefect import task
@@ -14,6 +14,7 @@ from stillwatch.errors import TrackingError
 from stillwatch.evaluation.evaluation import (
     NORMAL,
     Evaluation,
+    GroupRejections,
     TestImages,
     evaluate,
     inspect_test,
@@ -164,7 +165,7 @@ def _evaluate(
         if corrected is not None:
             feedback = _feedback(inspector, corrected, settings.evaluation.size)
     record_cost(
-        settings.state_dir,
+        settings,
         bundle.info.detector.name,
         measured_cost(
             bundle.info,
@@ -209,9 +210,8 @@ def _result(
         intervals=evaluation.intervals,
         recall_by_defect=evaluation.recall_by_defect,
         false_alarms=dict(evaluation.false_alarms),
-        false_alarms_by_group={
-            name: GroupResult(**vars(group)) for name, group in evaluation.by_group.items()
-        },
+        normals_by_group=_by_group(evaluation.normals_by_group),
+        anomalies_by_group=_by_group(evaluation.anomalies_by_group),
         feedback=feedback,
         outside_region=evaluation.outside_region,
         evaluation_size=evaluation.evaluation_size,
@@ -228,6 +228,10 @@ def _result(
         ms_per_image=evaluation.ms_per_image,
         evaluated_at=milliseconds(),
     )
+
+
+def _by_group(groups: Mapping[str, GroupRejections]) -> dict[str, GroupResult]:
+    return {name: GroupResult(**vars(group)) for name, group in groups.items()}
 
 
 def _feedback(inspector: Inspector, corrected: TestImages, size: int) -> FeedbackResult:

@@ -1,6 +1,7 @@
 """Read the test images of a category, and make synthetic anomalies if there are none."""
 
 import math
+import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
@@ -12,11 +13,12 @@ from PIL import Image
 
 from stillwatch.evaluation.evaluation import NORMAL, TestImages
 from stillwatch.evaluation.pixel_metrics import evaluation_shape
+from stillwatch.files import storage_errors
 from stillwatch.images.decode import read_mask, resize_mask
 from stillwatch.images.layout import FEEDBACK
 from stillwatch.images.manifest import ImageFacts, Manifest
 from stillwatch.images.region import Region
-from stillwatch.images.store import ImageStore
+from stillwatch.images.store import ImageStore, on_disk
 from stillwatch.sample.synthetic import make_synthetic_anomalies
 from stillwatch.settings import EvaluationSettings
 from stillwatch.tasks.data.examine import ExaminedCategory
@@ -62,7 +64,9 @@ def read_test_set(category: ExaminedCategory, settings: EvaluationSettings) -> T
         counted=_counted(shapes, masks, region),
         outside_region=tuple(row.path for row in outside),
     )
-    return real if anomalies or not normals else _with_synthetic(real, settings, region)
+    if anomalies or not normals:
+        return real
+    return _with_synthetic(real, settings, region, category.store)
 
 
 def read_part(category: ExaminedCategory, part: str) -> list[NDArray[np.uint8]]:
@@ -104,12 +108,22 @@ def image_file(
 ) -> Path | None:
     """The file of a test image, which a bundle scales to that image.
 
-    A synthetic image is written to the folder ``made`` as PNG; None where it would be scaled once
-    more, or where the region of interest is for images of another size.
+    A synthetic image is written to the folder ``made``; None as ``scaled_file``.
     """
     path = test.paths[number]
     if not path.startswith(f"{SYNTHETIC}/"):
         return category.folder / path
+    return scaled_file(category, test, number, made)
+
+
+def scaled_file(
+    category: ExaminedCategory, test: TestImages, number: int, made: Path
+) -> Path | None:
+    """Write the scaled pixels of a test image to the folder ``made`` as PNG.
+
+    None where a bundle would scale them once more, or where the region of interest is for images of
+    another size.
+    """
     pixels = test.images[number]
     shape, region = pixels.shape[:2], category.manifest.region
     if category.geometry is None or category.geometry.scaled_shape(*shape) != shape:
@@ -167,26 +181,26 @@ def _counted(
 
 
 def _with_synthetic(
-    normals: TestImages, settings: EvaluationSettings, region: Region | None
+    normals: TestImages, settings: EvaluationSettings, region: Region | None, store: Path
 ) -> TestImages:
-    made = make_synthetic_anomalies(normals.images, settings.synthetic_anomalies, _SEED)
     shapes = [evaluation_shape(len(one), one.shape[1], settings.size) for one in normals.images]
     masks = [np.zeros(shape, np.bool_) for shape in shapes]
     paths, kinds, images = list(normals.paths), list(normals.defect_types), list(normals.images)
     made_from = {}
-    for number, (kind, mask, source) in enumerate(
-        zip(made.kinds, made.masks, made.sources, strict=True)
-    ):
-        inside = mask if region is None else mask & region.resized(*mask.shape)
-        if not inside.any():
-            continue
-        path = f"{SYNTHETIC}/{kind}/{number:03d}"
-        made_from[path] = normals.paths[source]
-        paths.append(path)
-        kinds.append(f"{SYNTHETIC}_{kind}")
-        images.append(made.images[number])
-        shapes.append(shapes[source])
-        masks.append(resize_mask(inside, *shapes[source]))
+    made = make_synthetic_anomalies(normals.images, settings.synthetic_anomalies, _SEED)
+    # Together, large images would not fit into memory.
+    with storage_errors(store), tempfile.TemporaryFile(dir=store) as file:
+        for number, one in enumerate(made):
+            inside = one.mask if region is None else one.mask & region.resized(*one.mask.shape)
+            if not inside.any():
+                continue
+            path = f"{SYNTHETIC}/{one.kind}/{number:03d}"
+            made_from[path] = normals.paths[one.source]
+            paths.append(path)
+            kinds.append(f"{SYNTHETIC}_{one.kind}")
+            images.append(on_disk(one.image, file))
+            shapes.append(shapes[one.source])
+            masks.append(resize_mask(inside, *shapes[one.source]))
     return replace(
         normals,
         paths=tuple(paths),

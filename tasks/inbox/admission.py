@@ -14,9 +14,11 @@ from stillwatch.errors import LayoutError, StorageError
 from stillwatch.files import bytes_md5, move_whole
 from stillwatch.images.layout import (
     FEEDBACK,
+    IGNORE_FILE,
     IMAGE_SUFFIXES,
     MASK_ENDING,
     NORMAL_FOLDERS,
+    REGION_FILE,
     check_category_name,
     mask_names,
 )
@@ -76,8 +78,8 @@ def admit_arrivals(
 
     Refused are files that cannot be decoded or have an unsafe name, images that are too small or
     already in the category, masks without an image, masks of another size or without a marked
-    pixel (together with their image), and files that would leave some anomalies of a category with
-    a mask and others without.
+    pixel (together with their image), files that would leave some anomalies of a category with a
+    mask and others without, and files without a label, such as a ``region.png``.
 
     A file that cannot be processed does not stop the others: it is refused, or stays in the inbox
     if it cannot be moved. Files that changed since the inbox was scanned stay for the next call.
@@ -195,6 +197,8 @@ class CategoryIntake:
 
     def _admit_image(self, arrival: Arrival) -> str:
         self.images_of[arrival.mask] = None
+        if not arrival.label:
+            raise Refusal(self._why_not_without_label(arrival.file.name))
         data = self._checked_bytes(arrival)
         size = check_image(data, name=arrival.file.name, settings=self.settings)
         md5 = bytes_md5(data)
@@ -212,6 +216,14 @@ class CategoryIntake:
         self.images_of[arrival.mask] = PurePosixPath(folder, name)
         self.known[md5] = f"{folder}/{name}"
         return self.known[md5]
+
+    def _why_not_without_label(self, name: str) -> str:
+        if name in (REGION_FILE, IGNORE_FILE):
+            return (
+                f"is a region of interest, which is not taken from the inbox: copy it to "
+                f"{self.folder / name} and run 'stillwatch retrain'"
+            )
+        return "has no label: put it into good or <defect>"
 
     def _image_folder(self, arrival: Arrival) -> str:
         if arrival.source == "feedback":

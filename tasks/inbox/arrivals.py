@@ -9,7 +9,7 @@ import tempfile
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from stillwatch.errors import StorageError
@@ -29,7 +29,8 @@ class Arrival:
     category: str
     """Name of the folder; not checked yet."""
     label: str
-    """``good`` for a normal, else the kind of defect: the folder's name."""
+    """``good`` for a normal, else the kind of defect: the folder's name; empty for a file that lies
+    in the folder of the category itself."""
     file: Path
     source: Literal["collection", "feedback"]
     """feedback: the image was selected by its score, because a person corrected its verdict."""
@@ -47,7 +48,7 @@ class Arrival:
     @property
     def is_mask(self) -> bool:
         """Whether the file is the mask of an image."""
-        return self.label != "good" and self.file.stem.endswith(MASK_ENDING)
+        return self.label not in ("", "good") and self.file.stem.endswith(MASK_ENDING)
 
     @property
     def mask(self) -> Path:
@@ -56,8 +57,8 @@ class Arrival:
 
     @property
     def name(self) -> str:
-        """``category/label/file`` or ``category/feedback/label/file``."""
-        return f"{self.category}/{self.folder}/{self.file.name}"
+        """``category/label/file``, ``category/feedback/label/file`` or ``category/file``."""
+        return str(PurePosixPath(self.category, self.folder, self.file.name))
 
     @property
     def folder(self) -> str:
@@ -85,13 +86,12 @@ def still_files(inbox: Path, settle_seconds: float) -> list[Arrival]:
     found = []
     try:
         for category in _folders(inbox):
+            found += _arrivals(category, category, "collection", latest)
             for label in _folders(category):
-                arrivals = _arrivals(category, label, "collection", latest)
+                found += _arrivals(category, label, "collection", latest)
                 if label.name == FEEDBACK:
-                    arrivals = [one for one in arrivals if not one.file.is_dir()]
                     for corrected in _folders(label):
-                        arrivals += _arrivals(category, corrected, "feedback", latest)
-                found += arrivals
+                        found += _arrivals(category, corrected, "feedback", latest)
     except OSError as error:
         raise StorageError(
             f"{inbox}: the inbox cannot be read ({error.strerror}); check its permissions."
@@ -100,15 +100,20 @@ def still_files(inbox: Path, settle_seconds: float) -> list[Arrival]:
 
 
 def _arrivals(
-    category: Path, label: Path, source: Literal["collection", "feedback"], latest: float
+    category: Path, folder: Path, source: Literal["collection", "feedback"], latest: float
 ) -> list[Arrival]:
-    name = "good" if label.name in NORMAL_FOLDERS else label.name
+    label = "good" if folder.name in NORMAL_FOLDERS else folder.name
+    if folder == category:
+        label = ""
+    holds_folders = source == "collection" and label in ("", FEEDBACK)
     found = []
-    for file in _visible(label):
+    for file in _visible(folder):
+        if holds_folders and file.is_dir():
+            continue
         with suppress(FileNotFoundError):  # removed meanwhile
             stat = file.stat(follow_symlinks=False)
             if stat.st_ctime <= latest:
-                found.append(Arrival(category.name, name, Path(file.path), source, _stamp(stat)))
+                found.append(Arrival(category.name, label, Path(file.path), source, _stamp(stat)))
     return found
 
 

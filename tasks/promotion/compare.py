@@ -14,6 +14,8 @@ from stillwatch.comparison.comparison import Comparison, compare
 from stillwatch.comparison.paired_bootstrap import Candidate, measured, unseen
 from stillwatch.errors import PromotionError, StillwatchError, TrackingError
 from stillwatch.evaluation.evaluation import TestImages, inspect_test
+from stillwatch.files import storage_errors
+from stillwatch.images.store import on_disk
 from stillwatch.inference.inspector import Inspector
 from stillwatch.settings import Settings
 from stillwatch.tasks.data.examine import ExaminedCategory
@@ -191,5 +193,7 @@ def _as_trained(inspector: Inspector, test: TestImages, category: ExaminedCatego
                 "was trained on, and synthetic anomalies exist at one scale only. Add real defects "
                 "to test/, or let a person decide."
             )
-        images = [inspector.read(file) for file in files if file is not None]
+        # Together, large images would not fit into memory.
+        with storage_errors(category.store), tempfile.TemporaryFile(dir=category.store) as pixels:
+            images = [on_disk(inspector.read(file), pixels) for file in files if file is not None]
     return replace(test, images=images)

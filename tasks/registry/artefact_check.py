@@ -2,6 +2,7 @@
 
 import base64
 import json
+import math
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from stillwatch.errors import (
     StillwatchError,
     TeacherError,
 )
+from stillwatch.images.decode import shape_of
 from stillwatch.inference.parity import Scores, difference, tolerance_of
 from stillwatch.settings import Settings
 from stillwatch.tasks.evaluation.scores import read_scores
@@ -31,7 +33,7 @@ from stillwatch.tasks.tracking.tags import threshold_tags
 from stillwatch.tasks.training.slots import spare_device
 
 _EXAMPLE_FILE = "input_example.json"
-_LONGEST_SECONDS = 300.0
+_LONGEST_SECONDS, _LONGEST_SECONDS_PER_MEGAPIXEL = 300.0, 10.0
 """Enough for two images on a slow CPU, and short, since the category is locked meanwhile."""
 _TRY_AGAIN = "The champion was not changed. Run 'stillwatch doctor' and try again"
 _OF_THE_ARTEFACT = (
@@ -86,6 +88,7 @@ def check_artefact(tracking: Tracking, version: ModelVersion, settings: Settings
         with _unfit_for_champion(version, *_ALTERED):
             bundle = registered_bundle(tracking, version)
             examples = read_examples(tracking, version)
+            longest_seconds = _longest_seconds(examples)
         with _unfit_for_champion(version, *_NOT_LOADED):
             load_scorer(bundle, "cpu")
         files = [Path(folder) / f"{number}.png" for number in range(len(examples.images))]
@@ -97,7 +100,7 @@ def check_artefact(tracking: Tracking, version: ModelVersion, settings: Settings
                 f"models:/{version.name}/{version.version}",
                 files,
                 device=device,
-                timeout_seconds=_LONGEST_SECONDS,
+                timeout_seconds=longest_seconds,
                 if_slow=f"{_TRY_AGAIN} when the store and this machine have less to do.",
                 if_broken=f"{_TRY_AGAIN}; if it stays so, choose another version ('stillwatch "
                 "models'), or restore the artefact from a backup.",
@@ -175,6 +178,15 @@ def check_examples(bundle: Bundle, examples: Examples, scored: Scores) -> None:
     problem = difference(examples.evaluated, scored, thresholds, tolerance)
     if problem is not None:
         raise ArtefactError(f"reloaded it does not score as it was evaluated: {problem}.")
+
+
+def _longest_seconds(examples: Examples) -> float:
+    shapes = [
+        shape_of(image, name="an example image", max_megapixels=math.inf)
+        for image in examples.images
+    ]
+    megapixels = sum(height * width for height, width in shapes) / 1e6
+    return _LONGEST_SECONDS + megapixels * _LONGEST_SECONDS_PER_MEGAPIXEL
 
 
 def _listed(tags: Mapping[str, str | None]) -> str:

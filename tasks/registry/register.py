@@ -22,7 +22,11 @@ from stillwatch.tasks.evaluation.result import DetectorResult
 from stillwatch.tasks.evaluation.scores import SCORES_FILE, read_scores
 from stillwatch.tasks.evaluation.seeds import spread_sentence
 from stillwatch.tasks.evaluation.task import named_metrics
-from stillwatch.tasks.evaluation.test_set import image_file, read_test_set
+from stillwatch.tasks.evaluation.test_set import (
+    image_file,
+    read_test_set,
+    scaled_file,
+)
 from stillwatch.tasks.evaluation.winner import Choice
 from stillwatch.tasks.locks import exclusive
 from stillwatch.tasks.registry.cleanup import PARITY, delete_version, remove_unfinished
@@ -38,6 +42,8 @@ from stillwatch.tasks.training.slots import evaluation_device
 SPREAD = "stillwatch.spread"
 """Tag of a version: the spread of its figures over several seeds of the detector."""
 SELECTED = "stillwatch.selected_on_test"
+
+_MOST_EXAMPLE_BYTES = 20_000_000
 
 
 @dataclass(frozen=True)
@@ -138,7 +144,7 @@ def _register(
                 winner.run_id,
                 name=name,
                 bundle=bundle,
-                example=_example(category, test),
+                example=example_images(category, test),
                 tags=tags,
                 max_megapixels=settings.images.max_megapixels,
             )
@@ -235,13 +241,28 @@ def _evaluated_scores(tracking: Tracking, run_id: str, paths: Sequence[str]) -> 
     return Scores(tuple(r["score"] for r in ordered), tuple(r["verdict"] for r in ordered))
 
 
-def _example(category: ExaminedCategory, test: TestImages) -> list[bytes]:
-    """Two image files: a normal and, if there is one that a bundle can be given, an anomaly."""
+def example_images(category: ExaminedCategory, test: TestImages) -> list[bytes]:
+    """Two image files: a normal and, if there is one that a bundle can be given, an anomaly.
+
+    They are scaled where a bundle takes scaled images: the file of a large image has megabytes.
+    Of two files with more than 20 megabytes only the first is an example.
+    """
     kinds = [kind == NORMAL for kind in test.defect_types]
     chosen = {kinds.index(kind) if kind in kinds else 0 for kind in (True, False)}
     with tempfile.TemporaryDirectory(prefix="stillwatch-") as made:
-        files = [image_file(category, test, number, Path(made)) for number in sorted(chosen)]
-        return [file.read_bytes() for file in files if file is not None]
+        files = [_example_file(category, test, number, Path(made)) for number in sorted(chosen)]
+        examples = [file.read_bytes() for file in files if file is not None]
+    return examples if sum(map(len, examples)) <= _MOST_EXAMPLE_BYTES else examples[:1]
+
+
+def _example_file(
+    category: ExaminedCategory, test: TestImages, number: int, made: Path
+) -> Path | None:
+    if category.geometry is not None and category.geometry.box is not None:
+        scaled = scaled_file(category, test, number, made)
+        if scaled is not None:
+            return scaled
+    return image_file(category, test, number, made)
 
 
 def _version_tags(tracking: Tracking, choice: Choice) -> dict[str, str]:

@@ -3,7 +3,11 @@
 from collections.abc import Iterator
 
 from stillwatch.settings import RetrainSettings
-from stillwatch.tasks.evaluation.notes import outside_region_sentence
+from stillwatch.tasks.evaluation.notes import (
+    GROUPED_INTERVALS,
+    depends_on_groups,
+    outside_region_sentence,
+)
 from stillwatch.tasks.evaluation.result import FIGURE_NAMES
 from stillwatch.tasks.promotion.disagreement import Disagreement
 from stillwatch.tasks.registry.approval import (
@@ -117,6 +121,8 @@ def caveats(winner: WinnerRecord) -> list[str]:
         sentences.append(outside_region_sentence(result.outside_region))
     if result.test_normals_from != "test":
         sentences.append("There is no test/good: the validation images stand in for it.")
+    if depends_on_groups(result):
+        sentences.append(GROUPED_INTERVALS)
     if result.intervals.get("false_alarm_rate", (0, 1))[0] > result.rate_95:
         sentences.append(
             f"{result.metrics['false_alarm_rate']:.1%} of the good test parts are rejected, more "

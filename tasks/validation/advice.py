@@ -1,10 +1,11 @@
 """Say what each ``images.scale`` leaves of the smallest defect, and what it costs."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from stillwatch.geometry import STRIDE, Geometry, Shape, median_shape
+from stillwatch.geometry import STRIDE, Geometry, Shape
 from stillwatch.images.manifest import ImageFacts, Manifest
 from stillwatch.settings import ImageSettings, Settings, TrainingSettings
 from stillwatch.tasks.validation.costs import (
@@ -116,7 +117,9 @@ class ScaleAdvice:
         """The smallest defect, and where the times come from; else what to set."""
         if self.defect is None:
             return (_UNKNOWN,)
-        times = "measured on this machine" if self.measured else "of a machine with two CPU cores"
+        times = "measured on this machine"
+        if not self.measured:
+            times = "of a machine with two CPU cores and the detectors' default settings"
         return (
             self.defect.sentence(),
             f"The times are estimates for {', '.join(self.detectors)}, {times}.",
@@ -138,7 +141,7 @@ def advise(manifest: Manifest, settings: Settings) -> ScaleAdvice | None:
     if not shapes:
         return None
     detectors = settings.retrain.detectors
-    recorded = [recorded_cost(settings.state_dir, name) for name in detectors]
+    recorded = [recorded_cost(settings, name) for name in detectors]
     costs = [cost or TWO_CORES.get(name) for name, cost in zip(detectors, recorded, strict=True)]
     defect = _smallest(manifest, shapes, settings)
     estimates = _Estimates(
@@ -228,7 +231,8 @@ def _smallest(manifest: Manifest, shapes: list[Shape], settings: Settings) -> _D
     side = settings.checks.smallest_defect
     if side is None:
         return None
-    return _Defect(SmallestDefect(None, side, side), median_shape(shapes))
+    # Where images are fitted, the largest leaves least of a defect.
+    return _Defect(SmallestDefect(None, side, side), max(shapes, key=math.prod))
 
 
 def _alternatives(images: ImageSettings) -> list[ImageSettings]:

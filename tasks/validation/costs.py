@@ -4,6 +4,8 @@ Both times are taken to grow with the pixels: of the tiles that an epoch trains 
 of an image. This is rough, and needs no torch.
 """
 
+import hashlib
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from stillwatch.bundle import BundleInfo
 from stillwatch.files import write_json
 from stillwatch.geometry import Geometry, Shape
 from stillwatch.sections import Section
-from stillwatch.settings import TrainingSettings
+from stillwatch.settings import Settings, TrainingSettings
 
 
 class Cost(Section):
@@ -40,15 +42,22 @@ TWO_CORES = {
 docs/results.md, and inspection with PyTorch in docs/inference.md."""
 
 
-def record_cost(state_dir: Path, detector: str, cost: Cost) -> None:
-    """Keep the times of a detector's last training and evaluation on this machine."""
-    write_json(_file(state_dir, detector), cost.model_dump(mode="json"))
+def record_cost(settings: Settings, detector: str, cost: Cost) -> None:
+    """Keep the times of a detector's last training and evaluation on this machine.
+
+    Args:
+        settings: of the category; categories with other settings of the detector have times of
+            their own.
+        detector: its name.
+        cost: the times.
+    """
+    write_json(_file(settings, detector), cost.model_dump(mode="json"))
 
 
-def recorded_cost(state_dir: Path, detector: str) -> Cost | None:
-    """What ``record_cost`` kept; None if nothing was, or if the file is damaged."""
+def recorded_cost(settings: Settings, detector: str) -> Cost | None:
+    """What ``record_cost`` kept for these settings; None if nothing, or if the file is damaged."""
     try:
-        return Cost.model_validate_json(_file(state_dir, detector).read_bytes())
+        return Cost.model_validate_json(_file(settings, detector).read_bytes())
     except (OSError, ValidationError):
         return None
 
@@ -94,5 +103,12 @@ def megapixels(geometry: Geometry) -> float:
     return geometry.tile[0] * geometry.tile[1] / 1e6
 
 
-def _file(state_dir: Path, detector: str) -> Path:
-    return state_dir / "costs" / f"{detector}.json"
+def _file(settings: Settings, detector: str) -> Path:
+    training = settings.training
+    decisive = [
+        settings.detectors.get(detector, {}),
+        settings.teacher.name,
+        *(training.profile, training.device, training.photographs is not None),
+    ]
+    digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+    return settings.state_dir / "costs" / f"{detector}-{digest[:12]}.json"

@@ -428,6 +428,13 @@ def test_the_sentence_gives_figures_interval_and_reasons() -> None:
     assert "with the same scores on every image." in judge(best, best).sentence
 
 
+def test_the_sentence_says_where_intervals_are_too_narrow_for_images_of_one_group() -> None:
+    champion, challenger = (Plant(FEW, seed).detector(1.0) for seed in (1, 2))
+    for groups, said in ((0, False), (30, False), (12, True)):
+        found = judge(replace(champion, groups=groups), challenger)
+        assert ("the images are of 12 groups, and intervals" in found.sentence) is said
+
+
 def test_the_sentence_says_what_the_choice_cost() -> None:
     plant = Plant(KINDS, 5)
     found = judge(plant.detector(1.0), *(plant.detector(1.0, name) for name in "abc"))

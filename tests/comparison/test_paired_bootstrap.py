@@ -213,6 +213,7 @@ def test_a_candidate_is_what_an_evaluation_measured(
         defect_types=tuple(kinds),
         masks=mask if masks else None,
         counted=np.ones_like(mask) if counted else None,
+        groups={f"test/{number}.png": f"item {number // 2}" for number in range(6)},
     )
     evaluation = evaluate(
         Inspector(make_bundle(tmp_path / "b"), brightness, 4),
@@ -230,6 +231,8 @@ def test_a_candidate_is_what_an_evaluation_measured(
     kept = measured("made", evaluation, test, np.array([True, False, True, True, False, True]))
     assert kept.paths == ("test/0.png", "test/2.png", "test/3.png", "test/5.png")
     assert kept.scores.tolist() == [20, 120, 150, 200]
+    assert (everything.groups, kept.groups) == (3, 3)
+    assert measured("made", evaluation, replace(test, groups={}), np.ones(6, bool)).groups == 0
     assert (kept.counts is None) == (not masks)
     nothing = measured("made", evaluation, test, np.zeros(6, bool))
     assert nothing.paths == ()

@@ -2,12 +2,18 @@
 
 import re
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import pytest
 import torch
 
 from stillwatch.detectors import detector_classes
+from stillwatch.errors import DetectorError
+from stillwatch.geometry import Shape, fitted
+from stillwatch.settings import TrainingSettings
 from stillwatch.testing.battery import CHECKS, Trial
+from stillwatch.testing.toys import toy_normals, toy_teacher
+from stillwatch.training.loop import train
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
@@ -30,6 +36,36 @@ def trial(request: pytest.FixtureRequest, device: str) -> Trial:
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_method_keeps_the_contract(trial: Trial, check: Callable[[Trial], None]) -> None:
     check(trial)
+
+
+TOO_SMALL = {
+    "efficient_ad": {(32, 32), (32, 64)},
+    "reverse_distillation": {(32, 32)},
+    "uninformed_students": {(32, 32), (32, 64)},
+}
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (32, 64)])
+@pytest.mark.parametrize("name", detector_classes())
+def test_method_learns_from_one_small_tile_or_says_which_setting_to_raise(
+    name: str, shape: Shape
+) -> None:
+    method = detector_classes()[name]
+    tile = toy_normals(1)[0, : shape[0], : shape[1]]
+    refusal: AbstractContextManager[object] = nullcontext()
+    if shape in TOO_SMALL.get(name, ()):
+        refusal = pytest.raises(DetectorError, match=r"Raise images\.size")
+    with refusal:
+        train(
+            method.build(toy_teacher(), method.quick),
+            train_images=[tile],
+            validation_images=[tile],
+            geometry=fitted([shape], max(shape)),
+            settings=TrainingSettings(),
+            device=torch.device("cpu"),
+            checkpoint=None,
+            on_epoch=lambda _: None,
+        )
 
 
 @pytest.mark.parametrize("name", detector_classes())

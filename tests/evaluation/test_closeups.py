@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
+from stillwatch.combination import LevelMaps
 from stillwatch.evaluation.closeups import CloseUp, close_up
 from stillwatch.inference.inspector import InspectedImage
-from stillwatch.inference.resizing import extent_of
 
 
 def inspected(height: int, width: int, peak: tuple[int, int]) -> InspectedImage:
@@ -16,7 +16,7 @@ def inspected(height: int, width: int, peak: tuple[int, int]) -> InspectedImage:
         verdict="reject",
         anomaly_map=anomaly_map,
         mask=anomaly_map > 0.5,
-        extent=extent_of(anomaly_map, (height, width)),
+        extent=LevelMaps((anomaly_map,), (4,), height, width).extent,
     )
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from stillwatch.bundle import Bundle, NormalScores
 from stillwatch.calibration import clopper_pearson
 from stillwatch.errors import LayoutError
-from stillwatch.evaluation.evaluation import Evaluation, TestImages, evaluate
+from stillwatch.evaluation.evaluation import Evaluation, GroupRejections, TestImages, evaluate
 from stillwatch.inference.inspector import Inspector
 from stillwatch.settings import EvaluationSettings
 
@@ -164,20 +164,20 @@ def test_a_bundle_without_normal_scores_says_nothing_of_them(tmp_path: Path) -> 
     assert run(bundle, made({"good": [20]})).false_alarms.keys() == {"test", "test_ci"}
 
 
-def test_false_alarms_per_group_of_normals(bundle: Bundle) -> None:
+def test_rejected_images_per_group(bundle: Bundle) -> None:
     groups = {
         "test/good/000.png": "monday",
         "test/good/001.png": "monday",
         "test/good/002.png": "tuesday",
         "test/dent/003.png": "monday",
     }
-    found = run(bundle, made({"good": [20, 120, 130], "dent": [200]}, groups=groups)).by_group
-    assert found.keys() == {"monday", "tuesday"}
-    assert (found["monday"].normals, found["monday"].false_alarms) == (2, 1)
-    assert found["monday"].rate == 1 / 2
-    assert found["monday"].interval == clopper_pearson(1, 2)
-    assert found["tuesday"].rate == 1
-    assert run(bundle, made({"good": [20]})).by_group == {}
+    found = run(bundle, made({"good": [20, 120, 130], "dent": [200]}, groups=groups))
+    assert found.normals_by_group == {
+        "monday": GroupRejections(images=2, rejected=1),
+        "tuesday": GroupRejections(images=1, rejected=1),
+    }
+    assert found.anomalies_by_group == {"monday": GroupRejections(images=1, rejected=1)}
+    assert run(bundle, made({"good": [20]})).normals_by_group == {}
 
 
 def test_pixels_outside_the_region_are_in_no_pixel_figure(bundle: Bundle) -> None:

@@ -7,7 +7,12 @@ import pytest
 from PIL import Image
 
 from stillwatch.errors import ImageError, LayoutError
-from stillwatch.images.photographs import photograph_files, photographs_digest, read_photographs
+from stillwatch.images.photographs import (
+    most_of_side,
+    photograph_files,
+    photographs_digest,
+    read_photographs,
+)
 
 
 def photograph(path: Path, pixels: np.ndarray) -> None:
@@ -49,6 +54,13 @@ def test_of_very_many_an_even_part_is_read(tmp_path: Path) -> None:
     assert len(names) == len(set(names)) == 1000
     assert names[:3] == ["0000", "0002", "0005"]
     assert names[-1] == "2497"
+
+
+def test_of_large_photographs_fewer_are_read(tmp_path: Path) -> None:
+    assert [most_of_side(side) for side in (8, 512, 1024, 4096, 8192)] == [1000, 1000, 254, 15, 3]
+    for number in range(7):
+        (tmp_path / f"{number}.png").touch()
+    assert [path.stem for path in photograph_files(tmp_path, 3)] == ["0", "2", "4"]
 
 
 @pytest.mark.parametrize("folder", ["empty", "absent"])

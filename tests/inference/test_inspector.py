@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made_bundles import SIZE, brightness, image_of, make_bundle
+from made_bundles import SIZE, TILED, brightness, image_of, make_bundle
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -47,6 +47,12 @@ def test_batches_do_not_matter_and_masks_are_there_exactly_when_rejected(
     found = list(Inspector(bundle, brightness, batch_size).inspect(images))
     assert [image.score for image in found] == scores
     assert [image.mask.any() for image in found] == [i.verdict == "reject" for i in found]
+
+
+def test_the_map_of_an_image_of_one_pixel_covers_that_pixel(tmp_path: Path) -> None:
+    tiled_bundle = make_bundle(tmp_path / "bundle", geometry=TILED)
+    (found,) = Inspector(tiled_bundle, brightness).inspect([np.full((1, 1, 3), 99, np.uint8)])
+    assert found.extent == (1.0, 1.0)
 
 
 def test_no_image_has_no_result(bundle: Bundle) -> None:

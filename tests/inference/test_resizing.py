@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from stillwatch.combination import LevelMaps
 from stillwatch.inference.resizing import (
     bilinear,
-    extent_of,
     resize_map,
     resize_mask_keeping_rejection,
 )
@@ -64,14 +64,6 @@ def test_bilinear_is_half_pixel_and_keeps_its_edges() -> None:
     np.testing.assert_array_equal(bilinear(row, 1, 2), row)
 
 
-@given(SIDE, SIDE, st.sampled_from([1, 2, 4]))
-def test_the_extent_is_what_the_map_covers(height: int, width: int, grid: int) -> None:
-    rows, columns = -(-height // grid), -(-width // grid)
-    extent = extent_of(np.zeros((rows, columns), np.float32), (height, width))
-    if (rows, columns) != (1, 1):
-        assert extent == (rows * grid / height, columns * grid / width)
-
-
 @pytest.mark.parametrize(("height", "width"), [(13, 9), (1, 50), (50, 1), (64, 64)])
 @pytest.mark.parametrize("grid", [1, 2, 4])
 def test_a_map_lies_where_its_image_is(height: int, width: int, grid: int) -> None:
@@ -79,7 +71,7 @@ def test_a_map_lies_where_its_image_is(height: int, width: int, grid: int) -> No
     rows, columns = -(-height // grid), -(-width // grid)
     ramp = (np.arange(columns, dtype=np.float32) + 0.5) * grid
     anomaly_map = np.broadcast_to(ramp, (rows, columns)).astype(np.float32)
-    extent = extent_of(anomaly_map, (height, width))
+    extent = LevelMaps((anomaly_map,), (grid,), height, width).extent
     for factor in (1, 3):
         found = bilinear(anomaly_map, factor * height, factor * width, extent)
         assert found.shape == (factor * height, factor * width)
@@ -97,7 +89,7 @@ def test_a_map_that_reaches_beyond_its_image_keeps_its_maximum(
         rows * grid - data.draw(st.integers(0, grid - 1)),
         columns * grid - data.draw(st.integers(0, grid - 1)),
     )
-    extent = extent_of(anomaly_map, scaled)
+    extent = LevelMaps((anomaly_map,), (grid,), *scaled).extent
     assert resize_map(anomaly_map, height, width, extent).max() == anomaly_map.max()
     mask = anomaly_map > 0.5
     assert resize_mask_keeping_rejection(mask, height, width, extent).any() == mask.any()

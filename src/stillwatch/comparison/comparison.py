@@ -103,6 +103,8 @@ class Comparison:
     anomalies: int
     dropped: int
     """Test images left out because a detector was trained or calibrated on them."""
+    groups: int = 0
+    """Number of groups that the images are of; 0 without groups."""
 
     @property
     def promotable(self) -> bool:
@@ -117,6 +119,11 @@ class Comparison:
         if self.dropped:
             parts.append(
                 f"test images left out, because a detector was trained on them: {self.dropped}"
+            )
+        if 0 < self.groups < self.normals + self.anomalies:
+            parts.append(
+                f"the images are of {self.groups} groups, and intervals that count images as "
+                "independent are too narrow"
             )
         return "; ".join(parts) + "."
 
@@ -224,6 +231,7 @@ def compare(
         normals=len(champion.paths) - anomalies,
         anomalies=anomalies,
         dropped=dropped,
+        groups=champion.groups,
     )
 
 

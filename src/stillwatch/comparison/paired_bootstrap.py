@@ -20,7 +20,8 @@ too narrow: their intervals are those of ``paired_rates``, moved by the same opt
 ignores the strata, so it is too wide rather than too narrow.
 
 An interval is about other images of the same kinds in the same proportions. The trained detectors,
-their seeds and their thresholds are fixed. Images count as independent of each other.
+their seeds and their thresholds are fixed. Images count as independent of each other: where several
+are of one group, the interval is too narrow.
 """
 
 from collections import Counter
@@ -60,6 +61,8 @@ class Candidate:
     """On its own threshold grid; None without masks."""
     batch_ms: tuple[float, ...]
     """Milliseconds per image of each batch."""
+    groups: int = 0
+    """Number of groups that the images are of; 0 without groups."""
 
     @property
     def anomalous(self) -> NDArray[np.bool_]:
@@ -127,6 +130,7 @@ def measured(
         rejected=np.array([row["verdict"] == "reject" for row in rows], dtype=bool),
         counts=counts,
         batch_ms=inspected.batch_ms,
+        groups=len({test.groups.get(row["path"], row["path"]) for row in rows if test.groups}),
     )
 
 

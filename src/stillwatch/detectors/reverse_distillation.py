@@ -56,7 +56,7 @@ from stillwatch.combination import (
     on_grid,
     smoothed,
 )
-from stillwatch.detectors.base import Batch, Detector, Phase, schedule_of
+from stillwatch.detectors.base import Batch, Detector, Normals, Phase, schedule_of
 from stillwatch.detectors.blocks.disturbance import disturbed
 from stillwatch.detectors.blocks.maps import (
     flattened_cosine_loss,
@@ -65,11 +65,16 @@ from stillwatch.detectors.blocks.maps import (
     with_mined_gradient,
 )
 from stillwatch.detectors.blocks.optimizers import muon_or_adam
+from stillwatch.errors import DetectorError
 from stillwatch.sections import Section
 from stillwatch.teachers.networks import Teacher
 
 _MINING_RISE = 0.25
 """Share of the training during which the share of easy positions rises from 0."""
+
+_EMBEDDING_STRIDE = 32
+_LEAST_SIDE = 2 * _EMBEDDING_STRIDE
+"""Of the longer side, in pixels."""
 
 _Resolution = Literal["halved", "kept", "doubled"]
 
@@ -121,6 +126,17 @@ class ReverseDistillation(Detector):
         super().__init__(teacher, settings)
         wide = teacher.name.startswith("wide_resnet")
         self.student = EmbeddingAndDecoder(teacher.channels, wide=wide)
+
+    def prepare(self, normals: Normals) -> None:
+        """Raise if the embedding of an image has one position, whose values have no variance."""
+        height, width = next(iter(normals)).images.shape[2:]
+        if max(height, width) < _LEAST_SIDE:
+            raise DetectorError(
+                f"{self.name}: images of {width}×{height} pixels are too small for its embedding, "
+                f"which has a position for each {_EMBEDDING_STRIDE}×{_EMBEDDING_STRIDE} pixels and "
+                "needs two. Raise images.size or images.scale until the longer side is "
+                f"{_LEAST_SIDE} pixels or more."
+            )
 
     def phases(self) -> list[Phase]:
         """One phase: embedding and decoder together."""

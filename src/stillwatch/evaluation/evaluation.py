@@ -82,14 +82,11 @@ class FalseAlarms(TypedDict, total=False):
 
 
 @dataclass(frozen=True)
-class GroupFalseAlarms:
-    """False alarms on the test normals of one group."""
+class GroupRejections:
+    """Rejected test images of one group."""
 
-    normals: int
-    false_alarms: int
-    rate: float
-    interval: Interval
-    """Clopper-Pearson, 95 %."""
+    images: int
+    rejected: int
 
 
 @dataclass(frozen=True)
@@ -119,10 +116,14 @@ class Evaluation(InspectedTest):
     chosen with the labels), recall (anomalies rejected), false_alarm_rate (normals rejected),
     review_rate (normals with the verdict review), and with masks pixel_auroc, pixel_ap, aupro."""
     intervals: dict[str, Interval]
-    """95 %: Clopper-Pearson for the three rates, bootstrap over images for the others."""
+    """95 %: Clopper-Pearson for the three rates, bootstrap over images for the others. Images count
+    as independent, so where several are of one group the intervals are too narrow."""
     recall_by_defect: dict[str, float]
     false_alarms: FalseAlarms
-    by_group: dict[str, GroupFalseAlarms]
+    normals_by_group: dict[str, GroupRejections]
+    """Of the test normals; empty without groups."""
+    anomalies_by_group: dict[str, GroupRejections]
+    """Of the test anomalies."""
     curves: dict[str, Curve]
     """``roc`` (image) and, with masks, ``pro`` and ``pixel_roc``, over the false-positive rate."""
     synthetic: bool
@@ -170,7 +171,8 @@ def evaluate(
         intervals={name: value for part in parts for name, value in part.intervals.items()},
         recall_by_defect=_recall_by_defect(rows),
         false_alarms=_false_alarms(inspector.bundle.info, rows),
-        by_group=_by_group(rows, test.groups),
+        normals_by_group=_by_group(rows, test.groups, label=0),
+        anomalies_by_group=_by_group(rows, test.groups, label=1),
         curves={name: value for part in parts for name, value in part.curves.items()},
         synthetic=test.synthetic,
         outside_region=test.outside_region,
@@ -292,17 +294,14 @@ def _false_alarms(info: BundleInfo, rows: Sequence[ImageRow]) -> FalseAlarms:
     return rates
 
 
-def _by_group(rows: Sequence[ImageRow], groups: dict[str, str]) -> dict[str, GroupFalseAlarms]:
+def _by_group(
+    rows: Sequence[ImageRow], groups: dict[str, str], *, label: int
+) -> dict[str, GroupRejections]:
     verdicts: dict[str, list[Verdict]] = {}
     for row in rows:
-        if not row["label"] and row["path"] in groups:
+        if row["label"] == label and row["path"] in groups:
             verdicts.setdefault(groups[row["path"]], []).append(row["verdict"])
     return {
-        group: GroupFalseAlarms(
-            normals=len(seen),
-            false_alarms=seen.count("reject"),
-            rate=seen.count("reject") / len(seen),
-            interval=clopper_pearson(seen.count("reject"), len(seen)),
-        )
+        group: GroupRejections(len(seen), seen.count("reject"))
         for group, seen in sorted(verdicts.items())
     }

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import IO, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +37,7 @@ def store_folder(
     Args:
         cache: folder of all stores.
         category: its name.
-        digest: the category's digest (hexadecimal).
+        digest: of the category's images (hexadecimal).
         images: scale, size and overlap.
         white_level: the manifest's.
     """
@@ -186,6 +186,14 @@ class StoreWriter:
             if self._missing:
                 raise _IncompleteError
             os.fsync(self._file)  # a power cut must not leave the name without the pixels
+
+
+def on_disk(image: NDArray[np.uint8], file: IO[bytes]) -> NDArray[np.uint8]:
+    """Append an image to an open file, and return it memory-mapped as the images of a store are."""
+    offset = file.seek(0, os.SEEK_END)
+    file.write(np.ascontiguousarray(image).data)
+    file.flush()
+    return np.memmap(file, np.uint8, "r", offset, image.shape)
 
 
 class _IncompleteError(Exception):

@@ -25,7 +25,6 @@ from stillwatch.inference.mapper import ImageMapper
 from stillwatch.inference.resizing import (
     WHOLE,
     Extent,
-    extent_of,
     resize_map,
     resize_mask_keeping_rejection,
 )
@@ -154,8 +153,8 @@ class Inspector:
             DetectorError: an image is not scaled as the bundle's, or the maps are unusable.
         """
         shapes: deque[Shape] = deque()
-        for anomaly_map in self.mapper.maps(self._checked(images, shapes)):
-            yield self._judge(anomaly_map, shapes.popleft())
+        for anomaly_map, extent in self.mapper.maps_with_extents(self._checked(images, shapes)):
+            yield self._judge(anomaly_map, extent, shapes.popleft())
 
     def inspect_file(self, path: Path) -> InspectedFile:
         """Inspect one image file."""
@@ -180,7 +179,9 @@ class Inspector:
             shapes.append((image.shape[0], image.shape[1]))
             yield image
 
-    def _judge(self, anomaly_map: NDArray[np.float32], shape: Shape) -> InspectedImage:
+    def _judge(
+        self, anomaly_map: NDArray[np.float32], extent: Extent, shape: Shape
+    ) -> InspectedImage:
         calibration = self.bundle.info.calibration
         score = float(anomaly_map.max())
         result = verdict(score, calibration)
@@ -194,7 +195,7 @@ class Inspector:
             verdict=result,
             anomaly_map=anomaly_map,
             mask=anomaly_map > np.float32(calibration.reject.value),
-            extent=extent_of(anomaly_map, shape),
+            extent=extent,
             note=note,
         )
 

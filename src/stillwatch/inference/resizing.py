@@ -4,10 +4,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from stillwatch.geometry import Shape
-
 Extent = tuple[float, float]
-"""Height and width of what a map covers, relative to its image; 1 or a little more."""
+"""Height and width of what a map covers, relative to its image: ``LevelMaps.extent``."""
 WHOLE: Extent = (1.0, 1.0)
 
 
@@ -64,19 +62,3 @@ def resize_mask_keeping_rejection(
     if mask.any() and not resized.any():
         resized = resize_map(mask.astype(np.float32), height, width, extent) >= 0.5
     return np.asarray(resized)
-
-
-def extent_of(anomaly_map: NDArray[np.float32], scaled: Shape) -> Extent:
-    """What a map covers, relative to its image.
-
-    Args:
-        anomaly_map: (ceil(height / grid), ceil(width / grid)), where grid is 1, 2 or 4.
-        scaled: height and width of the scaled image.
-    """
-    rows, columns = anomaly_map.shape
-    grid = next(
-        grid
-        for grid in (4, 2, 1)
-        if (rows, columns) == (-(-scaled[0] // grid), -(-scaled[1] // grid))
-    )
-    return rows * grid / scaled[0], columns * grid / scaled[1]

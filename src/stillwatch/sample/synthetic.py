@@ -7,7 +7,7 @@ where Perlin noise is high (Zavrtanik, Kristan & Skočaj, "DRAEM", ICCV 2021, se
 the blended texture is from another data set). Figures from them say little about real defects.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +23,9 @@ _Maker = Callable[[Sequence[Pixels], int, np.random.Generator], tuple[Pixels, Ma
 VISIBLE_LEVELS = 8
 VISIBLE_SHARE = 0.5
 _TRIES = 50
+_WINDOW = 1024
+"""Pixels. In a larger image an anomaly lies in a random part with sides of at most this length: an
+anomaly that grew with the image would need gigabytes to make, and be unlike a real defect."""
 _CUTPASTE_SIDE = 256
 """Side of the images for which the CutPaste paper gives its scars' lengths."""
 _RECOLOURINGS: tuple[Callable[[Image.Image], Image.Image], ...] = (
@@ -36,26 +39,27 @@ _RECOLOURINGS: tuple[Callable[[Image.Image], Image.Image], ...] = (
 
 
 @dataclass(frozen=True)
-class SyntheticAnomalies:
-    """Anomalies made from normals: equal to their normal outside the mask."""
+class SyntheticAnomaly:
+    """An anomaly made from a normal: equal to the normal outside the mask."""
 
-    images: tuple[Pixels, ...]
-    """uint8 (h, w, 3) each, of the shape of its normal."""
-    masks: tuple[Mask, ...]
-    """bool (h, w) each; never empty."""
-    kinds: tuple[str, ...]
-    """``cutpaste`` or ``perlin``, in turn."""
-    sources: tuple[int, ...]
-    """Index of the normal that each equals outside its mask."""
+    image: Pixels
+    """uint8 (h, w, 3), of the shape of the normal."""
+    mask: Mask
+    """bool (h, w); never empty."""
+    kind: str
+    """``cutpaste`` or ``perlin``."""
+    source: int
+    """Index of the normal."""
 
 
 def make_synthetic_anomalies(
     normals: Sequence[Pixels], count: int, seed: int
-) -> SyntheticAnomalies:
-    """Make anomalies from normals alone, every normal used equally often.
+) -> Iterator[SyntheticAnomaly]:
+    """Make anomalies from normals alone, one at a time, every normal used equally often.
 
-    In at least ``VISIBLE_SHARE`` of its mask's pixels an anomaly differs from its normal by
-    ``VISIBLE_LEVELS`` or more in some channel. The first anomalies do not depend on ``count``.
+    The kinds alternate. In at least ``VISIBLE_SHARE`` of its mask's pixels an anomaly differs from
+    its normal by ``VISIBLE_LEVELS`` or more in some channel. The first anomalies do not depend on
+    ``count``.
 
     Args:
         normals: uint8 (h, w, 3) each, at least one; test or validation normals, never calibration.
@@ -70,16 +74,25 @@ def make_synthetic_anomalies(
             "there are no normals to make synthetic anomalies from; add images of good parts to "
             "test/good or train/good."
         )
-    makers: dict[str, _Maker] = {"cutpaste": _cutpaste, "perlin": _perlin_blend}
-    kinds = tuple(list(makers)[index % 2] for index in range(count))
+    makers: tuple[tuple[str, _Maker], ...] = (("cutpaste", _cutpaste), ("perlin", _perlin_blend))
     order = np.random.default_rng(seed).permutation(len(normals))
-    sources = tuple(int(order[index % len(normals)]) for index in range(count))
-    made = [
-        _visible(makers[kind], normals, source, np.random.default_rng([seed, index]))
-        for index, (kind, source) in enumerate(zip(kinds, sources, strict=True))
-    ]
-    images, masks = tuple(image for image, _ in made), tuple(mask for _, mask in made)
-    return SyntheticAnomalies(images, masks, kinds, sources)
+    for index in range(count):
+        kind, make = makers[index % 2]
+        source, generator = int(order[index % len(normals)]), np.random.default_rng([seed, index])
+        windows = [_window(one.shape[:2], generator) for one in normals]
+        parts = [one[window] for one, window in zip(normals, windows, strict=True)]
+        image = np.array(normals[source])
+        mask = np.zeros(image.shape[:2], np.bool_)
+        image[windows[source]], mask[windows[source]] = _visible(make, parts, source, generator)
+        yield SyntheticAnomaly(image, mask, kind, source)
+
+
+def _window(shape: Sequence[int], generator: np.random.Generator) -> tuple[slice, slice]:
+    """Rows and columns of a random part of an image; all of it where it is small."""
+    rows, columns = (
+        int(generator.integers(side - _WINDOW + 1)) if side > _WINDOW else 0 for side in shape
+    )
+    return slice(rows, rows + _WINDOW), slice(columns, columns + _WINDOW)
 
 
 def _visible(

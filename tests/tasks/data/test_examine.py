@@ -46,12 +46,15 @@ def test_the_region_of_interest_is_versioned_with_the_images(
         return examine_category(data.categories["plate"], root=data.root, settings=here)
 
     before = version_image_set(workspace, here)
+    decoded = examine_category(before.categories["plate"], root=before.root, settings=here).store
+    identity = decoded.stat().st_ino
     Image.new("1", (8, 6), 1).save(plate / "region.png")
     added_later = examine_category(before.categories["plate"], root=before.root, settings=here)
     assert added_later.manifest.region is None
     assert added_later.read_region() is None
     category = examined()
     assert "region.png" in category.version.files
+    assert (category.store, category.store.stat().st_ino) == (decoded, identity)
     region, facts = category.read_region(), category.manifest.region
     assert region is not None
     assert facts is not None

@@ -146,6 +146,7 @@ def test_synthetic_anomalies_are_made_from_test_normals_else_from_validation_nor
     from_test = read_test_set(without_test_rows(category, "scratch"), here.evaluation)
     assert from_test.synthetic
     assert {parts.get(path, "made") for path in from_test.paths} == {"test", "made"}
+    assert all(isinstance(image, np.memmap) for image in from_test.images)  # not in memory
     neither = read_test_set(without_test_rows(category, "scratch", "good"), here.evaluation)
     assert {parts.get(path, "made") for path in neither.paths} == {"validation", "made"}
     assert neither.defect_types.count("good") == 4

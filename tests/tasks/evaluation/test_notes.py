@@ -32,23 +32,18 @@ def test_a_promise_in_plain_words_is_what_calibration_guarantees() -> None:
 
 
 def test_groups_are_counted_and_their_false_alarms_named() -> None:
-    groups = {
-        f"camera-{number}": {
-            "normals": 10,
-            "false_alarms": number,
-            "rate": number / 10,
-            "interval": (0.0, 1.0),
-        }
-        for number in range(4)
-    }
-    sentences = threshold_sentences(result(calibration_groups=4, false_alarms_by_group=groups))
-    assert "The 19 calibration normals are of 4 groups." in sentences[-2]
-    assert "a new group, for which the bound does not hold" in sentences[-2]
-    assert sentences[-1] == (
+    groups = {f"camera-{number}": {"images": 10, "rejected": number} for number in range(4)}
+    sentences = threshold_sentences(
+        result(calibration_groups=4, normals_by_group=groups, anomalies_by_group=groups)
+    )
+    assert "The 19 calibration normals are of 4 groups." in sentences[-3]
+    assert "a new group, for which the bound does not hold" in sentences[-3]
+    assert sentences[-1] == "Of 4 groups of test anomalies 3 have a rejected image."
+    assert sentences[-2] == (
         "Of 4 groups of test normals 3 have a rejected image: camera-3 3 of 10, camera-2 2 of 10, "
         "camera-1 1 of 10."
     )
-    quiet = threshold_sentences(result(false_alarms_by_group={"camera-0": groups["camera-0"]}))
+    quiet = threshold_sentences(result(normals_by_group={"camera-0": groups["camera-0"]}))
     assert quiet[-1] == "Of 1 group of test normals 0 have a rejected image."
 
 
@@ -59,6 +54,14 @@ def test_no_promise_is_made_about_a_new_group() -> None:
     assert "about parts of a new group: the 64 calibration images are of 8 groups" in of_groups[3]
     with_own_group_each = threshold_sentences(result(calibration_groups=19))
     assert with_own_group_each == threshold_sentences(result())
+
+
+def test_intervals_of_images_of_one_group_are_said_to_be_too_narrow() -> None:
+    each_its_own = {"a": {"images": 1, "rejected": 0}, "b": {"images": 1, "rejected": 1}}
+    assert "too narrow" not in evaluation_note(result(normals_by_group=each_its_own))
+    two = {"a": {"images": 2, "rejected": 0}}
+    assert "too narrow" in evaluation_note(result(normals_by_group=each_its_own | two))
+    assert "too narrow" in evaluation_note(result(anomalies_by_group=two))
 
 
 def test_what_makes_figures_weaker_is_said_beside_them() -> None:

@@ -146,6 +146,9 @@ def refused(folder: Path, make_image: MakeImage) -> dict[str, str]:
     (folder / "good" / "deeper").mkdir()
     make_image(folder / "hole" / "bare.png", 701)
     make_image(folder / "hole" / "lost_mask.png", 702)
+    make_image(folder / "bare_mask.png", 703)
+    Image.new("L", (8, 8), 255).save(folder / "region.png")
+    Image.new("L", (8, 8), 0).save(folder / "ignore.png")
     return {
         "good/cut.png": "damaged or cut short",
         "good/whole.png": "is a byte-for-byte copy of train/good/again.png",
@@ -157,6 +160,9 @@ def refused(folder: Path, make_image: MakeImage) -> dict[str, str]:
         "good/deeper": "is not a plain file",
         "hole/bare.png": "has no mask, as other anomalies of bolt have",
         "hole/lost_mask.png": "the inbox does not have the image of that name",
+        "bare_mask.png": "has no label: put it into good or <defect>",
+        "region.png": "/bolt/region.png and run 'stillwatch retrain'",
+        "ignore.png": "/bolt/ignore.png and run 'stillwatch retrain'",
     }
 
 

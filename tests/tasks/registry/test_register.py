@@ -2,6 +2,7 @@ import json
 import threading
 import time
 from contextlib import suppress
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from stillwatch.tasks.data.examine import ExaminedCategory
 from stillwatch.tasks.data.version import DataVersion
 from stillwatch.tasks.evaluation.result import DetectorResult
 from stillwatch.tasks.evaluation.task import evaluate_detector
+from stillwatch.tasks.evaluation.test_set import read_test_set
 from stillwatch.tasks.evaluation.winner import Choice
 from stillwatch.tasks.promotion.alias import changing_champion, move_champion
 from stillwatch.tasks.promotion.gate import judge_winner
@@ -36,7 +38,11 @@ from stillwatch.tasks.registry.artefact_check import (
     read_examples,
     registered_bundle,
 )
-from stillwatch.tasks.registry.register import Registration, register_winner
+from stillwatch.tasks.registry.register import (
+    Registration,
+    example_images,
+    register_winner,
+)
 from stillwatch.tasks.registry.reload import FreshProcess
 from stillwatch.tasks.registry.versions import (
     RegisteredVersion,
@@ -75,6 +81,24 @@ def here(settings: Settings) -> Settings:
 @pytest.fixture
 def tracking(here: Settings) -> Tracking:
     return new_store(here)
+
+
+@pytest.mark.parametrize(("images", "side"), [({"size": 32}, 32), ({"size": 32, "scale": 1.0}, 64)])
+def test_example_images_are_scaled_where_a_bundle_takes_scaled_images(
+    here: Settings, tmp_path: Path, images: dict[str, float], side: int
+) -> None:
+    make_images(tmp_path / "data" / "plate")
+    scaled = here.model_copy(
+        update={"images": ImageSettings.model_validate(images | {"overlap": 0})}
+    )
+    category, _ = examined(tmp_path / "data" / "plate", scaled)
+    test = read_test_set(category, scaled.evaluation)
+    files = example_images(category, test)
+    assert [Image.open(BytesIO(file)).size for file in files] == [(side, side)] * 2
+    for path in test.paths:  # files of a size that large images have
+        with (category.folder / path).open("ab") as file:
+            file.write(bytes(11_000_000))
+    assert len(example_images(category, test)) == (2 if side == 32 else 1)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from made_retrainings import BLIND, SEES, SOUND, RetrainedPlate
 
 from stillwatch.errors import StorageError, TrackingError
 from stillwatch.tasks.evaluation.gallery import GALLERY, MOST, read_shown_images
+from stillwatch.tasks.evaluation.result import GroupResult
 from stillwatch.tasks.promotion import disagreement
 from stillwatch.tasks.registry.approval import COMPARED_WITH, NOT_PROMOTED
 from stillwatch.tasks.reports.approval import approval_page
@@ -297,6 +298,9 @@ def test_the_report_has_caveats_about_its_figures(first: RetrainingRecord) -> No
     assert "Synthetic anomalies" in words(synthetic=True)
     outside = words(outside_region=("test/scratch/003.png",))
     assert "outside the region of interest: 1 (test/scratch/003.png)" in outside
+    assert "intervals are too narrow" not in words()
+    several = {"item 1": GroupResult(images=2, rejected=1)}
+    assert "intervals are too narrow" in words(anomalies_by_group=several)
     assert "There is no test/good" in words(test_normals_from="validation")
     more = {"false_alarm_rate": (0.2, 0.6)}
     assert "more than was promised" in words(intervals=more)

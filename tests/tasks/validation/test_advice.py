@@ -77,10 +77,26 @@ def test_a_setting_stands_for_missing_masks(boards: Manifest) -> None:
     assert "10 × 10 pixels (checks.smallest_defect)" in told.sentences()[0]
 
 
+def test_the_defect_of_the_setting_is_on_the_largest_image(boards: Manifest) -> None:
+    large = next(row for row in boards.rows if row.split == "train")
+    mixed = with_rows(
+        boards,
+        lambda row: replace(
+            row if row is large else replace(row, width=50, height=125),
+            mask=None,
+            smallest_defect=None,
+        ),
+    )
+    advice = advise(mixed, settings(checks={"smallest_defect": 10}))
+    assert advice is not None
+    assert advice.chosen is not None
+    assert advice.chosen.seen == "2 × 2"
+
+
 def test_times_are_those_that_were_measured_here(boards: Manifest, tmp_path: Path) -> None:
-    assert recorded_cost(tmp_path, "mine") is None
-    record_cost(tmp_path, "mine", Cost(training_seconds=60, inspection_ms=1000))
     mine = settings(tmp_path, retrain={"detectors": ["mine"]})
+    assert recorded_cost(mine, "mine") is None
+    record_cost(mine, "mine", Cost(training_seconds=60, inspection_ms=1000))
     advice = advise(boards, mine)
     assert advice is not None
     assert advice.measured
@@ -90,10 +106,22 @@ def test_times_are_those_that_were_measured_here(boards: Manifest, tmp_path: Pat
     assert advice.options[0].ms_per_image == pytest.approx(1000 * pixels)
     # An epoch has at most the pixels of 400 tiles of 256 × 256, and here fewer: 17 × 18 tiles.
     assert advice.options[2].training_minutes == pytest.approx(17 * 18 * 256**2 / 1e6)
-    (tmp_path / "costs" / "mine.json").write_text("{")
+    (file,) = (tmp_path / "costs").iterdir()
+    file.write_text("{")
     unmeasured = advise(boards, mine)
     assert unmeasured is not None
     assert unmeasured.options[0].training == "unknown"
+
+
+def test_times_of_other_settings_of_a_detector_are_not_taken(tmp_path: Path) -> None:
+    longer = {"board": {"detectors": {"stfpm": {"epochs": 100}}}}
+    everywhere = settings(tmp_path, categories=longer)
+    board, others = (everywhere.for_category(name) for name in ("board", "plate"))
+    slow, fast = (Cost(training_seconds=seconds, inspection_ms=1) for seconds in (600, 60))
+    record_cost(board, "stfpm", slow)
+    assert recorded_cost(others, "stfpm") is None
+    record_cost(others, "stfpm", fast)
+    assert (recorded_cost(board, "stfpm"), recorded_cost(others, "stfpm")) == (slow, fast)
 
 
 def test_no_advice_without_an_image_to_learn_from(boards: Manifest) -> None:
