@@ -25,12 +25,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from benchmarks.direct import measure, scale_of, trained_bundle
-from benchmarks.revision import commit, machine
-from benchmarks.tables import markdown, origin
 from PIL import Image
 from scipy.stats import betabinom
 
+from benchmarks.direct import measure, scale_of, trained_bundle
+from benchmarks.revision import commit, machine
+from benchmarks.tables import markdown, origin
 from stillwatch.bundle import Bundle
 from stillwatch.calibration import calibrate
 from stillwatch.devices import choose_device

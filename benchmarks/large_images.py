@@ -20,10 +20,10 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from benchmarks.direct import measure, scale_of
-from benchmarks.tables import markdown, mean_and_spread, origin
 from PIL import Image
 
+from benchmarks.direct import measure, scale_of
+from benchmarks.tables import markdown, mean_and_spread, origin
 from stillwatch.errors import StillwatchError
 from stillwatch.files import write_json
 from stillwatch.images.layout import scan_category
