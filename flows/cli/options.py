@@ -1,15 +1,19 @@
-"""What several commands share: options, the settings, the check of an extra."""
+"""What several commands share: options, the settings, the groups of the help."""
 
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from stillwatch.errors import StillwatchError
 from stillwatch.settings import Settings, load_settings
 from stillwatch.threads import set_thread_policy
+
+START, LEARN, INSPECT, DECIDE, RUN = "Start", "Learn", "Inspect", "Decide", "Run"
+"""The groups of commands in the help, in their order."""
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 Root = Annotated[
@@ -55,3 +59,20 @@ class CommandContext:
         settings = load_settings(self.params)
         set_thread_policy(settings.runtime.threads)
         return settings
+
+    def read(self) -> None:
+        """Read the settings file now; errors as ``settings``."""
+        _ = self.settings
+
+
+class PlantCommand(TyperCommand):
+    """A command that reads the settings first.
+
+    Outside a plant it is refused at once, before it imports Prefect, MLflow or torch.
+    """
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; errors as ``load_settings``."""
+        given: CommandContext = ctx.obj
+        given.read()
+        return super().invoke(ctx)

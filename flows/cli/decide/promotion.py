@@ -7,7 +7,7 @@ from rich import box
 from rich.table import Table
 
 from stillwatch.flows.cli.console import console, print_json, say
-from stillwatch.flows.cli.options import AsJson, CommandContext
+from stillwatch.flows.cli.options import DECIDE, AsJson, CommandContext, PlantCommand
 
 if TYPE_CHECKING:  # it imports MLflow, which takes seconds
     from stillwatch.tasks.promotion.history import PromotionRecord
@@ -18,12 +18,20 @@ Category = Annotated[str, typer.Argument(help="The product line.")]
 def add_to(app: typer.Typer) -> None:
     """Add the commands."""
     app.command(
-        epilog="Example: `stillwatch promote screw --approve --reason 'checked on line 3'`"
+        cls=PlantCommand,
+        rich_help_panel=DECIDE,
+        epilog="Example: `stillwatch promote screw --approve --reason 'checked on line 3'`",
     )(promote)
-    app.command(epilog="Example: `stillwatch rollback screw --reason 'too many false alarms'`")(
-        rollback
-    )
-    app.command(epilog="Example: `stillwatch history screw --json`")(history)
+    app.command(
+        cls=PlantCommand,
+        rich_help_panel=DECIDE,
+        epilog="Example: `stillwatch rollback screw --reason 'too many false alarms'`",
+    )(rollback)
+    app.command(
+        cls=PlantCommand,
+        rich_help_panel=DECIDE,
+        epilog="Example: `stillwatch history screw --json`",
+    )(history)
 
 
 def promote(

@@ -8,7 +8,7 @@ import typer
 
 from stillwatch.errors import ExportError
 from stillwatch.flows.cli.console import print_json, say
-from stillwatch.flows.cli.options import AsJson, CommandContext
+from stillwatch.flows.cli.options import INSPECT, AsJson, CommandContext, PlantCommand
 from stillwatch.settings import Settings
 
 if TYPE_CHECKING:  # these import scipy, torch or MLflow, which takes seconds
@@ -19,10 +19,12 @@ if TYPE_CHECKING:  # these import scipy, torch or MLflow, which takes seconds
 def add_to(app: typer.Typer) -> None:
     """Add the command."""
     app.command(
+        cls=PlantCommand,
+        rich_help_panel=INSPECT,
         epilog=(
             "Example: `stillwatch export models:/stillwatch-plate@champion --to onnx --out edge "
             "--images new/`"
-        )
+        ),
     )(export)
 
 

@@ -9,7 +9,13 @@ from rich.progress import track
 from rich.table import Table
 
 from stillwatch.flows.cli.console import console, figure, print_json, say
-from stillwatch.flows.cli.options import AsJson, CommandContext, ensure_installed
+from stillwatch.flows.cli.options import (
+    INSPECT,
+    AsJson,
+    CommandContext,
+    PlantCommand,
+    ensure_installed,
+)
 
 COLOURS = {"pass": "green", "review": "yellow", "reject": "red", None: "red"}
 
@@ -17,7 +23,9 @@ COLOURS = {"pass": "green", "review": "yellow", "reject": "red", None: "red"}
 def add_to(app: typer.Typer) -> None:
     """Add the command."""
     app.command(
-        epilog="Example: `stillwatch inspect models:/stillwatch-plate@champion new/ --out results`"
+        cls=PlantCommand,
+        rich_help_panel=INSPECT,
+        epilog="Example: `stillwatch inspect models:/stillwatch-plate@champion new/ --out results`",
     )(inspect)
 
 

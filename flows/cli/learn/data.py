@@ -7,12 +7,12 @@ import typer
 from rich.table import Table
 
 from stillwatch.flows.cli.console import console, print_json, say
-from stillwatch.flows.cli.options import AsJson, Categories, CommandContext, Root
+from stillwatch.flows.cli.options import AsJson, Categories, CommandContext, PlantCommand, Root
 
 app = typer.Typer(no_args_is_help=True, help="Version the image set, list and restore versions.")
 
 
-@app.command(epilog="Example: `stillwatch data add --root /images/line3`")
+@app.command(cls=PlantCommand, epilog="Example: `stillwatch data add --root /images/line3`")
 def add(
     context: typer.Context,
     root: Root = None,
@@ -39,7 +39,7 @@ def add(
     say(f"{state}: {version.dir_hash} at commit {version.commit[:10]} ({version.message})")
 
 
-@app.command("list", epilog="Example: `stillwatch data list --json`")
+@app.command("list", cls=PlantCommand, epilog="Example: `stillwatch data list --json`")
 def list_(context: typer.Context, root: Root = None, as_json: AsJson = False) -> None:
     """List the versions of the image set, newest first."""
     from stillwatch.flows.image_sets import place_of
@@ -59,7 +59,7 @@ def list_(context: typer.Context, root: Root = None, as_json: AsJson = False) ->
     console.print(table)
 
 
-@app.command(epilog="Example: `stillwatch data checkout data-2`")
+@app.command(cls=PlantCommand, epilog="Example: `stillwatch data checkout data-2`")
 def checkout(
     context: typer.Context,
     version: Annotated[str, typer.Argument(help="Tag or commit from `stillwatch data list`.")],

@@ -6,13 +6,22 @@ from typing import Annotated
 import typer
 
 from stillwatch.flows.cli.console import console, print_json, say
-from stillwatch.flows.cli.options import AsJson, Categories, CommandContext, Root
+from stillwatch.flows.cli.options import (
+    LEARN,
+    AsJson,
+    Categories,
+    CommandContext,
+    PlantCommand,
+    Root,
+)
 
 
 def add_to(app: typer.Typer) -> None:
     """Add the command."""
     app.command(
-        epilog="Example: `stillwatch retrain --root /images/mvtec --category screw --report r.json`"
+        cls=PlantCommand,
+        rich_help_panel=LEARN,
+        epilog="Example: `stillwatch retrain --category screw --report r.json`",
     )(retrain)
 
 

@@ -8,7 +8,14 @@ import typer
 from rich.table import Table
 
 from stillwatch.flows.cli.console import console, fail, print_json, say
-from stillwatch.flows.cli.options import AsJson, Categories, CommandContext, Root
+from stillwatch.flows.cli.options import (
+    LEARN,
+    AsJson,
+    Categories,
+    CommandContext,
+    PlantCommand,
+    Root,
+)
 from stillwatch.settings import Settings
 
 if TYPE_CHECKING:  # it imports Prefect and Great Expectations, which takes seconds
@@ -19,9 +26,11 @@ COLOURS = {"critical": "red", "warning": "yellow"}
 
 def add_to(app: typer.Typer) -> None:
     """Add the command."""
-    app.command(epilog="Example: `stillwatch validate --root /images/mvtec --category screw`")(
-        validate
-    )
+    app.command(
+        cls=PlantCommand,
+        rich_help_panel=LEARN,
+        epilog="Example: `stillwatch validate --category screw`",
+    )(validate)
 
 
 def validate(

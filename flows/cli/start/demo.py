@@ -7,14 +7,18 @@ from typing import Annotated
 import typer
 
 from stillwatch.flows.cli.console import console, say
-from stillwatch.flows.cli.options import CommandContext
+from stillwatch.flows.cli.options import START, CommandContext, PlantCommand
 from stillwatch.settings import Settings
 
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command(epilog="Example: `stillwatch sample /tmp/sample`")(sample)
-    app.command(epilog="Example: `stillwatch demo`, or `make demo` on a fresh clone")(demo)
+    app.command(rich_help_panel=START, epilog="Example: `stillwatch sample /tmp/sample`")(sample)
+    app.command(
+        cls=PlantCommand,
+        rich_help_panel=START,
+        epilog="Example: `stillwatch demo`, or `make demo` on a fresh clone",
+    )(demo)
 
 
 def sample(
