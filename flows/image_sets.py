@@ -1,4 +1,4 @@
-"""Finding or creating the workspace of an image set, and versioning the image set."""
+"""Finding the workspace of an image set, and versioning and checking the image set."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from pathlib import Path
 
 from stillwatch.errors import LayoutError
 from stillwatch.settings import Settings
+from stillwatch.tasks.data.examine import examine_category
 from stillwatch.tasks.data.importing import import_image_set
 from stillwatch.tasks.data.version import (
     DataVersion,
@@ -18,6 +19,10 @@ from stillwatch.tasks.data.workspace import (
     managed_workspace,
     open_workspace,
 )
+from stillwatch.tasks.html import Thumbnails
+from stillwatch.tasks.validation.page import write_page
+from stillwatch.tasks.validation.report import ValidationReport
+from stillwatch.tasks.validation.task import page_path, validate_manifest
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,35 @@ def version_images(
     if place.imported_from is not None:
         import_image_set(place.imported_from, place.workspace, categories, log=say)
     return version_image_set(place.workspace, settings, log=say)
+
+
+def check_category(
+    data: DataVersion, name: str, settings: Settings
+) -> tuple[ValidationReport, Path]:
+    """Check the images of a category and write the page about them; needs no flow.
+
+    Args:
+        data: a version of the image set.
+        name: of the category.
+        settings: of all categories.
+
+    Returns:
+        What the checks found, and the page.
+
+    Raises:
+        StillwatchError: as ``examine_category``, or the page cannot be written.
+    """
+    own = settings.for_category(name)
+    examined = examine_category(data.categories[name], root=data.root, settings=own)
+    report = validate_manifest(examined.manifest, own)
+    page = page_path(own.state_dir, name)
+    thumbnails = Thumbnails(
+        examined.folder,
+        white_level=examined.manifest.white_level,
+        max_megapixels=own.images.max_megapixels,
+    )
+    write_page(page, report, thumbnails, data_version=data.name)
+    return report, page
 
 
 def chosen_categories(data: DataVersion, categories: Sequence[str] | None) -> list[str]:

@@ -11,7 +11,7 @@ from stillwatch.errors import StillwatchError
 from stillwatch.flows.cli.console import fail, say
 from stillwatch.flows.cli.decide import models, promotion, report
 from stillwatch.flows.cli.inspection import export, inspect, label
-from stillwatch.flows.cli.learn import data, detectors, retrain, validate
+from stillwatch.flows.cli.learn import add, data, detectors, retrain, validate
 from stillwatch.flows.cli.options import LEARN, CommandContext, ensure_installed
 from stillwatch.flows.cli.run import serve, services, watch
 from stillwatch.flows.cli.start import demo, doctor, init
@@ -35,7 +35,7 @@ app = typer.Typer(
 # In the order of the help, whose groups are ordered by their first command.
 for module in (
     *(init, demo, doctor),
-    *(validate, retrain, detectors),
+    *(add, validate, retrain, detectors),
     *(inspect, label, export),
     *(models, report, promotion),
     *(services, serve, watch),

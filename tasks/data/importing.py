@@ -137,7 +137,7 @@ def _copy_all(sources: dict[str, Path], workspace: Workspace) -> int:
         for path, source in sources.items():
             target = workspace.data / path
             if not _same(source, target):
-                _copy(source, target, staging / "file")
+                copy_file(source, target, staging / "file")
                 copied += 1
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -153,7 +153,7 @@ def _same(source: Path, target: Path) -> bool:
     return (here.st_size, here.st_mtime_ns) == (there.st_size, there.st_mtime_ns)
 
 
-def _copy(source: Path, target: Path, temporary: Path) -> None:
+def copy_file(source: Path, target: Path, temporary: Path) -> None:
     """Copy a file with its times; never a hard link, by which an edit would change the source."""
     with storage_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)

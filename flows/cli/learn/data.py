@@ -12,14 +12,14 @@ from stillwatch.flows.cli.options import AsJson, Categories, CommandContext, Pla
 app = typer.Typer(no_args_is_help=True, help="Version the image set, list and restore versions.")
 
 
-@app.command(cls=PlantCommand, epilog="Example: `stillwatch data add --root /images/line3`")
+@app.command(cls=PlantCommand, epilog="Example: `stillwatch data add`")
 def add(
     context: typer.Context,
     root: Root = None,
     category: Categories = None,
     as_json: AsJson = False,
 ) -> None:
-    """Version new and changed images: DVC add, split, commit, tag, push."""
+    """Version images that were changed by hand; `stillwatch add` copies and checks them, too."""
     from stillwatch.flows.image_sets import version_images
 
     given: CommandContext = context.obj

@@ -86,24 +86,7 @@ def _validated(
     settings: Settings, root: Path | None, categories: list[str] | None
 ) -> "list[tuple[ValidationReport, Path]]":
     """Version the image set, check its categories, and write a page for each."""
-    from stillwatch.flows.image_sets import chosen_categories, version_images
-    from stillwatch.tasks.data.examine import examine_category
-    from stillwatch.tasks.html import Thumbnails
-    from stillwatch.tasks.validation.page import write_page
-    from stillwatch.tasks.validation.task import page_path, validate_manifest
+    from stillwatch.flows.image_sets import check_category, chosen_categories, version_images
 
     data = version_images(settings, root=root, categories=categories, say=say)
-    results = []
-    for name in chosen_categories(data, categories):
-        own = settings.for_category(name)
-        examined = examine_category(data.categories[name], root=data.root, settings=own)
-        report = validate_manifest(examined.manifest, own)
-        page = page_path(own.state_dir, name)
-        thumbnails = Thumbnails(
-            examined.folder,
-            white_level=examined.manifest.white_level,
-            max_megapixels=own.images.max_megapixels,
-        )
-        write_page(page, report, thumbnails, data_version=data.name)
-        results.append((report, page))
-    return results
+    return [check_category(data, name, settings) for name in chosen_categories(data, categories)]
