@@ -23,6 +23,7 @@ from stillwatch.tasks.html import Thumbnails
 from stillwatch.tasks.validation.page import write_page
 from stillwatch.tasks.validation.report import ValidationReport
 from stillwatch.tasks.validation.task import page_path, validate_manifest
+from stillwatch.text import unknown_name
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,6 @@ def chosen_categories(data: DataVersion, categories: Sequence[str] | None) -> li
     unknown = sorted(set(categories or []) - set(data.categories))
     if unknown:
         raise LayoutError(
-            f"{data.root}: has no category {', '.join(unknown)}. It has "
-            f"{', '.join(sorted(data.categories))}."
+            f"{data.root}: {unknown_name('category', unknown[0], list(data.categories))}."
         )
     return sorted(categories or data.categories)

@@ -16,6 +16,18 @@ START, LEARN, INSPECT, DECIDE, RUN = "Start", "Learn", "Inspect", "Decide", "Run
 """The groups of commands in the help, in their order."""
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="CATEGORY",
+        help="A product line, whose champion is used; or models:/NAME/VERSION, models:/NAME@ALIAS, "
+        "or a bundle folder. A name with a slash, and a folder that holds bundle.json, is taken "
+        "for a folder: so ./screw is a folder in any case.",
+    ),
+]
+Version = Annotated[
+    int | None, typer.Option(min=1, show_default="the champion", help="Of the product line.")
+]
 Root = Annotated[
     Path | None,
     typer.Option(

@@ -12,6 +12,7 @@ from stillwatch.errors import ImageError, LayoutError, WorkspaceError
 from stillwatch.files import storage_errors
 from stillwatch.images.layout import category_folders, check_category_name
 from stillwatch.tasks.data.workspace import Log, Workspace, one_writer
+from stillwatch.text import unknown_name
 
 logger = logging.getLogger(__name__)
 
@@ -69,10 +70,7 @@ def _chosen_folders(root: Path, categories: list[str] | None) -> dict[str, Path]
     for name in categories:
         check_category_name(name)
         if name not in found:
-            raise LayoutError(
-                f"{root}: has no category '{name}' (it has {', '.join(found)}). Correct the name, "
-                f"or add the folder {name}/train/good."
-            )
+            raise LayoutError(f"{root}: {unknown_name('category', name, list(found))}.")
     return {name: found[name] for name in categories}
 
 

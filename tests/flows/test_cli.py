@@ -186,7 +186,7 @@ def test_a_category_name_that_leaves_the_root(line: Plant) -> None:
 
 
 def test_a_bundle_that_is_not_there(line: Plant) -> None:
-    sentence = refusal(line, "inspect", "nowhere", "images/bolt/test/good/000.png")
+    sentence = refusal(line, "inspect", "./nowhere", "images/bolt/test/good/000.png")
     assert "nowhere/bundle.json" in sentence
 
 
@@ -226,6 +226,7 @@ def test_an_edge_box_inspects_beside_empty_settings_as_the_bundle_does(line: Pla
     [
         ("inspect", "bundle", "images"),
         ("inspect", "models:/stillwatch-bolt@champion", "images"),
+        ("inspect", "bolt", "images", "--version", "1"),
         ("retrain",),
         ("serve",),
     ],
@@ -235,10 +236,15 @@ def test_what_an_edge_box_cannot_do_names_the_extra(
 ) -> None:
     make_detector_bundle(line.folder / "bundle")
     done = run_on_edge_box(line, *arguments)
-    assert done.returncode == 1
+    assert done.returncode == 1, done.stderr
     sentence = " ".join(done.stderr.split())
     assert sentence.startswith("stillwatch: this needs the package '")
     assert sentence.endswith("pip install 'stillwatch[pipeline]'.")
+
+
+def test_on_an_edge_box_every_name_is_a_folder(line: Plant) -> None:
+    done = run_on_edge_box(line, "inspect", "nowhere", "images")
+    assert "nowhere/bundle.json" in done.stderr
 
 
 def test_an_export_needs_real_images_and_a_format_that_there_is(line: Plant) -> None:

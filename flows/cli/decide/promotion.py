@@ -64,7 +64,7 @@ def rollback(
     context: typer.Context,
     category: Category,
     reason: Annotated[str, typer.Option(help="Why; the history keeps it.")],
-    to: Annotated[
+    version: Annotated[
         int | None,
         typer.Option(min=1, show_default="the champion before", help="An earlier champion."),
     ] = None,
@@ -73,7 +73,7 @@ def rollback(
     from stillwatch.tasks.promotion.rollback import rollback as roll_back
 
     given: CommandContext = context.obj
-    record = roll_back(category, to=to, reason=reason, settings=given.settings)
+    record = roll_back(category, to=version, reason=reason, settings=given.settings)
     say(f"champion of {category} is again version {record.to_version}{_instead(record)}")
 
 
