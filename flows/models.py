@@ -94,6 +94,7 @@ def _fetched(tracking: "Tracking", name: str, version: int) -> OpenedModel:
 
 def _no_champion(tracking: "Tracking", category: str) -> TrackingError:
     """The error that a category has no champion; it names the newest version and what it finds."""
+    from stillwatch.tasks.evaluation.notes import found_defects
     from stillwatch.tasks.evaluation.task import read_result
     from stillwatch.tasks.registry.versions import described_version, model_name, versions_of
 
@@ -106,7 +107,7 @@ def _no_champion(tracking: "Tracking", category: str) -> TrackingError:
     version = described_version(tracking, category, int(newest.version))
     states = {"pending": "waits for approval", "refused": "was refused by the gate"}
     state = "is registered" if version.approval is None else states[version.approval]
-    found = read_result(tracking, version.run_id).found
+    found = found_defects(read_result(tracking, version.run_id))
     return TrackingError(
         f"{category} has no champion yet; version {version.version} {state} ({found}). Try it: "
         f"'stillwatch inspect {category} --version {version.version} IMAGES'."

@@ -70,6 +70,8 @@ class DetectorResult(BaseModel):
     """Of the test."""
     anomalies: int
     """Of the test."""
+    reviewed_anomalies: int
+    """Of the test, those with the verdict review."""
     metrics: dict[str, float]
     intervals: dict[str, Interval]
     recall_by_defect: dict[str, float]
@@ -101,10 +103,3 @@ class DetectorResult(BaseModel):
     """Milliseconds since 1970."""
     reused: bool = False
     """Trained by an earlier retraining."""
-
-    @property
-    def found(self) -> str:
-        """How many defects of the test are rejected, for example ``finds 3 of 20 defects``."""
-        kind = "synthetic defects" if self.synthetic else "defects"
-        rejected = round(self.metrics["recall"] * self.anomalies)
-        return f"finds {rejected} of {self.anomalies} {kind}"

@@ -76,7 +76,7 @@ def retrain(
     if as_json:
         print_json(outcome.model_dump(mode="json"))
     else:
-        print_outcome(outcome)
+        print_outcome(outcome, given.settings)
         if report is not None:
             say(f"report: {report}")
         print_server(given.settings)

@@ -46,7 +46,7 @@ def demo(context: typer.Context) -> None:
         making = pool.submit(_sample_set, settings)
         with prefect_api(settings), watched_trainings(settings, console, disabled=False):
             outcome = run_retraining(settings, params=given.params, root=making.result())
-    print_outcome(outcome)
+    print_outcome(outcome, settings)
     _say_what_is_next(settings)
     print_server(settings)
     if outcome.failed:
