@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stillwatch.errors import LayoutError
+from stillwatch.images.layout import category_folders
 from stillwatch.settings import Settings
 from stillwatch.tasks.data.examine import examine_category
 from stillwatch.tasks.data.importing import import_image_set
@@ -16,6 +17,7 @@ from stillwatch.tasks.data.version import (
 from stillwatch.tasks.data.workspace import (
     Workspace,
     find_workspace,
+    image_folder,
     managed_workspace,
     open_workspace,
 )
@@ -52,12 +54,27 @@ def place_of(settings: Settings, root: Path | None) -> ImageSetPlace:
     """
     if root is None:
         return ImageSetPlace(open_workspace(settings), None)
-    if not root.is_dir():
-        raise LayoutError(f"{root}: no such folder. Name the folder that holds the categories.")
+    _ensure_folder(root)
     workspace = find_workspace(root, settings)
     if workspace is not None:
         return ImageSetPlace(workspace, None)
     return ImageSetPlace(managed_workspace(settings.state_dir, root), root)
+
+
+def ensure_images(settings: Settings, root: Path | None) -> None:
+    """Refuse an image set without a category, before anything else is done.
+
+    Args:
+        settings: of all categories.
+        root: as for ``place_of``.
+
+    Raises:
+        LayoutError: ``root`` is not a folder, or there is no category.
+        WorkspaceError: the workspace cannot be used, or has no images.
+    """
+    if root is not None:
+        _ensure_folder(root)
+    category_folders(image_folder(open_workspace(settings)) if root is None else root)
 
 
 def version_images(
@@ -127,3 +144,8 @@ def chosen_categories(data: DataVersion, categories: Sequence[str] | None) -> li
             f"{data.root}: {unknown_name('category', unknown[0], list(data.categories))}."
         )
     return sorted(categories or data.categories)
+
+
+def _ensure_folder(root: Path) -> None:
+    if not root.is_dir():
+        raise LayoutError(f"{root}: no such folder. Name the folder that holds the categories.")

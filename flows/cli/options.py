@@ -31,7 +31,8 @@ Version = Annotated[
 Root = Annotated[
     Path | None,
     typer.Option(
-        help="Image set in MVTec layout outside the workspace; it is imported, never written to.",
+        help="Image set in MVTec layout outside the plant, for a look: it is imported and never "
+        "written to; inbox, schedules and forms do not know it.",
         show_default="the workspace's image set",
     ),
 ]

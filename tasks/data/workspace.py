@@ -88,6 +88,21 @@ def find_workspace(root: Path, settings: Settings) -> Workspace | None:
     return open_workspace(settings.model_copy(update={"workspace": here}))
 
 
+def image_folder(workspace: Workspace) -> Path:
+    """The folder of a workspace's image set.
+
+    Raises:
+        WorkspaceError: it is missing or empty.
+    """
+    if not workspace.data.is_dir() or not any(workspace.data.iterdir()):
+        raise WorkspaceError(
+            f"{workspace.data}: there are no images. Add some with 'stillwatch add CATEGORY "
+            "IMAGES', or name an image set with --root. If there were some before, 'stillwatch "
+            "data checkout HEAD' restores them."
+        )
+    return workspace.data
+
+
 def managed_workspace(state_dir: Path, root: Path) -> Workspace:
     """The workspace under ``state_dir`` for imports of ``root``; created if it is missing.
 

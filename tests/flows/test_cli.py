@@ -170,7 +170,16 @@ def test_the_version_is_printed_outside_a_plant_too(line: Plant) -> None:
 
 
 def test_a_root_that_is_not_there(line: Plant) -> None:
-    assert "no such folder" in refusal(line, "validate", "--root", "nowhere")
+    for command in ("validate", "retrain"):
+        assert "no such folder" in refusal(line, command, "--root", "nowhere")
+
+
+def test_a_plant_without_images_is_sound_and_retrains_nothing(line: Plant) -> None:
+    assert line.run_here("init", "plant").returncode == 0
+    plant = Plant(line.folder / "plant")
+    assert "there are no images. Add some with 'stillwatch add" in refusal(plant, "retrain")
+    assert not (plant.state / "prefect").exists(), "no server was started"
+    assert plant.run_here("doctor").returncode == 0
 
 
 def test_a_workspace_that_is_no_repository(line: Plant) -> None:

@@ -133,8 +133,8 @@ def _image_set(settings: Settings) -> Finding:
     from stillwatch.images.layout import scan_image_set
 
     root = settings.workspace.path / settings.workspace.image_set
-    if not root.exists():
-        return Finding("image set", "note", f"{root} is empty; `stillwatch demo` makes a sample")
+    if not root.is_dir() or not any(root.iterdir()):
+        return Finding("image set", "note", f"{root} is empty; `stillwatch add` adds images")
     names = ", ".join(scan_image_set(root))
     return Finding("image set", "ok", f"{root}: {names}")
 
