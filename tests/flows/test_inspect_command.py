@@ -61,7 +61,7 @@ def test_the_output_ends_with_counts_and_begins_with_the_worst(line: Plant) -> N
     counts = Counter(row["verdict"] for row in rows)
     assert counts["reject"]
     assert (
-        f"{len(rows)} images, inspected by version 1 of plate: {counts['pass']} pass, "
+        f"{len(rows)} inspected by version 1 of plate: {counts['pass']} pass, "
         f"{counts['review']} review, {counts['reject']} reject\npictures: results, "
     ) in done.stdout
     listed = [row.split()[1] for row in done.stdout.splitlines() if row.startswith("│")]

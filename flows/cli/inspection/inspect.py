@@ -106,7 +106,7 @@ def _show(rows: Sequence["InspectionRow"], detector: str, out: Path | None) -> N
     counts = Counter(row.verdict or "not inspected" for row in rows)
     listed = ", ".join(f"{counts[name]} {name}" for name in ("pass", "review", "reject"))
     failed = f", {counts['not inspected']} not inspected" if counts["not inspected"] else ""
-    say(f"{len(rows)} images, inspected by {detector}: {listed}{failed}")
+    say(f"{len(rows)} inspected by {detector}: {listed}{failed}")
     if out is None:
         say("pictures: add --out FOLDER, which also gets a table of all images")
     else:

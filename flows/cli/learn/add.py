@@ -56,8 +56,9 @@ def add(
     done = add_files(files, category, workspace, log=say)
     there = f"; {done.kept} were there already" if done.kept else ""
     say(f"{category}: {done.copied} of {len(files)} files copied{there}")
-    for place, count in Counter(path.rpartition("/")[0] for path in files).items():
-        say(f"  {count} in {workspace.data / category / place}")
+    counts = Counter(path.partition("/")[0] for path in files)
+    listed = ", ".join(f"{section} {count}" for section, count in counts.items())
+    say(f"in {workspace.data / category}: {listed}")
 
     # These import Prefect and Great Expectations, which takes seconds.
     from stillwatch.flows.image_sets import check_category, version_images
