@@ -82,19 +82,23 @@ def inspect(
     if as_json:
         print_json([asdict(row) for row in rows])
     else:
-        registered = f"version {opened.version} of {info.category}"
-        _show(rows, f"the bundle {source}" if in_folder else registered, out)
+        _list_worst(rows)
         reject = info.calibration.reject
         say(
             f"rejected above {reject.value:.4f}: about {reject.alpha:.0%} of good parts at most, "
             f"calibrated on {reject.n} of them"
         )
+        registered = f"version {opened.version} of {info.category}"
+        _say_counts(rows, f"the bundle {source}" if in_folder else registered)
+        if out is None:
+            say("pictures: add --out FOLDER, which also gets a table of all images")
+        else:
+            say(f"pictures: {out}, with all images in inspection.csv")
     if any(row.error for row in rows):
         raise typer.Exit(1)
 
 
-def _show(rows: Sequence["InspectionRow"], detector: str, out: Path | None) -> None:
-    """Print the worst images, the number of each verdict, and where the pictures are."""
+def _list_worst(rows: Sequence["InspectionRow"]) -> None:
     worst = sorted(rows, key=lambda row: (list(COLOURS).index(row.verdict), -(row.score or 0.0)))
     table = Table("verdict", "score", "p-value", "image")
     for row in worst[:_SHOWN]:
@@ -103,11 +107,10 @@ def _show(rows: Sequence["InspectionRow"], detector: str, out: Path | None) -> N
     console.print(table)
     if worst[_SHOWN:]:
         say(f"and {len(worst) - _SHOWN} more, none of them worse")
+
+
+def _say_counts(rows: Sequence["InspectionRow"], detector: str) -> None:
     counts = Counter(row.verdict or "not inspected" for row in rows)
     listed = ", ".join(f"{counts[name]} {name}" for name in ("pass", "review", "reject"))
     failed = f", {counts['not inspected']} not inspected" if counts["not inspected"] else ""
     say(f"{len(rows)} inspected by {detector}: {listed}{failed}")
-    if out is None:
-        say("pictures: add --out FOLDER, which also gets a table of all images")
-    else:
-        say(f"pictures: {out}, with all images in inspection.csv")
