@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from absent_packages import NOT_ON_AN_EDGE_BOX, without
-from made_bundles import make_bundle, make_detector_bundle
+from made_bundles import make_bundle, make_small_bundle
 from made_stores import new_store
 from PIL import Image
 from tests.flows.conftest import SIDE, Plant, make_plant, make_workspace_plant, write_image
@@ -130,7 +130,7 @@ def run_on_edge_box(plant: Plant, *arguments: str) -> "subprocess.CompletedProce
 
 
 def test_an_edge_box_inspects_beside_empty_settings_as_the_bundle_does(line: Plant) -> None:
-    make_detector_bundle(line.folder / "bundle")
+    make_small_bundle(line.folder / "bundle")
     images = ("images/bolt/test", "images/bolt/train/good/000.png")
     export = ("export", "bundle", "--to", "onnx", "--out", "edge", "--images", images[0])
     done = line.run_here(*export)
@@ -160,7 +160,7 @@ def test_an_edge_box_inspects_beside_empty_settings_as_the_bundle_does(line: Pla
 def test_what_an_edge_box_cannot_do_names_the_extra(
     line: Plant, arguments: tuple[str, ...]
 ) -> None:
-    make_detector_bundle(line.folder / "bundle")
+    make_small_bundle(line.folder / "bundle")
     done = run_on_edge_box(line, *arguments)
     assert done.returncode == 1
     sentence = " ".join(done.stderr.split())
