@@ -213,6 +213,7 @@ def test_a_model_that_is_not_registered(line: Plant) -> None:
 
 
 def test_a_promotion_where_nothing_is_registered(line: Plant) -> None:
+    new_store(Settings(state_dir=line.state))
     for command in (
         ("promote", "bolt"),
         ("promote", "bolt", "--approve", "--reason", "because"),

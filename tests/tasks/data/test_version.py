@@ -407,22 +407,26 @@ workspace = Workspace(
     Path({str(workspace.root)!r}), "data", None, Path({str(workspace.local_remote)!r})
 )
 settings = Settings.model_validate_json({SETTINGS.model_dump_json()!r})
+print("imported", flush=True)
+input()
 data = version_image_set(workspace, settings)
 print(data.changed, data.tag, data.commit)
 """
-        running = [
-            subprocess.Popen(
-                [sys.executable, "-c", program],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            for _ in range(2)
-        ]
-        outputs = [process.communicate() for process in running]
-        assert [process.returncode for process in running] == [0, 0], outputs
-        printed = sorted(out.split() for out, _ in outputs)
-        assert printed == [
+        with subprocess.Popen(
+            [sys.executable, "-c", program],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as other:
+            assert other.stdin is not None
+            assert other.stdout is not None
+            assert other.stdout.readline() == "imported\n"
+            other.stdin.write("\n")
+            other.stdin.flush()
+            mine = versioned(workspace)
+            theirs = other.communicate()[0].split()
+        assert other.returncode == 0
+        assert sorted([[str(mine.changed), mine.tag, mine.commit], theirs]) == [
             ["False", "data-1", head(workspace)],
             ["True", "data-1", head(workspace)],
         ]
