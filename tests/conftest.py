@@ -12,7 +12,7 @@ import pytest
 from stillwatch.tasks import telemetry
 
 # The imports of the tests make a million objects that stay: to look for garbage among them again
-# and again takes a fifth of the suite's time.
+# and again takes a third of the time of the imports.
 gc.disable()
 hypothesis.settings.register_profile("stillwatch", deadline=None)  # no test is timed
 hypothesis.settings.load_profile("stillwatch")

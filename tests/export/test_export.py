@@ -69,11 +69,9 @@ def test_verdicts_and_maps_are_the_detectors(bundle: Bundle, exported: Bundle) -
     assert {image.verdict for image in trained} == {"pass", "reject"}
 
 
-def test_tiles_and_the_region_are_the_detectors(tmp_path: Path) -> None:
-    """Defects over several tiles and outside the region; an image below a tile, and a large one.
-
-    The mapper cuts and joins the tiles, in whichever format the graph of one tile is.
-    """
+@pytest.mark.parametrize("runtime", ["onnx", "openvino"])
+def test_tiles_and_the_region_are_the_detectors(runtime: str, tmp_path: Path) -> None:
+    """Defects over several tiles and outside the region; an image below a tile, and a large one."""
     shape = 80, 144
     counted = np.ones(shape, bool)
     counted[:, 100:] = False
@@ -82,7 +80,7 @@ def test_tiles_and_the_region_are_the_detectors(tmp_path: Path) -> None:
     images[1][:, 20:90] = 255
     images[2][:, 120:] = 255
     images += [noise(1, (20, 30), seed=2)[0], noise(1, (150, 100), seed=3)[0]]
-    parity = export_bundle(bundle, tmp_path / "out", "openvino", images)
+    parity = export_bundle(bundle, tmp_path / "out", runtime, images)
     assert (parity.images, parity.problem) == (6, None)
     exported = read_bundle(tmp_path / "out")
     assert exported.info.region == bundle.info.region
