@@ -17,8 +17,9 @@ from stillwatch.devices import choose_device
 from stillwatch.evaluation.evaluation import NORMAL, Evaluation, TestImages, evaluate
 from stillwatch.evaluation.pixel_metrics import evaluation_shape
 from stillwatch.files import bytes_md5
-from stillwatch.images.decode import Pixels, read_image, read_mask, read_shape, resize_mask
+from stillwatch.images.decode import Pixels, read_image, read_shape
 from stillwatch.images.layout import Category, ImageFile, scan_category
+from stillwatch.images.masks import read_mask, resize_mask
 from stillwatch.images.split import PARTS, assign, group_of, part_of
 from stillwatch.images.store import ImageStore, StoreWriter
 from stillwatch.inference.inspector import Inspector

@@ -36,8 +36,8 @@ from stillwatch.bundle import BundleInfo, read_bundle
 from stillwatch.detectors.multiresolution import Multiresolution
 from stillwatch.evaluation.pixel_metrics import count_pixels, exact_pixel_metrics, sort_pixels
 from stillwatch.files import write_json
-from stillwatch.images.decode import read_mask, resize_mask
 from stillwatch.images.layout import ImageFile, scan_category
+from stillwatch.images.masks import read_mask, resize_mask
 from stillwatch.inference.mapper import ImageMapper
 from stillwatch.inference.resizing import resize_map
 from stillwatch.inference.torch_scorer import TorchScorer, load_scorer

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from stillwatch.images.layout import unsafe_name
+from stillwatch.images.layout import refused_by_windows, unsafe_name
 from stillwatch.images.manifest import ImageFacts, Manifest, hash_distance_matrix
 
 FEWEST_FOR_STATISTICS = 3
@@ -40,6 +40,7 @@ class ImageStatistics:
     """One image compared with its category; None: not judged, or impossible to compute."""
 
     unsafe_name: str | None
+    refused_by_windows: str | None
     size: str | None
     shortest_side: int | None
     mask_size: str | None
@@ -94,6 +95,7 @@ def category_statistics(manifest: Manifest, *, near_duplicate_ratio: float) -> C
         judged = is_normal(row)
         images[row.path] = ImageStatistics(
             unsafe_name=unsafe_name(row.path),
+            refused_by_windows=refused_by_windows(row.path),
             size=size_text(row.width, row.height),
             shortest_side=_shortest(row),
             mask_size=size_text(row.mask_width, row.mask_height),

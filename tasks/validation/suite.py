@@ -20,14 +20,20 @@ from stillwatch.tasks.validation.checks import (
     Check,
     ImageCheck,
     Wording,
+    named,
+    no_value,
+    printable_name,
+    reason_of,
+    some_images,
 )
-from stillwatch.tasks.validation.statistics import CategoryStatistics, is_normal, size_text
+from stillwatch.tasks.validation.statistics import CategoryStatistics, size_text
 from stillwatch.tasks.validation.suite_comparisons import (
     clipping_checks,
     duplicate_checks,
     picture_checks,
     uniformity_checks,
 )
+from stillwatch.tasks.validation.suite_masks import mask_checks
 from stillwatch.text import printable
 
 
@@ -42,9 +48,10 @@ def build_suite(
     """All checks that apply to this category, in the order of the report."""
     return (
         *_file_checks(checks),
+        *_layout_checks(manifest),
         *_train_checks(manifest, checks, calibration),
         *_test_checks(),
-        *_mask_checks(manifest),
+        *mask_checks(manifest),
         *_region_checks(manifest.region),
         *_scale_checks(advice),
         *duplicate_checks(statistics),
@@ -62,7 +69,7 @@ def _file_checks(checks: CheckSettings) -> tuple[Check, ...]:
             advice="Replace the file by a good copy, or delete it.",
             expectation=gxe.ExpectColumnValuesToBeNull(column="decode_error", severity="critical"),
             describe=lambda row, _: Wording(
-                "a complete PNG, JPEG, BMP or TIFF image", _reason(row.decode_error, row.path)
+                "a complete PNG, JPEG, BMP or TIFF image", reason_of(row.decode_error, row.path)
             ),
         ),
         ImageCheck(
@@ -97,6 +104,41 @@ def _file_checks(checks: CheckSettings) -> tuple[Check, ...]:
             describe=lambda _, image: Wording(
                 "a name that every system can store and print", printable(image.unsafe_name or "")
             ),
+        ),
+        ImageCheck(
+            name="names_for_windows",
+            title="File names that Windows refuses",
+            advice="Nothing, unless the images are to be copied to Windows: then rename them.",
+            expectation=gxe.ExpectColumnValuesToBeNull(
+                column="refused_by_windows", severity="warning"
+            ),
+            describe=lambda _, image: Wording(
+                "a name that every system can store", image.refused_by_windows or ""
+            ),
+        ),
+    )
+
+
+def _layout_checks(manifest: Manifest) -> tuple[Check, ...]:
+    """No image is left out, and what is left out is named."""
+    return (
+        CategoryCheck(
+            name="every_image_read",
+            title="Images that are not read",
+            advice="Move the images to train/good, test/good or test/<defect>, or remove them.",
+            expectation=no_value("unread_images", "warning"),
+            describe=lambda _: Wording(
+                "images only in train/good, test/good, test/<defect> and feedback",
+                f"not read: {named(manifest.unread_images)}",
+            ),
+        ),
+        CategoryCheck(
+            name="only_images",
+            title="Files of other programs",
+            advice="Nothing: they are left out. Delete them, or keep them elsewhere, to lose this "
+            "warning.",
+            expectation=no_value("litter", "warning"),
+            describe=lambda _: Wording("only images", f"left out: {named(manifest.litter)}"),
         ),
     )
 
@@ -138,7 +180,7 @@ def _test_checks() -> tuple[Check, ...]:
             name="test_normals",
             title="Missing test normals",
             advice="Put some images of good parts into test/good.",
-            expectation=_some_images("path", IN_TEST & NORMALS),
+            expectation=some_images("path", IN_TEST & NORMALS),
             describe=lambda _: Wording(
                 "images in test/good", "none: the false-alarm rate cannot be measured"
             ),
@@ -147,95 +189,9 @@ def _test_checks() -> tuple[Check, ...]:
             name="test_anomalies",
             title="Missing test anomalies",
             advice="Put images of defects into test/<defect> as soon as there are some.",
-            expectation=_some_images("path", TEST_ANOMALIES),
+            expectation=some_images("path", TEST_ANOMALIES),
             describe=lambda _: Wording(
                 "images in test/<defect>", "none: test anomalies will be synthetic"
-            ),
-        ),
-    )
-
-
-def _mask_checks(manifest: Manifest) -> tuple[Check, ...]:
-    anomalies = [row for row in manifest.rows if row.split == "test" and not is_normal(row)]
-    checks: list[Check] = [
-        ImageCheck(
-            name="normals_without_mask",
-            title="Normals with a mask",
-            advice="Delete the mask, or move the image to the folder of its defect.",
-            expectation=gxe.ExpectColumnValuesToBeNull(
-                column="mask", row_condition=NORMALS, severity="critical"
-            ),
-            describe=lambda row, _: Wording("no mask", f"the mask {_name(row.mask)}", row.mask),
-        )
-    ]
-    if not anomalies:
-        return tuple(checks)
-    if not any(row.mask for row in anomalies):
-        checks.append(_any_mask_check())
-        return tuple(checks)
-    return (
-        *checks,
-        ImageCheck(
-            name="anomalies_with_mask",
-            title="Anomalies without a mask",
-            advice="Draw the missing mask, or delete all masks of the category to be judged by "
-            "image metrics only.",
-            expectation=gxe.ExpectColumnValuesToNotBeNull(
-                column="mask", row_condition=TEST_ANOMALIES, severity="critical"
-            ),
-            describe=lambda row, _: Wording("a mask, as other anomalies have", "no mask"),
-        ),
-        *_present_mask_checks(),
-    )
-
-
-def _any_mask_check() -> Check:
-    return CategoryCheck(
-        name="any_mask",
-        title="Missing masks",
-        advice="Nothing, unless you want to know how well defects are located: then draw masks.",
-        expectation=_some_images("mask", TEST_ANOMALIES),
-        describe=lambda _: Wording("masks of the anomalies", "none: image metrics only"),
-    )
-
-
-def _present_mask_checks() -> tuple[Check, ...]:
-    return (
-        ImageCheck(
-            name="mask_readable",
-            title="Unreadable masks",
-            advice="Replace the mask by a good copy.",
-            expectation=gxe.ExpectColumnValuesToBeNull(
-                column="mask_error", row_condition=TEST_ANOMALIES, severity="critical"
-            ),
-            describe=lambda row, _: Wording(
-                "a readable mask", f"{_name(row.mask)}: {_reason(row.mask_error, row.mask)}"
-            ),
-        ),
-        ImageCheck(
-            name="mask_size",
-            title="Masks of another size than the image",
-            advice="Save the mask again at the size of the image.",
-            expectation=gxe.ExpectColumnPairValuesToBeEqual(
-                column_A="size",
-                column_B="mask_size",
-                row_condition=TEST_ANOMALIES,
-                ignore_row_if="either_value_is_missing",
-                severity="critical",
-            ),
-            describe=lambda row, image: Wording(
-                f"a mask of {image.size} pixels", f"{image.mask_size} pixels", row.mask
-            ),
-        ),
-        ImageCheck(
-            name="mask_not_empty",
-            title="Empty masks",
-            advice="Draw the defect, or move the image to test/good if there is none.",
-            expectation=gxe.ExpectColumnValuesToBeBetween(
-                column="mask_area", min_value=1, row_condition=TEST_ANOMALIES, severity="critical"
-            ),
-            describe=lambda row, _: Wording(
-                "at least one marked pixel", f"{_name(row.mask)} marks none", row.mask
             ),
         ),
     )
@@ -250,12 +206,10 @@ def _region_checks(region: RegionFacts | None) -> tuple[Check, ...]:
             name="region_usable",
             title="Unusable region of interest",
             advice="Correct the file, or delete it if all pixels count.",
-            expectation=gxe.ExpectColumnUniqueValueCountToBeBetween(
-                column="region_error", max_value=0, severity="critical"
-            ),
+            expectation=no_value("region_error", "critical"),
             describe=lambda _: Wording(
                 "a readable region with pixels that count",
-                _reason(region.error, region.path),
+                reason_of(region.error, region.path),
             ),
         ),
         ImageCheck(
@@ -286,7 +240,7 @@ def _region_checks(region: RegionFacts | None) -> tuple[Check, ...]:
             ),
             describe=lambda row, _: Wording(
                 "a defect that is in the region, at least in part",
-                f"{_name(row.mask)} is wholly outside",
+                f"{printable_name(row.mask)} is wholly outside",
                 row.mask,
             ),
         ),
@@ -326,12 +280,6 @@ def _distinct_images(part: str, at_least: int) -> Expectation:
     )
 
 
-def _some_images(column: str, condition: object) -> Expectation:
-    return gxe.ExpectColumnUniqueValueCountToBeBetween(
-        column=column, min_value=1, row_condition=condition, severity="warning"
-    )
-
-
 def _describe_bytes(row: ImageFacts) -> Wording:
     if row.expected_md5 is None:
         return Wording("a file that the data version lists", "not listed: added during the run")
@@ -349,12 +297,3 @@ def _missing(count: float, needed: int, unassigned: int) -> str:
 
 def _reachable(count: int) -> str:
     return f" ({count} allow a rate of {reachable_alpha(count):g} or more)" if count else ""
-
-
-def _reason(error: str | None, path: str | None) -> str:
-    """The message of an ImageError without the file's name, which the failure has already."""
-    return printable((error or "").split(f"{path}: ", 1)[-1].rstrip("."))
-
-
-def _name(path: str | None) -> str:
-    return printable(path or "")

@@ -12,20 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
-from scipy import ndimage
 
 from stillwatch.errors import ImageError, ImageTooLargeError
 from stillwatch.geometry import fitted
 from stillwatch.images.decode import (
     DecodedImage,
     decode_image,
-    decode_mask,
     peak_of_16_bit,
     read_image,
-    read_mask,
     read_shape,
     resize_image,
-    resize_mask,
     shape_of,
     white_level_of,
 )
@@ -333,7 +329,7 @@ def test_the_size_limit_is_the_callers() -> None:
 
 def test_large_images_within_the_limit_warn_of_nothing() -> None:
     wide = png(9_600, 9_600, 1, 0, (b"\0" + bytes(1200)) * 9_600)
-    assert decode_mask(wide, name="large.png").shape == (9_600, 9_600)
+    assert decode_image(wide, name="large.png").pixels.shape == (9_600, 9_600, 3)
 
 
 @pytest.mark.parametrize(
@@ -348,8 +344,6 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
         read_image(tmp_path / "gone.png", fitted([(8, 8)], 8), white_level=None)
     with pytest.raises(ImageError, match=r"gone\.png: cannot be read"):
         read_shape(tmp_path / "gone.png")
-    with pytest.raises(ImageError, match=r"gone\.png: cannot be read"):
-        read_mask(tmp_path / "gone.png")
 
 
 def test_reading_decodes_and_keeps_the_aspect_ratio(tmp_path: Path) -> None:
@@ -400,54 +394,3 @@ def test_peak_of_16_bit_images_only(tmp_path: Path) -> None:
     Image.fromarray(noise(5, 5)).save(tmp_path / "8.jpg")
     names = ("8.png", "8.jpg", "grey.tif", "colour.png")
     assert [peak_of_16_bit(tmp_path / name) for name in names] == [None, None, 900, 777]
-
-
-@pytest.mark.parametrize("mode", ["L", "1", "P", "RGB", "I;16"])
-def test_masks_of_any_mode_are_true_where_anything_is_marked(tmp_path: Path, mode: str) -> None:
-    marked = np.zeros((6, 7), np.uint8)
-    marked[2, 3] = 255
-    image = Image.fromarray(marked.astype(np.uint16)) if mode == "I;16" else Image.fromarray(marked)
-    image = image if mode == "I;16" else image.convert(mode)
-    image.save(tmp_path / "mask.png")
-    np.testing.assert_array_equal(read_mask(tmp_path / "mask.png"), marked > 0)
-
-
-def test_a_mask_that_marks_with_1(tmp_path: Path) -> None:
-    Image.fromarray(np.eye(4, dtype=np.uint8)).save(tmp_path / "mask.png")
-    assert read_mask(tmp_path / "mask.png").sum() == 4
-
-
-@given(
-    seed=st.integers(0, 99),
-    height=st.integers(1, 24),
-    width=st.integers(1, 24),
-    rows=st.integers(1, 12),
-    columns=st.integers(1, 12),
-)
-def test_masks_resize_by_area(seed: int, height: int, width: int, rows: int, columns: int) -> None:
-    mask = np.random.default_rng(seed).random((height, width)) < 0.4
-    # Exact areas: every source pixel as rows × columns equal parts, summed over the new pixels.
-    parts = np.kron(mask, np.ones((rows, columns)))
-    share = parts.reshape(rows, height, columns, width).mean(axis=(1, 3))
-    resized = resize_mask(mask, rows, columns)
-    assert resized[share >= 0.5].all()
-    kept = resized & (share < 0.5)
-    assert (share[kept] > 0).all()
-    regions = ndimage.label(mask, np.ones((3, 3)))[1]
-    assert kept.sum() <= regions
-    assert resized.any() == mask.any()
-
-
-def test_a_region_that_vanishes_keeps_its_largest_pixel() -> None:
-    mask = np.zeros((64, 64), bool)
-    mask[7:11, 7:9] = True  # 1 × 2 pixels of one small pixel, 3 × 2 of another
-    mask[40:60, 40:60] = True
-    resized = resize_mask(mask, 8, 8)
-    assert resized[:4, :4].sum() == 1
-    assert resized[1, 0] or resized[1, 1]
-    assert resized[5:7, 5:7].all()
-
-
-def test_a_mask_keeps_its_pixels_at_its_own_size() -> None:
-    mask = noise(32, 32, high=2).astype(bool)
-    np.testing.assert_array_equal(resize_mask(mask, 32, 32), mask)

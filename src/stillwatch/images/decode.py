@@ -19,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import BmpImagePlugin, ExifTags, Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
 from PIL.ImageFile import ImageFile as PillowFile
-from scipy import ndimage
 
 from stillwatch.errors import ImageError, ImageTooLargeError, UnknownFormatError
 from stillwatch.geometry import Geometry, Shape
@@ -53,7 +52,7 @@ _TURNS: dict[int, Callable[[Samples], Samples]] = {
     8: lambda samples: samples.swapaxes(0, 1)[::-1],
 }
 """EXIF orientation -> operation that turns the image upright."""
-_COPIED_ROWS = _AVERAGED_COLUMNS = 256
+_COPIED_ROWS = 256
 _PILLOW_FILTER = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 
 
@@ -93,7 +92,7 @@ def decode_image(
         ImageTooLargeError: more than ``max_megapixels``.
         ImageError: empty, truncated or damaged.
     """
-    samples, mode = _decode_samples(data, name, max_megapixels)
+    samples, mode = decode_samples(data, name, max_megapixels)
     peak = int(samples.max())
     if samples.dtype == np.uint16:
         samples = _scale_table(white_level or white_level_of(peak))[samples]
@@ -136,6 +135,18 @@ def read_shape(path: Path, *, max_megapixels: float = MAX_MEGAPIXELS) -> Shape:
         return _shape(file, str(path), max_megapixels)
 
 
+def orientation_of(path: Path, *, max_megapixels: float = MAX_MEGAPIXELS) -> int:
+    """The EXIF orientation of an image file, 1 to 8, from its header alone; 1 where it has none."""
+    with _opened(path) as file, _damage_named(str(path)):
+        return _orientation(_open(_without_pixels(file), str(path), max_megapixels))
+
+
+def turned_upright(samples: Samples, orientation: int) -> Samples:
+    """Turn samples, (H, W) or (H, W, 3), upright by their EXIF orientation."""
+    turn = _TURNS.get(orientation)
+    return turn(samples) if turn else samples
+
+
 def shape_of(data: bytes, *, name: str, max_megapixels: float = MAX_MEGAPIXELS) -> Shape:
     """Height and width of an image file's upright image, from its header alone; see decode_image.
 
@@ -145,48 +156,6 @@ def shape_of(data: bytes, *, name: str, max_megapixels: float = MAX_MEGAPIXELS) 
         max_megapixels: a larger image is refused.
     """
     return _shape(BytesIO(data), name, max_megapixels)
-
-
-def decode_mask(
-    data: bytes, *, name: str, max_megapixels: float = MAX_MEGAPIXELS
-) -> NDArray[np.bool_]:
-    """Decode a ground-truth mask to bool (H, W): true where any colour is above 0."""
-    samples, _mode = _decode_samples(data, name, max_megapixels)
-    largest: Samples = samples if samples.ndim == 2 else samples.max(axis=2)
-    return largest > 0
-
-
-def read_mask(path: Path, *, max_megapixels: float = MAX_MEGAPIXELS) -> NDArray[np.bool_]:
-    """Read a ground-truth mask as bool (H, W); see ``decode_mask``."""
-    return decode_mask(read_bytes(path), name=str(path), max_megapixels=max_megapixels)
-
-
-def resize_mask(mask: NDArray[np.bool_], height: int, width: int) -> NDArray[np.bool_]:
-    """Resize bool (H, W) to (height, width): true where at least half of a pixel's area is.
-
-    An 8-connected region that would vanish keeps the one pixel that holds most of it, so that a
-    small defect still counts in region metrics.
-    """
-    if mask.shape == (height, width):
-        return mask
-    rows_reduced = [
-        # In parts: as floats, the mask of a large image would need gigabytes.
-        _area_means(mask[:, left : left + _AVERAGED_COLUMNS].astype(np.float64), height)
-        for left in range(0, mask.shape[1], _AVERAGED_COLUMNS)
-    ]
-    share = _area_means(np.hstack(rows_reduced).T, width).T
-    resized: NDArray[np.bool_] = np.ascontiguousarray(share >= 0.5 - 1e-9)
-    labels, count = ndimage.label(mask, structure=np.ones((3, 3)))
-    rows, columns = np.nonzero(mask)
-    regions = labels[rows, columns]
-    cells = ((2 * rows + 1) * height // (2 * mask.shape[0])) * width
-    cells += (2 * columns + 1) * width // (2 * mask.shape[1])
-    survives = np.zeros(count + 1, bool)
-    survives[regions[resized.ravel()[cells]]] = True
-    for region in range(1, count + 1):
-        if not survives[region]:
-            resized.ravel()[np.bincount(cells[regions == region]).argmax()] = True
-    return resized
 
 
 def white_level_of(peak: int) -> int:
@@ -225,11 +194,11 @@ def peak_of_16_bit(path: Path, *, max_megapixels: float = MAX_MEGAPIXELS) -> int
         raw_mode = _raw_mode(_open(file, name, max_megapixels))
     if ";16" not in raw_mode and not raw_mode.startswith("I"):
         return None
-    samples, _mode = _decode_samples(read_bytes(path), name, max_megapixels)
+    samples, _mode = decode_samples(read_bytes(path), name, max_megapixels)
     return int(samples.max()) if samples.dtype == np.uint16 else None
 
 
-def _decode_samples(data: bytes, name: str, max_megapixels: float) -> tuple[Samples, str]:
+def decode_samples(data: bytes, name: str, max_megapixels: float) -> tuple[Samples, str]:
     """Upright samples (H, W) or (H, W, 3) as the file has them, uint8 or uint16, and its mode."""
     with _damage_named(name):
         image = _open(BytesIO(data), name, max_megapixels)
@@ -242,7 +211,7 @@ def _decode_samples(data: bytes, name: str, max_megapixels: float) -> tuple[Samp
         cut = depth.startswith("16") and kind in _COLOUR_THAT_PILLOW_CUTS_TO_8_BITS
         samples = _decode_wide_colour(data) if cut else _samples_of(image, name)
         if not isinstance(image, TiffImagePlugin.TiffImageFile):  # Pillow turns these upright
-            samples = _upright(samples, image)
+            samples = turned_upright(samples, _orientation(image))
     return samples, mode
 
 
@@ -278,7 +247,8 @@ def _shape(file: BinaryIO, name: str, max_megapixels: float) -> Shape:
         image = _open(_without_pixels(file), name, max_megapixels)
         width, height = image.size
         if not isinstance(image, TiffImagePlugin.TiffImageFile):  # Pillow's size is upright there
-            height, width = _upright(np.broadcast_to(np.uint8(0), (height, width)), image).shape
+            stored = np.broadcast_to(np.uint8(0), (height, width))
+            height, width = turned_upright(stored, _orientation(image)).shape
     return height, width
 
 
@@ -352,14 +322,13 @@ def _decode_wide_colour(data: bytes) -> Samples:
     return colours
 
 
-def _upright(samples: Samples, image: PillowFile) -> Samples:
+def _orientation(image: PillowFile) -> int:
     try:
         # A PNG's own getexif would decode the pixels.
         orientation = Image.Image.getexif(image).get(ExifTags.Base.Orientation)
     except Exception:  # the pixels may be fine although the metadata are damaged
-        return samples
-    turn = _TURNS.get(orientation) if isinstance(orientation, int) else None
-    return turn(samples) if turn else samples
+        return 1
+    return orientation if isinstance(orientation, int) and orientation in _TURNS else 1
 
 
 @contextmanager
@@ -380,15 +349,3 @@ def _damage_named(name: str) -> Iterator[None]:
 def _scale_table(white_level: int) -> NDArray[np.uint8]:
     levels = np.arange(65536, dtype=np.float64) * (255 / white_level)
     return np.minimum(np.rint(levels), 255).astype(np.uint8)
-
-
-def _area_means(values: NDArray[np.float64], size: int) -> NDArray[np.float64]:
-    """Means of (H, W) over ``size`` equal parts of its rows, fractions included: (size, W)."""
-    height = values.shape[0]
-    sums = np.vstack([np.zeros_like(values[:1]), np.cumsum(values, axis=0)])
-    edges = np.arange(size + 1) * height / size
-    below = np.minimum(edges.astype(np.int64), height - 1)
-    part = (edges - below)[:, None]
-    at_edges = sums[below] * (1 - part) + sums[below + 1] * part
-    means: NDArray[np.float64] = np.diff(at_edges, axis=0) * (size / height)
-    return means

@@ -5,7 +5,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -18,13 +17,13 @@ from stillwatch.images.appearance import brightness, grey_image, sharpness
 from stillwatch.images.decode import (
     DecodedImage,
     decode_image,
-    decode_mask,
     peak_of_16_bit,
     read_bytes,
     read_shape,
     white_level_of,
 )
 from stillwatch.images.layout import Category, ImageFile
+from stillwatch.images.masks import doubt_about, load_mask, mask_files, smallest_defect
 from stillwatch.images.region import Region, read_region
 from stillwatch.images.split import group_of
 from stillwatch.settings import ImageSettings
@@ -73,7 +72,7 @@ class ImageFacts:
     decode_error: str | None
     """Why the file cannot be decoded, in one sentence."""
     mask: str | None
-    """The mask's path, relative to the category's folder."""
+    """The path of the mask or of the folder of masks, relative to the category's folder."""
     mask_width: int | None
     mask_height: int | None
     mask_area: int | None
@@ -83,6 +82,10 @@ class ImageFacts:
     smallest_defect: Shape | None
     """Height and width in pixels of the 8-connected marked region whose bounding box has the
     shortest side, of those that are in the region of interest at least in part."""
+    mask_values: int | None
+    """As of ``masks.Mask``."""
+    mask_doubt: str | None
+    """Why the mask is probably inverted or not a mask (``masks.doubt_about``)."""
     mask_error: str | None
     """Why the mask cannot be used: not decodable, or not the file that the version lists."""
     group: str | None
@@ -116,6 +119,10 @@ class Manifest:
     """In the order of ``Category.images``."""
     region: RegionFacts | None = None
     """None: the category has none, and all pixels count."""
+    stray_masks: tuple[str, ...] = ()
+    """This and the next two: as of ``Category``."""
+    unread_images: tuple[str, ...] = ()
+    litter: tuple[str, ...] = ()
 
 
 def build_manifest(
@@ -158,7 +165,15 @@ def build_manifest(
             region=region,
         )
         rows = tuple(pool.map(reader.facts, category.images))
-    return Manifest(category.name, reader.white_level, rows, region_facts)
+    return Manifest(
+        category.name,
+        reader.white_level,
+        rows,
+        region_facts,
+        category.stray_masks,
+        category.unread_images,
+        category.litter,
+    )
 
 
 def perceptual_hash(grey: Image.Image) -> str:
@@ -171,34 +186,6 @@ def perceptual_hash(grey: Image.Image) -> str:
     small = grey.resize((_HASH_INPUT_SIDE, _HASH_INPUT_SIDE), Image.Resampling.BILINEAR)
     spectrum = dctn(np.asarray(small, np.float64), norm="ortho")[:_HASH_SIDE, :_HASH_SIDE]
     return np.packbits(spectrum > np.median(spectrum)).tobytes().hex()
-
-
-def smallest_defect(
-    mask: NDArray[np.bool_], counted: NDArray[np.bool_] | None = None
-) -> Shape | None:
-    """Height and width of the smallest 8-connected region of a mask, by its bounding box.
-
-    The smallest is the one with the shortest side, then with the shorter other side.
-
-    Args:
-        mask: (H, W), true where the image is defective.
-        counted: (H, W), the region of interest; regions wholly outside are left out. None: none.
-
-    Returns:
-        None if no region is left.
-    """
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not rows.size:
-        return None
-    # The labels of a whole image of 100 megapixels would take 400 MB.
-    marked = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-    _, labels, boxes, _ = cv2.connectedComponentsWithStats(
-        mask[marked].astype(np.uint8), connectivity=8
-    )
-    found = np.unique(labels if counted is None else labels[counted[marked]])
-    sides = boxes[found[found > 0]][:, [cv2.CC_STAT_HEIGHT, cv2.CC_STAT_WIDTH]].tolist()
-    smallest = min(sides, key=sorted, default=None)
-    return None if smallest is None else (smallest[0], smallest[1])
 
 
 def hash_distance_matrix(hashes: Sequence[str]) -> NDArray[np.int16]:
@@ -226,6 +213,8 @@ class _MaskFacts:
     area: int | None = None
     area_in_region: int | None = None
     smallest: Shape | None = None
+    values: int | None = None
+    doubt: str | None = None
     error: str | None = None
 
 
@@ -247,7 +236,7 @@ class _Reader:
         if decoded is not None and self.on_pixels is not None:
             self.on_pixels(image.path, decoded.pixels)
         appearance = _appearance(decoded.pixels) if decoded else _Appearance()
-        mask = self._mask_facts(image.mask) if image.mask else _MaskFacts()
+        mask = self._mask_facts(image, decoded is not None) if image.mask else _MaskFacts()
         without_part = "unassigned" if image.split == "train" else image.split
         return ImageFacts(
             path=image.path,
@@ -272,6 +261,8 @@ class _Reader:
             mask_area=mask.area,
             mask_area_in_region=mask.area_in_region,
             smallest_defect=mask.smallest,
+            mask_values=mask.values,
+            mask_doubt=mask.doubt,
             mask_error=mask.error,
             group=group_of(image.path, self.group_pattern),
         )
@@ -290,13 +281,17 @@ class _Reader:
             return data, None, str(error)
         return data, decoded, None
 
-    def _mask_facts(self, path: str) -> _MaskFacts:
-        name = str(self.folder / path)
+    def _mask_facts(self, image: ImageFile, image_decodes: bool) -> _MaskFacts:
+        path = self.folder / str(image.mask)
         try:
-            data = read_bytes(self.folder / path)
-            mask = decode_mask(data, name=name, max_megapixels=self.max_megapixels)
+            read = load_mask(
+                path,
+                image=self.folder / image.path if image_decodes else None,
+                max_megapixels=self.max_megapixels,
+            )
         except ImageError as error:
             return _MaskFacts(error=str(error))
+        mask = read.marked
         height, width = mask.shape
         counted = None
         if self.region is not None and self.region.counted.shape == mask.shape:
@@ -307,8 +302,14 @@ class _Reader:
             area=int(np.count_nonzero(mask)),
             area_in_region=None if counted is None else int(np.count_nonzero(mask & counted)),
             smallest=smallest_defect(mask, counted),
-            error=_changed(name, bytes_md5(data), self.expected_md5.get(path)),
+            values=read.values,
+            doubt=doubt_about(mask),
+            error=next(filter(None, map(self._changed_mask, mask_files(path))), None),
         )
+
+    def _changed_mask(self, file: Path) -> str | None:
+        expected = self.expected_md5.get(file.relative_to(self.folder).as_posix())
+        return _changed(str(file), file_md5(file), expected)
 
 
 def _region(

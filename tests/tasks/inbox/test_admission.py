@@ -52,12 +52,20 @@ def files_in(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
+def write_mask(path: Path, *, side: int = 8, marked: int = 255) -> None:
+    """A mask whose upper quarter is marked."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    mask = Image.new("L", (side, side))
+    mask.paste(marked, (0, 0, side, side // 4))
+    mask.save(path)
+
+
 def test_the_folder_decides_where_a_file_goes(
     workspace: Workspace, plant: Settings, bolt: Path, inbox: Path, make_image: MakeImage
 ) -> None:
     make_image(inbox / "good" / "new.png", 500)
     make_image(inbox / "hole" / "drilled.png", 501)
-    Image.new("L", (8, 8), 255).save(inbox / "hole" / "drilled_mask.png")
+    write_mask(inbox / "hole" / "drilled_mask.png")
     before = (inbox / "good" / "new.png").read_bytes()
     admitted = admit(workspace, plant)
     assert {one.admitted_as for one in admitted.values()} == {
@@ -122,7 +130,7 @@ def test_an_image_with_a_taken_name_is_renamed_with_its_mask(
 ) -> None:
     taken = (bolt / "test" / "hole" / "000.png").read_bytes()
     make_image(inbox / "hole" / "000.png", 600)
-    Image.new("L", (8, 8), 255).save(inbox / "hole" / "000_mask.png")
+    write_mask(inbox / "hole" / "000_mask.png")
     admitted = admit(workspace, plant)
     image = admitted["bolt/hole/000.png"].admitted_as
     assert image is not None
@@ -219,11 +227,6 @@ def test_files_that_are_being_written_are_ignored(
 
 def test_a_missing_inbox_is_empty(plant: Settings) -> None:
     assert still_files(plant.inbox.path, 0) == []
-
-
-def write_mask(path: Path, *, side: int = 8, marked: int = 255) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("L", (side, side), marked).save(path)
 
 
 @pytest.mark.parametrize("name", [b"\xff.txt", b"n" * 245 + b".txt"], ids=["no UTF-8", "long"])

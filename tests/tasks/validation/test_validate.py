@@ -62,6 +62,7 @@ def faults(manifest: Manifest) -> list[Fault]:
     good = [row.path for row in manifest.rows if row.path.startswith("test/good/")]
     defects = [row for row in manifest.rows if row.defect_type != "good"]
     no_mask = dict.fromkeys(("mask", "mask_width", "mask_height", "mask_area"))
+    inverted = {"mask_doubt": "marks 92% of the image"}
     odd_mask = f"{defects[4].mask}: truncated; replace it"
     first, copy = train[0], train[1].path
     return [
@@ -86,9 +87,11 @@ def faults(manifest: Manifest) -> list[Fault]:
             "normals_without_mask",
             "critical",
             good[0],
-            {"mask": "ground_truth/good/000_mask.png", "mask_area": 0},
-            "the mask ground_truth/good/000_mask.png",
+            {"mask": "ground_truth/good/000_mask.png", "mask_area": 9},
+            "the mask ground_truth/good/000_mask.png marks 9 pixels",
         ),
+        Fault("mask_plausible", "critical", defects[2].path, inverted, "marks 92% of the image"),
+        Fault("mask_of_two_values", "warning", defects[1].path, {"mask_values": 9}, "has 9: those"),
         Fault("same_mode", "warning", good[1], {"mode": "L"}, "mode L"),
         Fault("same_size", "warning", good[2], {"width": 80}, "80×64 pixels"),
         Fault("not_dark", "warning", good[3], {"mean": 3.0}, "dark: mean grey value 3, "),
@@ -125,6 +128,11 @@ def test_a_file_name_that_is_not_safe(sound: Manifest, name: str, found: str) ->
     assert found_in(report) == {("safe_names", "critical", f"test/good/{name}")}
     assert found in report.failures[0].found
     json.dumps(table_rows(report), ensure_ascii=False).encode("utf-8")
+
+
+def test_a_name_with_a_colon_is_a_warning(sound: Manifest) -> None:
+    report = judge(changed(sound, GOOD, path="test/good/12:30:07.png"))
+    assert found_in(report) == {("names_for_windows", "warning", "test/good/12:30:07.png")}
 
 
 def test_limits_come_from_the_settings(sound: Manifest) -> None:

@@ -113,6 +113,69 @@ def test_a_mask_of_another_size(folder: Path) -> None:
     assert report.failures[0].found == "48×32 pixels"
 
 
+def test_an_inverted_mask_is_refused_with_its_picture(folder: Path) -> None:
+    inverted = np.full((SIDE, SIDE), 255, np.uint8)
+    inverted[20:30, 20:40] = 0
+    save(folder / "ground_truth/scratch/001_mask.png", inverted)
+    report = judge_folder(folder)
+    assert found_in(report) == {("mask_plausible", "critical", DEFECT)}
+    assert report.failures[0].found == "ground_truth/scratch/001_mask.png marks 95% of the image"
+    assert report.failures[0].related == "ground_truth/scratch/001_mask.png"
+
+
+def test_a_blank_mask_of_a_normal_is_no_fault_and_another_one_is(folder: Path) -> None:
+    mask = np.zeros((SIDE, SIDE), np.uint8)
+    save(folder / "ground_truth/good/001_mask.png", mask)
+    save(folder / "train/good/003_GT.png", mask)
+    assert judge_folder(folder).failures == ()
+    mask[5, 5] = 255
+    save(folder / "train/good/003_GT.png", mask)
+    assert found_in(judge_folder(folder)) == {("normals_without_mask", "critical", TRAIN)}
+
+
+def test_masks_saved_as_jpeg_are_a_warning(folder: Path) -> None:
+    mask = folder / "ground_truth/scratch/001_mask.png"
+    with Image.open(mask) as image:
+        image.save(mask.with_suffix(".jpg"), quality=60)
+    mask.unlink()
+    report = judge_folder(folder)
+    assert found_in(report) == {("mask_of_two_values", "warning", DEFECT)}
+    assert report.failures[0].found.endswith(
+        "from half of its range on mark the defect, 200 pixels"
+    )
+
+
+def test_the_mask_of_a_photograph_that_is_stored_upside_down(folder: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    with Image.open(folder / DEFECT) as image:
+        image.save(folder / DEFECT, exif=exif)
+    report = judge_folder(folder)
+    assert found_in(report) == {("mask_readable", "critical", DEFECT)}
+    assert "nobody can tell whether it was drawn on the upright image" in report.failures[0].found
+
+
+def test_what_is_left_out_is_named(folder: Path) -> None:
+    save(folder / "ground_truth/scratch/9_mask.png", np.zeros((SIDE, SIDE), np.uint8))
+    for index in range(7):
+        save(folder / f"train/{index}.png", picture(4000 + index))
+    (folder / "train/good/labels.json").write_text("{}", encoding="utf-8")
+    report = judge_folder(folder)
+    assert [(failure.check, failure.severity, failure.found) for failure in report.failures] == [
+        (
+            "masks_fit_images",
+            "critical",
+            "no image, or more than one, fits ground_truth/scratch/9_mask.png",
+        ),
+        (
+            "every_image_read",
+            "warning",
+            "not read: train/0.png, train/1.png, train/2.png, train/3.png, train/4.png and 2 more",
+        ),
+        ("only_images", "warning", "left out: train/good/labels.json"),
+    ]
+
+
 def test_an_anomaly_without_a_mask(folder: Path) -> None:
     (folder / "ground_truth/scratch/001_mask.png").unlink()
     assert found_in(judge_folder(folder)) == {("anomalies_with_mask", "critical", DEFECT)}
