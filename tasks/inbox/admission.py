@@ -229,6 +229,7 @@ class CategoryIntake:
         if arrival.label == FEEDBACK:
             raise Refusal(f"has no label: put it into {FEEDBACK}/good or {FEEDBACK}/<defect>")
         if arrival.label == "good":
+            self._refuse_mask_of_normal(arrival)
             return self._folder("train", self._normal_folder())
         if self.asks_for_masks and arrival.mask not in self.masks:
             raise Refusal(
@@ -236,6 +237,11 @@ class CategoryIntake:
                 f"again together with {arrival.mask.name}"
             )
         return self._folder("test", arrival.label)
+
+    def _refuse_mask_of_normal(self, arrival: Arrival) -> None:
+        image = image_of_mask(arrival.file.name)
+        if image in {PurePosixPath(path).stem for path in self.known.values()}:
+            raise Refusal(f"has the name of a mask of {image}, and a good part needs none")
 
     def _check_mask_of(self, arrival: Arrival, size: tuple[int, int]) -> None:
         """Refuse an image whose mask cannot be used: without its mask it would block training.

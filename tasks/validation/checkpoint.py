@@ -61,6 +61,8 @@ def manifest_frame(
     versioned = any(row.expected_md5 for row in rows)
     region = manifest.region
     scale = advice.chosen if advice else None
+    shown = statistics.scenes.counted(rows)
+    repeated = statistics.scenes.sentence()
     texts: dict[str, list[str | None]] = {
         "path": [row.path for row in rows],
         "split": [row.split for row in rows],
@@ -75,6 +77,8 @@ def manifest_frame(
         "mode": [row.mode for row in rows],
         "copies_in_train": ["; ".join(image.copies_in_train) or None for image in images],
         "copies_in_test": ["; ".join(image.copies_in_test) or None for image in images],
+        "shown": [shown[row.path] for row in rows],
+        "repeated": [repeated for _ in rows],
         "earlier_copy": [image.earlier_copy for image in images],
         "near_in_train": [
             "; ".join(n.path for n in image.near_in_train) or None for image in images
@@ -94,6 +98,8 @@ def manifest_frame(
         "sharpness_z": [image.sharpness_z for image in images],
         "exposure_z": [image.exposure_z for image in images],
         "clipped": [image.clipped for image in images],
+        "above_white": [row.above_white and row.above_white[2] for row in rows],
+        "light": [image.light for image in images],
         "mask_area": [row.mask_area for row in rows],
         "mask_area_in_region": [row.mask_area_in_region for row in rows],
         "mask_values": [row.mask_values for row in rows],

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from stillwatch.images.layout import refused_by_windows, unsafe_name
 from stillwatch.images.manifest import ImageFacts, Manifest, hash_distance_matrix
+from stillwatch.tasks.validation.scenes import Scenes, find_scenes
 
 FEWEST_FOR_STATISTICS = 3
 """Fewer images give no usual value of the category."""
@@ -56,6 +57,8 @@ class ImageStatistics:
     exposure_z: float | None
     clipped: float | None
     """Share of pixels at 0 or 255, of normals only."""
+    light: float | None
+    """Mean and twice the standard deviation of the grey values: the brightness of bright parts."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,7 @@ class CategoryStatistics:
     usual_neighbour: float | None
     """Median hash distance of the distinct images to their nearest neighbour, in bits."""
     images: dict[str, ImageStatistics]
+    scenes: Scenes
 
 
 def category_statistics(manifest: Manifest, *, near_duplicate_ratio: float) -> CategoryStatistics:
@@ -106,6 +110,7 @@ def category_statistics(manifest: Manifest, *, near_duplicate_ratio: float) -> C
             sharpness_z=sharpness.get(row.path) if judged else None,
             exposure_z=exposure.get(row.path) if judged else None,
             clipped=row.clipped if judged else None,
+            light=None if row.mean is None or row.std is None else row.mean + 2 * row.std,
         )
     clipped = [row.clipped for row in train if row.clipped is not None]
     return CategoryStatistics(
@@ -114,6 +119,7 @@ def category_statistics(manifest: Manifest, *, near_duplicate_ratio: float) -> C
         usual_clipped=float(np.median(clipped)) if clipped else None,
         usual_neighbour=usual_neighbour,
         images=images,
+        scenes=find_scenes(rows),
     )
 
 

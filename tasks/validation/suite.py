@@ -4,16 +4,21 @@ Importing this module imports Great Expectations, which takes three seconds: imp
 function that uses it.
 """
 
+from collections import Counter
+
 import great_expectations.expectations as gxe
 from great_expectations.expectations.expectation import Expectation
 from great_expectations.expectations.row_conditions import Column
 
 from stillwatch.calibration import images_needed, reachable_alpha
+from stillwatch.images.layout import is_feedback
 from stillwatch.images.manifest import ImageFacts, Manifest, RegionFacts
-from stillwatch.settings import CalibrationSettings, CheckSettings
+from stillwatch.images.split import PARTS, images_to_add
+from stillwatch.settings import CheckSettings, Settings
 from stillwatch.tasks.validation.advice import SMALLEST_SEEN, ScaleAdvice
 from stillwatch.tasks.validation.checks import (
     IN_TEST,
+    IN_TRAIN,
     NORMALS,
     TEST_ANOMALIES,
     CategoryCheck,
@@ -36,20 +41,24 @@ from stillwatch.tasks.validation.suite_comparisons import (
 from stillwatch.tasks.validation.suite_masks import mask_checks
 from stillwatch.text import printable
 
+_ALMOST_BLACK = 16
+"""Of 255 grey values; 12 bits in files of 16 look so with a white level of 16 bits."""
+
 
 def build_suite(
     manifest: Manifest,
     statistics: CategoryStatistics,
     *,
-    checks: CheckSettings,
-    calibration: CalibrationSettings,
+    settings: Settings,
     advice: ScaleAdvice | None = None,
 ) -> tuple[Check, ...]:
     """All checks that apply to this category, in the order of the report."""
+    checks = settings.checks
     return (
         *_file_checks(checks),
         *_layout_checks(manifest),
-        *_train_checks(manifest, checks, calibration),
+        *_light_checks(manifest),
+        *_train_checks(manifest, settings),
         *_test_checks(),
         *mask_checks(manifest),
         *_region_checks(manifest.region),
@@ -143,10 +152,43 @@ def _layout_checks(manifest: Manifest) -> tuple[Check, ...]:
     )
 
 
-def _train_checks(
-    manifest: Manifest, checks: CheckSettings, calibration: CalibrationSettings
-) -> tuple[Check, ...]:
-    unassigned = len({row.md5 for row in manifest.rows if row.part == "unassigned"})
+def _light_checks(manifest: Manifest) -> tuple[Check, ...]:
+    """The white level suits the images."""
+    if all(row.mean is None for row in manifest.rows if row.split == "train"):
+        return ()
+    return (
+        ImageCheck(
+            name="within_white_level",
+            title="Pixels above the white level",
+            advice="Nothing, if it is a dead pixel of the sensor: it is shown as white. If the "
+            "samples are right, set images.white_level to the largest one.",
+            expectation=gxe.ExpectColumnValuesToBeNull(column="above_white", severity="warning"),
+            describe=lambda row, _: Wording(
+                f"samples up to {manifest.white_level}, the white level that most pixels of the "
+                "train normals need",
+                "up to {2} at x {0}, y {1}".format(*row.above_white or ("?", "?", "?")),
+            ),
+        ),
+        CategoryCheck(
+            name="not_black",
+            title="Images that are almost black",
+            advice="Set images.white_level to the largest sample of a bright part, if the files "
+            "have 16 bits; else check light and exposure.",
+            expectation=gxe.ExpectColumnMedianToBeBetween(
+                column="light", min_value=_ALMOST_BLACK, row_condition=IN_TRAIN, severity="critical"
+            ),
+            describe=lambda median: Wording(
+                f"bright parts with grey values of at least {_ALMOST_BLACK} of 255",
+                f"{median:.0f} in half of the train images, with the white level "
+                f"{manifest.white_level}",
+            ),
+        ),
+    )
+
+
+def _train_checks(manifest: Manifest, settings: Settings) -> tuple[Check, ...]:
+    checks, calibration = settings.checks, settings.calibration
+    parts = _parts(manifest)
     needed = images_needed(min(calibration.alpha_reject, calibration.alpha_review))
     return (
         CategoryCheck(
@@ -155,8 +197,8 @@ def _train_checks(
             advice="Add images of good parts to train/good.",
             expectation=_distinct_images("train", checks.min_train_normals),
             describe=lambda count: Wording(
-                f"at least {checks.min_train_normals} distinct train normals",
-                _missing(count, checks.min_train_normals, unassigned),
+                f"at least {checks.min_train_normals} different images to learn from",
+                _too_few_to_learn_from(int(count), parts, settings),
             ),
         ),
         CategoryCheck(
@@ -168,7 +210,7 @@ def _train_checks(
             describe=lambda count: Wording(
                 f"at least {needed} calibration normals for a false-alarm rate of "
                 f"{min(calibration.alpha_reject, calibration.alpha_review)}",
-                _missing(count, needed, unassigned) + _reachable(int(count)),
+                _too_few_to_calibrate(int(count), needed, parts),
             ),
         ),
     )
@@ -273,7 +315,7 @@ def _scale_checks(advice: ScaleAdvice | None) -> tuple[Check, ...]:
 
 def _distinct_images(part: str, at_least: int) -> Expectation:
     return gxe.ExpectColumnUniqueValueCountToBeBetween(
-        column="md5",
+        column="shown",
         min_value=at_least,
         row_condition=Column("part") == part,
         severity="critical",
@@ -290,10 +332,37 @@ def _describe_bytes(row: ImageFacts) -> Wording:
     )
 
 
-def _missing(count: float, needed: int, unassigned: int) -> str:
-    waiting = f"; {unassigned} are not assigned to a part yet" if unassigned else ""
-    return f"{count:.0f}, {needed - count:.0f} missing{waiting}"
+def _parts(manifest: Manifest) -> Counter[str]:
+    """The number of distinct images in each part, without the corrected ones."""
+    distinct = {row.md5: row.part for row in manifest.rows if not is_feedback(row.path)}
+    return Counter(distinct.values())
 
 
-def _reachable(count: int) -> str:
-    return f" ({count} allow a rate of {reachable_alpha(count):g} or more)" if count else ""
+def _too_few_to_learn_from(count: int, parts: Counter[str], settings: Settings) -> str:
+    """What the train normals are used for, and how many more are needed."""
+    more = images_to_add(
+        parts,
+        to_learn=settings.checks.min_train_normals - count,
+        settings=settings.split,
+        smallest_alpha=settings.calibration.alpha_reject,
+    )
+    if more is None:
+        return f"{count}: calibration_share and validation_share in split leave no image for more"
+    return f"{count}{_use(count, parts, 'train')}: add {more} more good images"
+
+
+def _too_few_to_calibrate(count: int, needed: int, parts: Counter[str]) -> str:
+    found = f"{count}{_use(count, parts, 'calibration')}: add {needed - count} more good images"
+    return (
+        f"{found} ({count} allow a rate of {reachable_alpha(count):g} or more)" if count else found
+    )
+
+
+def _use(count: int, parts: Counter[str], part: str) -> str:
+    total = sum(parts[name] for name in (*PARTS, "unassigned"))
+    uses = f"{parts['train']} to learn from, {parts['calibration']} calibrate, "
+    uses += f"{parts['validation']} watch the training"
+    if parts["unassigned"]:
+        uses += f", {parts['unassigned']} have no part yet"
+    alike = f"; only {count} of the {parts[part]} show other parts" if parts[part] > count else ""
+    return f", of {total} good images ({uses}{alike})"

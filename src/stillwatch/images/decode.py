@@ -69,6 +69,8 @@ class DecodedImage:
     """Pillow's name of the file's own pixels: L, RGB, RGBA, P, CMYK, 1, I;16, RGB;16, RGBA;16."""
     peak: int
     """Largest sample in the file, before any scaling."""
+    above_white: tuple[int, int] | None = None
+    """x and y of the largest sample, if it is above the white level."""
 
 
 def decode_image(
@@ -94,11 +96,16 @@ def decode_image(
     """
     samples, mode = decode_samples(data, name, max_megapixels)
     peak = int(samples.max())
+    above_white = None
     if samples.dtype == np.uint16:
+        if white_level and peak > white_level:
+            y, x = np.unravel_index(samples.argmax(), samples.shape)[:2]
+            above_white = int(x), int(y)
         samples = _scale_table(white_level or white_level_of(peak))[samples]
     pixels = np.stack([samples] * 3, axis=2) if samples.ndim == 2 else samples
     height, width = pixels.shape[:2]
-    return DecodedImage(np.require(pixels, np.uint8, ["C", "W"]), width, height, mode, peak)
+    pixels = np.require(pixels, np.uint8, ["C", "W"])
+    return DecodedImage(pixels, width, height, mode, peak, above_white)
 
 
 def resize_image(pixels: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
@@ -188,14 +195,22 @@ def _unreadable(path: Path, error: OSError) -> ImageError:
 
 
 def peak_of_16_bit(path: Path, *, max_megapixels: float = MAX_MEGAPIXELS) -> int | None:
-    """Largest sample of a 16-bit image file; None for 8 bits, of which only the header is read."""
+    """Largest sample of a 16-bit image file; None for 8 bits, of which only the header is read.
+
+    A sample counts where it is the median of its 3 × 3 neighbours: a dead pixel or line of the
+    sensor, which may have any value, does not.
+    """
     name = str(path)
     with _damage_named(name), _opened(path) as file:
         raw_mode = _raw_mode(_open(file, name, max_megapixels))
     if ";16" not in raw_mode and not raw_mode.startswith("I"):
         return None
     samples, _mode = decode_samples(read_bytes(path), name, max_megapixels)
-    return int(samples.max()) if samples.dtype == np.uint16 else None
+    if samples.dtype != np.uint16:
+        return None
+    import cv2  # slow to import
+
+    return int(cv2.medianBlur(np.ascontiguousarray(samples), 3).max())
 
 
 def decode_samples(data: bytes, name: str, max_megapixels: float) -> tuple[Samples, str]:

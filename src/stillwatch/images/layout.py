@@ -305,9 +305,9 @@ def _check_labels(folder: Path, groups: dict[tuple[str, str], list[str]]) -> Non
             inner = {folded(part): part for part in PurePosixPath(path).parts[2:-1]}
             against = inner.keys() & (defects if label == "good" else {"good", "ok"})
             if against:
-                place = folder / PurePosixPath(path).parent
+                inside = folder / PurePosixPath(path).parent
                 raise LayoutError(
-                    f"{place}: the folder {inner[min(against)]} is inside {label}, so that nobody "
+                    f"{inside}: the folder {inner[min(against)]} is inside {label}, so that nobody "
                     f"can tell whether its parts are good; move it beside {label}."
                 )
 

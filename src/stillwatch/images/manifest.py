@@ -31,6 +31,8 @@ from stillwatch.threads import thread_count
 
 _MEGAPIXELS_AT_A_TIME = 200
 """Decoded by all threads; a megapixel needs about 12 MB."""
+THUMBNAIL_SIDE = 32
+"""Of ``ImageFacts.thumbnail``."""
 _HASH_INPUT_SIDE = 64
 _HASH_SIDE = 16
 
@@ -69,6 +71,11 @@ class ImageFacts:
     """Variance of the Laplacian of the grey image, reduced to at most 512 pixels on a side."""
     hash: str | None
     """256-bit perceptual hash, 64 hexadecimal digits (``perceptual_hash``)."""
+    thumbnail: str | None
+    """The grey image at 32 × 32, row by row, two hexadecimal digits each."""
+    above_white: tuple[int, int, int] | None
+    """x, y and value of the largest sample, if it is above the white level of the category that
+    was taken from the images."""
     decode_error: str | None
     """Why the file cannot be decoded, in one sentence."""
     mask: str | None
@@ -157,6 +164,7 @@ def build_manifest(
         reader = _Reader(
             folder=category.folder,
             white_level=images.white_level or _white_level(category, images, pool),
+            white_level_is_theirs=images.white_level is None,
             max_megapixels=images.max_megapixels,
             expected_md5=expected_md5 or {},
             parts=parts or {},
@@ -204,6 +212,7 @@ class _Appearance:
     clipped: float | None = None
     sharpness: float | None = None
     hash: str | None = None
+    thumbnail: str | None = None
 
 
 @dataclass(frozen=True)
@@ -224,6 +233,8 @@ class _Reader:
 
     folder: Path
     white_level: int
+    white_level_is_theirs: bool
+    """Whether it was taken from the images, not from the settings."""
     max_megapixels: float
     expected_md5: Mapping[str, str]
     parts: Mapping[str, str]
@@ -254,6 +265,8 @@ class _Reader:
             clipped=appearance.clipped,
             sharpness=appearance.sharpness,
             hash=appearance.hash,
+            thumbnail=appearance.thumbnail,
+            above_white=self._above_white(decoded),
             decode_error=error,
             mask=image.mask,
             mask_width=mask.width,
@@ -266,6 +279,11 @@ class _Reader:
             mask_error=mask.error,
             group=group_of(image.path, self.group_pattern),
         )
+
+    def _above_white(self, decoded: DecodedImage | None) -> tuple[int, int, int] | None:
+        if decoded is None or decoded.above_white is None or not self.white_level_is_theirs:
+            return None
+        return (*decoded.above_white, decoded.peak)
 
     def _decode(self, path: str) -> tuple[bytes | None, DecodedImage | None, str | None]:
         data = None
@@ -376,4 +394,5 @@ def _appearance(pixels: NDArray[np.uint8]) -> _Appearance:
         clipped=float((samples[:, 0] + samples[:, 255]).sum() / samples.sum()),
         sharpness=sharpness(grey),
         hash=perceptual_hash(grey),
+        thumbnail=grey.resize((THUMBNAIL_SIDE,) * 2, Image.Resampling.BILINEAR).tobytes().hex(),
     )

@@ -34,7 +34,8 @@ def separate_masks(paths: Sequence[str]) -> tuple[list[str], list[str]]:
     A mask lies in a sub-folder such as ``masks``, or is named after an image of its folder.
     """
     keys = {_key(_below_label(path)) for path in paths}
-    images, masks = [], []
+    images: list[str] = []
+    masks: list[str] = []
     for path in paths:
         below = _below_label(path)
         image = image_of_mask(below.name)

@@ -79,6 +79,27 @@ def test_the_folder_decides_where_a_file_goes(
     assert files_in(plant.inbox.path) == set()
 
 
+def test_capitals_and_other_names_of_masks(
+    workspace: Workspace, plant: Settings, bolt: Path, inbox: Path, make_image: MakeImage
+) -> None:
+    (bolt / "test" / "hole").rename(bolt / "test" / "Hole")
+    make_image(inbox / "OK" / "new.png", 500)
+    write_mask(inbox / "OK" / "new_GT.png", marked=0)
+    make_image(inbox / "HOLE" / "drilled.png", 501)
+    write_mask(inbox / "HOLE" / "drilled_GT.BMP")
+    write_mask(inbox / "HOLE" / "drilled_label.png")
+    admitted = {name: one.admitted_as for name, one in admit(workspace, plant).items()}
+    assert admitted == {
+        "bolt/good/new.png": "train/good/new.png",
+        "bolt/good/new_GT.png": None,
+        "bolt/HOLE/drilled.png": "test/Hole/drilled.png",
+        "bolt/HOLE/drilled_GT.BMP": "ground_truth/hole/drilled_mask.bmp",
+        "bolt/HOLE/drilled_label.png": None,
+    }
+    masks = {image.path: image.mask for image in scan_category(bolt).images}
+    assert masks["test/Hole/drilled.png"] == "ground_truth/hole/drilled_mask.bmp"
+
+
 def test_each_category_is_checked_by_its_own_settings(
     workspace: Workspace, plant: Settings, bolt: Path, inbox: Path, make_image: MakeImage
 ) -> None:

@@ -143,8 +143,9 @@ def test_limits_come_from_the_settings(sound: Manifest) -> None:
         check="enough_train_normals",
         severity="critical",
         path=None,
-        expected="at least 18 distinct train normals",
-        found="17, 1 missing",
+        expected="at least 18 different images to learn from",
+        found="17, of 40 good images (17 to learn from, 19 calibrate, 4 watch the training): add 2 "
+        "more good images",
     )
 
 
@@ -154,7 +155,10 @@ def test_calibration_must_be_large_enough_for_the_smaller_alpha(sound: Manifest)
     (failure,) = report.failures
     assert (failure.check, failure.path) == ("enough_calibration_normals", None)
     assert failure.expected == "at least 24 calibration normals for a false-alarm rate of 0.04"
-    assert failure.found == "19, 5 missing (19 allow a rate of 0.05 or more)"
+    assert failure.found == (
+        "19, of 40 good images (17 to learn from, 19 calibrate, 4 watch the training): add 5 more "
+        "good images (19 allow a rate of 0.05 or more)"
+    )
 
 
 def test_a_defect_that_almost_vanishes_when_scaled_is_a_warning(sound: Manifest) -> None:
@@ -185,7 +189,10 @@ def test_normals_without_a_part_are_reported_as_unassigned(sound: Manifest) -> N
         )
     )
     (failure,) = report.of_check("enough_train_normals")
-    assert failure.found == "0, 10 missing; 40 are not assigned to a part yet"
+    assert failure.found == (
+        "0, of 40 good images (0 to learn from, 0 calibrate, 0 watch the training, 40 have no part "
+        "yet): add 10 more good images"
+    )
 
 
 def test_copies_of_one_image_count_once(sound: Manifest) -> None:
@@ -193,7 +200,7 @@ def test_copies_of_one_image_count_once(sound: Manifest) -> None:
         with_rows(sound, lambda row: replace(row, md5="0" * 32) if row.part == "train" else row)
     )
     (failure,) = report.of_check("enough_train_normals")
-    assert failure.found == "1, 9 missing"
+    assert failure.found.startswith("1, of 24 good images (1 to learn from")
 
 
 def test_no_mask_at_all_means_image_metrics_only(sound: Manifest) -> None:
@@ -257,7 +264,7 @@ def test_a_broken_check_is_distinguished_from_failed_images(sound: Manifest) -> 
 
     checks = SETTINGS.checks
     statistics = category_statistics(sound, near_duplicate_ratio=checks.near_duplicate_ratio)
-    suite = build_suite(sound, statistics, checks=checks, calibration=SETTINGS.calibration)
+    suite = build_suite(sound, statistics, settings=SETTINGS)
     frame = manifest_frame(sound, statistics).drop(columns="sharpness_z")
     report = build_report(sound, statistics, suite, run_checkpoint(frame, suite))
     assert report.failures == ()
@@ -279,7 +286,7 @@ def test_a_failure_without_evidence_is_a_broken_check_and_never_a_pass(sound: Ma
 
     checks = SETTINGS.checks
     statistics = category_statistics(sound, near_duplicate_ratio=checks.near_duplicate_ratio)
-    suite = build_suite(sound, statistics, checks=checks, calibration=SETTINGS.calibration)
+    suite = build_suite(sound, statistics, settings=SETTINGS)
     silent = Judgement(success=False, paths=frozenset(), observed=None, error=None)
     report = build_report(sound, statistics, suite, {check.name: silent for check in suite})
     assert not report.passed

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_judgements import DEFECT, GOOD, TRAIN, found_in, judge_folder
-from made_manifests import SIDE, make_category, picture, read_manifest, save
+from made_judgements import DEFECT, GOOD, TRAIN, found_in, judge, judge_folder
+from made_manifests import SETTINGS, SIDE, make_category, picture, read_manifest, save
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from stillwatch.errors import ValidationError
+from stillwatch.images.layout import scan_category
+from stillwatch.images.manifest import build_manifest
 from stillwatch.tasks.validation.page import counts
 
 
@@ -60,6 +62,73 @@ def test_a_category_of_three_images(tmp_path: Path) -> None:
     assert all(failure.path is None for failure in report.of_severity("critical"))
 
 
+def test_25_images_are_told_what_they_are_used_for(tmp_path: Path) -> None:
+    report = judge_folder(make_category(tmp_path / "board", train=25))
+    (failure,) = report.of_severity("critical")
+    assert failure.expected == "at least 10 different images to learn from"
+    assert failure.found == (
+        "3, of 25 good images (3 to learn from, 19 calibrate, 3 watch the training): add 8 more "
+        "good images"
+    )
+    assert judge_folder(make_category(tmp_path / "board", train=33)).passed
+
+
+def test_frames_of_a_part_at_rest_are_one_image(folder: Path) -> None:
+    rng = np.random.default_rng(0)
+    for index in range(40):
+        frame = picture(0).astype(int) + rng.integers(0, 2, (SIDE, SIDE, 3)) + index % 3
+        save(folder / f"train/good/{index:03}.png", frame.astype(np.uint8))
+    report = judge_folder(folder)
+    assert not report.passed
+    (repeated,) = report.of_check("each_image_shows_another_part")
+    assert repeated.found == (
+        "of 40 train images only 1 differ: 40 show the same as train/good/000.png"
+    )
+    (calibration,) = report.of_check("enough_calibration_normals")
+    assert calibration.found.startswith("0, of 40 good images (17 to learn from, 19 calibrate, ")
+    assert "only 0 of the 19 show other parts" in calibration.found
+    (train,) = report.of_check("enough_train_normals")
+    assert "only 1 of the 17 show other parts" in train.found
+
+
+def test_even_surfaces_that_differ_by_their_noise_are_different(folder: Path) -> None:
+    rng = np.random.default_rng(0)
+    for index in range(40):
+        surface = np.rint(rng.normal(120, 3, (SIDE, SIDE))).astype(np.uint8)
+        save(folder / f"train/good/{index:03}.png", surface)
+    assert judge_folder(folder).of_check("each_image_shows_another_part") == ()
+
+
+def widen(folder: Path) -> None:
+    """Save all images as 12 bits in 16."""
+    for path in folder.rglob("*.png"):
+        if "ground_truth" not in path.parts:
+            grey = np.asarray(Image.open(path).convert("L")).astype(np.uint16) * 16
+            save(path, grey)
+
+
+def test_a_dead_pixel_does_not_set_the_white_level(folder: Path) -> None:
+    widen(folder)
+    assert judge_folder(folder).failures == ()
+    with Image.open(folder / TRAIN) as image:
+        grey = np.array(image)
+    grey[7, 9] = 65535
+    save(folder / TRAIN, grey)
+    report = judge_folder(folder)
+    assert read_manifest(folder).white_level == 4095
+    assert found_in(report) == {("within_white_level", "warning", TRAIN)}
+    assert report.failures[0].found == "up to 65535 at x 9, y 7"
+
+
+def test_a_category_that_is_almost_black_is_refused(folder: Path) -> None:
+    widen(folder)
+    images = SETTINGS.images.model_copy(update={"white_level": 65535})
+    manifest = build_manifest(scan_category(folder), images=images, expected_md5=None, parts=None)
+    (failure,) = judge(manifest).of_check("not_black")
+    assert failure.severity == "critical"
+    assert failure.found.endswith("in half of the train images, with the white level 65535")
+
+
 def test_a_train_image_copied_into_test(folder: Path) -> None:
     (folder / "test/good/copy.png").write_bytes((folder / TRAIN).read_bytes())
     report = judge_folder(folder)
@@ -106,7 +175,9 @@ def test_corrected_images_need_no_mask_and_are_nowhere_else(folder: Path) -> Non
 
 
 def test_a_mask_of_another_size(folder: Path) -> None:
-    save(folder / "ground_truth/scratch/001_mask.png", np.full((32, 48), 255, np.uint8))
+    mask = np.zeros((32, 48), np.uint8)
+    mask[10:20, 10:20] = 255
+    save(folder / "ground_truth/scratch/001_mask.png", mask)
     report = judge_folder(folder)
     assert found_in(report) == {("mask_size", "critical", DEFECT)}
     assert report.failures[0].expected == "a mask of 64×64 pixels"
