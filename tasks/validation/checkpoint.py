@@ -98,6 +98,7 @@ def manifest_frame(
         "sharpness_z": [image.sharpness_z for image in images],
         "exposure_z": [image.exposure_z for image in images],
         "clipped": [image.clipped for image in images],
+        "pages": [row.pages for row in rows],
         "above_white": [row.above_white and row.above_white[2] for row in rows],
         "light": [image.light for image in images],
         "mask_area": [row.mask_area for row in rows],

@@ -82,6 +82,17 @@ def _file_checks(checks: CheckSettings) -> tuple[Check, ...]:
             ),
         ),
         ImageCheck(
+            name="one_page",
+            title="Files with several pages",
+            advice="Nothing, if the other pages are thumbnails; else save the page that is meant.",
+            expectation=gxe.ExpectColumnValuesToBeBetween(
+                column="pages", max_value=1, severity="warning"
+            ),
+            describe=lambda row, image: Wording(
+                "one page", f"{row.pages} pages; the largest is read, {image.size} pixels"
+            ),
+        ),
+        ImageCheck(
             name="bytes_as_recorded",
             title="Files that differ from the data version",
             advice="Restore the file (stillwatch data checkout TAG); if the change was meant, "

@@ -17,7 +17,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import BmpImagePlugin, ExifTags, Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
+from PIL import BmpImagePlugin, Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
+from PIL.ExifTags import Base as Tag
 from PIL.ImageFile import ImageFile as PillowFile
 
 from stillwatch.errors import ImageError, ImageTooLargeError, UnknownFormatError
@@ -31,6 +32,13 @@ Samples = NDArray[np.uint8] | NDArray[np.uint16]
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _EMPTY_IDAT = bytes(4) + b"IDAT" + zlib.crc32(b"IDAT").to_bytes(4, "big")
+# Texts and colour profiles of up to 64 MB; Pillow refuses the whole image from 1 MB on.
+PngImagePlugin.MAX_TEXT_CHUNK = 2**26
+PngImagePlugin.MAX_TEXT_MEMORY = 2**28
+_COLOURS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3}
+"""A TIFF's photometric interpretation -> its channels without extra ones."""
+_WHITE_IS_ZERO = 0
+"""Photometric interpretation; Pillow inverts such samples of up to 8 bits."""
 # Not Pillow's Image.open: its size limit is global in the process, and it only warns.
 _FORMATS: tuple[tuple[bytes, type[PillowFile]], ...] = (
     (_PNG, PngImagePlugin.PngImageFile),
@@ -71,6 +79,8 @@ class DecodedImage:
     """Largest sample in the file, before any scaling."""
     above_white: tuple[int, int] | None = None
     """x and y of the largest sample, if it is above the white level."""
+    pages: int = 1
+    """Of the file; the largest one was decoded."""
 
 
 def decode_image(
@@ -80,7 +90,7 @@ def decode_image(
     white_level: int | None = None,
     max_megapixels: float = MAX_MEGAPIXELS,
 ) -> DecodedImage:
-    """Decode one PNG, JPEG, BMP or TIFF (its first page), strictly: a damaged file is refused.
+    """Decode one PNG, JPEG, BMP or TIFF (its largest page), strictly: a damaged file is refused.
 
     Args:
         data: the file's bytes.
@@ -92,9 +102,10 @@ def decode_image(
     Raises:
         UnknownFormatError: not of these formats.
         ImageTooLargeError: more than ``max_megapixels``.
-        ImageError: empty, truncated or damaged.
+        ImageError: empty, truncated or damaged, several pages of the largest size, or channels that
+            are neither grey, colour nor alpha.
     """
-    samples, mode = decode_samples(data, name, max_megapixels)
+    samples, mode, pages = decode_samples(data, name, max_megapixels)
     peak = int(samples.max())
     above_white = None
     if samples.dtype == np.uint16:
@@ -105,7 +116,7 @@ def decode_image(
     pixels = np.stack([samples] * 3, axis=2) if samples.ndim == 2 else samples
     height, width = pixels.shape[:2]
     pixels = np.require(pixels, np.uint8, ["C", "W"])
-    return DecodedImage(pixels, width, height, mode, peak, above_white)
+    return DecodedImage(pixels, width, height, mode, peak, above_white, pages)
 
 
 def resize_image(pixels: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
@@ -205,7 +216,7 @@ def peak_of_16_bit(path: Path, *, max_megapixels: float = MAX_MEGAPIXELS) -> int
         raw_mode = _raw_mode(_open(file, name, max_megapixels))
     if ";16" not in raw_mode and not raw_mode.startswith("I"):
         return None
-    samples, _mode = decode_samples(read_bytes(path), name, max_megapixels)
+    samples, _mode, _pages = decode_samples(read_bytes(path), name, max_megapixels)
     if samples.dtype != np.uint16:
         return None
     import cv2  # slow to import
@@ -213,8 +224,8 @@ def peak_of_16_bit(path: Path, *, max_megapixels: float = MAX_MEGAPIXELS) -> int
     return int(cv2.medianBlur(np.ascontiguousarray(samples), 3).max())
 
 
-def decode_samples(data: bytes, name: str, max_megapixels: float) -> tuple[Samples, str]:
-    """Upright samples (H, W) or (H, W, 3) as the file has them, uint8 or uint16, and its mode."""
+def decode_samples(data: bytes, name: str, max_megapixels: float) -> tuple[Samples, str, int]:
+    """Upright samples (H, W) or (H, W, 3) as the file has them, uint8 or uint16; mode and pages."""
     with _damage_named(name):
         image = _open(BytesIO(data), name, max_megapixels)
         if isinstance(image, PngImagePlugin.PngImageFile):
@@ -224,10 +235,12 @@ def decode_samples(data: bytes, name: str, max_megapixels: float) -> tuple[Sampl
         mode = f"{kind};16" if depth.startswith("16") else str(image.mode)
         image.load()
         cut = depth.startswith("16") and kind in _COLOUR_THAT_PILLOW_CUTS_TO_8_BITS
-        samples = _decode_wide_colour(data) if cut else _samples_of(image, name)
+        samples = _decode_wide_colour(data, image.tell()) if cut else _samples_of(image, name)
         if not isinstance(image, TiffImagePlugin.TiffImageFile):  # Pillow turns these upright
             samples = turned_upright(samples, _orientation(image))
-    return samples, mode
+        elif image.tag_v2.get(Tag.PhotometricInterpretation) == _WHITE_IS_ZERO:
+            samples = ~samples if samples.dtype == np.uint16 else samples
+    return samples, mode, getattr(image, "n_frames", 1)
 
 
 def _open(file: BinaryIO, name: str, max_megapixels: float) -> PillowFile:
@@ -245,7 +258,7 @@ def _open(file: BinaryIO, name: str, max_megapixels: float) -> PillowFile:
     if _PILLOW_FILTER not in warnings.filters:
         # Not undone: restoring filters from several threads at once would mix them up.
         warnings.filterwarnings("ignore", module=r"PIL\.")
-    image = opener(file)
+    image = _opened_at_largest_page(opener, file, name)
     width, height = image.size
     if width * height == 0:
         raise ImageError(f"{name}: has no pixels ({width}×{height}); remove the file.")
@@ -255,6 +268,56 @@ def _open(file: BinaryIO, name: str, max_megapixels: float) -> PillowFile:
             "allowed; reduce the image, or raise the setting images.max_megapixels."
         )
     return image
+
+
+def _opened_at_largest_page(opener: type[PillowFile], file: BinaryIO, name: str) -> PillowFile:
+    try:
+        image = opener(file)
+    except SyntaxError as error:
+        if "unknown pixel mode" not in str(error):
+            raise
+        raise _unread_pixels(name, file) from error
+    if isinstance(image, TiffImagePlugin.TiffImageFile) and _has_unread_channels(image):
+        raise _unread_pixels(name, file)
+    sizes = [image.size]
+    for page in range(1, getattr(image, "n_frames", 1)):
+        if isinstance(image, TiffImagePlugin.TiffImageFile):
+            image.seek(page)
+        sizes.append(image.size)
+    areas = [width * height for width, height in sizes]
+    largest = areas.index(max(areas))
+    if areas.count(areas[largest]) > 1:
+        raise ImageError(
+            f"{name}: has {len(sizes)} pages, several of them of {sizes[largest][0]}×"
+            f"{sizes[largest][1]} pixels, and nobody can tell which one is meant; save that page "
+            "as a file of its own."
+        )
+    if image.tell() != largest:
+        image.seek(largest)
+    return image
+
+
+def _has_unread_channels(image: TiffImagePlugin.TiffImageFile) -> bool:
+    """Whether channels would be dropped that need not be alpha, such as infra-red."""
+    colours = _COLOURS.get(image.tag_v2.get(Tag.PhotometricInterpretation, 1), 4)
+    extra = image.tag_v2.get(Tag.SamplesPerPixel, 1) - colours
+    alpha_is_unsure = colours == 1 and image.tag_v2.get(Tag.ExtraSamples) == (0,)
+    return bool(extra > 1 or (extra == 1 and alpha_is_unsure))
+
+
+def _unread_pixels(name: str, file: BinaryIO) -> ImageError:
+    file.seek(0)
+    header = file.read(16)
+    tags = TiffImagePlugin.ImageFileDirectory_v2(header if header[2] == 43 else header[:8])
+    file.seek(tags.next)
+    tags.load(file)
+    channels = tags.get(Tag.SamplesPerPixel, 1)
+    bits = "/".join(map(str, sorted(set(tags.get(Tag.BitsPerSample, (1,))))))
+    return ImageError(
+        f"{name}: has {channels} channels of {bits} bits in an arrangement that is not read "
+        f"(photometric interpretation {tags.get(Tag.PhotometricInterpretation)}); save it as "
+        "grey or RGB with 8 or 16 bits, without other channels."
+    )
 
 
 def _shape(file: BinaryIO, name: str, max_megapixels: float) -> Shape:
@@ -327,10 +390,15 @@ def _array_of(image: Image.Image) -> NDArray[Any]:
     return samples
 
 
-def _decode_wide_colour(data: bytes) -> Samples:
+def _decode_wide_colour(data: bytes, page: int) -> Samples:
     import cv2  # slow to import; only these rare files need it
 
-    samples = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    encoded = np.frombuffer(data, np.uint8)
+    if page:
+        _done, pages = cv2.imdecodemulti(encoded, cv2.IMREAD_UNCHANGED)
+        samples = pages[page]
+    else:
+        samples = cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED)
     if samples is None or samples.dtype != np.uint16 or samples.ndim != 3:
         raise ValueError("its 16-bit colours cannot be read")
     colours: Samples = samples[..., 2::-1]
@@ -340,7 +408,7 @@ def _decode_wide_colour(data: bytes) -> Samples:
 def _orientation(image: PillowFile) -> int:
     try:
         # A PNG's own getexif would decode the pixels.
-        orientation = Image.Image.getexif(image).get(ExifTags.Base.Orientation)
+        orientation = Image.Image.getexif(image).get(Tag.Orientation)
     except Exception:  # the pixels may be fine although the metadata are damaged
         return 1
     return orientation if isinstance(orientation, int) and orientation in _TURNS else 1

@@ -61,6 +61,8 @@ class ImageFacts:
     height: int | None
     mode: str | None
     """Of the file's pixels: L, RGB, I;16, ... (``DecodedImage.mode``)."""
+    pages: int | None
+    """Of the file; the facts are of the largest one."""
     mean: float | None
     """Of the grey image (Rec. 601 luma), 0 to 255."""
     std: float | None
@@ -260,6 +262,7 @@ class _Reader:
             width=decoded.width if decoded else None,
             height=decoded.height if decoded else None,
             mode=decoded.mode if decoded else None,
+            pages=decoded.pages if decoded else None,
             mean=appearance.mean,
             std=appearance.std,
             clipped=appearance.clipped,

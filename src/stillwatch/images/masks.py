@@ -47,7 +47,7 @@ def decode_mask(data: bytes, *, name: str, max_megapixels: float = MAX_MEGAPIXEL
     as JPEG, those from the middle between the smallest and the largest sample on do. A mask with a
     single sample marks all pixels, or none if it is black.
     """
-    samples, _mode = decode_samples(data, name, max_megapixels)
+    samples, _mode, _pages = decode_samples(data, name, max_megapixels)
     levels = samples if samples.ndim == 2 else samples.max(axis=2)
     lowest, highest = int(levels.min()), int(levels.max())
     counts = cv2.calcHist([np.ascontiguousarray(levels)], [0], None, [65536], [0, 65536])
