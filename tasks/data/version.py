@@ -5,7 +5,7 @@ import logging
 import socket
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from prefect import get_run_logger, task
@@ -77,6 +77,8 @@ class DataVersion:
     """The host name of the machine with ``root``."""
     remote: DvcRemote
     """The remote that other machines pull from."""
+    refused: dict[str, str] = field(default_factory=dict)
+    """Category -> why it could not be imported; ``categories`` may have an older state of it."""
 
     @property
     def name(self) -> str:
@@ -94,9 +96,28 @@ def version(
 ) -> DataVersion:
     """Import ``root``, if given, into the workspace; then version the workspace's image set."""
     log = get_run_logger().warning
+    return import_and_version(workspace, settings, root=root, categories=categories, log=log)
+
+
+def import_and_version(
+    workspace: Workspace,
+    settings: Settings,
+    *,
+    root: Path | None,
+    categories: list[str] | None,
+    log: Log,
+) -> DataVersion:
+    """Import ``root``, if given, into the workspace; then version the workspace's image set.
+
+    Raises:
+        StillwatchError: as ``import_image_set`` and ``version_image_set``.
+    """
+    refused = {}
     if root is not None:
-        import_image_set(root, workspace, categories, log=log)
-    return version_image_set(workspace, settings, log=log)
+        refused = import_image_set(root, workspace, categories, log=log).refused
+        if refused and not workspace.data.is_dir():
+            raise LayoutError(" ".join(refused.values()))
+    return replace(version_image_set(workspace, settings, log=log), refused=refused)
 
 
 def version_image_set(

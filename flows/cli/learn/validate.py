@@ -94,8 +94,10 @@ def _validated(
     from stillwatch.tasks.validation.task import page_path, validate_manifest
 
     data = version_images(settings, root=root, categories=categories, say=say)
-    results, refused = [], {}
+    results, refused = [], dict(data.refused)
     for name in chosen_categories(data, categories):
+        if name in refused:
+            continue
         own = settings.for_category(name)
         try:
             examined = examine_category(data.categories[name], root=data.root, settings=own)

@@ -220,8 +220,8 @@ def list_category(folder: Path) -> Category:
     """
     folder = folder.absolute()
     check_category_name(folder.name)
-    found = sorted(_visible_files(folder, folder.parent))
-    litter = [path for path in found if is_litter(PurePosixPath(path).name)]
+    found = sorted(visible_files(folder, folder.parent))
+    litter = {path: part for path in found if (part := _litter(path)) is not None}
     regions = [name for name in (REGION_FILE, IGNORE_FILE) if name in found]
     groups, unread = _grouped(path for path in found if path not in {*litter, *regions})
     _check_labels(folder, groups)
@@ -244,7 +244,7 @@ def list_category(folder: Path) -> Category:
         region_files=tuple(regions),
         stray_masks=tuple(sorted(stray_masks)),
         unread_images=tuple(unread),
-        litter=tuple(path for path in litter if "/" in path),
+        litter=tuple(sorted({part for part in litter.values() if "/" in part})),
     )
 
 
@@ -337,11 +337,25 @@ def _folders(folder: Path) -> list[Path]:
     ]
 
 
-def _visible_files(folder: Path, root: Path, above: tuple[Path, ...] = ()) -> Iterator[str]:
-    """POSIX paths of the files below a folder, relative to it; litter is not entered.
+def _litter(path: str) -> str | None:
+    """The path, or its first folder, that another program has left; None: an image or a mask."""
+    parts = PurePosixPath(path).parts
+    return next(
+        ("/".join(parts[: depth + 1]) for depth, part in enumerate(parts) if is_litter(part)), None
+    )
+
+
+def visible_files(folder: Path, root: Path, above: tuple[Path, ...] = ()) -> Iterator[str]:
+    """POSIX paths of the files below a folder that are not hidden, relative to the folder.
 
     Args:
+        folder: of a category.
+        root: the image set's folder, which links may not leave.
         above: the folders that lead to ``folder``, resolved.
+
+    Raises:
+        LayoutError: a link leaves the image set or leads to a folder above it, a folder cannot be
+            read, an entry is no file.
     """
     here = _resolved_inside(folder, root)
     if here in above:
@@ -350,10 +364,8 @@ def _visible_files(folder: Path, root: Path, above: tuple[Path, ...] = ()) -> It
         path = folder / entry.name
         if entry.is_symlink():
             _resolved_inside(path, root)
-        if is_litter(entry.name):
-            yield entry.name
-        elif entry.is_dir():
-            for below in _visible_files(path, root, (*above, here)):
+        if entry.is_dir():
+            for below in visible_files(path, root, (*above, here)):
                 yield f"{entry.name}/{below}"
         elif entry.is_file():
             yield entry.name
