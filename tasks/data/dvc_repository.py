@@ -113,6 +113,16 @@ class DvcRepository:
             _, tree = self._build(dry_run=True)
         return _file_list(tree)
 
+    def hiding_rule(self, file: Path) -> str | None:
+        """The rule of a ``.dvcignore`` that hides a file or a folder above it, with its place."""
+        inside = file.relative_to(self._folder)
+        for depth in range(len(inside.parts) + 1):
+            path = self._folder / Path(*inside.parts[:depth])
+            result = self._repo.dvcignore.check_ignore(str(path))
+            if result.match:
+                return str(result.pattern_infos[-1].file_info)
+        return None
+
     def store(self, expected: FileList) -> None:
         """Add the folder's files to DVC's cache."""
         if self._repo.cache.local.exists(expected.dir_hash):

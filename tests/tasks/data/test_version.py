@@ -43,6 +43,27 @@ MakeCategory = Callable[..., None]
 MakeImage = Callable[[Path, int], None]
 
 
+@pytest.mark.parametrize(
+    ("file", "rule", "named"),
+    [
+        (".dvcignore", "*.png", r"plate/.*\.png: DVC does not see it.*\.dvcignore:\d+:\*\.png"),
+        (".dvcignore", "good", r"plate/.*\.png: DVC does not see it.*\.dvcignore:\d+:good"),
+        (
+            ".gitignore",
+            "*.dvc",
+            r"data\.dvc: git ignores it.*\.gitignore:\d+:\*\.dvc.*'!data\.dvc'",
+        ),
+    ],
+)
+def test_a_rule_that_hides_images_or_versions_is_named(
+    workspace: Workspace, plate: Path, file: str, rule: str, named: str
+) -> None:
+    with (workspace.root / file).open("a") as rules:
+        rules.write(f"{rule}\n")
+    with pytest.raises(WorkspaceError, match=named):
+        versioned(workspace)
+
+
 class TestFirstVersion:
     def test_the_version_is_committed_tagged_split_and_pushed(
         self, workspace: Workspace, plate: Path

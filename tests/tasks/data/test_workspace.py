@@ -1,4 +1,5 @@
 import errno
+import os
 import subprocess
 import sys
 import threading
@@ -13,6 +14,7 @@ from stillwatch.settings import Settings, WorkspaceSettings
 from stillwatch.tasks.data import importing
 from stillwatch.tasks.data.git import run_git
 from stillwatch.tasks.data.importing import ImportedFiles, import_image_set
+from stillwatch.tasks.data.version import version_image_set
 from stillwatch.tasks.data.workspace import (
     Workspace,
     find_workspace,
@@ -45,6 +47,34 @@ def tree(folder: Path) -> dict[str, tuple[bytes, int, int]]:
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {path: content for path, (content, _, _) in tree(folder).items()}
+
+
+GLOBAL_SETTINGS = {
+    "signatures": "[commit]\ngpgsign = true\n[tag]\ngpgsign = true\n[gpg]\nprogram = /bin/false\n",
+    "hooks": "[core]\nhooksPath = {folder}\n",
+    "line ends": "[core]\nautocrlf = true\nsafecrlf = true\n",
+    "ignored files": "[core]\nexcludesFile = {folder}/ignored\n",
+}
+
+
+@pytest.mark.parametrize("kind", GLOBAL_SETTINGS)
+def test_global_settings_of_git_do_not_touch_a_managed_workspace(
+    tmp_path: Path, make_category: MakeCategory, kind: str
+) -> None:
+    folder = tmp_path / "global"
+    folder.mkdir()
+    for hook in ("pre-commit", "prepare-commit-msg", "post-commit", "reference-transaction"):
+        (folder / hook).write_text("#!/bin/sh\nexit 1\n")
+        (folder / hook).chmod(0o755)
+    (folder / "ignored").write_text(".*\n*.json\n*.dvc\ndata\n")
+    settings = GLOBAL_SETTINGS[kind].format(folder=folder)
+    Path(os.environ["GIT_CONFIG_GLOBAL"]).write_text(settings)
+    make_category(tmp_path / "set" / "bolt")
+    workspace = managed_workspace(tmp_path / "state", tmp_path / "set")
+    import_image_set(tmp_path / "set", workspace, None)
+    version = version_image_set(workspace, Settings(state_dir=tmp_path / "state"))
+    assert version.tag == "data-1"
+    assert len(version.categories["bolt"].files) == 15
 
 
 def test_a_workspace_names_its_files(workspace: Workspace) -> None:
