@@ -35,6 +35,7 @@ from stillwatch.tasks.inbox.rules import (
     images_by_md5,
     plain_bytes,
 )
+from stillwatch.text import encodable
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +106,7 @@ def admit_arrivals(
                 admission = intake.admit(arrival)
                 if admission is None:
                     log(
-                        f"{_printable(arrival.name)}: stays for the next ingest, because the file "
+                        f"{encodable(arrival.name)}: stays for the next ingest, because the file "
                         "or its image changed since the scan, or cannot be moved"
                     )
                     continue
@@ -157,7 +158,7 @@ class CategoryIntake:
 
     def admit(self, arrival: Arrival) -> Admission | None:
         """Move a file to the image set or to the quarantine; None if it changed since the scan."""
-        admission = partial(Admission, _printable(arrival.name), self.category, arrival.source)
+        admission = partial(Admission, encodable(arrival.name), self.category, arrival.source)
         try:
             return admission(*self._admit_or_refuse(arrival))
         except ChangedSinceScanError:
@@ -165,7 +166,7 @@ class CategoryIntake:
             return None
         except CannotMoveError as error:
             self.postponed_masks.add(arrival.mask)
-            return admission(None, _printable(str(error)), stays=True)
+            return admission(None, encodable(str(error)), stays=True)
 
     def _admit_or_refuse(self, arrival: Arrival) -> tuple[str | None, str | None]:
         """Return the file's new path in the category's folder, or the reason of its refusal."""
@@ -175,7 +176,7 @@ class CategoryIntake:
         except (StorageError, ChangedSinceScanError, CannotMoveError):
             raise
         except Exception as error:
-            reason = _printable(_sentence(error))
+            reason = encodable(_sentence(error))
             self._refuse(arrival, reason)
             return None, reason
 
@@ -393,10 +394,6 @@ def _sentence(error: Exception) -> str:
     if isinstance(error, Refusal):
         return str(error)
     return f"cannot be processed ({type(error).__name__}: {error})"
-
-
-def _printable(text: str) -> str:
-    return text.encode(errors="backslashreplace").decode()
 
 
 def _order(arrival: Arrival) -> tuple[bool, bool, Arrival]:

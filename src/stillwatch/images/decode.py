@@ -115,8 +115,8 @@ def decode_image(
         samples = _scale_table(white_level or white_level_of(peak))[samples]
     pixels = np.stack([samples] * 3, axis=2) if samples.ndim == 2 else samples
     height, width = pixels.shape[:2]
-    pixels = np.require(pixels, np.uint8, ["C", "W"])
-    return DecodedImage(pixels, width, height, mode, peak, above_white, pages)
+    bytes_of_pixels = np.require(pixels, np.uint8, ["C", "W"])
+    return DecodedImage(bytes_of_pixels, width, height, mode, peak, above_white, pages)
 
 
 def resize_image(pixels: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:

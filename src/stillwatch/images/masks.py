@@ -186,10 +186,10 @@ def _read(file: Path, image: Path | None, max_megapixels: float) -> Mask:
         return mask
     if orientation_of(file, max_megapixels=max_megapixels) != 1:
         return mask  # decoding has turned it as its own orientation says
-    turned = turned_upright(mask.marked.view(np.uint8), orientation).view(np.bool_)
+    turned = turned_upright(mask.marked.astype(np.uint8), orientation) > 0
     shape = read_shape(image, max_megapixels=max_megapixels)
     fitting = [marked for marked in (mask.marked, turned) if marked.shape == shape]
-    if len(fitting) == 2 and not np.array_equal(*fitting):
+    if len(fitting) == 2 and not np.array_equal(fitting[0], fitting[1]):
         raise ImageError(
             f"{file}: nobody can tell whether it was drawn on the upright image or on the stored "
             f"pixels, which the EXIF orientation {orientation} of {image.name} turns; save the "
