@@ -140,7 +140,7 @@ def store_of(version: CategoryVersion, settings: Settings) -> Path:
     images = {
         path: md5
         for path, md5 in version.files.items()
-        if path.startswith(("train/", "test/", f"{FEEDBACK}/"))
+        if path.lower().startswith(("train/", "test/", f"{FEEDBACK}/"))
     }
     return store_folder(
         settings.state_dir / "store",
