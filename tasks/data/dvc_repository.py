@@ -11,12 +11,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import colorama
 import yaml
 from dvc.config import Config
+from dvc.ignore import DvcIgnoreFilter
 from dvc.lock import LockError
 from dvc.repo import Repo
 from dvc_data.hashfile.build import build
@@ -27,6 +29,7 @@ from dvc_data.hashfile.tree import Tree
 
 from stillwatch.errors import StorageError, WorkspaceError
 from stillwatch.files import storage_errors
+from stillwatch.text import is_text
 
 LOCAL_REMOTE = "stillwatch-local"
 _CONFIG = {"core": {"autostage": False}}
@@ -88,6 +91,29 @@ class DvcRemote:
     settings: Mapping[str, str]
     """The address and other settings of the repository's shared configuration. Passwords are not
     among them: they belong in each machine's own configuration or environment."""
+
+
+class _VersionableFiles(DvcIgnoreFilter):
+    """Passes by what DVC cannot version, on which it would fail or wait for ever.
+
+    These are links to nothing, pipes, and names that are not UTF-8. The scan of their category
+    refuses them, so that they stop no other category.
+    """
+
+    def walk(self, fs: Any, path: str, **options: Any) -> Iterator[Any]:
+        """As ``DvcIgnoreFilter.walk``; files is a list, or a table with the names as keys."""
+        for root, folders, files in super().walk(fs, path, **options):
+            kept = {name for name in files if is_text(name) and Path(root, name).is_file()}
+            if isinstance(files, dict):
+                yield root, folders, {name: files[name] for name in files if name in kept}
+            else:
+                yield root, folders, [name for name in files if name in kept]
+
+
+class _Repo(Repo):
+    @cached_property
+    def dvcignore(self) -> DvcIgnoreFilter:
+        return _VersionableFiles(self.fs, self.root_dir)
 
 
 class DvcRepository:
@@ -350,7 +376,7 @@ def open_pulled(root: Path, remote: DvcRemote) -> Iterator[DvcRepository]:
 @contextmanager
 def _opened(root: Path, config: Mapping[str, object]) -> Iterator[Repo]:
     try:
-        repo = Repo(str(root), config=config)
+        repo = _Repo(str(root), config=config)
     except Exception as error:  # DVC's and git's bindings share no base class
         raise WorkspaceError(f"{root}: DVC cannot open it ({error}). Fix this first.") from error
     try:

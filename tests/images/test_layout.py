@@ -467,4 +467,5 @@ def test_plain_names_are_safe(name: str) -> None:
 def test_a_file_name_that_is_not_utf_8(make_category: MakeCategory) -> None:
     folder = make_category(train=1)
     (folder / "train" / "good" / os.fsdecode(b"\xff.png")).touch()
-    assert unsafe_name(scan_category(folder).train_normals[-1].path) == "is not valid UTF-8"
+    with pytest.raises(LayoutError, match=r"\\udcff\.png: the name is not valid UTF-8"):
+        scan_category(folder)

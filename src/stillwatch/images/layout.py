@@ -32,7 +32,7 @@ from typing import Literal
 
 from stillwatch.errors import LayoutError
 from stillwatch.images.mask_names import folded, pair_masks, separate_masks
-from stillwatch.text import CATEGORY_NAME
+from stillwatch.text import CATEGORY_NAME, encodable, is_text
 
 FEEDBACK = "feedback"
 REGION_FILE = "region.png"
@@ -46,7 +46,7 @@ _SYSTEM_FILES = re.compile(
     re.IGNORECASE,
 )
 _LABELLING_FILES = re.compile(r".*\.(json|txt|xml|csv)", re.IGNORECASE)
-_DVC_CACHE = re.compile(r".*/files/md5/[0-9a-f]{2}/[0-9a-f]{30}")
+_DVC_CACHE = re.compile(r".*/[0-9a-f]{2}/[0-9a-f]{30}")
 _NO_GOOD_PARTS = {"ng", "nok", "bad", "defect", "defects", "defective", "anomaly", "anomalies"}
 _REFUSED_ELSEWHERE = frozenset('\\*?"<>|')
 
@@ -355,13 +355,18 @@ def visible_files(folder: Path, root: Path, above: tuple[Path, ...] = ()) -> Ite
 
     Raises:
         LayoutError: a link leaves the image set or leads to a folder above it, a folder cannot be
-            read, an entry is no file.
+            read, an entry is no file or has a name that is not UTF-8.
     """
     here = _resolved_inside(folder, root)
     if here in above:
         raise LayoutError(f"{folder}: a symbolic link to a folder that it lies in; remove it.")
     for entry in _entries(folder):
         path = folder / entry.name
+        if not is_text(entry.name):
+            raise LayoutError(
+                f"{encodable(str(path))}: the name is not valid UTF-8, so that DVC cannot version "
+                "the file; rename it."
+            )
         if entry.is_symlink():
             _resolved_inside(path, root)
         if entry.is_dir():
