@@ -99,6 +99,7 @@ def manifest_frame(
         "exposure_z": [image.exposure_z for image in images],
         "clipped": [image.clipped for image in images],
         "pages": [row.pages for row in rows],
+        "turned_from_region": [row.turned_from_region for row in rows],
         "above_white": [row.above_white and row.above_white[2] for row in rows],
         "light": [image.light for image in images],
         "mask_area": [row.mask_area for row in rows],

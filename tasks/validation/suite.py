@@ -281,6 +281,19 @@ def _region_checks(region: RegionFacts | None) -> tuple[Check, ...]:
             ),
         ),
         ImageCheck(
+            name="region_upright",
+            title="Images that EXIF turns under the region of interest",
+            advice=f"Look at the picture of the region: {region.path} is for the upright image. If "
+            "it was drawn on the stored pixels, save the images upright.",
+            expectation=gxe.ExpectColumnValuesToBeNull(
+                column="turned_from_region", severity="warning"
+            ),
+            describe=lambda row, _: Wording(
+                f"an upright image, as {region.path} is drawn for",
+                f"turned by its EXIF orientation {row.turned_from_region}",
+            ),
+        ),
+        ImageCheck(
             name="defect_in_region",
             title="Defects outside the region of interest",
             advice="Nothing, if these defects do not matter: the images are in no figure. Else "

@@ -277,8 +277,6 @@ def _opened_at_largest_page(opener: type[PillowFile], file: BinaryIO, name: str)
         if "unknown pixel mode" not in str(error):
             raise
         raise _unread_pixels(name, file) from error
-    if isinstance(image, TiffImagePlugin.TiffImageFile) and _has_unread_channels(image):
-        raise _unread_pixels(name, file)
     sizes = [image.size]
     for page in range(1, getattr(image, "n_frames", 1)):
         if isinstance(image, TiffImagePlugin.TiffImageFile):
@@ -294,6 +292,8 @@ def _opened_at_largest_page(opener: type[PillowFile], file: BinaryIO, name: str)
         )
     if image.tell() != largest:
         image.seek(largest)
+    if isinstance(image, TiffImagePlugin.TiffImageFile) and _has_unread_channels(image):
+        raise _unread_pixels(name, file)
     return image
 
 
@@ -306,6 +306,7 @@ def _has_unread_channels(image: TiffImagePlugin.TiffImageFile) -> bool:
 
 
 def _unread_pixels(name: str, file: BinaryIO) -> ImageError:
+    """The refusal of a TIFF, with the pixels of its first page."""
     file.seek(0)
     header = file.read(16)
     tags = TiffImagePlugin.ImageFileDirectory_v2(header if header[2] == 43 else header[:8])

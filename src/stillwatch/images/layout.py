@@ -223,7 +223,8 @@ def list_category(folder: Path) -> Category:
     found = sorted(visible_files(folder, folder.parent))
     litter = {path: part for path in found if (part := _litter(path)) is not None}
     regions = [name for name in (REGION_FILE, IGNORE_FILE) if name in found]
-    groups, unread = _grouped(path for path in found if path not in {*litter, *regions})
+    others = {*litter, *regions}
+    groups, unread = _grouped(path for path in found if path not in others)
     _check_labels(folder, groups)
     images: list[ImageFile] = []
     stray_masks: list[str] = []

@@ -17,6 +17,7 @@ from stillwatch.images.appearance import brightness, grey_image, sharpness
 from stillwatch.images.decode import (
     DecodedImage,
     decode_image,
+    orientation_of,
     peak_of_16_bit,
     read_bytes,
     read_shape,
@@ -61,6 +62,9 @@ class ImageFacts:
     height: int | None
     mode: str | None
     """Of the file's pixels: L, RGB, I;16, ... (``DecodedImage.mode``)."""
+    turned_from_region: int | None
+    """EXIF orientation by which the image was turned, if it was and the category has a region of
+    interest: the region is that of the upright image."""
     pages: int | None
     """Of the file; the facts are of the largest one."""
     mean: float | None
@@ -262,6 +266,7 @@ class _Reader:
             width=decoded.width if decoded else None,
             height=decoded.height if decoded else None,
             mode=decoded.mode if decoded else None,
+            turned_from_region=self._turned_from_region(image.path) if decoded else None,
             pages=decoded.pages if decoded else None,
             mean=appearance.mean,
             std=appearance.std,
@@ -287,6 +292,12 @@ class _Reader:
         if decoded is None or decoded.above_white is None or not self.white_level_is_theirs:
             return None
         return (*decoded.above_white, decoded.peak)
+
+    def _turned_from_region(self, path: str) -> int | None:
+        if self.region is None:
+            return None
+        orientation = orientation_of(self.folder / path, max_megapixels=self.max_megapixels)
+        return None if orientation == 1 else orientation
 
     def _decode(self, path: str) -> tuple[bytes | None, DecodedImage | None, str | None]:
         data = None

@@ -320,6 +320,25 @@ def test_a_region_that_cannot_be_used(folder: Path, left_half: NDArray[np.bool_]
     assert "has both region.png and ignore.png" in refused()
 
 
+def test_photographs_that_are_turned_under_the_region(folder: Path) -> None:
+    draw(folder, np.ones((SIDE, SIDE), bool))
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    with Image.open(folder / GOOD) as image:
+        image.save(folder / GOOD, exif=exif)
+    assert found_in(judge_folder(folder)) == {("region_upright", "warning", GOOD)}
+
+
+def test_a_thumbnail_in_front_of_the_image_is_a_warning(folder: Path) -> None:
+    with Image.open(folder / GOOD) as image:
+        small, large = image.resize((8, 8)), image.copy()
+    small.save(folder / "test/good/pages.tif", save_all=True, append_images=[large])
+    (folder / GOOD).unlink()
+    report = judge_folder(folder)
+    assert found_in(report) == {("one_page", "warning", "test/good/pages.tif")}
+    assert report.failures[0].found == "2 pages; the largest is read, 64×64 pixels"
+
+
 def test_images_of_another_size_than_the_region(folder: Path) -> None:
     draw(folder, np.ones((SIDE, SIDE), bool))
     save(folder / GOOD, np.asarray(Image.fromarray(picture(1001)).resize((80, 64))))
