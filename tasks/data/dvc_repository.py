@@ -93,7 +93,7 @@ class DvcRemote:
     among them: they belong in each machine's own configuration or environment."""
 
 
-class _VersionableFiles(DvcIgnoreFilter):
+class _VersionableFiles(DvcIgnoreFilter):  # type: ignore[misc]  # DVC has no types
     """Passes by what DVC cannot version, on which it would fail or wait for ever.
 
     These are links to nothing, pipes, and names that are not UTF-8. The scan of their category
@@ -110,7 +110,7 @@ class _VersionableFiles(DvcIgnoreFilter):
                 yield root, folders, [name for name in files if name in kept]
 
 
-class _Repo(Repo):
+class _Repo(Repo):  # type: ignore[misc]
     @cached_property
     def dvcignore(self) -> DvcIgnoreFilter:
         return _VersionableFiles(self.fs, self.root_dir)
