@@ -19,13 +19,13 @@ from typing import Any
 
 import numpy as np
 import yaml
+
 from benchmarks.bundle_images import read_pixels
 from benchmarks.cells import changed_settings, complete, needed_teacher, read_cells, write_page
 from benchmarks.light import against_calibration_auroc, same_light_auroc
 from benchmarks.published_scores import published_score_auroc
 from benchmarks.results_page import render
 from benchmarks.revision import commit, machine
-
 from stillwatch.bundle import Bundle, TrainingInfo, read_bundle
 from stillwatch.detectors import detector_class, detector_classes, detector_settings
 from stillwatch.devices import choose_device, choose_profile

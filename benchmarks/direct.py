@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from benchmarks.revision import commit, machine
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
+from benchmarks.revision import commit, machine
 from stillwatch.bundle import Bundle, read_bundle
 from stillwatch.detectors import detector_settings
 from stillwatch.devices import choose_device

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from stillwatch.errors import ImageError, LayoutError, StorageError, WorkspaceError
+from stillwatch.flows.image_sets import chosen_categories
 from stillwatch.settings import Settings, WorkspaceSettings
 from stillwatch.tasks.data import importing
 from stillwatch.tasks.data.git import run_git
 from stillwatch.tasks.data.importing import ImportedFiles, import_image_set
-from stillwatch.tasks.data.version import version_image_set
+from stillwatch.tasks.data.version import import_and_version, version_image_set
 from stillwatch.tasks.data.workspace import (
     Workspace,
     find_workspace,
@@ -302,6 +303,15 @@ class TestImport:
         assert "x.png: leaves the image set by a symbolic link" in done.refused["plate"]
         assert not (workspace.data / "plate").exists()
         assert (workspace.data / "cloth" / "train").is_dir(), "the other category is sound"
+
+    def test_a_category_that_is_put_aside_stays_known_with_its_reason(
+        self, root: Path, workspace: Workspace, settings: Settings, tmp_path: Path
+    ) -> None:
+        (root / "plate" / "test" / "away").symlink_to(tmp_path)
+        data = import_and_version(workspace, settings, root=root, categories=None, log=print)
+        assert set(data.categories) == {"cloth"}
+        assert "plate/test/away: leaves the image set" in data.refused["plate"]
+        assert chosen_categories(data, None) == ["cloth", "plate"]
 
     def test_a_link_inside_the_source_imports_its_target(
         self, root: Path, workspace: Workspace
