@@ -19,13 +19,13 @@ from typing import Any
 
 import numpy as np
 import yaml
+
 from benchmarks.bundle_images import read_pixels
 from benchmarks.cells import changed_settings, complete, needed_teacher, read_cells, write_page
 from benchmarks.light import against_calibration_auroc, same_light_auroc
 from benchmarks.published_scores import published_score_auroc
 from benchmarks.results_page import render
 from benchmarks.revision import commit, machine
-
 from stillwatch.bundle import Bundle, TrainingInfo, read_bundle
 from stillwatch.detectors import detector_class, detector_classes, detector_settings
 from stillwatch.devices import choose_device, choose_profile
@@ -33,12 +33,11 @@ from stillwatch.errors import StillwatchError
 from stillwatch.evaluation.evaluation import NORMAL
 from stillwatch.flows.retrain import run_retraining
 from stillwatch.flows.servers.prefect_server import prefect_api
-from stillwatch.images.layout import scan_category
+from stillwatch.images.layout import scan_category, visible_files
 from stillwatch.images.photographs import photographs_digest
 from stillwatch.inference.mapper import ImageMapper
 from stillwatch.inference.torch_scorer import load_scorer
 from stillwatch.settings import Settings, load_settings
-from stillwatch.tasks.data.importing import visible_files
 from stillwatch.tasks.data.version import category_digest
 from stillwatch.tasks.evaluation.result import FIGURE_NAMES
 from stillwatch.tasks.inbox.rules import file_md5
@@ -88,8 +87,9 @@ def _run_missing(given: argparse.Namespace) -> None:
 
 def digest_of_images(root: Path, category: str) -> str:
     """A category's digest as the flow records it."""
-    files = visible_files(root / category, root.resolve())
-    return category_digest({path: file_md5(file) for path, file in files})
+    folder = root / category
+    files = visible_files(folder, root.resolve())
+    return category_digest({path: file_md5(folder / path) for path in files})
 
 
 def cell_name(settings: Settings, category: str, detector: str, seed: int) -> str:

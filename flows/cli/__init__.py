@@ -11,7 +11,7 @@ from stillwatch.flows.cli.console import fail
 from stillwatch.flows.cli.decide import models, promotion, report
 from stillwatch.flows.cli.inspection import export, inspect, label
 from stillwatch.flows.cli.learn import data, detectors, retrain, validate
-from stillwatch.flows.cli.options import CommandContext, ensure_installed
+from stillwatch.flows.cli.options import CommandContext, ensure_installed, ensure_profiles_readable
 from stillwatch.flows.cli.run import serve, services, watch
 from stillwatch.flows.cli.start import demo, doctor
 from stillwatch.threads import set_thread_policy
@@ -49,6 +49,7 @@ def settings(
     """Keep the settings file for the command, and refuse a command that is not installed."""
     if context.invoked_subcommand not in _EDGE_COMMANDS:
         ensure_installed("prefect")
+        ensure_profiles_readable()
     context.obj = CommandContext(params)
 
 

@@ -14,7 +14,7 @@ from stillwatch.errors import WorkspaceError
 from stillwatch.files import atomic_folder, storage_errors
 from stillwatch.settings import Settings
 from stillwatch.tasks.data.dvc_repository import DvcRepository, ensure_dvc, initialise_dvc, open_dvc
-from stillwatch.tasks.data.git import commit_only, ensure_work_tree, exclude, run_git
+from stillwatch.tasks.data.git import commit_only, create_repository, ensure_work_tree, exclude
 from stillwatch.tasks.locks import held
 
 logger = logging.getLogger(__name__)
@@ -153,7 +153,7 @@ def _local_remote(state_dir: Path) -> Path:
 
 def _create(workspace: Workspace, source: Path) -> None:
     with atomic_folder(workspace.root) as folder:
-        run_git(folder, "init", "--quiet", "--initial-branch=main")
+        create_repository(folder)
         initialise_dvc(folder)
         (folder / ".gitignore").write_text(f"/{workspace.image_set}\n", encoding="utf-8")
         files = (".dvc/.gitignore", ".dvc/config", ".dvcignore", ".gitignore")

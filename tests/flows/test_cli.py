@@ -96,6 +96,26 @@ def test_a_missing_settings_file(line: Plant) -> None:
     assert " ".join(done.stderr.split()) == sentence, "as a process of its own it says the same"
 
 
+@pytest.mark.parametrize("content", [b"active = [", b"\xff\xfe"])
+def test_damaged_profiles_of_prefect_are_named(
+    line: Plant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
+    (tmp_path / "profiles.toml").write_bytes(content)
+    monkeypatch.setenv("PREFECT_PROFILES_PATH", str(tmp_path / "profiles.toml"))
+    assert f"{tmp_path / 'profiles.toml'}: Prefect's profiles cannot" in refusal(line, "models")
+
+
+def test_one_unusable_category_stops_no_other(line: Plant) -> None:
+    bad = line.images / "Bad Name" / "train" / "good"
+    bad.mkdir(parents=True)
+    write_image(bad / "0.png", 0)
+    done = line.run_here("validate", "--root", "images", "--json")
+    assert done.returncode == 1
+    reports = json.loads(done.stdout)
+    assert "category 'Bad Name'" in reports["Bad Name"]["errored"][0]
+    assert reports["bolt"]["errored"] == []
+
+
 def test_a_root_that_is_not_there(line: Plant) -> None:
     assert "no such folder" in refusal(line, "validate", "--root", "nowhere")
 

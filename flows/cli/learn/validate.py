@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import typer
 from rich.table import Table
 
+from stillwatch.errors import LayoutError
 from stillwatch.flows.cli.console import console, fail, print_json, say
 from stillwatch.flows.cli.options import AsJson, Categories, CommandContext, Root
 from stillwatch.settings import Settings
@@ -35,9 +36,12 @@ def validate(
     Exit code 1 when a category has a critical failure.
     """
     given: CommandContext = context.obj
-    results = _validated(given.settings, root, category)
+    results, refused = _validated(given.settings, root, category)
     if as_json:
-        print_json({report.category: asdict(report) for report, _ in results})
+        print_json(
+            {report.category: asdict(report) for report, _ in results}
+            | {name: {"category": name, "errored": [reason]} for name, reason in refused.items()}
+        )
     else:
         for report, page in results:
             say(report.verdict())
@@ -55,7 +59,9 @@ def validate(
             for sentence in report.errored:
                 fail(sentence)
             say(f"page: {page}")
-    if not all(report.passed for report, _ in results):
+        for name, reason in refused.items():
+            fail(f"{name} must not be trained on: {reason}")
+    if refused or not all(report.passed for report, _ in results):
         raise typer.Exit(1)
 
 
@@ -75,8 +81,12 @@ def _show_scales(report: "ValidationReport") -> None:
 
 def _validated(
     settings: Settings, root: Path | None, categories: list[str] | None
-) -> "list[tuple[ValidationReport, Path]]":
-    """Version the image set, check its categories, and write a page for each."""
+) -> "tuple[list[tuple[ValidationReport, Path]], dict[str, str]]":
+    """Version the image set, check its categories, and write a page for each.
+
+    Returns:
+        The reports and pages, and why other categories cannot be read.
+    """
     from stillwatch.flows.image_sets import chosen_categories, version_images
     from stillwatch.tasks.data.examine import examine_category
     from stillwatch.tasks.html import Thumbnails
@@ -84,10 +94,16 @@ def _validated(
     from stillwatch.tasks.validation.task import page_path, validate_manifest
 
     data = version_images(settings, root=root, categories=categories, say=say)
-    results = []
+    results, refused = [], dict(data.refused)
     for name in chosen_categories(data, categories):
+        if name in refused:
+            continue
         own = settings.for_category(name)
-        examined = examine_category(data.categories[name], root=data.root, settings=own)
+        try:
+            examined = examine_category(data.categories[name], root=data.root, settings=own)
+        except LayoutError as error:
+            refused[name] = str(error)
+            continue
         report = validate_manifest(examined.manifest, own)
         page = page_path(own.state_dir, name)
         thumbnails = Thumbnails(
@@ -97,4 +113,4 @@ def _validated(
         )
         write_page(page, report, thumbnails, data_version=data.name)
         results.append((report, page))
-    return results
+    return results, refused
