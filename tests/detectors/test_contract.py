@@ -3,11 +3,15 @@
 import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from typing import ClassVar
 
 import pytest
 import torch
 
 from stillwatch.detectors import detector_classes
+from stillwatch.detectors.base import Detector
+from stillwatch.detectors.efficient_ad import EfficientAD
+from stillwatch.detectors.uninformed_students import UninformedStudents
 from stillwatch.errors import DetectorError
 from stillwatch.geometry import Shape, fitted
 from stillwatch.settings import TrainingSettings
@@ -15,6 +19,44 @@ from stillwatch.testing.battery import CHECKS, Trial
 from stillwatch.testing.toys import toy_normals, toy_teacher
 from stillwatch.training.loop import train
 
+
+class EfficientADOfPixels(EfficientAD):
+    quick: ClassVar = {
+        "student_input": "pixels",
+        "steps": 60,
+        "batch_size": 1,
+        "optimizer": "adam",
+        "learning_rate": 0.004,
+        "hard_share": 0.01,
+        "teacher_steps": 4,
+        "teacher_learning_rate": 0.004,
+        "teacher_batch_size": 6,
+    }
+
+
+class UninformedStudentsOfPixels(UninformedStudents):
+    """The patch teacher has the metric loss: in so few steps it learns no pretrained descriptor."""
+
+    quick: ClassVar = {
+        "student_input": "pixels",
+        "patch_sizes": (33,),
+        "students": 2,
+        "epochs": 2,
+        "least_steps": 1,
+        "batch_size": 4,
+        "window": 5,
+        "teacher_steps": 2,
+        "teacher_batch_size": 12,
+        "knowledge_weight": 0,
+        "metric_weight": 1,
+    }
+
+
+METHODS: dict[str, type[Detector]] = {
+    **detector_classes(),
+    "efficient_ad of pixels": EfficientADOfPixels,
+    "uninformed_students of pixels": UninformedStudentsOfPixels,
+}
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
 
@@ -28,9 +70,9 @@ def grouped(name: str) -> object:
     return pytest.param(name, marks=pytest.mark.xdist_group(f"contract of {name}"))
 
 
-@pytest.fixture(scope="module", params=map(grouped, detector_classes()))
+@pytest.fixture(scope="module", params=map(grouped, METHODS))
 def trial(request: pytest.FixtureRequest, device: str) -> Trial:
-    return Trial(detector_classes()[request.param], device)
+    return Trial(METHODS[request.param], device)
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
