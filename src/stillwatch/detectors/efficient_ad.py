@@ -136,7 +136,7 @@ class EfficientAD(Detector):
     name = "efficient_ad"
     version = 2
     Settings = EfficientADSettings
-    quick: ClassVar = {"steps": 60, "batch_size": 3, "learning_rate": 0.08}
+    quick: ClassVar = {"steps": 16, "batch_size": 3, "learning_rate": 0.08}
     paper: ClassVar = {
         "student_input": "pixels",
         "steps": 70_000,

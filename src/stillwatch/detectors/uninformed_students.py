@@ -12,23 +12,22 @@ the training normals, and S_i the descriptors of M students,
     e = |mean_i S_i - (y - m) / s|^2,    v = mean_i |S_i|^2 - |mean_i S_i|^2
     map = (e - mean e) / std e + (v - mean v) / std v, averaged over the patch sizes
 
-The means and deviations of e and v are those on the validation normals.
+The means and deviations of e and v are those on the validation normals; the map is not smoothed.
 
 ``student_input: pixels`` (profile ``paper``) is the published method: teacher and students see
-patches of images that are normalised as ImageNet's, and the map is not smoothed. The teacher of
-each patch size is taught as ``stillwatch.detectors.blocks.patch_distillation`` says, on the
-photographs of ``training.photographs`` and then kept for all categories; without photographs, on
-the category's own normals, where it sees less of the world and is taught anew for every category.
-It sees at most 1000 photographs, where the paper has ImageNet. Students of a teacher that has not
-learnt the pretrained descriptor would imitate noise: the training ends with an error if the
-teacher's coefficient of determination (R^2) on held-out images is below 0.3. The figure is in the
-bundle and, as ``patch teacher SIZE/r2``, in MLflow.
+patches of images that are normalised as ImageNet's. The teacher of each patch size is taught as
+``stillwatch.detectors.blocks.patch_distillation`` says, on the photographs of
+``training.photographs`` and then kept for all categories; without photographs, on the category's
+own normals, where it sees less of the world and is taught anew for every category. It sees at most
+1000 photographs, where the paper has ImageNet. Students of a teacher that has not learnt the
+pretrained descriptor would imitate noise: the training ends with an error if the teacher's
+coefficient of determination (R^2) on held-out images is below 0.3. The figure is in the bundle and,
+as ``patch teacher SIZE/r2``, in MLflow.
 
 ``student_input: features`` (profile ``laptop``) is **not the published network**. It keeps the
 ensemble, its loss and its map. There is no patch teacher: y are the features of the pretrained
-network ``teacher.name`` at strides 8 and 16, as PatchCore joins them, the students start from its
-frozen features at stride 4 (``stillwatch.detectors.blocks.feature_networks``), and the map is
-smoothed, as other maps of distances between features are.
+network ``teacher.name`` at strides 8 and 16, as PatchCore joins them, and the students start from
+its frozen features at stride 4 (``stillwatch.detectors.blocks.feature_networks``).
 
 MVTec AD, mean of the 15 categories, as the paper reports it: AUPRO 0.866 / 0.900 / 0.857 for
 patches of 17 / 33 / 65 pixels, 0.914 for all three. The paper has no image score; here it is the
@@ -90,7 +89,7 @@ class UninformedStudentsSettings(Section):
         description="what the students see: the pretrained network's features at stride 4, which "
         "is not the published network, or patches of the images, which is",
     )
-    students: int = Field(3, ge=2, description="of pixels, per patch size")
+    students: int = Field(3, ge=2, description="in the ensemble; of pixels: for each patch size")
     epochs: int = Field(
         1, ge=1, description="passes of the students over the normals, or more: see least_steps"
     )
@@ -232,16 +231,10 @@ class UninformedStudents(Detector):
         ]
 
     def combination(self, normals: Sequence[LevelMaps], sigma: float) -> Combination:
-        """Standardised error plus variance, averaged over the patch sizes.
-
-        It is smoothed where the students see features.
-        """
+        """Standardised error plus variance, averaged over the patch sizes, not smoothed."""
         sizes = len(self.settings.patch_sizes) if self._sees_pixels else 1
         levels = zip(*(one.maps for one in normals), strict=True)
-        return Combination(
-            levels=tuple(_standardised(maps, sizes) for maps in levels),
-            sigma=None if self._sees_pixels else sigma,
-        )
+        return Combination(levels=tuple(_standardised(maps, sizes) for maps in levels))
 
     @property
     def _sees_pixels(self) -> bool:

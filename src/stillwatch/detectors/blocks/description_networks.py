@@ -46,7 +46,6 @@ class DescriptionNetwork(nn.Sequential):
     """
 
     def __init__(self, size: Size, outputs: int) -> None:
-        self.size = size
         width = 128 if size == "small" else 256
         layers: list[nn.Module] = [*_pooled(3, width), *_pooled(width, 2 * width)]
         if size == "small":
@@ -62,10 +61,11 @@ class DescriptionNetwork(nn.Sequential):
                 nn.Conv2d(outputs, outputs, 1),
             ]
         super().__init__(*layers)
+        self.size = size
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) in [0, 1], sides multiples of 4 -> (B, outputs, H/4 - 8, W/4 - 8)."""
-        described: Tensor = super().forward(imagenet_normalised(images))
+        described: Tensor = super().forward(imagenet_normalised(images))  # type: ignore[no-untyped-call]
         return described
 
     def load_public(self, path: Path) -> None:
@@ -97,10 +97,9 @@ class DescriptionNetwork(nn.Sequential):
             odd = min(shapes.items() ^ wanted.items())[0]
             raise TeacherError(
                 f"{path}: does not hold the weights of the network '{self.size}' with "
-                f"{PUBLIC_CHANNELS} channels: '{odd}' has the shape {shapes.get(odd, 'missing')}, "
-                f"and should have {wanted.get(odd, 'none')}. Set detectors.efficient_ad.network to "
-                "the size that the file is of, or detectors.efficient_ad.teacher_weights to "
-                "another file."
+                f"{PUBLIC_CHANNELS} channels: '{odd}' is {shapes.get(odd, 'missing')}, and must be "
+                f"{wanted.get(odd, 'left out')}. Set detectors.efficient_ad.network to the size "
+                "that the file is of, or detectors.efficient_ad.teacher_weights to another file."
             )
         self.load_state_dict(given)
 
