@@ -158,8 +158,7 @@ def test_both_maps_are_normalised_by_quantiles_of_the_normals_and_averaged() -> 
         known_levels([half.reshape(-1, 1).expand(-1, len(half)), 4 * half[:, None]], (4, 4))
         for half in halves
     ]
-    detector = EfficientAD.build(toy_teacher(), EfficientAD.quick)
-    combination = detector.combination(normals, 4.0)
+    combination = on_pixels().combination(normals, 4.0)
     assert combination.sigma is None
     images = [
         known_levels([torch.full((8, 8), one), torch.full((8, 8), other)], (4, 4))
@@ -167,6 +166,18 @@ def test_both_maps_are_normalised_by_quantiles_of_the_normals_and_averaged() -> 
     ]
     scores = combined(images, combination).max(axis=(1, 2))
     np.testing.assert_allclose(scores, [0, 0.05, 0.1, 0.15], atol=2e-3)
+
+
+def test_both_maps_of_features_are_added_and_smoothed() -> None:
+    """3 + 4 everywhere; at one position of 64 it is 64 more, which the Gaussian spreads."""
+    maps = torch.full((8, 8), 3.0), torch.full((8, 8), 4.0)
+    normals = [known_levels(maps, (8, 8))]
+    combination = EfficientAD.build(toy_teacher(), {}).combination(normals, 4.0)
+    np.testing.assert_allclose(combined(normals, combination), 7, rtol=1e-6)
+    maps[0][4, 4] += 64
+    (spread,) = combined([known_levels(maps, (8, 8))], combination)
+    assert spread.shape == (16, 16)
+    assert 7 < spread.max() < 30
 
 
 def test_channels_are_averaged_when_there_are_too_many() -> None:

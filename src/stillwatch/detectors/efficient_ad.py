@@ -12,26 +12,26 @@ channels and positions,
     map = q((T - S)^2) / 2 + q((A - S')^2) / 2,    q(m) = 0.1 (m - q_a) / (q_b - q_a)
 
 where q_a and q_b are the 0.9 and the 0.995 quantile of a map's values on the validation normals.
-The map is not smoothed.
 
 ``student_input: pixels`` (profile ``paper``) is the published method: T and S are patch description
-networks and the share is a thousandth. The networks do not pad, so that the maps lack 4 positions
-on each side; they are extended by their outermost values. (Re-implementations extend them by zeros,
-which gives the same image score.) ``teacher_weights`` names a public file of T's weights. Without
-one, T is taught here: it imitates the features, at strides 8 and 16 and twice the image's size, of
-the pretrained network ``teacher.name``, as PatchCore joins them, on the photographs of
-``training.photographs``, and is then kept for all categories; without photographs, on the
-category's own normals. The authors took 60,000 steps over ImageNet and a Wide-ResNet-101; here T
-has as many channels as the features, at most 384, sees at most 1000 photographs, and takes the mean
-and deviation of the features from 8 batches, where the authors take them from about 10,000 images.
-The term with P is left out where no photographs are given.
+networks, the share is a thousandth, and the map is not smoothed. The networks do not pad, so that
+the maps lack 4 positions on each side; they are extended by their outermost values.
+(Re-implementations extend them by zeros, which gives the same image score.) ``teacher_weights``
+names a public file of T's weights. Without one, T is taught here: it imitates the features, at
+strides 8 and 16 and twice the size, of the pretrained network ``teacher.name``, as PatchCore
+joins them, on the photographs of ``training.photographs``, and is then kept for all categories;
+without photographs, on the category's own normals. The authors took 60,000 steps over ImageNet and
+a Wide-ResNet-101; here T has as many channels as the features, at most 384, sees at most 1000
+photographs, and takes the mean and deviation of the features from 8 batches, where the authors take
+them from about 10,000 images. The term with P is left out where no photographs are given.
 
 ``student_input: features`` (profile ``laptop``) is **not the published network**. It keeps the two
-halves of the student, the autoencoder, the losses and the normalisation of the maps. T are the
-pretrained network's joined features themselves, and S and A start from its frozen features at
-stride 4 (``stillwatch.detectors.blocks.feature_networks``). There is no patch teacher, no term with
-P and no other light (I' is I), and the share is a tenth, since a thousandth teaches little in so
-few steps.
+halves of the student, the autoencoder and the losses. T are the pretrained network's joined
+features themselves, and S and A start from its frozen features at stride 4
+(``stillwatch.detectors.blocks.feature_networks``). There is no patch teacher, no term with P and no
+other light (I' is I), and the share is a tenth, since a thousandth teaches little in so few steps.
+The map is the plain sum (T - S)^2 + (A - S')^2, smoothed: both are in units of T's deviation, and
+quantiles of its own would give the autoencoder's map, which finds less, as much weight.
 
 MVTec AD, mean of the 15 categories, as the paper reports it: image AUROC 0.988 (S) and 0.991 (M).
 Our own figures are in docs/results.md.
@@ -227,7 +227,12 @@ class EfficientAD(Detector):
         return list(F.pad(torch.cat(distances, dim=1), (BORDER,) * 4, mode="replicate").unbind())
 
     def combination(self, normals: Sequence[LevelMaps], sigma: float) -> Combination:
-        """Mean of both maps, each normalised by its quantiles (section 3.4), not smoothed."""
+        """Mean of both maps, each normalised by its quantiles (section 3.4), not smoothed.
+
+        Of features the plain sum, smoothed.
+        """
+        if not self._sees_pixels:
+            return Combination(levels=(Level(), Level()), sigma=sigma)
         levels = []
         for maps in zip(*(one.maps for one in normals), strict=True):
             low, high = np.quantile(np.concatenate([one.ravel() for one in maps]), _QUANTILES)

@@ -12,10 +12,11 @@ the training normals, and S_i the descriptors of M students,
     e = |mean_i S_i - (y - m) / s|^2,    v = mean_i |S_i|^2 - |mean_i S_i|^2
     map = (e - mean e) / std e + (v - mean v) / std v, averaged over the patch sizes
 
-The means and deviations of e and v are those on the validation normals; the map is not smoothed.
+The means and deviations of e and v are those on the validation normals.
 
 ``student_input: pixels`` (profile ``paper``) is the published method: teacher and students see
-patches of images that are normalised as ImageNet's. The teacher of each patch size is taught as
+patches of images that are normalised as ImageNet's, and the map is not smoothed. The teacher of
+each patch size is taught as
 ``stillwatch.detectors.blocks.patch_distillation`` says, on the photographs of
 ``training.photographs`` and then kept for all categories; without photographs, on the category's
 own normals, where it sees less of the world and is taught anew for every category. It sees at most
@@ -25,9 +26,11 @@ coefficient of determination (R^2) on held-out images is below 0.3. The figure i
 as ``patch teacher SIZE/r2``, in MLflow.
 
 ``student_input: features`` (profile ``laptop``) is **not the published network**. It keeps the
-ensemble, its loss and its map. There is no patch teacher: y are the features of the pretrained
-network ``teacher.name`` at strides 8 and 16, as PatchCore joins them, and the students start from
-its frozen features at stride 4 (``stillwatch.detectors.blocks.feature_networks``).
+ensemble and its loss. There is no patch teacher: y are the features of the pretrained network
+``teacher.name`` at strides 8 and 16, as PatchCore joins them, and the students start from its
+frozen features at stride 4 (``stillwatch.detectors.blocks.feature_networks``). The map is the plain
+sum e + v, smoothed. It is the mean over the students of |S_i - (y - m) / s|^2; standardised, v,
+which finds less, would have as much weight as e.
 
 MVTec AD, mean of the 15 categories, as the paper reports it: AUPRO 0.866 / 0.900 / 0.857 for
 patches of 17 / 33 / 65 pixels, 0.914 for all three. The paper has no image score; here it is the
@@ -231,8 +234,13 @@ class UninformedStudents(Detector):
         ]
 
     def combination(self, normals: Sequence[LevelMaps], sigma: float) -> Combination:
-        """Standardised error plus variance, averaged over the patch sizes, not smoothed."""
-        sizes = len(self.settings.patch_sizes) if self._sees_pixels else 1
+        """Standardised error plus variance, averaged over the patch sizes, not smoothed.
+
+        Of features the plain sum, smoothed.
+        """
+        if not self._sees_pixels:
+            return Combination(levels=(Level(), Level()), sigma=sigma)
+        sizes = len(self.settings.patch_sizes)
         levels = zip(*(one.maps for one in normals), strict=True)
         return Combination(levels=tuple(_standardised(maps, sizes) for maps in levels))
 
