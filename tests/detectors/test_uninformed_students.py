@@ -261,9 +261,6 @@ def test_students_of_features_by_hand() -> None:
     assert error.shape == variance.shape == (1, 48, 48)
     assert error[0, 24, 24].item() == pytest.approx(0, abs=1e-6)
     assert variance[0, 24, 24].item() == pytest.approx(5)
-    maps = [known_levels([error[0], variance[0]], (8, 8))]
-    (added,) = combined(maps, detector.combination(maps, 4.0))
-    assert added[48, 48] == pytest.approx(5, rel=1e-3), "the mean of the students' 1 + 4 and 1 + 4"
     wanted = detector.target(joined_neighbourhoods(*features[1:]))
     expected = students_loss(said, wanted)
     assert detector.phases()[0].loss(SimpleNamespace(features=features)) == expected

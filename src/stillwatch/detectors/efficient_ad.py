@@ -99,7 +99,7 @@ class EfficientADSettings(Section):
         description="what student and autoencoder see: the pretrained network's features at "
         "stride 4, which is not the published network, or the images, which is",
     )
-    steps: int = Field(1000, ge=1, description="of the optimizer, for student and autoencoder")
+    steps: int = Field(250, ge=1, description="of the optimizer, for student and autoencoder")
     batch_size: int = Field(8, ge=1, description="images per step, at most")
     optimizer: Literal["muon", "adam"] = Field(
         "muon",
