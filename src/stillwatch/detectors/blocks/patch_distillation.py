@@ -123,7 +123,6 @@ def patches_and_shifted(images: Sequence[Tensor], patch_size: int) -> tuple[Tens
     reach = (patch_size - 1) // 4
     low, high = _ZOOM
     zoom = low * patch_size, high * patch_size
-    windows = zoomed_windows(images, patch_size + 2 * reach, zoom)
-    around = greyed(windows, _GREY_SHARE)
+    around = greyed(zoomed_windows(images, patch_size + 2 * reach, zoom), _GREY_SHARE)
     middle = around[:, :, reach : reach + patch_size, reach : reach + patch_size]
     return middle, noisy(random_windows(around, patch_size), _NOISE)
