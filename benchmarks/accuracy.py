@@ -96,7 +96,7 @@ def cell_name(settings: Settings, category: str, detector: str, seed: int) -> st
     """File name of a cell: another teacher, size or setting has a cell, and a row, of its own."""
     own = detector_settings(detector, settings).model_dump(mode="json")
     changed = changed_settings(detector, choose_profile(settings.training), own)
-    if detector_class(detector).uses_photographs and not settings.training.photographs:
+    if detector_class(detector).uses_photographs(own) and not settings.training.photographs:
         changed.append("no_photographs")
     parts = [
         category,
@@ -113,13 +113,13 @@ def relevant_settings(settings: Settings, detector: str) -> dict[str, Any]:
     """What a cell's figures depend on, the seed apart; no path, so that machines can share it."""
     sections = {"images", "split", "calibration", "evaluation"}
     values = settings.model_dump(mode="json", include=sections)
-    own = detector_settings(detector, settings)
+    own = detector_settings(detector, settings).model_dump(mode="json")
     method = detector_classes()[detector]
-    photographs = settings.training.photographs if method.uses_photographs else None
+    photographs = settings.training.photographs if method.uses_photographs(own) else None
     return values | {
         "teacher": _teacher(detector, settings),
         "profile": choose_profile(settings.training),
-        "detector": own.model_dump(mode="json"),
+        "detector": own,
         "method_version": method.version,
         "photographs": photographs and photographs_digest(photographs),
     }

@@ -52,6 +52,7 @@ SIDES = range(32, 513, 32)
 
 OWN_SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "uninformed_students": {
+        "student_input": "pixels",
         "patch_sizes": (33,),
         "students": 5,
         "epochs": 6,
