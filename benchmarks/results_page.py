@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Sequence
 from benchmarks.cells import Cell, labelled_settings
 from benchmarks.published_figures import PUBLISHED, Published
 from benchmarks.tables import markdown, mean_and_spread, origin
-
 from stillwatch.detectors import detector_class
 
 _CHANCE = 0.5
