@@ -19,13 +19,13 @@ from typing import Any
 
 import numpy as np
 import yaml
+
 from benchmarks.bundle_images import read_pixels
 from benchmarks.cells import changed_settings, complete, needed_teacher, read_cells, write_page
 from benchmarks.light import against_calibration_auroc, same_light_auroc
 from benchmarks.published_scores import published_score_auroc
 from benchmarks.results_page import render
 from benchmarks.revision import commit, machine
-
 from stillwatch.bundle import Bundle, TrainingInfo, read_bundle
 from stillwatch.detectors import detector_class, detector_classes, detector_settings
 from stillwatch.devices import choose_device, choose_profile
@@ -33,12 +33,11 @@ from stillwatch.errors import StillwatchError
 from stillwatch.evaluation.evaluation import NORMAL
 from stillwatch.flows.retrain import run_retraining
 from stillwatch.flows.servers.prefect_server import prefect_api
-from stillwatch.images.layout import scan_category
+from stillwatch.images.layout import scan_category, visible_files
 from stillwatch.images.photographs import photographs_digest
 from stillwatch.inference.mapper import ImageMapper
 from stillwatch.inference.torch_scorer import load_scorer
 from stillwatch.settings import Settings, load_settings
-from stillwatch.tasks.data.importing import visible_files
 from stillwatch.tasks.data.version import category_digest
 from stillwatch.tasks.evaluation.result import FIGURE_NAMES
 from stillwatch.tasks.inbox.rules import file_md5
@@ -88,15 +87,16 @@ def _run_missing(given: argparse.Namespace) -> None:
 
 def digest_of_images(root: Path, category: str) -> str:
     """A category's digest as the flow records it."""
-    files = visible_files(root / category, root.resolve())
-    return category_digest({path: file_md5(file) for path, file in files})
+    folder = root / category
+    files = visible_files(folder, root.resolve())
+    return category_digest({path: file_md5(folder / path) for path in files})
 
 
 def cell_name(settings: Settings, category: str, detector: str, seed: int) -> str:
     """File name of a cell: another teacher, size or setting has a cell, and a row, of its own."""
     own = detector_settings(detector, settings).model_dump(mode="json")
     changed = changed_settings(detector, choose_profile(settings.training), own)
-    if detector_class(detector).uses_photographs and not settings.training.photographs:
+    if detector_class(detector).uses_photographs(own) and not settings.training.photographs:
         changed.append("no_photographs")
     parts = [
         category,
@@ -113,13 +113,13 @@ def relevant_settings(settings: Settings, detector: str) -> dict[str, Any]:
     """What a cell's figures depend on, the seed apart; no path, so that machines can share it."""
     sections = {"images", "split", "calibration", "evaluation"}
     values = settings.model_dump(mode="json", include=sections)
-    own = detector_settings(detector, settings)
+    own = detector_settings(detector, settings).model_dump(mode="json")
     method = detector_classes()[detector]
-    photographs = settings.training.photographs if method.uses_photographs else None
+    photographs = settings.training.photographs if method.uses_photographs(own) else None
     return values | {
         "teacher": _teacher(detector, settings),
         "profile": choose_profile(settings.training),
-        "detector": own.model_dump(mode="json"),
+        "detector": own,
         "method_version": method.version,
         "photographs": photographs and photographs_digest(photographs),
     }

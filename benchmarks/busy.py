@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+
 from benchmarks.revision import commit, machine, short_commit
 from benchmarks.tables import markdown
-
 from stillwatch.threads import SPIN, thread_environment
 
 POLICIES: Mapping[str, Mapping[str, str]] = {

@@ -76,7 +76,7 @@ def read_cells(folder: Path) -> Iterator[Cell]:
     """
     for file in sorted(folder.glob("*.json")):
         cell = json.loads(file.read_bytes())
-        if _is_of_the_code(cell):
+        if is_of_the_code(cell):
             yield cell
         else:
             print(
@@ -86,7 +86,8 @@ def read_cells(folder: Path) -> Iterator[Cell]:
             )
 
 
-def _is_of_the_code(cell: Cell) -> bool:
+def is_of_the_code(cell: Cell) -> bool:
+    """Whether a cell is of the code's version of its method."""
     if "method_version" not in cell["settings"]:
         return True
     method = detector_classes().get(cell["detector"])

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from benchmarks.revision import commit, machine
-from benchmarks.tables import markdown
 from torch import Tensor
 
+from benchmarks.revision import commit, machine
+from benchmarks.tables import markdown
 from stillwatch.detectors import build_detector
 from stillwatch.files import write_json
 from stillwatch.geometry import fitted

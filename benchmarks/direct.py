@@ -7,18 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from benchmarks.revision import commit, machine
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
+from benchmarks.revision import commit, machine
 from stillwatch.bundle import Bundle, read_bundle
 from stillwatch.detectors import detector_settings
 from stillwatch.devices import choose_device
 from stillwatch.evaluation.evaluation import NORMAL, Evaluation, TestImages, evaluate
 from stillwatch.evaluation.pixel_metrics import evaluation_shape
 from stillwatch.files import bytes_md5
-from stillwatch.images.decode import Pixels, read_image, read_mask, read_shape, resize_mask
+from stillwatch.images.decode import Pixels, read_image, read_shape
 from stillwatch.images.layout import Category, ImageFile, scan_category
+from stillwatch.images.masks import read_mask, resize_mask
 from stillwatch.images.split import PARTS, assign, group_of, part_of
 from stillwatch.images.store import ImageStore, StoreWriter
 from stillwatch.inference.inspector import Inspector

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
 from benchmarks.cells import complete, read_cells
 from benchmarks.drift_scores import score_streams
 from benchmarks.tables import markdown, origin
-from numpy.typing import NDArray
-
 from stillwatch.calibration import clopper_pearson
 from stillwatch.drift import StreamTests, run_stream_tests
 from stillwatch.files import write_json

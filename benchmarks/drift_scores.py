@@ -6,10 +6,10 @@ from itertools import count, islice
 from typing import Any
 
 import numpy as np
-from benchmarks.revision import commit, machine
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
+from benchmarks.revision import commit, machine
 from stillwatch.detectors import build_detector, detector_class, parse_detector_settings
 from stillwatch.devices import choose_device
 from stillwatch.geometry import fitted

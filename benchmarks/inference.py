@@ -22,11 +22,11 @@ from typing import Any
 
 import numpy as np
 import torch
+
 from benchmarks.bundle_images import read_pixels
 from benchmarks.cells import complete, read_cells, write_page
 from benchmarks.inference_page import render
 from benchmarks.revision import commit, machine
-
 from stillwatch.bundle import Bundle, read_bundle
 from stillwatch.export.export import export_bundle
 from stillwatch.images.decode import Pixels

@@ -29,11 +29,11 @@ import psutil
 import torch
 import uvicorn
 import yaml
-from benchmarks.revision import commit, machine, short_commit
-from benchmarks.tables import markdown
 from mlflow.entities.model_registry import ModelVersion
 from PIL import Image
 
+from benchmarks.revision import commit, machine, short_commit
+from benchmarks.tables import markdown
 from stillwatch.bundle import read_bundle
 from stillwatch.export.export import export_bundle
 from stillwatch.files import write_json

@@ -19,6 +19,9 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
 from benchmarks.bundle_images import read_pixels
 from benchmarks.cells import Cell, read_cells, write_page
 from benchmarks.input_gradients import (
@@ -29,15 +32,12 @@ from benchmarks.input_gradients import (
 )
 from benchmarks.revision import commit, machine
 from benchmarks.tables import markdown, origin
-from numpy.typing import NDArray
-from torch import Tensor
-
 from stillwatch.bundle import BundleInfo, read_bundle
 from stillwatch.detectors.multiresolution import Multiresolution
 from stillwatch.evaluation.pixel_metrics import count_pixels, exact_pixel_metrics, sort_pixels
 from stillwatch.files import write_json
-from stillwatch.images.decode import read_mask, resize_mask
 from stillwatch.images.layout import ImageFile, scan_category
+from stillwatch.images.masks import read_mask, resize_mask
 from stillwatch.inference.mapper import ImageMapper
 from stillwatch.inference.resizing import resize_map
 from stillwatch.inference.torch_scorer import TorchScorer, load_scorer

@@ -20,6 +20,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from sklearn.metrics import roc_auc_score
+
 from benchmarks.cells import Cell, complete, read_cells, write_page
 from benchmarks.novelty_data import (
     CLASSES,
@@ -32,8 +34,6 @@ from benchmarks.novelty_data import (
 from benchmarks.novelty_page import render
 from benchmarks.published_scores import published_score_auroc
 from benchmarks.revision import commit, machine
-from sklearn.metrics import roc_auc_score
-
 from stillwatch.detectors import build_detector, detector_classes, parse_detector_settings
 from stillwatch.devices import choose_device
 from stillwatch.errors import StillwatchError
@@ -52,6 +52,7 @@ SIDES = range(32, 513, 32)
 
 OWN_SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "uninformed_students": {
+        "student_input": "pixels",
         "patch_sizes": (33,),
         "students": 5,
         "epochs": 6,

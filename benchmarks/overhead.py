@@ -21,9 +21,9 @@ import time
 from pathlib import Path
 
 import yaml
+
 from benchmarks.local_prefect import local_prefect
 from benchmarks.revision import commit
-
 from stillwatch.flows.retrain import run_retraining
 from stillwatch.images.layout import scan_category
 from stillwatch.images.manifest import build_manifest

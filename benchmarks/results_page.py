@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Sequence
 from benchmarks.cells import Cell, labelled_settings
 from benchmarks.published_figures import PUBLISHED, Published
 from benchmarks.tables import markdown, mean_and_spread, origin
-
 from stillwatch.detectors import detector_class
 
 _CHANCE = 0.5
@@ -105,7 +104,7 @@ def _about_published_scores(cells: Sequence[Cell]) -> list[str]:
 
 
 def _about_training_seconds(cells: Sequence[Cell]) -> list[str]:
-    if not any(detector_class(cell["detector"]).uses_photographs for cell in cells):
+    if not any(map(_uses_photographs, cells)):
         return []
     unknown = _names(cell for cell in cells if _may_lack_seconds(cell))
     about = (
@@ -123,7 +122,11 @@ def _about_training_seconds(cells: Sequence[Cell]) -> list[str]:
 def _may_lack_seconds(cell: Cell) -> bool:
     if "taken_over" in cell:
         return None in cell["taken_over"].values()
-    return detector_class(cell["detector"]).uses_photographs
+    return _uses_photographs(cell)
+
+
+def _uses_photographs(cell: Cell) -> bool:
+    return detector_class(cell["detector"]).uses_photographs(cell["settings"]["detector"])
 
 
 def _names(cells: Iterable[Cell]) -> str:
@@ -158,7 +161,7 @@ def _labels(cell: Cell) -> tuple[str, str, str]:
     """Detector, teacher and size, and profile: the first columns of a row."""
     settings = cell["settings"]
     seen = f"{settings['teacher']['name']}, {settings['images']['size']}"
-    if detector_class(cell["detector"]).uses_photographs:
+    if _uses_photographs(cell):
         seen += ", photographs" if settings["photographs"] else ", no photographs"
     profile = labelled_settings(cell["detector"], settings["profile"], settings["detector"])
     return cell["detector"], seen, profile

@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tests.flows.real_stores import USER, postgres, postgres_programs
+
 from benchmarks.local_prefect import local_prefect
 from benchmarks.revision import commit, machine
 from benchmarks.scaling_dvc import dvc_costs
@@ -28,8 +30,6 @@ from benchmarks.scaling_night import night
 from benchmarks.scaling_tools import mlflow_cost, prefect_cost
 from benchmarks.scaling_unchanged import unchanged_costs
 from benchmarks.tables import markdown, origin
-from tests.flows.real_stores import USER, postgres, postgres_programs
-
 from stillwatch.files import write_json
 from stillwatch.flows.servers.mlflow_server import mlflow_service, start_mlflow_server
 from stillwatch.settings import ServicesSettings, Settings, TrackingSettings

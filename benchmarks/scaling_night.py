@@ -9,11 +9,11 @@ from typing import Any
 
 import psutil
 import sqlalchemy
-from benchmarks.scaling_tools import train_nothing
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from benchmarks.scaling_tools import train_nothing
 from stillwatch.settings import Settings
 from stillwatch.tasks.tracking.client import open_tracking
 

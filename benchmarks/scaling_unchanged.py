@@ -4,9 +4,9 @@ import time
 from pathlib import Path
 
 import yaml
+
 from benchmarks.local_prefect import local_prefect
 from benchmarks.scaling_dvc import SIDE, write_images
-
 from stillwatch.errors import TrainingError
 from stillwatch.flows.retrain import run_retraining
 from stillwatch.settings import load_settings

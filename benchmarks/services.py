@@ -21,11 +21,11 @@ from typing import Any
 import psutil
 import torch
 import yaml
-from benchmarks.revision import commit, machine
-from benchmarks.tables import markdown, origin
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from benchmarks.revision import commit, machine
+from benchmarks.tables import markdown, origin
 from stillwatch.files import write_json
 from stillwatch.flows.servers.prefect_server import local_api
 from stillwatch.sample.image_set import make_sample_set

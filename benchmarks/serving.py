@@ -32,8 +32,8 @@ import numpy as np
 import psutil
 import torch
 import yaml
-from benchmarks.revision import commit, machine
 
+from benchmarks.revision import commit, machine
 from stillwatch.inference.inspector import find_images
 from stillwatch.settings import Settings, load_settings
 from stillwatch.tasks.registry.versions import (

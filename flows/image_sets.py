@@ -8,11 +8,10 @@ from stillwatch.errors import LayoutError
 from stillwatch.images.layout import category_folders
 from stillwatch.settings import Settings
 from stillwatch.tasks.data.examine import examine_category
-from stillwatch.tasks.data.importing import import_image_set
 from stillwatch.tasks.data.version import (
     DataVersion,
     ensure_categories_exist,
-    version_image_set,
+    import_and_version,
 )
 from stillwatch.tasks.data.workspace import (
     Workspace,
@@ -93,14 +92,13 @@ def version_images(
         say: called with progress messages.
 
     Raises:
-        StillwatchError: as ``ensure_categories_exist``, ``import_image_set`` and
-            ``version_image_set``.
+        StillwatchError: as ``ensure_categories_exist`` and ``import_and_version``.
     """
     place = place_of(settings, root)
     ensure_categories_exist(settings, place.images)
-    if place.imported_from is not None:
-        import_image_set(place.imported_from, place.workspace, categories, log=say)
-    return version_image_set(place.workspace, settings, log=say)
+    return import_and_version(
+        place.workspace, settings, root=place.imported_from, categories=categories, log=say
+    )
 
 
 def check_category(
@@ -138,12 +136,11 @@ def chosen_categories(data: DataVersion, categories: Sequence[str] | None) -> li
     Raises:
         LayoutError: the image set has no category of that name.
     """
-    unknown = sorted(set(categories or []) - set(data.categories))
+    known = sorted({*data.categories, *data.refused})
+    unknown = sorted({*(categories or [])} - {*known})
     if unknown:
-        raise LayoutError(
-            f"{data.root}: {unknown_name('category', unknown[0], list(data.categories))}."
-        )
-    return sorted(categories or data.categories)
+        raise LayoutError(f"{data.root}: {unknown_name('category', unknown[0], known)}.")
+    return sorted(categories or known)
 
 
 def _ensure_folder(root: Path) -> None:

@@ -140,7 +140,7 @@ def _rejected_by_champion(
     name: str, new: Sequence[str], data: DataVersion, settings: Settings
 ) -> list[RejectedNormal]:
     here = data.categories[name].files
-    normals = [path for path in new if path.startswith("train/") and path in here]
+    normals = [path for path in new if path.lower().startswith("train/") and path in here]
     rejected = rejected_normals(name, normals, folder=data.root / name, settings=settings)
     for normal in rejected:
         get_run_logger().warning(

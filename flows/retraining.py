@@ -258,6 +258,8 @@ class _Retraining:
 
     def _examined(self) -> dict[str, tuple[ExaminedCategory, ValidationReport]]:
         """The categories that passed validation, each with its validation report."""
+        for name, reason in self.data.refused.items():
+            self.reports[name] = CategoryReport(status="failed", reason=reason)
         examining = {
             name: self._submit(
                 examine,
@@ -266,6 +268,7 @@ class _Retraining:
                 settings=asked.settings,
             )
             for name, asked in self.asked.items()
+            if name not in self.data.refused
         }
         validating = {}
         for name, future in examining.items():

@@ -2,8 +2,10 @@
 
 import os
 
+from stillwatch.tasks.proxies import loopback_exceptions
 from stillwatch.tasks.telemetry import switch_off_telemetry
 from stillwatch.threads import thread_environment
 
 switch_off_telemetry()
+os.environ.update(loopback_exceptions(os.environ))
 os.environ.update(thread_environment(os.environ))  # before a task imports torch

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from stillwatch.errors import ImageError
-from stillwatch.images.decode import decode_image, read_bytes, read_mask
+from stillwatch.images.decode import decode_image, read_bytes
+from stillwatch.images.masks import read_mask
 from stillwatch.images.region import read_region
 from stillwatch.inference.overlays import MASK_COLOUR, draw_contour
 from stillwatch.text import printable

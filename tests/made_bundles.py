@@ -68,41 +68,54 @@ def image_of(score: int, at: tuple[int, int] = (3, 5)) -> NDArray[np.uint8]:
     return image
 
 
-def make_detector_bundle(folder: Path, size: int = 64) -> Bundle:
-    """PatchCore with a memory of random patches, calibrated on images like ``noise``."""
-    return write_bundle(folder, *_random_patchcore(fitted([(size, size)], size), (size, size)))
+def make_detector_bundle(folder: Path) -> Bundle:
+    """PatchCore with a memory of random patches, calibrated on images like ``noise``.
+
+    Its teacher is the real one, whose export takes four times as long as that of
+    ``make_small_bundle``.
+    """
+    return write_bundle(folder, *_untrained("patchcore", fitted([(64, 64)], 64), (64, 64)))
+
+
+def make_small_bundle(folder: Path) -> Bundle:
+    """An untrained autoencoder, which has no teacher, calibrated on images like ``noise``."""
+    return write_bundle(folder, *_untrained("autoencoder", fitted([(64, 64)], 64), (64, 64)))
 
 
 def make_tiled_bundle(folder: Path, region: Region) -> Bundle:
-    """The same in tiles, calibrated on images of the region's shape and within the region."""
+    """``make_small_bundle`` in tiles, with images of the region's shape and within the region."""
     drawn = folder.parent / REGION_FILE
     region.save(drawn)
     height, width = region.counted.shape
-    return write_bundle(folder, *_random_patchcore(TILED, (height, width), region), drawn)
+    return write_bundle(folder, *_untrained("autoencoder", TILED, (height, width), region), drawn)
 
 
 @cache
-def _random_patchcore(
-    geometry: Geometry, shape: Shape, region: Region | None = None
+def _untrained(
+    method: str, geometry: Geometry, shape: Shape, region: Region | None = None
 ) -> tuple[BundleInfo, dict[str, NDArray[np.generic]]]:
     import torch  # what else is here does not need it
 
+    from stillwatch.detectors import build_detector, detector_class
     from stillwatch.detectors.patchcore import PatchCore
     from stillwatch.inference.mapper import ImageMapper
     from stillwatch.inference.torch_scorer import TorchScorer
     from stillwatch.settings import TeacherSettings
     from stillwatch.teachers.networks import load_teacher
 
-    teacher = load_teacher(TeacherSettings())
-    detector = PatchCore.build(teacher, {})
-    generator = torch.Generator().manual_seed(0)
-    detector.memory = torch.rand(50, detector.memory.shape[1], generator=generator)
+    wanted = TeacherSettings()
+    teacher = load_teacher(wanted, detector_class(method).teacher_strides(wanted.name, {}))
+    settings = {"distance": "l2"} if method == "autoencoder" else {}
+    detector = build_detector(method, teacher, settings)
+    if isinstance(detector, PatchCore):
+        generator = torch.Generator().manual_seed(0)
+        detector.memory = torch.rand(50, detector.memory.shape[1], generator=generator)
     combination = Combination(levels=(Level(),), sigma=geometry.sigma)
     scorer = TorchScorer(detector, torch.device("cpu"))
     mapper = ImageMapper(scorer, geometry, combination, region=region)
     info = make_info(
         mapper.scores(noise(20, shape)),
-        detector=DetectorInfo(name="patchcore", version=detector.version, settings={}),
+        detector=DetectorInfo(name=method, version=detector.version, settings=settings),
         teacher=TeacherInfo(name=teacher.name, digest=teacher.digest),
         geometry=geometry,
         combination=combination,

@@ -12,7 +12,12 @@ from stillwatch.flows.cli.console import fail, say
 from stillwatch.flows.cli.decide import models, promotion, report
 from stillwatch.flows.cli.inspection import export, inspect, label
 from stillwatch.flows.cli.learn import add, data, detectors, retrain, validate
-from stillwatch.flows.cli.options import LEARN, CommandContext, ensure_installed
+from stillwatch.flows.cli.options import (
+    LEARN,
+    CommandContext,
+    ensure_installed,
+    ensure_profiles_readable,
+)
 from stillwatch.flows.cli.run import serve, services, watch
 from stillwatch.flows.cli.start import demo, doctor, init
 from stillwatch.threads import set_thread_policy
@@ -64,6 +69,7 @@ def settings(
     """Keep the settings file for the command, and refuse a command that is not installed."""
     if context.invoked_subcommand not in _EDGE_COMMANDS:
         ensure_installed("prefect")
+        ensure_profiles_readable()
     context.obj = CommandContext(params)
 
 

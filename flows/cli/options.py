@@ -1,5 +1,7 @@
 """What several commands share: options, the settings, the groups of the help."""
 
+import os
+import tomllib
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
@@ -8,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from stillwatch.errors import StillwatchError
+from stillwatch.errors import ServerError, StillwatchError
 from stillwatch.settings import Settings, load_settings
 from stillwatch.threads import set_thread_policy
 
@@ -54,6 +56,25 @@ def ensure_installed(package: str) -> None:
             "inspects exported bundles only; install the rest: pip install "
             "'stillwatch[pipeline]'."
         )
+
+
+def ensure_profiles_readable() -> None:
+    """Refuse a damaged file of Prefect's profiles, at which Prefect's import would fail.
+
+    Raises:
+        ServerError: the file is there and cannot be read.
+    """
+    home = Path(os.environ.get("PREFECT_HOME", "~/.prefect"))
+    file = Path(os.environ.get("PREFECT_PROFILES_PATH", home / "profiles.toml")).expanduser()
+    try:
+        tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:
+        raise ServerError(
+            f"{file}: Prefect's profiles cannot be read ({error}). Correct the file or move it "
+            "away."
+        ) from error
 
 
 class CommandContext:

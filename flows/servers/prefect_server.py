@@ -16,7 +16,7 @@ from prefect import get_client
 from prefect.context import refresh_global_settings_context
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.logging.handlers import APILogHandler
-from prefect.settings import PREFECT_API_URL
+from prefect.settings import PREFECT_API_URL, PREFECT_PROFILES_PATH
 
 from stillwatch.errors import ServerError
 from stillwatch.flows.servers.network import ensure_protected, is_loopback
@@ -51,9 +51,14 @@ def prefect_api(settings: Settings) -> Iterator[str]:
     elif answers(f"{url}/health"):
         environment, advice = {}, "It"
     else:
+        place = "the environment"
+        if "PREFECT_API_URL" not in os.environ:
+            place = (
+                f"Prefect's settings (its profile in {PREFECT_PROFILES_PATH.value()}, or a .env)"
+            )
         raise ServerError(
-            f"PREFECT_API_URL={url}: no Prefect server answers there. Start it, or unset "
-            "PREFECT_API_URL to let stillwatch run a local one."
+            f"PREFECT_API_URL={url}: no Prefect server answers there. Start it, or remove "
+            f"PREFECT_API_URL from {place} to let stillwatch run a local one."
         )
     with _prefect_environment(**environment, **_heartbeat()), _server_errors(url, advice):
         _ensure_admitted(url)

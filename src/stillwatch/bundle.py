@@ -88,6 +88,10 @@ class TrainingInfo(Section):
         default_factory=dict,
         description="phase whose weights came from another training -> seconds that it took there",
     )
+    figures: dict[str, FiniteFloat] = Field(
+        default_factory=dict,
+        description="what phases measured on their held-out images: <phase>/<figure> -> value",
+    )
     losses: tuple[EpochLosses, ...]
 
 

@@ -20,6 +20,16 @@ def printable(text: str) -> str:
     )
 
 
+def is_text(name: str) -> bool:
+    """Whether a file name is valid UTF-8."""
+    return encodable(name) == name
+
+
+def encodable(text: str) -> str:
+    """``text`` with bytes that are not UTF-8, which a file name may have, as backslash escapes."""
+    return text.encode(errors="backslashreplace").decode()
+
+
 def unknown_name(kind: str, name: str, known: list[str]) -> str:
     """Say that there is no such name, and name the nearest that there is.
 

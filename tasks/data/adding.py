@@ -14,13 +14,14 @@ from stillwatch.images.layout import (
     REGION_FILE,
     check_category_name,
     check_defect_type,
+    is_normal_folder,
+    visible_files,
 )
-from stillwatch.tasks.data.importing import copy_file, visible_files
+from stillwatch.tasks.data.importing import copy_file
 from stillwatch.tasks.data.workspace import Log, Workspace, one_writer
 
 logger = logging.getLogger(__name__)
 
-_GOOD = ("good", "ok")
 _SECTIONS = ("train", "test", "ground_truth")
 _MASK = "_mask"
 _NAMED = 3
@@ -46,12 +47,12 @@ def category_files(folder: Path) -> dict[str, Path]:
     _ensure_folder(folder)
     source = folder.resolve()
     files = {}
-    for path, file in visible_files(source, source.parent):
+    for path in visible_files(source, source.parent):
         section, slash, rest = path.partition("/")
         if slash and section.lower() in _SECTIONS:
-            files[f"{section.lower()}/{rest}"] = file
+            files[f"{section.lower()}/{rest}"] = source / path
         elif path in (REGION_FILE, IGNORE_FILE):
-            files[path] = file
+            files[path] = source / path
     if not any("/" in path for path in files):
         raise LayoutError(f"{folder}: {_other_layout(source)}")
     return files
@@ -139,7 +140,7 @@ def _ensure_folder(folder: Path) -> None:
 
 
 def _check_defect_type(label: str) -> None:
-    if label.lower() in _GOOD:
+    if is_normal_folder(label):
         raise LayoutError(f"defect type {label!r}: is the name for good parts, which --good adds.")
     check_defect_type(label)
 

@@ -11,12 +11,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import colorama
 import yaml
 from dvc.config import Config
+from dvc.ignore import DvcIgnoreFilter
 from dvc.lock import LockError
 from dvc.repo import Repo
 from dvc_data.hashfile.build import build
@@ -27,6 +29,7 @@ from dvc_data.hashfile.tree import Tree
 
 from stillwatch.errors import StorageError, WorkspaceError
 from stillwatch.files import storage_errors
+from stillwatch.text import is_text
 
 LOCAL_REMOTE = "stillwatch-local"
 _CONFIG = {"core": {"autostage": False}}
@@ -90,6 +93,29 @@ class DvcRemote:
     among them: they belong in each machine's own configuration or environment."""
 
 
+class _VersionableFiles(DvcIgnoreFilter):  # type: ignore[misc]  # DVC has no types
+    """Passes by what DVC cannot version, on which it would fail or wait for ever.
+
+    These are links to nothing, pipes, and names that are not UTF-8. The scan of their category
+    refuses them, so that they stop no other category.
+    """
+
+    def walk(self, fs: Any, path: str, **options: Any) -> Iterator[Any]:
+        """As ``DvcIgnoreFilter.walk``; files is a list, or a table with the names as keys."""
+        for root, folders, files in super().walk(fs, path, **options):
+            kept = {name for name in files if is_text(name) and Path(root, name).is_file()}
+            if isinstance(files, dict):
+                yield root, folders, {name: files[name] for name in files if name in kept}
+            else:
+                yield root, folders, [name for name in files if name in kept]
+
+
+class _Repo(Repo):  # type: ignore[misc]
+    @cached_property
+    def dvcignore(self) -> DvcIgnoreFilter:
+        return _VersionableFiles(self.fs, self.root_dir)
+
+
 class DvcRepository:
     """An open DVC repository with the folder of the image set."""
 
@@ -112,6 +138,16 @@ class DvcRepository:
         with self._errors():
             _, tree = self._build(dry_run=True)
         return _file_list(tree)
+
+    def hiding_rule(self, file: Path) -> str | None:
+        """The rule of a ``.dvcignore`` that hides a file or a folder above it, with its place."""
+        inside = file.relative_to(self._folder)
+        for depth in range(len(inside.parts) + 1):
+            path = self._folder / Path(*inside.parts[:depth])
+            result = self._repo.dvcignore.check_ignore(str(path))
+            if result.match:
+                return str(result.pattern_infos[-1].file_info)
+        return None
 
     def store(self, expected: FileList) -> None:
         """Add the folder's files to DVC's cache."""
@@ -340,7 +376,7 @@ def open_pulled(root: Path, remote: DvcRemote) -> Iterator[DvcRepository]:
 @contextmanager
 def _opened(root: Path, config: Mapping[str, object]) -> Iterator[Repo]:
     try:
-        repo = Repo(str(root), config=config)
+        repo = _Repo(str(root), config=config)
     except Exception as error:  # DVC's and git's bindings share no base class
         raise WorkspaceError(f"{root}: DVC cannot open it ({error}). Fix this first.") from error
     try:

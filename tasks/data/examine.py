@@ -4,7 +4,7 @@ import math
 import shutil
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -117,13 +117,19 @@ def _as_versioned(category: Category, version: CategoryVersion) -> Category:
             f"on disk{others}. Restore it (stillwatch data checkout TAG), or run again if it was "
             "removed on purpose: the image set is then versioned without it."
         )
+    listed = {*version.files, *(PurePosixPath(path).parent.as_posix() for path in version.files)}
     images = (
-        replace(image, mask=image.mask if image.mask in version.files else None)
+        replace(image, mask=image.mask if image.mask in listed else None)
         for image in category.images
         if image.path in version.files
     )
-    region_files = tuple(file for file in category.region_files if file in version.files)
-    return replace(category, images=tuple(images), region_files=region_files)
+    return replace(
+        category,
+        images=tuple(images),
+        region_files=tuple(file for file in category.region_files if file in version.files),
+        stray_masks=tuple(file for file in category.stray_masks if file in version.files),
+        unread_images=tuple(file for file in category.unread_images if file in version.files),
+    )
 
 
 def store_of(version: CategoryVersion, settings: Settings) -> Path:
@@ -134,7 +140,7 @@ def store_of(version: CategoryVersion, settings: Settings) -> Path:
     images = {
         path: md5
         for path, md5 in version.files.items()
-        if path.startswith(("train/", "test/", f"{FEEDBACK}/"))
+        if path.lower().startswith(("train/", "test/", f"{FEEDBACK}/"))
     }
     return store_folder(
         settings.state_dir / "store",

@@ -24,6 +24,18 @@ _HOOK_VARIABLES = (
     "GIT_NAMESPACE",
 )
 
+_OWN_SETTINGS = {
+    "commit.gpgSign": "false",
+    "tag.gpgSign": "false",
+    "core.hooksPath": os.devnull,
+    "core.autocrlf": "false",
+    "core.safecrlf": "false",
+    "core.excludesFile": os.devnull,
+    "core.attributesFile": os.devnull,
+}
+"""Of a repository that stillwatch makes, over the settings of the user and of the machine."""
+_WITHOUT_HOOKS = ("-c", f"core.hooksPath={os.devnull}")
+
 _OPERATIONS = {
     "MERGE_HEAD": "merge",
     "rebase-merge": "rebase",
@@ -51,12 +63,20 @@ def run_git(folder: Path, *arguments: str, stdin: str | None = None) -> bytes:
     """
     done = _git(folder, *arguments, stdin=stdin)
     if done.returncode != 0:
-        said = done.stderr.decode(errors="replace").strip() or f"exit code {done.returncode}"
+        lines = done.stderr.decode(errors="replace").split("\n")
+        said = "; ".join(filter(None, map(str.strip, lines))) or f"exit code {done.returncode}"
         raise WorkspaceError(
-            f"{folder}: 'git {arguments[0]}' failed ({said}). Fix this in the repository, then "
-            "run stillwatch again; it continues where it stopped."
+            f"{folder}: 'git {_command(arguments)}' failed ({said}). Fix this in the repository, "
+            "then run stillwatch again; it continues where it stopped."
         )
     return done.stdout
+
+
+def create_repository(folder: Path) -> None:
+    """Make a repository that global settings do not touch: no signatures, hooks or ignore files."""
+    run_git(folder, "init", "--quiet", "--initial-branch=main", "--template=")
+    for name, value in _OWN_SETTINGS.items():
+        run_git(folder, "config", name, value)
 
 
 def ensure_work_tree(folder: Path) -> None:
@@ -107,9 +127,9 @@ def commit_only(folder: Path, paths: Sequence[str], message: str) -> str:
     untracked = [path for path in paths if not run_git(folder, "ls-files", "--", path)]
     if untracked:
         run_git(folder, "add", "--intent-to-add", "--force", "--", *untracked)
-    options = ("--only", "--no-verify", "--quiet", f"--message={message}")
+    options = ("--only", "--quiet", f"--message={message}")
     try:
-        run_git(folder, *_identity(folder), "commit", *options, "--", *paths)
+        run_git(folder, *_WITHOUT_HOOKS, *_identity(folder), "commit", *options, "--", *paths)
     except WorkspaceError:
         if untracked:
             run_git(folder, "rm", "--cached", "--force", "--quiet", "--", *untracked)
@@ -121,7 +141,8 @@ def create_numbered_tag(folder: Path, prefix: str, commit: str, message: str) ->
     """Tag ``commit`` (annotated) with the next free ``<prefix><n>`` and return the name."""
     numbers = [int(tag.removeprefix(prefix)) for tag in numbered_tags(folder, prefix).values()]
     tag = f"{prefix}{max(numbers, default=0) + 1}"
-    run_git(folder, *_identity(folder), "tag", "--annotate", f"--message={message}", tag, commit)
+    options = ("--annotate", f"--message={message}")
+    run_git(folder, *_WITHOUT_HOOKS, *_identity(folder), "tag", *options, tag, commit)
     return tag
 
 
@@ -184,6 +205,14 @@ def blob_id(folder: Path, path: str) -> str:
     return run_git(folder, "hash-object", "--", path).decode().strip()
 
 
+def ignoring_rule(folder: Path, path: str) -> str | None:
+    """The rule by which git ignores ``path`` (relative to ``folder``), with its file and line."""
+    asked = ("check-ignore", "--no-index")
+    if _git(folder, *asked, "--quiet", "--", path).returncode != 0:
+        return None
+    return run_git(folder, *asked, "--verbose", "--", path).decode().split("\t")[0]
+
+
 def exclude(folder: Path, path: str) -> None:
     """Make git ignore ``path`` (relative to ``folder``) in this clone, if it does not yet.
 
@@ -201,6 +230,14 @@ def exclude(folder: Path, path: str) -> None:
     before = file.read_text(encoding="utf-8") if file.exists() else ""
     separator = "" if not before or before.endswith("\n") else "\n"
     file.write_text(f"{before}{separator}/{prefix}{path}\n", encoding="utf-8")
+
+
+def _command(arguments: Sequence[str]) -> str:
+    """The name of git's command, behind the settings that are given with ``-c``."""
+    start = 0
+    while arguments[start] == "-c":
+        start += 2
+    return arguments[start]
 
 
 def _identity(folder: Path) -> tuple[str, ...]:

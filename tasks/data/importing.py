@@ -4,13 +4,12 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from stillwatch.errors import ImageError, LayoutError, WorkspaceError
 from stillwatch.files import storage_errors
-from stillwatch.images.layout import category_folders, check_category_name
+from stillwatch.images.layout import category_folders, check_category_name, visible_files
 from stillwatch.tasks.data.workspace import Log, Workspace, one_writer
 from stillwatch.text import unknown_name
 
@@ -24,6 +23,8 @@ class ImportedFiles:
     copied: int
     kept: int
     removed: int
+    refused: dict[str, str] = field(default_factory=dict)
+    """Category -> why it was not imported, because its files cannot be read."""
 
 
 def import_image_set(
@@ -33,7 +34,8 @@ def import_image_set(
 
     All files of a category are imported except hidden ones, so that the checks find files that are
     no images. Other categories of the workspace stay unchanged. Files with equal size and
-    modification time count as equal; every other file is copied and then renamed into place.
+    modification time count as equal; every other file is copied and then renamed into place. A
+    category whose files cannot be listed is left as it was, and stops no other.
 
     Args:
         root: an image set in MVTec layout.
@@ -41,7 +43,7 @@ def import_image_set(
         log: called with progress messages.
 
     Raises:
-        LayoutError: there is no such category, or a symbolic link leaves ``root``.
+        LayoutError: there is no such category.
         ImageError: a file cannot be read.
         StorageError: the disk is full, or the workspace cannot be written to.
         WorkspaceError: one of ``root`` and the workspace contains the other.
@@ -50,17 +52,20 @@ def import_image_set(
     chosen = _chosen_folders(root, categories)
     for folder in chosen.values():
         _ensure_apart(folder, workspace.data.resolve())
-    sources = {
-        f"{name}/{path}": source
-        for name, folder in chosen.items()
-        for path, source in visible_files(folder, root)
-    }
+    sources: dict[str, Path] = {}
+    refused: dict[str, str] = {}
+    for name, folder in chosen.items():
+        try:
+            sources |= {f"{name}/{path}": folder / path for path in visible_files(folder, root)}
+        except LayoutError as error:
+            refused[name] = str(error)
+    listed = [name for name in chosen if name not in refused]
     with one_writer(workspace, log):
-        removed = sum(_remove_others(workspace.data, name, sources) for name in chosen)
+        removed = sum(_remove_others(workspace.data, name, sources) for name in listed)
         copied = _copy_all(sources, workspace)
-        for name in chosen:
+        for name in listed:
             (workspace.data / name / "train").mkdir(parents=True, exist_ok=True)
-    return ImportedFiles(copied, len(sources) - copied, removed)
+    return ImportedFiles(copied, len(sources) - copied, removed, refused)
 
 
 def _chosen_folders(root: Path, categories: list[str] | None) -> dict[str, Path]:
@@ -80,38 +85,6 @@ def _ensure_apart(folder: Path, data: Path) -> None:
             f"{folder}: cannot be imported into {data}, as one lies in the other. Version it where "
             "it is, or move it."
         )
-
-
-def visible_files(
-    folder: Path, root: Path, prefix: str = "", above: tuple[Path, ...] = ()
-) -> Iterator[tuple[str, Path]]:
-    """Yield (POSIX path relative to the category's folder, file) of the files to import.
-
-    Args:
-        above: the folders that lead to ``folder``.
-
-    Raises:
-        LayoutError: a link leaves the image set or forms a cycle, or an entry is no file.
-    """
-    here = folder.resolve()
-    if here in above:
-        raise LayoutError(f"{folder}: a symbolic link to a folder that it lies in; remove it.")
-    for entry in sorted(folder.iterdir()):
-        if entry.name.startswith("."):
-            continue
-        target = entry.resolve()
-        if not target.is_relative_to(root):
-            raise LayoutError(
-                f"{entry}: a symbolic link that leaves the image set (to {target}); put the file "
-                "itself in its place."
-            )
-        path = f"{prefix}{entry.name}"
-        if target.is_dir():
-            yield from visible_files(entry, root, f"{path}/", (*above, here))
-        elif target.is_file():
-            yield path, target
-        else:
-            raise LayoutError(f"{entry}: neither a file nor a folder; remove it.")
 
 
 def _remove_others(data: Path, name: str, sources: dict[str, Path]) -> int:

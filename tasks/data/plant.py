@@ -31,7 +31,7 @@ def make_plant(folder: Path) -> None:
     """
     _ensure_free(folder)
     # It imports DVC, which takes a second.
-    from stillwatch.tasks.data.workspace import create_repository
+    from stillwatch.tasks.data.workspace import create_workspace
 
     with storage_errors(folder), ExitStack() as undo:
         if not folder.exists():
@@ -39,7 +39,7 @@ def make_plant(folder: Path) -> None:
             undo.callback(shutil.rmtree, folder, ignore_errors=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".stillwatch-init.") as made:
             shutil.copyfile(_TEMPLATE, Path(made, SETTINGS_FILE))
-            create_repository(
+            create_workspace(
                 Path(made),
                 (f"/{_DEFAULTS.state_dir}/", f"/{IMAGES}", f"/{INBOX}/", f"/{TO_INSPECT}/"),
                 message="plant",

@@ -5,14 +5,14 @@ import logging
 import socket
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from stillwatch.errors import LayoutError, SettingsError, SplitError, WorkspaceError
-from stillwatch.images.layout import category_folders, scan_category
+from stillwatch.images.layout import Category, category_folders, scan_category
 from stillwatch.images.split import (
     PARTS,
     Assignment,
@@ -23,7 +23,13 @@ from stillwatch.images.split import (
 )
 from stillwatch.settings import Settings
 from stillwatch.tasks.data.dvc_repository import DvcRemote, DvcRepository, FileList, parse_tracked
-from stillwatch.tasks.data.git import blob_id, commit_only, create_numbered_tag, ensure_committable
+from stillwatch.tasks.data.git import (
+    blob_id,
+    commit_only,
+    create_numbered_tag,
+    ensure_committable,
+    ignoring_rule,
+)
 from stillwatch.tasks.data.history import (
     TAG_PREFIX,
     RecordedVersion,
@@ -33,7 +39,7 @@ from stillwatch.tasks.data.history import (
 )
 from stillwatch.tasks.data.importing import import_image_set
 from stillwatch.tasks.data.workspace import Log, Workspace, image_folder, writing
-from stillwatch.text import unknown_name
+from stillwatch.text import printable, unknown_name
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +83,8 @@ class DataVersion:
     """The host name of the machine with ``root``."""
     remote: DvcRemote
     """The remote that other machines pull from."""
+    refused: dict[str, str] = field(default_factory=dict)
+    """Category -> why it could not be imported; ``categories`` may have an older state of it."""
 
     @property
     def name(self) -> str:
@@ -94,9 +102,28 @@ def version(
 ) -> DataVersion:
     """Import ``root``, if given, into the workspace; then version the workspace's image set."""
     log = get_run_logger().warning
+    return import_and_version(workspace, settings, root=root, categories=categories, log=log)
+
+
+def import_and_version(
+    workspace: Workspace,
+    settings: Settings,
+    *,
+    root: Path | None,
+    categories: list[str] | None,
+    log: Log,
+) -> DataVersion:
+    """Import ``root``, if given, into the workspace; then version the workspace's image set.
+
+    Raises:
+        StillwatchError: as ``import_image_set`` and ``version_image_set``.
+    """
+    refused = {}
     if root is not None:
-        import_image_set(root, workspace, categories, log=log)
-    return version_image_set(workspace, settings, log=log)
+        refused = import_image_set(root, workspace, categories, log=log).refused
+        if refused and not workspace.data.is_dir():
+            raise LayoutError(" ".join(refused.values()))
+    return replace(version_image_set(workspace, settings, log=log), refused=refused)
 
 
 def version_image_set(
@@ -124,6 +151,7 @@ def version_image_set(
         found = _find_version(workspace, dvc, settings)
         if found.recorded is None:
             ensure_committable(workspace.root)
+            _ensure_not_ignored(workspace)
         dvc.store(found.now)
         dvc.push(found.now)
         remote = dvc.remote()
@@ -204,7 +232,9 @@ def _find_version(workspace: Workspace, dvc: DvcRepository, settings: Settings) 
     folders = category_folders(image_folder(workspace))
     now = dvc.scan()
     files = {name: _files_of(name, now) for name in folders}
-    normals = {name: _train_normals(folder, files[name]) for name, folder in folders.items()}
+    scanned = {name: _scanned(folder) for name, folder in folders.items()}
+    _ensure_all_seen(workspace, dvc, files, scanned)
+    normals = {name: _train_normals(scanned[name], files[name]) for name in folders}
     head = version_at(workspace, "HEAD")
     assigner = _Assigner(normals, settings)
     recorded, assignments = _match_recorded_version(workspace, now, head, assigner)
@@ -275,12 +305,48 @@ def _files_of(name: str, now: FileList) -> dict[str, str]:
     }
 
 
-def _train_normals(folder: Path, files: Mapping[str, str]) -> dict[str, str]:
+def _scanned(folder: Path) -> Category | None:
     try:
-        images = scan_category(folder).train_normals
+        return scan_category(folder)
     except LayoutError:
-        return {}
+        return None  # the examination of the category says why
+
+
+def _train_normals(category: Category | None, files: Mapping[str, str]) -> dict[str, str]:
+    images = category.train_normals if category else ()
     return {image.path: files[image.path] for image in images if image.path in files}
+
+
+def _ensure_all_seen(
+    workspace: Workspace,
+    dvc: DvcRepository,
+    files: Mapping[str, Mapping[str, str]],
+    scanned: Mapping[str, Category | None],
+) -> None:
+    """Refuse images that DVC does not see; those that were added a moment ago may wait.
+
+    Raises:
+        WorkspaceError: a rule hides an image.
+    """
+    for name, category in scanned.items():
+        paths = (image.path for image in category.images) if category else ()
+        for path in paths:
+            file = workspace.data / name / path
+            rule = None if path in files[name] else dvc.hiding_rule(file)
+            if rule is not None:
+                raise WorkspaceError(
+                    f"{printable(str(file))}: DVC does not see it, because of the rule {rule}. "
+                    "Remove this rule: an image that DVC does not see is in no version."
+                )
+
+
+def _ensure_not_ignored(workspace: Workspace) -> None:
+    rule = ignoring_rule(workspace.root, workspace.dvc_file.name)
+    if rule is not None:
+        raise WorkspaceError(
+            f"{workspace.dvc_file}: git ignores it, because of the rule {rule}. Remove this rule, "
+            f"or add '!{workspace.dvc_file.name}' below it: the versions are recorded in this file."
+        )
 
 
 def category_digest(files: Mapping[str, str]) -> str:

@@ -14,7 +14,7 @@ from stillwatch.errors import WorkspaceError
 from stillwatch.files import atomic_folder, storage_errors
 from stillwatch.settings import Settings
 from stillwatch.tasks.data.dvc_repository import DvcRepository, ensure_dvc, initialise_dvc, open_dvc
-from stillwatch.tasks.data.git import commit_only, ensure_work_tree, exclude, run_git
+from stillwatch.tasks.data.git import commit_only, create_repository, ensure_work_tree, exclude
 from stillwatch.tasks.locks import held
 
 logger = logging.getLogger(__name__)
@@ -122,7 +122,7 @@ def managed_workspace(state_dir: Path, root: Path) -> Workspace:
     with FileLock(folder.parent / f".{folder.name}.lock"):
         if not folder.exists():
             with atomic_folder(folder) as unfinished:
-                create_repository(
+                create_workspace(
                     unfinished, (f"/{workspace.image_set}",), message=f"workspace for {source}"
                 )
     if not (folder / ".dvc").is_dir():
@@ -134,7 +134,7 @@ def managed_workspace(state_dir: Path, root: Path) -> Workspace:
     return workspace
 
 
-def create_repository(
+def create_workspace(
     folder: Path, ignored: Sequence[str], *, message: str, files: Sequence[str] = ()
 ) -> None:
     """Make a folder a git + DVC repository with one commit.
@@ -148,7 +148,7 @@ def create_repository(
     Raises:
         WorkspaceError: git is missing or failed.
     """
-    run_git(folder, "init", "--quiet", "--initial-branch=main")
+    create_repository(folder)
     initialise_dvc(folder)
     (folder / ".gitignore").write_text("".join(f"{line}\n" for line in ignored), encoding="utf-8")
     made = (".dvc/.gitignore", ".dvc/config", ".dvcignore", ".gitignore")

@@ -278,7 +278,7 @@ def _record(tracking: Tracking, result: DetectorResult, data: DataVersion, evide
 
 def _origin_of_normals(evaluation: Evaluation) -> str:
     normals = [row["path"] for row in evaluation.rows if row["defect_type"] == NORMAL]
-    return "validation" if any(path.startswith("train/") for path in normals) else "test"
+    return "validation" if any(path.lower().startswith("train/") for path in normals) else "test"
 
 
 def _from_normals_only(name: str) -> bool:

@@ -14,9 +14,9 @@ from PIL import Image
 from stillwatch.evaluation.evaluation import NORMAL, TestImages
 from stillwatch.evaluation.pixel_metrics import evaluation_shape
 from stillwatch.files import storage_errors
-from stillwatch.images.decode import read_mask, resize_mask
 from stillwatch.images.layout import FEEDBACK
 from stillwatch.images.manifest import ImageFacts, Manifest
+from stillwatch.images.masks import read_mask, resize_mask
 from stillwatch.images.region import Region
 from stillwatch.images.store import ImageStore, on_disk
 from stillwatch.sample.synthetic import make_synthetic_anomalies
@@ -150,7 +150,7 @@ def _masks(
     for row, shape in zip(rows, shapes, strict=True):
         if row.mask is not None:
             # The examination has already refused masks that are too large.
-            found = read_mask(folder / row.mask, max_megapixels=math.inf)
+            found = read_mask(folder / row.mask, image=folder / row.path, max_megapixels=math.inf)
             masks.append(resize_mask(_inside(found, region, row.mask), *shape))
         elif row.defect_type == NORMAL:
             masks.append(np.zeros(shape, np.bool_))

@@ -15,13 +15,13 @@ from stillwatch.files import bytes_md5, move_whole
 from stillwatch.images.layout import (
     FEEDBACK,
     IGNORE_FILE,
-    IMAGE_SUFFIXES,
-    MASK_ENDING,
-    NORMAL_FOLDERS,
     REGION_FILE,
     check_category_name,
-    mask_names,
+    existing_name,
+    is_normal_folder,
+    list_category,
 )
+from stillwatch.images.mask_names import MASK_ENDING, image_of_mask
 from stillwatch.settings import Settings
 from stillwatch.tasks.data.workspace import Log, Workspace, one_writer
 from stillwatch.tasks.inbox import announcements
@@ -35,6 +35,7 @@ from stillwatch.tasks.inbox.rules import (
     images_by_md5,
     plain_bytes,
 )
+from stillwatch.text import encodable
 
 logger = logging.getLogger(__name__)
 
@@ -98,14 +99,14 @@ def admit_arrivals(
     admissions = []
     with one_writer(workspace, log):
         for category, files in _by_category(arrivals).items():
-            masks = {one.file: one for one in files if one.is_mask and one.source == "collection"}
+            masks = {one.mask: one for one in files if one.is_mask and one.source == "collection"}
             own = settings.for_category(category)
             intake = CategoryIntake(workspace, category, own, masks)
             for arrival in sorted(files, key=_order):
                 admission = intake.admit(arrival)
                 if admission is None:
                     log(
-                        f"{_printable(arrival.name)}: stays for the next ingest, because the file "
+                        f"{encodable(arrival.name)}: stays for the next ingest, because the file "
                         "or its image changed since the scan, or cannot be moved"
                     )
                     continue
@@ -146,11 +147,9 @@ class CategoryIntake:
 
     def __post_init__(self) -> None:
         self.known.update(images_by_md5(self.folder))
-        anomalies = self._anomalies()
+        masks = self._masks_of()
         # Where the category has no anomaly yet, the first ones to arrive decide.
-        self.asks_for_masks = (
-            any(self._has_mask(image) for image in anomalies) if anomalies else bool(self.masks)
-        )
+        self.asks_for_masks = any(masks.values()) if masks else bool(self.masks)
 
     @property
     def folder(self) -> Path:
@@ -159,7 +158,7 @@ class CategoryIntake:
 
     def admit(self, arrival: Arrival) -> Admission | None:
         """Move a file to the image set or to the quarantine; None if it changed since the scan."""
-        admission = partial(Admission, _printable(arrival.name), self.category, arrival.source)
+        admission = partial(Admission, encodable(arrival.name), self.category, arrival.source)
         try:
             return admission(*self._admit_or_refuse(arrival))
         except ChangedSinceScanError:
@@ -167,7 +166,7 @@ class CategoryIntake:
             return None
         except CannotMoveError as error:
             self.postponed_masks.add(arrival.mask)
-            return admission(None, _printable(str(error)), stays=True)
+            return admission(None, encodable(str(error)), stays=True)
 
     def _admit_or_refuse(self, arrival: Arrival) -> tuple[str | None, str | None]:
         """Return the file's new path in the category's folder, or the reason of its refusal."""
@@ -177,7 +176,7 @@ class CategoryIntake:
         except (StorageError, ChangedSinceScanError, CannotMoveError):
             raise
         except Exception as error:
-            reason = _printable(_sentence(error))
+            reason = encodable(_sentence(error))
             self._refuse(arrival, reason)
             return None, reason
 
@@ -231,13 +230,19 @@ class CategoryIntake:
         if arrival.label == FEEDBACK:
             raise Refusal(f"has no label: put it into {FEEDBACK}/good or {FEEDBACK}/<defect>")
         if arrival.label == "good":
-            return f"train/{self._normal_folder()}"
+            self._refuse_mask_of_normal(arrival)
+            return self._folder("train", self._normal_folder())
         if self.asks_for_masks and arrival.mask not in self.masks:
             raise Refusal(
                 f"has no mask, as other anomalies of {self.category} have; put it into the inbox "
                 f"again together with {arrival.mask.name}"
             )
-        return f"test/{arrival.label}"
+        return self._folder("test", arrival.label)
+
+    def _refuse_mask_of_normal(self, arrival: Arrival) -> None:
+        image = image_of_mask(arrival.file.name)
+        if image in {PurePosixPath(path).stem for path in self.known.values()}:
+            raise Refusal(f"has the name of a mask of {image}, and a good part needs none")
 
     def _check_mask_of(self, arrival: Arrival, size: tuple[int, int]) -> None:
         """Refuse an image whose mask cannot be used: without its mask it would block training.
@@ -251,20 +256,20 @@ class CategoryIntake:
         if not mask.is_untouched:
             raise ChangedSinceScanError
         try:
-            self._check_mask(mask, size)
+            self._check_mask(mask, size, arrival.file)
         except Refusal as refusal:
-            self.unusable_masks[mask.file] = str(refusal)
+            self.unusable_masks[mask.mask] = str(refusal)
             raise Refusal(
                 f"has a mask that cannot be used ({mask.file.name}: {refusal}); put both into the "
                 "inbox again"
             ) from refusal
 
-    def _check_mask(self, mask: Arrival, size: tuple[int, int]) -> None:
-        data = self._checked_bytes(mask)
-        check_mask(data, name=mask.file.name, size=size, settings=self.settings)
+    def _check_mask(self, mask: Arrival, size: tuple[int, int], image: Path) -> None:
+        self._checked_bytes(mask)
+        check_mask(mask.file, image=image, size=size, settings=self.settings)
 
     def _admit_mask(self, arrival: Arrival) -> str:
-        if arrival.file in self.postponed_masks:
+        if arrival.mask in self.postponed_masks:
             raise ChangedSinceScanError
         if arrival.source == "feedback":
             raise Refusal("is a mask, and corrected anomalies have none")
@@ -276,7 +281,10 @@ class CategoryIntake:
                 f"is a mask, and {first}{more} of {self.category} would have none: put it into the "
                 "inbox again together with theirs, named after the images"
             )
-        target = f"ground_truth/{arrival.label}/{mask_names(image.stem)[0]}"
+        if self._masks_of().get(image.as_posix()):
+            raise Refusal(f"is a second mask of {image}; put both masks into one file")
+        folder = self._folder("ground_truth", arrival.label)
+        target = f"{folder}/{image.stem}{MASK_ENDING}{arrival.file.suffix.lower()}"
         self._move(arrival, target)
         return target
 
@@ -286,11 +294,11 @@ class CategoryIntake:
         Raises:
             Refusal: there is no such image, or the mask cannot be used.
         """
-        if mask.file in self.unusable_masks:
-            raise Refusal(self.unusable_masks[mask.file])
+        if mask.mask in self.unusable_masks:
+            raise Refusal(self.unusable_masks[mask.mask])
         image = (
-            self.images_of[mask.file]
-            if mask.file in self.images_of
+            self.images_of[mask.mask]
+            if mask.mask in self.images_of
             else self._image_without_mask(mask)
         )
         if image is None:
@@ -298,7 +306,7 @@ class CategoryIntake:
                 "is a mask, and the inbox does not have the image of that name, nor does "
                 f"test/{mask.label} have such an image without a mask"
             )
-        self._check_mask(mask, self._size(image))
+        self._check_mask(mask, self._size(image), self.folder / image)
         return image
 
     def _size(self, image: PurePosixPath) -> tuple[int, int]:
@@ -317,11 +325,15 @@ class CategoryIntake:
         for mask in self.masks.values():
             with suppress(Refusal):
                 covered.add(self._checked_image(mask))
-        return [one for one in self._anomalies() if one not in covered and not self._has_mask(one)]
+        return [
+            PurePosixPath(path)
+            for path, mask in self._masks_of().items()
+            if mask is None and PurePosixPath(path) not in covered
+        ]
 
     def _image_without_mask(self, mask: Arrival) -> PurePosixPath | None:
         """The image of an earlier run that was killed before it admitted the mask."""
-        stem = mask.file.stem.removesuffix(MASK_ENDING)
+        stem = image_of_mask(mask.file.name) or mask.file.stem
         found = [
             there
             for there, md5 in self._without_mask(mask.label).items()
@@ -331,23 +343,20 @@ class CategoryIntake:
 
     def _without_mask(self, label: str) -> dict[PurePosixPath, str]:
         """The anomalies with this label that have no mask: path -> md5."""
+        masks, folder = self._masks_of(), PurePosixPath(self._folder("test", label))
         return {
-            path: md5
-            for md5, path in ((md5, PurePosixPath(path)) for md5, path in self.known.items())
-            if path.parent == PurePosixPath("test", label) and not self._has_mask(path)
+            PurePosixPath(path): md5
+            for md5, path in self.known.items()
+            if PurePosixPath(path).parent == folder and masks.get(path, "") is None
         }
 
-    def _anomalies(self) -> list[PurePosixPath]:
-        """The category's test anomalies."""
-        return [
-            PurePosixPath("test", file.parent.name, file.name)
-            for file in sorted((self.folder / "test").glob("*/[!.]*"))
-            if file.parent.name not in NORMAL_FOLDERS and file.suffix.lower() in IMAGE_SUFFIXES
-        ]
-
-    def _has_mask(self, image: PurePosixPath) -> bool:
-        masks = self.folder / "ground_truth" / image.parent.name
-        return any((masks / name).exists() for name in mask_names(image.stem))
+    def _masks_of(self) -> dict[str, str | None]:
+        """The category's test anomalies with their masks; none where it cannot be read."""
+        try:
+            anomalies = list_category(self.folder).test_anomalies
+        except LayoutError:
+            return {}  # the checks after the admission say why
+        return {image.path: image.mask for image in anomalies}
 
     def _checked_bytes(self, arrival: Arrival) -> bytes:
         try:
@@ -356,9 +365,15 @@ class CategoryIntake:
             raise Refusal(str(error)) from error
         return plain_bytes(arrival.file, place=f"{arrival.label}/{arrival.file.name}")
 
+    def _folder(self, section: str, label: str) -> str:
+        """The folder of a label, with the capitals that the category has already."""
+        section = existing_name(self.folder, section)
+        return f"{section}/{existing_name(self.folder / section, label)}"
+
     def _normal_folder(self) -> str:
-        here = (name for name in NORMAL_FOLDERS if (self.folder / "train" / name).is_dir())
-        return next(here, "good")
+        train = self.folder / existing_name(self.folder, "train")
+        here = sorted(path.name for path in train.glob("*") if is_normal_folder(path.name))
+        return here[0] if here else "good"
 
 
 @contextmanager
@@ -379,10 +394,6 @@ def _sentence(error: Exception) -> str:
     if isinstance(error, Refusal):
         return str(error)
     return f"cannot be processed ({type(error).__name__}: {error})"
-
-
-def _printable(text: str) -> str:
-    return text.encode(errors="backslashreplace").decode()
 
 
 def _order(arrival: Arrival) -> tuple[bool, bool, Arrival]:

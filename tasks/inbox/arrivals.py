@@ -15,11 +15,10 @@ from typing import Literal
 from stillwatch.errors import StorageError
 from stillwatch.images.layout import (
     FEEDBACK,
-    LEFT_BY_FILE_MANAGERS,
-    MASK_ENDING,
-    NORMAL_FOLDERS,
-    mask_names,
+    is_normal_folder,
+    is_system_file,
 )
+from stillwatch.images.mask_names import MASK_ENDING, image_of_mask
 
 
 @dataclass(frozen=True, order=True)
@@ -48,12 +47,13 @@ class Arrival:
     @property
     def is_mask(self) -> bool:
         """Whether the file is the mask of an image."""
-        return self.label not in ("", "good") and self.file.stem.endswith(MASK_ENDING)
+        return self.label not in ("", "good") and image_of_mask(self.file.name) is not None
 
     @property
     def mask(self) -> Path:
-        """The path that the inbox would have for the mask of this image."""
-        return self.file.with_name(mask_names(self.file.stem)[0])
+        """What stands for the mask of this image, or for this mask: the path of a PNG file."""
+        stem = (image_of_mask(self.file.name) if self.is_mask else None) or self.file.stem
+        return self.file.with_name(f"{stem}{MASK_ENDING}.png")
 
     @property
     def name(self) -> str:
@@ -102,7 +102,7 @@ def still_files(inbox: Path, settle_seconds: float) -> list[Arrival]:
 def _arrivals(
     category: Path, folder: Path, source: Literal["collection", "feedback"], latest: float
 ) -> list[Arrival]:
-    label = "good" if folder.name in NORMAL_FOLDERS else folder.name
+    label = "good" if is_normal_folder(folder.name) else folder.name
     if folder == category:
         label = ""
     holds_folders = source == "collection" and label in ("", FEEDBACK)
@@ -141,5 +141,5 @@ def _visible(folder: Path) -> "list[os.DirEntry[str]]":
         return [
             entry
             for entry in entries
-            if not entry.name.startswith(".") and entry.name.lower() not in LEFT_BY_FILE_MANAGERS
+            if not entry.name.startswith(".") and not is_system_file(entry.name)
         ]

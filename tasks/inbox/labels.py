@@ -11,11 +11,11 @@ from stillwatch.errors import ImageError, LayoutError
 from stillwatch.files import atomic_file, bytes_md5, file_md5
 from stillwatch.images.layout import (
     FEEDBACK,
-    MASK_ENDING,
-    NORMAL_FOLDERS,
     category_folders,
     check_defect_type,
+    is_normal_folder,
 )
+from stillwatch.images.mask_names import image_of_mask
 from stillwatch.inference.score_log import GivenVerdict, LabelledImage, open_score_log
 from stillwatch.settings import Settings
 from stillwatch.tasks.data.workspace import open_workspace
@@ -88,7 +88,7 @@ def label_images(
     folders = category_folders(data)
     if category not in folders:
         raise LayoutError(f"{data}: {unknown_name('category', category, list(folders))}.")
-    label = "good" if label in NORMAL_FOLDERS else label
+    label = "good" if is_normal_folder(label) else label
     if label != "good":
         check_defect_type(label)
     own = settings.for_category(category)
@@ -143,8 +143,8 @@ def _checked_md5(file: Path, label: str, known: dict[str, str], settings: Settin
         raise Refusal("no such file")
     if file.name.startswith("."):
         raise Refusal("begins with a dot, and the inbox ignores such files")
-    if label != "good" and file.stem.endswith(MASK_ENDING):
-        raise Refusal(f"ends in {MASK_ENDING}, and the inbox takes such files for masks")
+    if label != "good" and image_of_mask(file.name) is not None:
+        raise Refusal("has the name of a mask, and the inbox takes such files for masks")
     data = plain_bytes(file.resolve(), place=f"{label}/{file.name}")
     check_image(data, name=file.name, settings=settings)
     md5 = bytes_md5(data)

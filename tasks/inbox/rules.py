@@ -6,8 +6,9 @@ from typing import TypeVar
 
 from stillwatch.errors import ImageError
 from stillwatch.files import file_md5
-from stillwatch.images.decode import decode_image, decode_mask
-from stillwatch.images.layout import FEEDBACK, IMAGE_SUFFIXES, unsafe_name
+from stillwatch.images.decode import decode_image
+from stillwatch.images.layout import FEEDBACK, IMAGE_SUFFIXES, existing_name, unsafe_name
+from stillwatch.images.masks import doubt_about, read_mask
 from stillwatch.settings import Settings
 
 
@@ -54,17 +55,21 @@ def check_image(data: bytes, *, name: str, settings: Settings) -> tuple[int, int
     return image.width, image.height
 
 
-def check_mask(data: bytes, *, name: str, size: tuple[int, int], settings: Settings) -> None:
+def check_mask(file: Path, *, image: Path, size: tuple[int, int], settings: Settings) -> None:
     """Refuse masks that are no complete image, differ from their image in size or mark no pixel.
 
+    Masks that mark more than a defect are refused, too (``masks.doubt_about``).
+
     Args:
+        file: of the mask.
+        image: the file of the mask's image.
         size: width and height of the mask's image in pixels.
 
     Raises:
         Refusal: the mask cannot be used.
     """
     limit = settings.images.max_megapixels
-    mask = _decoded(lambda: decode_mask(data, name=name, max_megapixels=limit))
+    mask = _decoded(lambda: read_mask(file, image=image, max_megapixels=limit))
     height, width = mask.shape
     if (width, height) != size:
         raise Refusal(
@@ -73,6 +78,9 @@ def check_mask(data: bytes, *, name: str, size: tuple[int, int], settings: Setti
         )
     if not mask.any():
         raise Refusal("marks no pixel; draw the defect, or put its image into good if it has none")
+    doubt = doubt_about(mask)
+    if doubt:
+        raise Refusal(f"{doubt}; save it black where there is no defect and white where it is")
 
 
 T = TypeVar("T")
@@ -92,7 +100,7 @@ def images_by_md5(category: Path) -> dict[str, str]:
     files = [
         file
         for part in ("train", "test", FEEDBACK)
-        for file in sorted((category / part).glob("*/*"))
+        for file in sorted((category / existing_name(category, part)).glob("*/**/*"))
         if file.is_file()
     ]
     return {file_md5(file): file.relative_to(category).as_posix() for file in files}

@@ -164,7 +164,7 @@ def _plan(
         white_level=manifest.white_level,
         teacher=teacher.name,
         teacher_digest=teacher.digest,
-        photographs=photographs_digest(folder) if folder and method.uses_photographs else None,
+        photographs=photographs_digest(folder) if folder and method.uses_photographs(own) else None,
     )
     folder_of = settings.state_dir / "trainings" / identity
     job = TrainingJob(
@@ -288,6 +288,7 @@ def _record(tracking: Tracking, run_id: str, plan: _Plan, bundle: Bundle, losses
                 "threshold": reject.value,
                 "review_threshold": review.value,
                 "train_seconds": info.training.seconds,
+                **info.training.figures,
             }
         ),
         tags={

@@ -1,19 +1,23 @@
 """Checks: an expectation of Great Expectations with its texts for the report."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
+import great_expectations.expectations as gxe
 from great_expectations.expectations.expectation import Expectation
 from great_expectations.expectations.row_conditions import Column
 
 from stillwatch.images.manifest import ImageFacts
 from stillwatch.tasks.validation.statistics import ImageStatistics
+from stillwatch.text import printable
 
 NORMALS = Column("defect_type") == "good"
 IN_TEST = Column("split") == "test"
 TEST_ANOMALIES = IN_TEST & (Column("defect_type") != "good")
 IN_TRAIN = Column("split") == "train"
+
+_NAMED = 5
 
 
 class Wording(NamedTuple):
@@ -49,3 +53,33 @@ class CategoryCheck:
 
 
 Check = ImageCheck | CategoryCheck
+
+
+def some_images(column: str, condition: object) -> Expectation:
+    """Expect a value in the column of at least one image."""
+    return gxe.ExpectColumnUniqueValueCountToBeBetween(
+        column=column, min_value=1, row_condition=condition, severity="warning"
+    )
+
+
+def no_value(column: str, severity: Literal["critical", "warning"]) -> Expectation:
+    """Expect no value in a column that has the same value for each image of the category."""
+    return gxe.ExpectColumnUniqueValueCountToBeBetween(
+        column=column, max_value=0, severity=severity
+    )
+
+
+def named(paths: Sequence[str]) -> str:
+    """The first five files, and how many more there are."""
+    more = f" and {len(paths) - _NAMED} more" if len(paths) > _NAMED else ""
+    return ", ".join(map(printable, paths[:_NAMED])) + more
+
+
+def reason_of(error: str | None, path: str | None) -> str:
+    """The message of an ImageError without the file's name, which the failure has already."""
+    return printable((error or "").split(f"{path}: ", 1)[-1].rstrip("."))
+
+
+def printable_name(path: str | None) -> str:
+    """The path, safe to print; empty without one."""
+    return printable(path or "")

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from stillwatch.images.layout import unsafe_name
+from stillwatch.images.layout import refused_by_windows, unsafe_name
 from stillwatch.images.manifest import ImageFacts, Manifest, hash_distance_matrix
+from stillwatch.tasks.validation.scenes import Scenes, find_scenes
 
 FEWEST_FOR_STATISTICS = 3
 """Fewer images give no usual value of the category."""
@@ -40,6 +41,7 @@ class ImageStatistics:
     """One image compared with its category; None: not judged, or impossible to compute."""
 
     unsafe_name: str | None
+    refused_by_windows: str | None
     size: str | None
     shortest_side: int | None
     mask_size: str | None
@@ -55,6 +57,8 @@ class ImageStatistics:
     exposure_z: float | None
     clipped: float | None
     """Share of pixels at 0 or 255, of normals only."""
+    light: float | None
+    """Mean and twice the standard deviation of the grey values: the brightness of bright parts."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,7 @@ class CategoryStatistics:
     usual_neighbour: float | None
     """Median hash distance of the distinct images to their nearest neighbour, in bits."""
     images: dict[str, ImageStatistics]
+    scenes: Scenes
 
 
 def category_statistics(manifest: Manifest, *, near_duplicate_ratio: float) -> CategoryStatistics:
@@ -94,6 +99,7 @@ def category_statistics(manifest: Manifest, *, near_duplicate_ratio: float) -> C
         judged = is_normal(row)
         images[row.path] = ImageStatistics(
             unsafe_name=unsafe_name(row.path),
+            refused_by_windows=refused_by_windows(row.path),
             size=size_text(row.width, row.height),
             shortest_side=_shortest(row),
             mask_size=size_text(row.mask_width, row.mask_height),
@@ -104,6 +110,7 @@ def category_statistics(manifest: Manifest, *, near_duplicate_ratio: float) -> C
             sharpness_z=sharpness.get(row.path) if judged else None,
             exposure_z=exposure.get(row.path) if judged else None,
             clipped=row.clipped if judged else None,
+            light=None if row.mean is None or row.std is None else row.mean + 2 * row.std,
         )
     clipped = [row.clipped for row in train if row.clipped is not None]
     return CategoryStatistics(
@@ -112,6 +119,7 @@ def category_statistics(manifest: Manifest, *, near_duplicate_ratio: float) -> C
         usual_clipped=float(np.median(clipped)) if clipped else None,
         usual_neighbour=usual_neighbour,
         images=images,
+        scenes=find_scenes(rows),
     )
 
 

@@ -4,47 +4,63 @@ Importing this module imports Great Expectations, which takes three seconds: imp
 function that uses it.
 """
 
+from collections import Counter
+
 import great_expectations.expectations as gxe
 from great_expectations.expectations.expectation import Expectation
 from great_expectations.expectations.row_conditions import Column
 
 from stillwatch.calibration import images_needed, reachable_alpha
+from stillwatch.images.layout import is_feedback
 from stillwatch.images.manifest import ImageFacts, Manifest, RegionFacts
-from stillwatch.settings import CalibrationSettings, CheckSettings
+from stillwatch.images.split import PARTS, images_to_add
+from stillwatch.settings import CheckSettings, Settings
 from stillwatch.tasks.validation.advice import SMALLEST_SEEN, ScaleAdvice
 from stillwatch.tasks.validation.checks import (
     IN_TEST,
+    IN_TRAIN,
     NORMALS,
     TEST_ANOMALIES,
     CategoryCheck,
     Check,
     ImageCheck,
     Wording,
+    named,
+    no_value,
+    printable_name,
+    reason_of,
+    some_images,
 )
-from stillwatch.tasks.validation.statistics import CategoryStatistics, is_normal, size_text
+from stillwatch.tasks.validation.statistics import CategoryStatistics, size_text
 from stillwatch.tasks.validation.suite_comparisons import (
     clipping_checks,
     duplicate_checks,
     picture_checks,
     uniformity_checks,
 )
+from stillwatch.tasks.validation.suite_masks import mask_checks
 from stillwatch.text import printable
+
+_ALMOST_BLACK = 16
+"""Of 255 grey values; 12 bits in files of 16 look so with a white level of 16 bits."""
 
 
 def build_suite(
     manifest: Manifest,
     statistics: CategoryStatistics,
     *,
-    checks: CheckSettings,
-    calibration: CalibrationSettings,
+    settings: Settings,
     advice: ScaleAdvice | None = None,
 ) -> tuple[Check, ...]:
     """All checks that apply to this category, in the order of the report."""
+    checks = settings.checks
     return (
         *_file_checks(checks),
-        *_train_checks(manifest, checks, calibration),
+        *_layout_checks(manifest),
+        *_light_checks(manifest),
+        *_train_checks(manifest, settings),
         *_test_checks(),
-        *_mask_checks(manifest),
+        *mask_checks(manifest),
         *_region_checks(manifest.region),
         *_scale_checks(advice),
         *duplicate_checks(statistics),
@@ -62,7 +78,18 @@ def _file_checks(checks: CheckSettings) -> tuple[Check, ...]:
             advice="Replace the file by a good copy, or delete it.",
             expectation=gxe.ExpectColumnValuesToBeNull(column="decode_error", severity="critical"),
             describe=lambda row, _: Wording(
-                "a complete PNG, JPEG, BMP or TIFF image", _reason(row.decode_error, row.path)
+                "a complete PNG, JPEG, BMP or TIFF image", reason_of(row.decode_error, row.path)
+            ),
+        ),
+        ImageCheck(
+            name="one_page",
+            title="Files with several pages",
+            advice="Nothing, if the other pages are thumbnails; else save the page that is meant.",
+            expectation=gxe.ExpectColumnValuesToBeBetween(
+                column="pages", max_value=1, severity="warning"
+            ),
+            describe=lambda row, image: Wording(
+                "one page", f"{row.pages} pages; the largest is read, {image.size} pixels"
             ),
         ),
         ImageCheck(
@@ -98,13 +125,81 @@ def _file_checks(checks: CheckSettings) -> tuple[Check, ...]:
                 "a name that every system can store and print", printable(image.unsafe_name or "")
             ),
         ),
+        ImageCheck(
+            name="names_for_windows",
+            title="File names that Windows refuses",
+            advice="Nothing, unless the images are to be copied to Windows: then rename them.",
+            expectation=gxe.ExpectColumnValuesToBeNull(
+                column="refused_by_windows", severity="warning"
+            ),
+            describe=lambda _, image: Wording(
+                "a name that every system can store", image.refused_by_windows or ""
+            ),
+        ),
     )
 
 
-def _train_checks(
-    manifest: Manifest, checks: CheckSettings, calibration: CalibrationSettings
-) -> tuple[Check, ...]:
-    unassigned = len({row.md5 for row in manifest.rows if row.part == "unassigned"})
+def _layout_checks(manifest: Manifest) -> tuple[Check, ...]:
+    """No image is left out, and what is left out is named."""
+    return (
+        CategoryCheck(
+            name="every_image_read",
+            title="Images that are not read",
+            advice="Move the images to train/good, test/good or test/<defect>, or remove them.",
+            expectation=no_value("unread_images", "warning"),
+            describe=lambda _: Wording(
+                "images only in train/good, test/good, test/<defect> and feedback",
+                f"not read: {named(manifest.unread_images)}",
+            ),
+        ),
+        CategoryCheck(
+            name="only_images",
+            title="Files of other programs",
+            advice="Nothing: they are left out. Delete them, or keep them elsewhere, to lose this "
+            "warning.",
+            expectation=no_value("litter", "warning"),
+            describe=lambda _: Wording("only images", f"left out: {named(manifest.litter)}"),
+        ),
+    )
+
+
+def _light_checks(manifest: Manifest) -> tuple[Check, ...]:
+    """The white level suits the images."""
+    if all(row.mean is None for row in manifest.rows if row.split == "train"):
+        return ()
+    return (
+        ImageCheck(
+            name="within_white_level",
+            title="Pixels above the white level",
+            advice="Nothing, if it is a dead pixel of the sensor: it is shown as white. If the "
+            "samples are right, set images.white_level to the largest one.",
+            expectation=gxe.ExpectColumnValuesToBeNull(column="above_white", severity="warning"),
+            describe=lambda row, _: Wording(
+                f"samples up to {manifest.white_level}, the white level that most pixels of the "
+                "train normals need",
+                "up to {2} at x {0}, y {1}".format(*row.above_white or ("?", "?", "?")),
+            ),
+        ),
+        CategoryCheck(
+            name="not_black",
+            title="Images that are almost black",
+            advice="Set images.white_level to the largest sample of a bright part, if the files "
+            "have 16 bits; else check light and exposure.",
+            expectation=gxe.ExpectColumnMedianToBeBetween(
+                column="light", min_value=_ALMOST_BLACK, row_condition=IN_TRAIN, severity="critical"
+            ),
+            describe=lambda median: Wording(
+                f"bright parts with grey values of at least {_ALMOST_BLACK} of 255",
+                f"{median:.0f} in half of the train images, with the white level "
+                f"{manifest.white_level}",
+            ),
+        ),
+    )
+
+
+def _train_checks(manifest: Manifest, settings: Settings) -> tuple[Check, ...]:
+    checks, calibration = settings.checks, settings.calibration
+    parts = _parts(manifest)
     needed = images_needed(min(calibration.alpha_reject, calibration.alpha_review))
     return (
         CategoryCheck(
@@ -113,8 +208,8 @@ def _train_checks(
             advice="Add images of good parts to train/good.",
             expectation=_distinct_images("train", checks.min_train_normals),
             describe=lambda count: Wording(
-                f"at least {checks.min_train_normals} distinct train normals",
-                _missing(count, checks.min_train_normals, unassigned),
+                f"at least {checks.min_train_normals} different images to learn from",
+                _too_few_to_learn_from(int(count), parts, settings),
             ),
         ),
         CategoryCheck(
@@ -126,7 +221,7 @@ def _train_checks(
             describe=lambda count: Wording(
                 f"at least {needed} calibration normals for a false-alarm rate of "
                 f"{min(calibration.alpha_reject, calibration.alpha_review)}",
-                _missing(count, needed, unassigned) + _reachable(int(count)),
+                _too_few_to_calibrate(int(count), needed, parts),
             ),
         ),
     )
@@ -138,7 +233,7 @@ def _test_checks() -> tuple[Check, ...]:
             name="test_normals",
             title="Missing test normals",
             advice="Put some images of good parts into test/good.",
-            expectation=_some_images("path", IN_TEST & NORMALS),
+            expectation=some_images("path", IN_TEST & NORMALS),
             describe=lambda _: Wording(
                 "images in test/good", "none: the false-alarm rate cannot be measured"
             ),
@@ -147,95 +242,9 @@ def _test_checks() -> tuple[Check, ...]:
             name="test_anomalies",
             title="Missing test anomalies",
             advice="Put images of defects into test/<defect> as soon as there are some.",
-            expectation=_some_images("path", TEST_ANOMALIES),
+            expectation=some_images("path", TEST_ANOMALIES),
             describe=lambda _: Wording(
                 "images in test/<defect>", "none: test anomalies will be synthetic"
-            ),
-        ),
-    )
-
-
-def _mask_checks(manifest: Manifest) -> tuple[Check, ...]:
-    anomalies = [row for row in manifest.rows if row.split == "test" and not is_normal(row)]
-    checks: list[Check] = [
-        ImageCheck(
-            name="normals_without_mask",
-            title="Normals with a mask",
-            advice="Delete the mask, or move the image to the folder of its defect.",
-            expectation=gxe.ExpectColumnValuesToBeNull(
-                column="mask", row_condition=NORMALS, severity="critical"
-            ),
-            describe=lambda row, _: Wording("no mask", f"the mask {_name(row.mask)}", row.mask),
-        )
-    ]
-    if not anomalies:
-        return tuple(checks)
-    if not any(row.mask for row in anomalies):
-        checks.append(_any_mask_check())
-        return tuple(checks)
-    return (
-        *checks,
-        ImageCheck(
-            name="anomalies_with_mask",
-            title="Anomalies without a mask",
-            advice="Draw the missing mask, or delete all masks of the category to be judged by "
-            "image metrics only.",
-            expectation=gxe.ExpectColumnValuesToNotBeNull(
-                column="mask", row_condition=TEST_ANOMALIES, severity="critical"
-            ),
-            describe=lambda row, _: Wording("a mask, as other anomalies have", "no mask"),
-        ),
-        *_present_mask_checks(),
-    )
-
-
-def _any_mask_check() -> Check:
-    return CategoryCheck(
-        name="any_mask",
-        title="Missing masks",
-        advice="Nothing, unless you want to know how well defects are located: then draw masks.",
-        expectation=_some_images("mask", TEST_ANOMALIES),
-        describe=lambda _: Wording("masks of the anomalies", "none: image metrics only"),
-    )
-
-
-def _present_mask_checks() -> tuple[Check, ...]:
-    return (
-        ImageCheck(
-            name="mask_readable",
-            title="Unreadable masks",
-            advice="Replace the mask by a good copy.",
-            expectation=gxe.ExpectColumnValuesToBeNull(
-                column="mask_error", row_condition=TEST_ANOMALIES, severity="critical"
-            ),
-            describe=lambda row, _: Wording(
-                "a readable mask", f"{_name(row.mask)}: {_reason(row.mask_error, row.mask)}"
-            ),
-        ),
-        ImageCheck(
-            name="mask_size",
-            title="Masks of another size than the image",
-            advice="Save the mask again at the size of the image.",
-            expectation=gxe.ExpectColumnPairValuesToBeEqual(
-                column_A="size",
-                column_B="mask_size",
-                row_condition=TEST_ANOMALIES,
-                ignore_row_if="either_value_is_missing",
-                severity="critical",
-            ),
-            describe=lambda row, image: Wording(
-                f"a mask of {image.size} pixels", f"{image.mask_size} pixels", row.mask
-            ),
-        ),
-        ImageCheck(
-            name="mask_not_empty",
-            title="Empty masks",
-            advice="Draw the defect, or move the image to test/good if there is none.",
-            expectation=gxe.ExpectColumnValuesToBeBetween(
-                column="mask_area", min_value=1, row_condition=TEST_ANOMALIES, severity="critical"
-            ),
-            describe=lambda row, _: Wording(
-                "at least one marked pixel", f"{_name(row.mask)} marks none", row.mask
             ),
         ),
     )
@@ -250,12 +259,10 @@ def _region_checks(region: RegionFacts | None) -> tuple[Check, ...]:
             name="region_usable",
             title="Unusable region of interest",
             advice="Correct the file, or delete it if all pixels count.",
-            expectation=gxe.ExpectColumnUniqueValueCountToBeBetween(
-                column="region_error", max_value=0, severity="critical"
-            ),
+            expectation=no_value("region_error", "critical"),
             describe=lambda _: Wording(
                 "a readable region with pixels that count",
-                _reason(region.error, region.path),
+                reason_of(region.error, region.path),
             ),
         ),
         ImageCheck(
@@ -274,6 +281,19 @@ def _region_checks(region: RegionFacts | None) -> tuple[Check, ...]:
             ),
         ),
         ImageCheck(
+            name="region_upright",
+            title="Images that EXIF turns under the region of interest",
+            advice=f"Look at the picture of the region: {region.path} is for the upright image. If "
+            "it was drawn on the stored pixels, save the images upright.",
+            expectation=gxe.ExpectColumnValuesToBeNull(
+                column="turned_from_region", severity="warning"
+            ),
+            describe=lambda row, _: Wording(
+                f"an upright image, as {region.path} is drawn for",
+                f"turned by its EXIF orientation {row.turned_from_region}",
+            ),
+        ),
+        ImageCheck(
             name="defect_in_region",
             title="Defects outside the region of interest",
             advice="Nothing, if these defects do not matter: the images are in no figure. Else "
@@ -286,7 +306,7 @@ def _region_checks(region: RegionFacts | None) -> tuple[Check, ...]:
             ),
             describe=lambda row, _: Wording(
                 "a defect that is in the region, at least in part",
-                f"{_name(row.mask)} is wholly outside",
+                f"{printable_name(row.mask)} is wholly outside",
                 row.mask,
             ),
         ),
@@ -319,16 +339,10 @@ def _scale_checks(advice: ScaleAdvice | None) -> tuple[Check, ...]:
 
 def _distinct_images(part: str, at_least: int) -> Expectation:
     return gxe.ExpectColumnUniqueValueCountToBeBetween(
-        column="md5",
+        column="shown",
         min_value=at_least,
         row_condition=Column("part") == part,
         severity="critical",
-    )
-
-
-def _some_images(column: str, condition: object) -> Expectation:
-    return gxe.ExpectColumnUniqueValueCountToBeBetween(
-        column=column, min_value=1, row_condition=condition, severity="warning"
     )
 
 
@@ -342,19 +356,37 @@ def _describe_bytes(row: ImageFacts) -> Wording:
     )
 
 
-def _missing(count: float, needed: int, unassigned: int) -> str:
-    waiting = f"; {unassigned} are not assigned to a part yet" if unassigned else ""
-    return f"{count:.0f}, {needed - count:.0f} missing{waiting}"
+def _parts(manifest: Manifest) -> Counter[str]:
+    """The number of distinct images in each part, without the corrected ones."""
+    distinct = {row.md5: row.part for row in manifest.rows if not is_feedback(row.path)}
+    return Counter(distinct.values())
 
 
-def _reachable(count: int) -> str:
-    return f" ({count} allow a rate of {reachable_alpha(count):g} or more)" if count else ""
+def _too_few_to_learn_from(count: int, parts: Counter[str], settings: Settings) -> str:
+    """What the train normals are used for, and how many more are needed."""
+    more = images_to_add(
+        parts,
+        to_learn=settings.checks.min_train_normals - count,
+        settings=settings.split,
+        smallest_alpha=settings.calibration.alpha_reject,
+    )
+    if more is None:
+        return f"{count}: calibration_share and validation_share in split leave no image for more"
+    return f"{count}{_use(count, parts, 'train')}: add {more} more good images"
 
 
-def _reason(error: str | None, path: str | None) -> str:
-    """The message of an ImageError without the file's name, which the failure has already."""
-    return printable((error or "").split(f"{path}: ", 1)[-1].rstrip("."))
+def _too_few_to_calibrate(count: int, needed: int, parts: Counter[str]) -> str:
+    found = f"{count}{_use(count, parts, 'calibration')}: add {needed - count} more good images"
+    return (
+        f"{found} ({count} allow a rate of {reachable_alpha(count):g} or more)" if count else found
+    )
 
 
-def _name(path: str | None) -> str:
-    return printable(path or "")
+def _use(count: int, parts: Counter[str], part: str) -> str:
+    total = sum(parts[name] for name in (*PARTS, "unassigned"))
+    uses = f"{parts['train']} to learn from, {parts['calibration']} calibrate, "
+    uses += f"{parts['validation']} watch the training"
+    if parts["unassigned"]:
+        uses += f", {parts['unassigned']} have no part yet"
+    alike = f"; only {count} of the {parts[part]} show other parts" if parts[part] > count else ""
+    return f", of {total} good images ({uses}{alike})"

@@ -10,6 +10,7 @@ from stillwatch.tasks.validation.checks import (
     Check,
     ImageCheck,
     Wording,
+    no_value,
 )
 from stillwatch.tasks.validation.statistics import CategoryStatistics, ImageStatistics
 from stillwatch.text import printable
@@ -77,6 +78,16 @@ def duplicate_checks(statistics: CategoryStatistics) -> tuple[Check, ...]:
                 column="near_in_train", row_condition=IN_TRAIN, severity="warning"
             ),
             describe=lambda _, image: _describe_near(image, statistics),
+        ),
+        CategoryCheck(
+            name="each_image_shows_another_part",
+            title="Images that show the same",
+            advice="Keep one image of each part: frames of a part at rest teach nothing new, and "
+            "thresholds from them reject every other part.",
+            expectation=no_value("repeated", "warning"),
+            describe=lambda _: Wording(
+                "each image shows another part", statistics.scenes.sentence() or ""
+            ),
         ),
     )
 

@@ -62,9 +62,7 @@ def validate_manifest(manifest: Manifest, settings: Settings) -> ValidationRepor
     checks = settings.checks
     statistics = category_statistics(manifest, near_duplicate_ratio=checks.near_duplicate_ratio)
     advice = advise(manifest, settings)
-    suite = build_suite(
-        manifest, statistics, checks=checks, calibration=settings.calibration, advice=advice
-    )
+    suite = build_suite(manifest, statistics, settings=settings, advice=advice)
     judgements = run_checkpoint(manifest_frame(manifest, statistics, advice), suite)
     return build_report(manifest, statistics, suite, judgements, advice)
 

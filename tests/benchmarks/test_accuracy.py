@@ -17,6 +17,7 @@ from stillwatch import detectors
 from stillwatch.detectors import detector_classes
 from stillwatch.settings import Settings
 
+PIXELS = {"student_input": "pixels"}
 ONE_MORE = """
 from stillwatch.detectors.stfpm import STFPM
 
@@ -54,6 +55,12 @@ def cell(detector: str, seed: int, auroc: float, **changes: Any) -> dict[str, An
         "same_light_auroc": 0.66,
         "published_score_auroc": None,
     } | changes
+
+
+def cell_of_pixels(seed: int, auroc: float, **changes: Any) -> dict[str, Any]:
+    """Of EfficientAD, whose student of pixels uses photographs."""
+    one = cell("efficient_ad", seed, auroc, **changes)
+    return one | {"settings": one["settings"] | {"detector": PIXELS}}
 
 
 def test_a_row_is_the_mean_over_seeds_and_half_their_range() -> None:
@@ -134,27 +141,29 @@ def test_cells_of_another_version_of_the_method_are_named_and_left_out(
 
 
 def test_a_patch_teacher_that_was_taken_over_counts_as_training() -> None:
-    own = cell("efficient_ad", 0, 0.8, taken_over={})
-    taken = cell("efficient_ad", 1, 0.8, taken_over={"patch teacher tiny": 40.0})
+    own = cell_of_pixels(0, 0.8, taken_over={})
+    taken = cell_of_pixels(1, 0.8, taken_over={"patch teacher small": 40.0})
     page = render([own, taken])
     assert "| 31 ± 0 | 120 ± 20 |" in page
     assert "training s includes the seconds of the patch teacher in every row." in page
-    unrecorded = cell("efficient_ad", 2, 0.8, taken_over={"patch teacher tiny": None})
-    for without in (unrecorded, cell("efficient_ad", 2, 0.8)):
+    unrecorded = cell_of_pixels(2, 0.8, taken_over={"patch teacher small": None})
+    for without in (unrecorded, cell_of_pixels(2, 0.8)):
         page = render([own, without])
         assert "do not record whether they trained it: efficient_ad on plate." in page
     assert "patch teacher" not in render([cell("stfpm", 0, 0.8)])
 
 
 def test_what_trained_without_photographs_says_so() -> None:
-    without = cell("efficient_ad", 0, 0.7)
-    given = cell("efficient_ad", 0, 0.8)
+    without = cell_of_pixels(0, 0.7)
+    given = cell_of_pixels(0, 0.8)
     given["settings"] = given["settings"] | {"photographs": "digest"}
     page = render([without, given])
     assert "| efficient_ad | net, 256, no photographs |" in page
     assert "| efficient_ad | net, 256, photographs |" in page
-    name = cell_name(Settings(), "plate", "efficient_ad", 0)
-    assert name == "plate-efficient_ad-efficientnet_lite0-256-no_photographs-0.json"
+    pixels = Settings.model_validate({"detectors": {"efficient_ad": PIXELS}})
+    name = cell_name(pixels, "plate", "efficient_ad", 0)
+    changed = "student_input=pixels-no_photographs"
+    assert name == f"plate-efficient_ad-efficientnet_lite0-256-{changed}-0.json"
 
 
 def test_a_papers_own_score_has_a_column() -> None:

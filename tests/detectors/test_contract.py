@@ -3,11 +3,15 @@
 import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from typing import ClassVar
 
 import pytest
 import torch
 
 from stillwatch.detectors import detector_classes
+from stillwatch.detectors.base import Detector
+from stillwatch.detectors.efficient_ad import EfficientAD
+from stillwatch.detectors.uninformed_students import UninformedStudents
 from stillwatch.errors import DetectorError
 from stillwatch.geometry import Shape, fitted
 from stillwatch.settings import TrainingSettings
@@ -15,6 +19,44 @@ from stillwatch.testing.battery import CHECKS, Trial
 from stillwatch.testing.toys import toy_normals, toy_teacher
 from stillwatch.training.loop import train
 
+
+class EfficientADOfPixels(EfficientAD):
+    quick: ClassVar = {
+        "student_input": "pixels",
+        "steps": 60,
+        "batch_size": 1,
+        "optimizer": "adam",
+        "learning_rate": 0.004,
+        "hard_share": 0.01,
+        "teacher_steps": 4,
+        "teacher_learning_rate": 0.004,
+        "teacher_batch_size": 6,
+    }
+
+
+class UninformedStudentsOfPixels(UninformedStudents):
+    """The patch teacher has the metric loss: in so few steps it learns no pretrained descriptor."""
+
+    quick: ClassVar = {
+        "student_input": "pixels",
+        "patch_sizes": (33,),
+        "students": 2,
+        "epochs": 2,
+        "least_steps": 1,
+        "batch_size": 4,
+        "window": 5,
+        "teacher_steps": 2,
+        "teacher_batch_size": 12,
+        "knowledge_weight": 0,
+        "metric_weight": 1,
+    }
+
+
+METHODS: dict[str, type[Detector]] = {
+    **detector_classes(),
+    "efficient_ad of pixels": EfficientADOfPixels,
+    "uninformed_students of pixels": UninformedStudentsOfPixels,
+}
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
 
@@ -28,9 +70,9 @@ def grouped(name: str) -> object:
     return pytest.param(name, marks=pytest.mark.xdist_group(f"contract of {name}"))
 
 
-@pytest.fixture(scope="module", params=map(grouped, detector_classes()))
+@pytest.fixture(scope="module", params=map(grouped, METHODS))
 def trial(request: pytest.FixtureRequest, device: str) -> Trial:
-    return Trial(detector_classes()[request.param], device)
+    return Trial(METHODS[request.param], device)
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
@@ -39,18 +81,18 @@ def test_method_keeps_the_contract(trial: Trial, check: Callable[[Trial], None])
 
 
 TOO_SMALL = {
-    "efficient_ad": {(32, 32), (32, 64)},
+    "efficient_ad of pixels": {(32, 32), (32, 64)},
     "reverse_distillation": {(32, 32)},
-    "uninformed_students": {(32, 32), (32, 64)},
+    "uninformed_students of pixels": {(32, 32), (32, 64)},
 }
 
 
 @pytest.mark.parametrize("shape", [(32, 32), (32, 64)])
-@pytest.mark.parametrize("name", detector_classes())
+@pytest.mark.parametrize("name", METHODS)
 def test_method_learns_from_one_small_tile_or_says_which_setting_to_raise(
     name: str, shape: Shape
 ) -> None:
-    method = detector_classes()[name]
+    method = METHODS[name]
     tile = toy_normals(1)[0, : shape[0], : shape[1]]
     refusal: AbstractContextManager[object] = nullcontext()
     if shape in TOO_SMALL.get(name, ()):

@@ -30,6 +30,12 @@ def test_the_default_methods_are_there() -> None:
     assert {"stfpm", "reverse_distillation"} <= detector_classes().keys()
 
 
+def test_no_experimental_method_competes_by_default() -> None:
+    experimental = {name for name, method in detector_classes().items() if method.experimental}
+    assert experimental == {"style_distillation"}
+    assert not experimental & set(Settings().retrain.detectors)
+
+
 def test_adding_a_file_adds_a_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "another_method.py").write_text(ONE_MORE)
     monkeypatch.setattr(detectors, "__path__", [*detectors.__path__, str(tmp_path)])
@@ -71,7 +77,7 @@ def test_profile_sets_what_is_left_open(
     ("name", "setting", "value", "said"),
     [
         ("autoencoder", "distance", "l1", "Input should be 'l2' or 'ssim'"),
-        ("efficient_ad", "window", 28, "Input should be greater than or equal to 33"),
+        ("efficient_ad", "student_input", "maps", "Input should be 'features' or 'pixels'"),
         ("multiresolution", "cloner", "small", "Input should be 'compact' or 'equal'"),
         ("patchcore", "coreset", 1.5, "Input should be less than or equal to 1"),
         ("reverse_distillation", "easy_share", 1, "Input should be less than 1"),

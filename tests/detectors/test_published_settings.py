@@ -41,8 +41,9 @@ RECIPES = {
     "patchcore": {},
 }
 SETTINGS = {
-    "efficient_ad": {"network": "small", "window": None, "first_share": 0.001},
+    "efficient_ad": {"student_input": "pixels", "network": "small", "hard_share": 0.001},
     "uninformed_students": {
+        "student_input": "pixels",
         "students": 3,
         "stride": 1,
         "window": None,

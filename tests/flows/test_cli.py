@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from absent_packages import NOT_ON_AN_EDGE_BOX, without
-from made_bundles import make_bundle, make_detector_bundle
+from made_bundles import make_bundle, make_small_bundle
 from made_stores import new_store
 from PIL import Image
 from tests.flows.conftest import SIDE, Plant, make_plant, make_workspace_plant, write_image
@@ -169,6 +169,26 @@ def test_the_version_is_printed_outside_a_plant_too(line: Plant) -> None:
     assert line.run_here("--version").stdout == f"stillwatch {__version__}\n"
 
 
+@pytest.mark.parametrize("content", [b"active = [", b"\xff\xfe"])
+def test_damaged_profiles_of_prefect_are_named(
+    line: Plant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
+    (tmp_path / "profiles.toml").write_bytes(content)
+    monkeypatch.setenv("PREFECT_PROFILES_PATH", str(tmp_path / "profiles.toml"))
+    assert f"{tmp_path / 'profiles.toml'}: Prefect's profiles cannot" in refusal(line, "models")
+
+
+def test_one_unusable_category_stops_no_other(line: Plant) -> None:
+    bad = line.images / "Bad Name" / "train" / "good"
+    bad.mkdir(parents=True)
+    write_image(bad / "0.png", 0)
+    done = line.run_here("validate", "--root", "images", "--json")
+    assert done.returncode == 1
+    reports = json.loads(done.stdout)
+    assert "category 'Bad Name'" in reports["Bad Name"]["errored"][0]
+    assert reports["bolt"]["errored"] == []
+
+
 def test_a_root_that_is_not_there(line: Plant) -> None:
     for command in ("validate", "retrain"):
         assert "no such folder" in refusal(line, command, "--root", "nowhere")
@@ -212,7 +232,7 @@ def run_on_edge_box(plant: Plant, *arguments: str) -> "subprocess.CompletedProce
 
 
 def test_an_edge_box_inspects_beside_empty_settings_as_the_bundle_does(line: Plant) -> None:
-    make_detector_bundle(line.folder / "bundle")
+    make_small_bundle(line.folder / "bundle")
     images = ("images/bolt/test", "images/bolt/train/good/000.png")
     export = ("export", "bundle", "--to", "onnx", "--out", "edge", "--images", images[0])
     done = line.run_here(*export)
@@ -243,7 +263,7 @@ def test_an_edge_box_inspects_beside_empty_settings_as_the_bundle_does(line: Pla
 def test_what_an_edge_box_cannot_do_names_the_extra(
     line: Plant, arguments: tuple[str, ...]
 ) -> None:
-    make_detector_bundle(line.folder / "bundle")
+    make_small_bundle(line.folder / "bundle")
     done = run_on_edge_box(line, *arguments)
     assert done.returncode == 1, done.stderr
     sentence = " ".join(done.stderr.split())
@@ -301,6 +321,7 @@ def test_a_model_that_is_not_registered(line: Plant) -> None:
 
 
 def test_a_promotion_where_nothing_is_registered(line: Plant) -> None:
+    new_store(Settings(state_dir=line.state))
     for command in (
         ("promote", "bolt"),
         ("promote", "bolt", "--approve", "--reason", "because"),

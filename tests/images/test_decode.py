@@ -11,21 +11,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
-from scipy import ndimage
+from PIL import Image, ImageOps, PngImagePlugin
 
 from stillwatch.errors import ImageError, ImageTooLargeError
 from stillwatch.geometry import fitted
 from stillwatch.images.decode import (
     DecodedImage,
     decode_image,
-    decode_mask,
     peak_of_16_bit,
     read_image,
-    read_mask,
     read_shape,
     resize_image,
-    resize_mask,
     shape_of,
     white_level_of,
 )
@@ -207,10 +203,87 @@ def test_cmyk(kind: str) -> None:
     assert np.abs(decoded.pixels.astype(int) - [255, 0, 0]).max() <= 2
 
 
-def test_first_page_of_a_tiff() -> None:
-    pages = [Image.new("L", (5, 4), value) for value in (10, 200)]
+@pytest.mark.parametrize(
+    "sizes", [[(5, 4), (50, 40)], [(50, 40), (5, 4)], [(5, 4)] * 3 + [(50, 40)]]
+)
+@pytest.mark.parametrize("mode", ["L", "I;16", "RGB"])
+def test_the_largest_page_of_a_tiff(
+    tmp_path: Path, sizes: list[tuple[int, int]], mode: str
+) -> None:
+    pages = [Image.new(mode, size, max(size)) for size in sizes]  # type: ignore[arg-type]
     data = encoded(pages[0], "TIFF", save_all=True, append_images=pages[1:])
-    assert decode(data).pixels.max() == 10
+    decoded = decode(data, white_level=255)
+    assert (decoded.width, decoded.height, decoded.peak) == (50, 40, 50)
+    assert decoded.pages == len(sizes)
+    (tmp_path / "part").write_bytes(data)
+    assert read_shape(tmp_path / "part") == (40, 50)
+
+
+def test_the_largest_page_with_16_bit_colour() -> None:
+    pages = [np.full((4, 5, 3), 300, np.uint16), np.full((40, 50, 3), 700, np.uint16)]
+    done, data = cv2.imencodemulti(".tiff", pages)
+    assert done
+    decoded = decode(data.tobytes(), white_level=700)
+    assert (decoded.width, decoded.peak, decoded.pixels.min()) == (50, 700, 255)
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "PNG"])
+def test_several_pages_of_one_size(kind: str) -> None:
+    pages = [Image.new("L", (5, 4), value) for value in (10, 200)]
+    data = encoded(pages[0], kind, save_all=True, append_images=pages[1:])
+    assert "has 2 pages, several of them of 5×4 pixels" in refusal(data)
+
+
+def tiff(samples: NDArray[np.generic], photometric: int, extra: tuple[int, ...] = ()) -> bytes:
+    """An uncompressed little-endian TIFF of (H, W) or (H, W, channels)."""
+    height, width, *rest = samples.shape
+    channels = rest[0] if rest else 1
+    bits = samples.dtype.itemsize * 8
+    lists = {258: (bits,) * channels, 338: extra} if extra else {258: (bits,) * channels}
+    single = {256: width, 257: height, 259: 1, 262: photometric, 277: channels, 278: height}
+    single |= {273: 0, 279: samples.nbytes}
+    behind = 8 + 2 + 12 * (len(single) + len(lists)) + 4
+    entries, values = {}, b""
+    for tag, numbers in lists.items():
+        packed = struct.pack(f"<{len(numbers)}H", *numbers)
+        place = struct.pack("<I", behind + len(values)) if len(packed) > 4 else packed
+        entries[tag] = struct.pack("<HHI", tag, 3, len(numbers)) + place.ljust(4, b"\0")
+        values += packed if len(packed) > 4 else b""
+    single[273] = behind + len(values)
+    entries |= {tag: struct.pack("<HHII", tag, 4, 1, number) for tag, number in single.items()}
+    directory = b"".join(entries[tag] for tag in sorted(entries))
+    start = b"II*\0" + struct.pack("<IH", 8, len(entries)) + directory + bytes(4)
+    return start + values + samples.tobytes()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_tiff_where_white_is_zero(dtype: type) -> None:
+    samples = np.array([[0, 10], [np.iinfo(dtype).max, 7]], dtype)
+    pixels = decode(tiff(samples, 0), white_level=65535).pixels[..., 0]
+    if dtype == np.uint8:
+        assert pixels.tolist() == [[255, 245], [0, 248]]
+    else:
+        assert pixels.tolist() == [[255, 255], [0, 255]]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize(
+    ("channels", "photometric", "extra"),
+    [(2, 1, (0,)), (5, 2, (0, 0)), (6, 2, (2, 0, 0)), (5, 1, (0, 0, 0, 0)), (3, 1, (0, 0))],
+)
+def test_channels_that_are_neither_colour_nor_alpha(
+    dtype: type, channels: int, photometric: int, extra: tuple[int, ...]
+) -> None:
+    text = refusal(tiff(np.ones((4, 5, channels), dtype), photometric, extra))
+    assert f"has {channels} channels of {np.dtype(dtype).itemsize * 8} bits" in text
+
+
+@pytest.mark.parametrize("kind", ["text", "compressed text", "colour profile"])
+def test_a_png_with_long_metadata_is_read(kind: str) -> None:
+    long = PngImagePlugin.PngInfo()
+    long.add_text("note", "a" * 3_000_000, zip=kind == "compressed text")
+    options = {"icc_profile": bytes(3_000_000)} if kind == "colour profile" else {"pnginfo": long}
+    assert decode(encoded(Image.new("L", (5, 4), 9), "PNG", **options)).pixels.max() == 9
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF"])
@@ -333,7 +406,7 @@ def test_the_size_limit_is_the_callers() -> None:
 
 def test_large_images_within_the_limit_warn_of_nothing() -> None:
     wide = png(9_600, 9_600, 1, 0, (b"\0" + bytes(1200)) * 9_600)
-    assert decode_mask(wide, name="large.png").shape == (9_600, 9_600)
+    assert decode_image(wide, name="large.png").pixels.shape == (9_600, 9_600, 3)
 
 
 @pytest.mark.parametrize(
@@ -348,8 +421,6 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
         read_image(tmp_path / "gone.png", fitted([(8, 8)], 8), white_level=None)
     with pytest.raises(ImageError, match=r"gone\.png: cannot be read"):
         read_shape(tmp_path / "gone.png")
-    with pytest.raises(ImageError, match=r"gone\.png: cannot be read"):
-        read_mask(tmp_path / "gone.png")
 
 
 def test_reading_decodes_and_keeps_the_aspect_ratio(tmp_path: Path) -> None:
@@ -400,54 +471,3 @@ def test_peak_of_16_bit_images_only(tmp_path: Path) -> None:
     Image.fromarray(noise(5, 5)).save(tmp_path / "8.jpg")
     names = ("8.png", "8.jpg", "grey.tif", "colour.png")
     assert [peak_of_16_bit(tmp_path / name) for name in names] == [None, None, 900, 777]
-
-
-@pytest.mark.parametrize("mode", ["L", "1", "P", "RGB", "I;16"])
-def test_masks_of_any_mode_are_true_where_anything_is_marked(tmp_path: Path, mode: str) -> None:
-    marked = np.zeros((6, 7), np.uint8)
-    marked[2, 3] = 255
-    image = Image.fromarray(marked.astype(np.uint16)) if mode == "I;16" else Image.fromarray(marked)
-    image = image if mode == "I;16" else image.convert(mode)
-    image.save(tmp_path / "mask.png")
-    np.testing.assert_array_equal(read_mask(tmp_path / "mask.png"), marked > 0)
-
-
-def test_a_mask_that_marks_with_1(tmp_path: Path) -> None:
-    Image.fromarray(np.eye(4, dtype=np.uint8)).save(tmp_path / "mask.png")
-    assert read_mask(tmp_path / "mask.png").sum() == 4
-
-
-@given(
-    seed=st.integers(0, 99),
-    height=st.integers(1, 24),
-    width=st.integers(1, 24),
-    rows=st.integers(1, 12),
-    columns=st.integers(1, 12),
-)
-def test_masks_resize_by_area(seed: int, height: int, width: int, rows: int, columns: int) -> None:
-    mask = np.random.default_rng(seed).random((height, width)) < 0.4
-    # Exact areas: every source pixel as rows × columns equal parts, summed over the new pixels.
-    parts = np.kron(mask, np.ones((rows, columns)))
-    share = parts.reshape(rows, height, columns, width).mean(axis=(1, 3))
-    resized = resize_mask(mask, rows, columns)
-    assert resized[share >= 0.5].all()
-    kept = resized & (share < 0.5)
-    assert (share[kept] > 0).all()
-    regions = ndimage.label(mask, np.ones((3, 3)))[1]
-    assert kept.sum() <= regions
-    assert resized.any() == mask.any()
-
-
-def test_a_region_that_vanishes_keeps_its_largest_pixel() -> None:
-    mask = np.zeros((64, 64), bool)
-    mask[7:11, 7:9] = True  # 1 × 2 pixels of one small pixel, 3 × 2 of another
-    mask[40:60, 40:60] = True
-    resized = resize_mask(mask, 8, 8)
-    assert resized[:4, :4].sum() == 1
-    assert resized[1, 0] or resized[1, 1]
-    assert resized[5:7, 5:7].all()
-
-
-def test_a_mask_keeps_its_pixels_at_its_own_size() -> None:
-    mask = noise(32, 32, high=2).astype(bool)
-    np.testing.assert_array_equal(resize_mask(mask, 32, 32), mask)

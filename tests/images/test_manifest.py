@@ -18,7 +18,6 @@ from stillwatch.images.manifest import (
     build_manifest,
     hash_distance_matrix,
     perceptual_hash,
-    smallest_defect,
 )
 from stillwatch.images.region import Region
 from stillwatch.settings import ImageSettings
@@ -188,26 +187,6 @@ def test_the_facts_of_masks(make_category: MakeCategory) -> None:
     assert (without.mask, without.mask_area, without.mask_error) == (None, None, None)
     assert damaged.mask_area is None
     assert "002_mask.png: not a PNG" in (damaged.mask_error or "")
-
-
-def test_the_smallest_defect_is_the_one_with_the_shortest_side() -> None:
-    mask = np.zeros((40, 60), bool)
-    assert smallest_defect(mask) is None
-    mask[5:15, 5:15] = True
-    mask[30, 20:50] = True
-    mask[31, 50] = True  # touches the line at a corner
-    assert smallest_defect(mask) == (2, 31)
-    mask[20, 2:5] = True
-    assert smallest_defect(mask) == (1, 3)
-
-
-def test_defects_outside_the_region_of_interest_are_not_the_smallest() -> None:
-    mask, counted = np.zeros((20, 20), bool), np.zeros((20, 20), bool)
-    mask[2:12, 2:12] = True
-    mask[18, 18] = True
-    counted[:4] = True
-    assert smallest_defect(mask, counted) == (10, 10)
-    assert smallest_defect(mask, np.zeros((20, 20), bool)) is None
 
 
 def test_a_mask_whose_bytes_are_not_the_versions(make_category: MakeCategory) -> None:

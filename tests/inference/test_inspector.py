@@ -200,7 +200,16 @@ def test_an_image_of_another_size_than_the_region_is_refused(tmp_path: Path) -> 
 
 
 def test_images_are_found_in_folders_and_by_name(tmp_path: Path) -> None:
-    for name in ("b.PNG", "a/2.jpg", "a/1.tif", "a/notes.txt", ".hidden/x.png", "a/.y.png", "raw"):
+    for name in (
+        "b.PNG",
+        "a/2.jpg",
+        "a/1.tif",
+        "a/notes.txt",
+        ".hidden/x.png",
+        "a/.y.png",
+        "@eaDir/t.png",
+        "raw",
+    ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     in_folder = [tmp_path / name for name in ("a/1.tif", "a/2.jpg", "b.PNG")]

@@ -86,26 +86,31 @@ WRITER = """
 import sys
 from pathlib import Path
 from stillwatch.inference.score_log import LoggedImage, ScoreLog
-folder, version = sys.argv[1:]
-with ScoreLog(Path(folder), 1000) as log:
+print("imported", flush=True)
+input()
+with ScoreLog(Path(sys.argv[1]), 1000) as log:
     for number in range(100):
-        row = LoggedImage(int(version), None, "0" * 32, 0.0, 0.0, float(number), 0.5, "pass")
+        row = LoggedImage(1, None, "0" * 32, 0.0, 0.0, float(number), 0.5, "pass")
         log.append("plate", [row, row])
 """
 
 
-def test_several_write_to_a_new_log_at_once(tmp_path: Path, log: ScoreLog) -> None:
-    writers = [
-        subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path / "scores"), str(version)])
-        for version in (1, 2)
-    ]
-    while any(writer.poll() is None for writer in writers):
-        log.append("plate", rows(0.5))
-        assert set(log.read_scores("plate", 3)["score"]) == {0.5}
-    assert [writer.returncode for writer in writers] == [0, 0]
-    for version in (1, 2):
-        scores = log.read_scores("plate", version)["score"].tolist()
-        assert scores == [float(n) for n in range(100) for _ in range(2)]
+def test_two_processes_write_to_a_new_log_at_once(tmp_path: Path, log: ScoreLog) -> None:
+    command = [sys.executable, "-c", WRITER, str(tmp_path / "scores")]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as writer:
+        assert writer.stdin is not None
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "imported\n"
+        writer.stdin.write("\n")
+        writer.stdin.flush()
+        while writer.poll() is None:
+            log.append("plate", rows(0.5))
+            assert set(log.read_scores("plate", 3)["score"]) == {0.5}
+    assert writer.returncode == 0
+    scores = log.read_scores("plate", 1)["score"].tolist()
+    assert scores == [float(n) for n in range(100) for _ in range(2)]
 
 
 def test_the_last_verdict_of_an_image_is_known_and_labels_are_kept(log: ScoreLog) -> None:

@@ -1,6 +1,7 @@
 import ast
 import hashlib
 import inspect
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -96,12 +97,17 @@ def test_no_two_images_are_alike(root):
     assert not np.array_equal(other_seed, draw_image("plate", "train", "good", 0).pixels)
 
 
+@cache
+def with_and_without_defect(category, defect_type, index):
+    key = image_key(category, "test", defect_type, index)
+    flawless = SUBJECTS[category].draw(key, None, 0.0)
+    return draw_image(category, "test", defect_type, index), flawless
+
+
 @pytest.mark.parametrize(("category", "defect_type"), DEFECTS)
 @pytest.mark.parametrize("index", [0, 4, 7])
 def test_masks_are_exact(category, defect_type, index):
-    picture = draw_image(category, "test", defect_type, index)
-    key = image_key(category, "test", defect_type, index)
-    flawless = SUBJECTS[category].draw(key, None, 0.0)
+    picture, flawless = with_and_without_defect(category, defect_type, index)
 
     differs = (picture.pixels != flawless.pixels).reshape(256, 256, -1).any(axis=2)
     assert not flawless.mask.any()
@@ -113,10 +119,8 @@ def test_masks_are_exact(category, defect_type, index):
 @pytest.mark.parametrize(("category", "defect_type"), DEFECTS)
 def test_defects_go_from_obvious_to_subtle(category, defect_type):
     def change(index: int) -> int:
-        picture = draw_image(category, "test", defect_type, index)
-        key = image_key(category, "test", defect_type, index)
-        flawless = SUBJECTS[category].draw(key, None, 0.0).pixels.astype(int)
-        return int(np.abs(picture.pixels - flawless).sum())
+        picture, flawless = with_and_without_defect(category, defect_type, index)
+        return int(np.abs(picture.pixels - flawless.pixels.astype(int)).sum())
 
     assert change(0) > 4 * change(7) > 0
 

@@ -4,9 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stillwatch.images.decode import read_mask
 from stillwatch.images.layout import scan_category
-from stillwatch.images.manifest import smallest_defect
+from stillwatch.images.masks import read_mask, smallest_defect
 from stillwatch.sample.small_defects import SmallDefect, draw_sheet, make_small_defects
 
 KEY = (0, 2, 1, 1, 7)

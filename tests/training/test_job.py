@@ -159,7 +159,15 @@ def test_a_patch_teacher_is_taught_on_photographs_once_for_all_trainings(
     photographs.mkdir()
     for number, pixels in enumerate(toy_normals(4, first=200)):
         Image.fromarray(pixels).save(photographs / f"{number}.png")
-    own = UninformedStudents.Settings(**UninformedStudents.quick).model_dump(mode="json")
+    own = UninformedStudents.Settings(
+        student_input="pixels",
+        patch_sizes=(33,),
+        least_steps=1,
+        teacher_steps=1,
+        teacher_batch_size=12,
+        knowledge_weight=0,
+        metric_weight=1,
+    ).model_dump(mode="json")
     jobs = [
         make_job(
             tmp_path / str(seed),

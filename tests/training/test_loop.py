@@ -456,7 +456,7 @@ def test_statistics_are_of_whole_images() -> None:
 
 def test_tiles_smaller_than_a_patch_are_refused() -> None:
     detector = UninformedStudents.build(
-        toy_teacher(), {"patch_sizes": [65], "knowledge_weight": 0, "metric_weight": 1}
+        toy_teacher(), {"student_input": "pixels", "patch_sizes": [65]}
     )
     with pytest.raises(DetectorError, match=r"65.*32|32.*65"):
         run(detector, left_of(0), flat(0), geometry=TILES)

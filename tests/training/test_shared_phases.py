@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from stillwatch.combination import Combination, Level, LevelMaps
 from stillwatch.detectors.base import Batch, Detector, Phase
+from stillwatch.errors import TrainingError
 from stillwatch.geometry import fitted
 from stillwatch.sections import Section
 from stillwatch.settings import TrainingSettings
@@ -26,6 +27,7 @@ PHOTOGRAPHS = np.random.default_rng(0).integers(0, 256, (10, 128, 128, 3), dtype
 class TaughtSettings(Section):
     teacher_epochs: int = 3
     epochs: int = 2
+    refuses: bool = False
 
 
 class Taught(Detector):
@@ -35,7 +37,6 @@ class Taught(Detector):
     version = 1
     Settings = TaughtSettings
     quick: ClassVar = {}
-    uses_photographs = True
     settings: TaughtSettings
     brightest: Tensor
 
@@ -56,6 +57,7 @@ class Taught(Detector):
                 sgd,
                 self.settings.teacher_epochs,
                 4,
+                check=self._check,
                 on_photographs=True,
                 shared_as=f"{self.settings.teacher_epochs} epochs",
             ),
@@ -73,6 +75,13 @@ class Taught(Detector):
     def _measure(self, images: Iterable[Batch]) -> None:
         levels = [batch.images.mean() + self.shared.weight.sum() for batch in images]
         self.brightest.copy_(torch.stack(levels).max())
+
+    def _check(self, images: Iterable[Batch]) -> dict[str, float]:
+        """Of the held-out photographs, of which there is one, or of the two validation normals."""
+        losses = [float(self._loss(self.shared, batch)) for batch in images]
+        if self.settings.refuses:
+            raise TrainingError("the shared number is not good enough")
+        return {"batches": len(losses), "loss": losses[0]}
 
     def _loss(self, line: nn.Module, batch: Batch) -> Tensor:
         self.sides.add(batch.images.shape[-1])
@@ -99,10 +108,11 @@ def taught(
     checkpoint: Path | None = None,
     stop_after: int | None = None,
     tiles_per_epoch: int | None = None,
+    seen: list[str] | None = None,
     **values: object,
 ) -> tuple[Taught, list[str], TrainingSummary]:
     detector = Taught.build(toy_teacher(), values, seed=seed)
-    seen: list[str] = []
+    seen = [] if seen is None else seen
 
     def on_epoch(report: EpochReport) -> None:
         seen.append(report.phase)
@@ -142,6 +152,35 @@ def test_the_seconds_of_what_is_taken_over_are_those_that_it_took(tmp_path: Path
     assert whole.taken_over == {}
     *_, second = taught(tmp_path / "whole", seed=1)
     assert_took(second.taken_over["shared"], whole)
+
+
+def test_what_a_phase_measures_is_recorded_also_where_its_weights_are_taken_over(
+    tmp_path: Path,
+) -> None:
+    *_, first = taught(tmp_path)
+    *_, second = taught(tmp_path, seed=1, normals=50)
+    assert first.figures == second.figures
+    assert first.figures.keys() == {"shared/batches", "shared/loss"}
+    (last,) = [one for one in first.epochs if one.phase == "shared"][-1:]
+    assert first.figures["shared/loss"] == pytest.approx(last.validation_loss, rel=0.1)
+
+
+def test_what_a_phase_measures_is_kept_through_a_kill(tmp_path: Path) -> None:
+    *_, whole = taught(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        taught(tmp_path / "shared", checkpoint=tmp_path / "at", stop_after=4)
+    *_, resumed = taught(tmp_path / "shared", checkpoint=tmp_path / "at")
+    assert resumed.figures == whole.figures
+
+
+def test_a_phase_that_refuses_what_it_has_trained_ends_the_training_before_the_next(
+    tmp_path: Path,
+) -> None:
+    seen: list[str] = []
+    for _ in range(2):  # the second time with the weights of the first
+        with pytest.raises(TrainingError, match="not good enough"):
+            taught(tmp_path, refuses=True, seen=seen)
+    assert seen == ["shared"] * 3
 
 
 def test_the_seconds_before_a_resume_are_not_forgotten(tmp_path: Path) -> None:

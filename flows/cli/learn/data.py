@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from stillwatch.flows.cli.console import console, print_json, say
+from stillwatch.flows.cli.console import console, fail, print_json, say
 from stillwatch.flows.cli.options import AsJson, Categories, CommandContext, PlantCommand, Root
 
 app = typer.Typer(no_args_is_help=True, help="Version the image set, list and restore versions.")
@@ -31,12 +31,15 @@ def add(
                 "commit": version.commit,
                 "tag": version.tag,
                 "changed": version.changed,
+                "refused": version.refused,
                 "categories": {name: one.digest for name, one in version.categories.items()},
             }
         )
         return
     state = "new version" if version.changed else "unchanged"
     say(f"{state}: {version.dir_hash} at commit {version.commit[:10]} ({version.message})")
+    for name, reason in version.refused.items():
+        fail(f"{name} was not imported: {reason}")
 
 
 @app.command("list", cls=PlantCommand, epilog="Example: `stillwatch data list --json`")

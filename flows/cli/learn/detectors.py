@@ -44,7 +44,12 @@ def _methods() -> list[dict[str, Any]]:
     from stillwatch.detectors import detector_classes
 
     return [
-        {"name": name, "method": inspect.getdoc(method), "distils": method.distils}
+        {
+            "name": name,
+            "method": inspect.getdoc(method),
+            "distils": method.distils,
+            "experimental": method.experimental,
+        }
         for name, method in detector_classes().items()
     ]
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import typer
 from rich.table import Table
 
+from stillwatch.errors import LayoutError
 from stillwatch.flows.cli.console import console, fail, print_json, say
 from stillwatch.flows.cli.options import (
     LEARN,
@@ -44,9 +45,12 @@ def validate(
     Exit code 1 when a category has a critical failure.
     """
     given: CommandContext = context.obj
-    results = _validated(given.settings, root, category)
+    results, refused = _validated(given.settings, root, category)
     if as_json:
-        print_json({report.category: asdict(report) for report, _ in results})
+        print_json(
+            {report.category: asdict(report) for report, _ in results}
+            | {name: {"category": name, "errored": [reason]} for name, reason in refused.items()}
+        )
     else:
         for report, page in results:
             say(report.verdict())
@@ -64,7 +68,9 @@ def validate(
             for sentence in report.errored:
                 fail(sentence)
             say(f"page: {page}")
-    if not all(report.passed for report, _ in results):
+        for name, reason in refused.items():
+            fail(f"{name} must not be trained on: {reason}")
+    if refused or not all(report.passed for report, _ in results):
         raise typer.Exit(1)
 
 
@@ -84,9 +90,21 @@ def _show_scales(report: "ValidationReport") -> None:
 
 def _validated(
     settings: Settings, root: Path | None, categories: list[str] | None
-) -> "list[tuple[ValidationReport, Path]]":
-    """Version the image set, check its categories, and write a page for each."""
+) -> "tuple[list[tuple[ValidationReport, Path]], dict[str, str]]":
+    """Version the image set, check its categories, and write a page for each.
+
+    Returns:
+        The reports and pages, and why other categories cannot be read.
+    """
     from stillwatch.flows.image_sets import check_category, chosen_categories, version_images
 
     data = version_images(settings, root=root, categories=categories, say=say)
-    return [check_category(data, name, settings) for name in chosen_categories(data, categories)]
+    results, refused = [], dict(data.refused)
+    for name in chosen_categories(data, categories):
+        if name in refused:
+            continue
+        try:
+            results.append(check_category(data, name, settings))
+        except LayoutError as error:
+            refused[name] = str(error)
+    return results, refused

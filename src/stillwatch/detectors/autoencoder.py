@@ -64,7 +64,7 @@ class Autoencoder(Detector):
     name = "autoencoder"
     version = 1
     Settings = AutoencoderSettings
-    quick: ClassVar = {"epochs": 8, "batch_size": 2, "learning_rate": 0.005}
+    quick: ClassVar = {"epochs": 4, "batch_size": 2, "learning_rate": 0.005}
     paper: ClassVar = {"epochs": 200, "learning_rate": 0.0002}
     distils = False
     exportable = True

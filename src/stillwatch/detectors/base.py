@@ -97,6 +97,10 @@ class Phase:
     prepare: Callable[[Iterable[Batch]], None] | None = None
     """Called once, before the first step, with the images of the phase in order: with all of them,
     or with as many as ten epochs have, evenly spread."""
+    check: Callable[[Iterable[Batch]], dict[str, float]] | None = None
+    """Called once, after the last step, with the held-out images of the phase in order. It returns
+    figures to record with the training, by name, or raises ``TrainingError`` if the phases that
+    follow could not learn from what this one has trained."""
     on_photographs: bool = False
     """Train on photographs in place of normals: squares whose side is twice the longer side of the
     normals. Where no photographs were given they are the normals, enlarged to twice their sides."""
@@ -153,8 +157,8 @@ class Detector(nn.Module, ABC):
     distils: ClassVar[bool] = True
     """Whether a student imitates a teacher. Other methods are baselines; see
     ``retrain.allow_baselines``."""
-    uses_photographs: ClassVar[bool] = False
-    """Whether the method also trains on photographs, where there are any."""
+    experimental: ClassVar[bool] = False
+    """Whether its results are too uneven to rely on; the docstring of its module says why."""
     exportable: ClassVar[bool] = False
     """Whether ``level_maps`` traces to ONNX with parity."""
 
@@ -188,6 +192,15 @@ class Detector(nn.Module, ABC):
             None at all where the method needs no teacher with these settings.
         """
         return STRIDES
+
+    @classmethod
+    def uses_photographs(cls, settings: Mapping[str, Any]) -> bool:
+        """Whether the method also trains on photographs, where there are any.
+
+        Args:
+            settings: all of the method's own, by name.
+        """
+        return False
 
     def prepare(self, normals: Normals) -> None:
         """Compute statistics or a memory from the training normals, before the first phase."""

@@ -1,4 +1,4 @@
-"""EfficientAD: a small patch teacher, a student that imitates it on normals, and an autoencoder.
+"""EfficientAD: a student imitates a teacher on normals, and an autoencoder predicts it globally.
 
 Batzner, Heckler, König, "EfficientAD: Accurate Visual Anomaly Detection at Millisecond-Level
 Latencies", WACV 2024, arXiv 2303.14535, section 3 and appendix A.
@@ -7,46 +7,45 @@ With T the teacher's standardised output, A the autoencoder's, S and S' the two 
 student's, I a normal, I' the same in other light, P a photograph, and squares averaged over
 channels and positions,
 
-    L = mean of the largest thousandth of (T(I) - S(I))^2 + (S(P))^2
+    L = mean of the largest share of (T(I) - S(I))^2 + (S(P))^2
         + (T(I') - A(I'))^2 + (A(I') - S'(I'))^2
     map = q((T - S)^2) / 2 + q((A - S')^2) / 2,    q(m) = 0.1 (m - q_a) / (q_b - q_a)
 
 where q_a and q_b are the 0.9 and the 0.995 quantile of a map's values on the validation normals.
-The map is not smoothed.
-The term with P is left out where no photographs are given (``training.photographs``).
 
-The teacher imitates the features, at strides 8 and 16 and twice the image's size, of a pretrained
-network, as PatchCore joins them; it is taught on the photographs and then kept for all categories,
-or, without them, on the category's own normals. The authors took 60,000 steps over ImageNet and a
-Wide-ResNet-101, 384 channels wide; here the teacher has as many channels as the features, at most
-384, sees at most 1000 photographs, however long it is taught, and takes the mean and deviation of
-the features from 8 batches, where the authors take them from about 10,000 images.
+``student_input: pixels`` (profile ``paper``) is the published method: T and S are patch description
+networks, the share is a thousandth, and the map is not smoothed. The networks do not pad, so that
+the maps lack 4 positions on each side; they are extended by their outermost values.
+(Re-implementations extend them by zeros, which gives the same image score.) ``teacher_weights``
+names a public file of T's weights. Without one, T is taught here: it imitates the features, at
+strides 8 and 16 and twice the size, of the pretrained network ``teacher.name``, as PatchCore
+joins them, on the photographs of ``training.photographs``, and is then kept for all categories;
+without photographs, on the category's own normals. The authors took 60,000 steps over ImageNet and
+a Wide-ResNet-101; here T has as many channels as the features, at most 384, sees at most 1000
+photographs, and takes the mean and deviation of the features from 8 batches, where the authors take
+them from about 10,000 images. The term with P is left out where no photographs are given.
+
+``student_input: features`` (profile ``laptop``) is **not the published network**. It keeps the two
+halves of the student, the autoencoder and the losses. T are the pretrained network's joined
+features themselves, and S and A start from its frozen features at stride 4
+(``stillwatch.detectors.blocks.feature_networks``). There is no patch teacher, no term with P and no
+other light (I' is I), and the share is a tenth, since a thousandth teaches little in so few steps.
+The map is the plain sum (T - S)^2 + (A - S')^2, smoothed: both are in units of T's deviation, and
+quantiles of its own would give the autoencoder's map, which finds less, as much weight.
 
 MVTec AD, mean of the 15 categories, as the paper reports it: image AUROC 0.988 (S) and 0.991 (M).
-Our own by default, for two CPU cores: networks half as wide as PDN-S, trained on random windows in
-larger batches, for some hundred steps where the authors take 70,000; Muon, which in as many steps
-leaves less of the features unexplained than Adam; and a loss that begins with all differences and
-only at the end is left with the largest thousandth, which by itself teaches little in so few steps.
-Window and change of light are drawn once for a batch.
-Near its sides a window has padding where the image has pixels, for teacher and student alike.
-Without these descriptors in the losses the image AUROC on screw was lower, 0.546 and not 0.590.
-
-Measured (docs/results.md): profile ``laptop``, 500 photographs, 256 pixels, means over the seeds.
-
-                image AUROC   AUPRO
-    cloth       0.962         0.938
-    plate       0.908         0.935
-    screw       0.639         0.789
+Our own figures are in docs/results.md.
 """
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
-from typing import Any, ClassVar, Literal
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
@@ -61,23 +60,22 @@ from stillwatch.detectors.base import (
 )
 from stillwatch.detectors.blocks.augmentations import greyed, in_other_light
 from stillwatch.detectors.blocks.description_networks import (
+    BORDER,
+    PUBLIC_CHANNELS,
     RECEPTIVE_FIELD,
-    STRIDE,
+    DescriptionNetwork,
     GlobalAutoencoder,
     Size,
-    description_network,
 )
+from stillwatch.detectors.blocks.feature_networks import deep_features, feature_student
 from stillwatch.detectors.blocks.maps import joined_neighbourhoods
 from stillwatch.detectors.blocks.optimizers import muon_or_adam
 from stillwatch.detectors.blocks.parts import parts
 from stillwatch.detectors.blocks.patch_networks import require_sides
-from stillwatch.detectors.blocks.standardisation import Standardisation
+from stillwatch.detectors.blocks.standardisation import Standardisation, imagenet_normalised
 from stillwatch.sections import Section
-from stillwatch.teachers.networks import Teacher
+from stillwatch.teachers.networks import STRIDES, Teacher
 
-_MOST_CHANNELS = 384
-HARD_SHARE = 0.001
-"""Share of the differences in the published loss."""
 _QUANTILES = (0.9, 0.995)
 _AT_HIGH = 0.1
 """Value of a normalised map at the higher quantile; at the lower one it is 0."""
@@ -96,142 +94,145 @@ def drop_at_the_end(progress: float) -> float:
 class EfficientADSettings(Section):
     """The defaults are ours."""
 
-    network: Size = Field("tiny", description="small (PDN-S), medium (PDN-M), tiny (narrower)")
-    steps: int = Field(300, ge=1, description="of the optimizer, for student and autoencoder")
-    batch_size: int = Field(4, ge=1, description="images per step, at most")
-    window: int | None = Field(
-        128,
-        ge=RECEPTIVE_FIELD,
-        multiple_of=STRIDE,
-        description="side, in pixels, of an image's random part; null: all of it",
+    student_input: Literal["features", "pixels"] = Field(
+        "features",
+        description="what student and autoencoder see: the pretrained network's features at "
+        "stride 4, which is not the published network, or the images, which is",
     )
+    steps: int = Field(250, ge=1, description="of the optimizer, for student and autoencoder")
+    batch_size: int = Field(8, ge=1, description="images per step, at most")
     optimizer: Literal["muon", "adam"] = Field(
         "muon",
         description="muon with warm-up and decay, or the authors' adam, constant for the teacher "
         "and late dropping for the student",
     )
     learning_rate: float = Field(0.03, gt=0, lt=1, description="highest rate of the optimizer")
-    first_share: float = Field(
-        1.0,
-        ge=HARD_SHARE,
-        le=1,
-        description="share of the differences in the loss at the start; at the end 0.001",
+    hard_share: float = Field(
+        0.1, gt=0, le=1, description="share of the student's differences that are in the loss"
+    )
+    network: Size = Field("small", description="of pixels: small (PDN-S) or medium (PDN-M)")
+    teacher_weights: Path | None = Field(
+        None,
+        description="of pixels: file with the public weights of PDN-S or PDN-M; null: the patch "
+        "teacher is taught here",
     )
     teacher_steps: int = Field(200, ge=1, description="of the patch teacher's optimizer")
     teacher_learning_rate: float = Field(0.03, gt=0, lt=1, description="highest, of the teacher")
     teacher_batch_size: int = Field(8, ge=1, description="images per step of the teacher, at most")
 
+    @model_validator(mode="after")
+    def _weights_are_for_pixels(self) -> Self:
+        if self.teacher_weights is not None and self.student_input != "pixels":
+            raise ValueError(
+                "teacher_weights is set, and student_input features has no patch teacher. Set "
+                "student_input to pixels, or teacher_weights to null"
+            )
+        return self
+
 
 class EfficientAD(Detector):
-    """Student-teacher and student-autoencoder differences of patch description networks."""
+    """Student-teacher and student-autoencoder differences of local descriptors."""
 
     name = "efficient_ad"
-    version = 1
+    version = 2
     Settings = EfficientADSettings
-    quick: ClassVar = {
-        "steps": 60,
-        "batch_size": 1,
-        "window": None,
-        "optimizer": "adam",
-        "learning_rate": 0.004,
-        "first_share": HARD_SHARE,
-        "teacher_steps": 4,
-        "teacher_learning_rate": 0.004,
-        "teacher_batch_size": 6,
-    }
+    quick: ClassVar = {"steps": 16, "batch_size": 3, "learning_rate": 0.08}
     paper: ClassVar = {
-        "network": "small",
+        "student_input": "pixels",
         "steps": 70_000,
         "batch_size": 1,
-        "window": None,
         "optimizer": "adam",
         "learning_rate": 0.0001,
-        "first_share": HARD_SHARE,
+        "hard_share": 0.001,
         "teacher_steps": 60_000,
         "teacher_learning_rate": 0.0001,
         "teacher_batch_size": 16,
     }
-    uses_photographs = True
     exportable = True
 
     settings: EfficientADSettings
 
     def __init__(self, teacher: Teacher, settings: EfficientADSettings) -> None:
         super().__init__(teacher, settings)
-        channels = min(_MOST_CHANNELS, sum(teacher.channels[-2:]))
-        self.patch_teacher = _PatchTeacher(settings.network, channels)
+        known = settings.teacher_weights is not None
+        channels = PUBLIC_CHANNELS if known else min(PUBLIC_CHANNELS, sum(teacher.channels[-2:]))
         self.target = Standardisation(channels)
-        self.trained = nn.ModuleDict(
-            {
-                "student": description_network(settings.network, 2 * channels),
-                "autoencoder": GlobalAutoencoder(channels),
-            }
-        )
+        student: nn.Module
+        if self._sees_pixels:
+            self.patch_teacher = _PatchTeacher(settings.network, channels)
+            student = DescriptionNetwork(settings.network, 2 * channels)
+            autoencoder = GlobalAutoencoder(channels)
+        else:
+            student = feature_student(teacher.channels[0], 2 * channels)
+            autoencoder = GlobalAutoencoder(channels, teacher.channels[0], STRIDES[0])
+        self.trained = nn.ModuleDict({"student": student, "autoencoder": autoencoder})
 
     @classmethod
     def teacher_strides(cls, teacher_name: str, settings: Mapping[str, Any]) -> tuple[int, ...]:
-        """The levels that PatchCore joins."""
-        return (8, 16)
+        """The level that the student sees and those that PatchCore joins, as far as needed."""
+        if settings["student_input"] == "features":
+            return STRIDES
+        return () if settings["teacher_weights"] else STRIDES[1:]
+
+    @classmethod
+    def uses_photographs(cls, settings: Mapping[str, Any]) -> bool:
+        """Only a student of pixels does."""
+        return bool(settings["student_input"] == "pixels")
 
     def prepare(self, normals: Normals) -> None:
-        """Raise if images are smaller than a patch."""
-        require_sides(next(iter(normals)).images.shape[2:], RECEPTIVE_FIELD, self.name)
+        """Load the public weights; raise if images are smaller than a patch."""
+        if self._sees_pixels:
+            require_sides(next(iter(normals)).images.shape[2:], RECEPTIVE_FIELD, self.name)
+        if self.settings.teacher_weights is not None:
+            self.patch_teacher.network.load_public(self.settings.teacher_weights)
 
     def phases(self) -> list[Phase]:
-        """The patch teacher, which is shared; then student and autoencoder together."""
+        """The patch teacher, if one is taught, which is shared; student and autoencoder."""
         settings = self.settings
-        others = {"steps", "batch_size", "learning_rate", "first_share"}
-        taught_as = settings.model_dump(mode="json", exclude=others)
+        is_taught = self._sees_pixels and settings.teacher_weights is None
         by_muon = settings.optimizer == "muon"
-        return [
-            Phase(
-                name=f"patch teacher {settings.network}",
-                module=self.patch_teacher,
-                loss=self._teacher_loss,
-                optimizer=self._optimizer(settings.teacher_learning_rate),
-                epochs=1,
-                least_steps=settings.teacher_steps,
-                batch_size=settings.teacher_batch_size,
-                schedule=schedule_of(settings.optimizer),
-                keeps_best_epoch=False,
-                prepare=lambda photographs: self.patch_teacher.features.measure(
-                    self._pretrained(batch.images)
-                    for batch in islice(photographs, _MEASURED_BATCHES)
-                ),
-                on_photographs=True,
-                settings_prefix="teacher_",
-                shared_as=json.dumps({"version": self.version, **taught_as}, sort_keys=True),
+        students = Phase(
+            name="student and autoencoder",
+            module=self.trained,
+            loss=self._loss_on_pixels if self._sees_pixels else self._loss_on_features,
+            optimizer=self._optimizer(settings.learning_rate),
+            epochs=1,
+            least_steps=settings.steps,
+            batch_size=settings.batch_size,
+            schedule=warm_up_and_cosine if by_muon else drop_at_the_end,
+            keeps_best_epoch=False,
+            prepare=lambda normals: self.target.measure(
+                self.patch_teacher.network(batch.images)
+                if self._sees_pixels
+                else self._wanted_features(batch.features)
+                for batch in normals
             ),
-            Phase(
-                name="student and autoencoder",
-                module=self.trained,
-                loss=self._loss,
-                optimizer=self._optimizer(settings.learning_rate),
-                epochs=1,
-                least_steps=settings.steps,
-                batch_size=settings.batch_size,
-                schedule=warm_up_and_cosine if by_muon else drop_at_the_end,
-                keeps_best_epoch=False,
-                prepare=lambda normals: self.target.measure(
-                    self.patch_teacher(batch.images) for batch in normals
-                ),
-            ),
-        ]
+        )
+        return [self._teacher_phase(), students] if is_taught else [students]
 
     def level_maps(self, images: Tensor) -> list[Tensor]:
-        """(T - S)^2 and (A - S')^2, averaged over channels, both at stride 4, at least 0."""
+        """(T - S)^2 and (A - S')^2, averaged over channels, at least 0.
+
+        Both are at stride 4 from pixels, and at stride 8 from features.
+        """
+        if not self._sees_pixels:
+            features = self.teacher(images)
+            taught = self.target(self._wanted_features(features))
+            return list(self._differences(features[0], features[0], taught).unbind())
         distances = []
         # One image at a time: full-size activations of a batch would fill the memory.
         for image in parts(images, 1):
-            taught = self.target(self.patch_teacher(image))
-            first, second = self.trained["student"](image).chunk(2, dim=1)
-            rebuilt = self.trained["autoencoder"](image, taught.shape[2:])
-            differences = torch.stack([taught - first, rebuilt - second])
-            distances.append(differences.square().mean(dim=2))
-        return list(torch.cat(distances, dim=1).unbind())
+            taught = self.target(self.patch_teacher.network(image))
+            distances.append(self._differences(image, imagenet_normalised(image), taught))
+        return list(F.pad(torch.cat(distances, dim=1), (BORDER,) * 4, mode="replicate").unbind())
 
     def combination(self, normals: Sequence[LevelMaps], sigma: float) -> Combination:
-        """Mean of both maps, each normalised by its quantiles (section 3.4), not smoothed."""
+        """Mean of both maps, each normalised by its quantiles (section 3.4), not smoothed.
+
+        Of features the plain sum, smoothed.
+        """
+        if not self._sees_pixels:
+            return Combination(levels=(Level(), Level()), sigma=sigma)
         levels = []
         for maps in zip(*(one.maps for one in normals), strict=True):
             low, high = np.quantile(np.concatenate([one.ravel() for one in maps]), _QUANTILES)
@@ -239,50 +240,94 @@ class EfficientAD(Detector):
             levels.append(Level(offset=float(low), divisor=2 * unit))
         return Combination(levels=tuple(levels))
 
+    @property
+    def _sees_pixels(self) -> bool:
+        return self.settings.student_input == "pixels"
+
+    def _differences(self, seen: Tensor, coded: Tensor, taught: Tensor) -> Tensor:
+        """Squared differences of both halves: (2, B, h, w)."""
+        first, second = self.trained["student"](seen).chunk(2, dim=1)
+        rebuilt = self.trained["autoencoder"](coded, taught.shape[2:])
+        return torch.stack([taught - first, rebuilt - second]).square().mean(dim=2)
+
+    def _teacher_phase(self) -> Phase:
+        settings = self.settings
+        taught_by = {"network", "optimizer", "teacher_steps", "teacher_learning_rate"}
+        taught_as = settings.model_dump(mode="json", include={*taught_by, "teacher_batch_size"})
+        return Phase(
+            name=f"patch teacher {settings.network}",
+            module=self.patch_teacher,
+            loss=self._teacher_loss,
+            optimizer=self._optimizer(settings.teacher_learning_rate),
+            epochs=1,
+            least_steps=settings.teacher_steps,
+            batch_size=settings.teacher_batch_size,
+            schedule=schedule_of(settings.optimizer),
+            keeps_best_epoch=False,
+            prepare=lambda photographs: self.patch_teacher.features.measure(
+                self._pretrained(batch.images) for batch in islice(photographs, _MEASURED_BATCHES)
+            ),
+            on_photographs=True,
+            settings_prefix="teacher_",
+            shared_as=json.dumps({"version": self.version, **taught_as}, sort_keys=True),
+        )
+
     def _optimizer(self, rate: float) -> Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]:
         return muon_or_adam(self.settings.optimizer, rate, weight_decay=_WEIGHT_DECAY)
 
+    def _wanted_features(self, features: list[Tensor]) -> Tensor:
+        return fewer_channels(deep_features(features), PUBLIC_CHANNELS)
+
     def _pretrained(self, images: Tensor) -> Tensor:
-        """The features that the patch teacher imitates, (B, C, H/8, W/8)."""
-        return fewer_channels(joined_neighbourhoods(*self.teacher(images)[-2:]), _MOST_CHANNELS)
+        """The features that the patch teacher imitates, without their border.
+
+        Args:
+            images: (B, 3, H, W), twice the size of those that the patch teacher sees.
+
+        Returns:
+            (B, C, H/8 - 8, W/8 - 8).
+        """
+        joined = joined_neighbourhoods(*self.teacher(images)[-2:])
+        inner = joined[..., BORDER:-BORDER, BORDER:-BORDER]
+        return fewer_channels(inner, PUBLIC_CHANNELS)
 
     def _teacher_loss(self, batch: Batch) -> Tensor:
         images = greyed(batch.images, _GREY_SHARE["teacher"])
-        window = self.settings.window
-        part = random_window(images.shape[2:], 2 * window if window else None)
-        images = images[..., *part]
         with torch.no_grad():
             wanted = self.patch_teacher.features(self._pretrained(images))
-        given = self.patch_teacher(F.avg_pool2d(images, 2))
-        return _mean_square(given - wanted)
+        return _mean_square(self.patch_teacher.network(F.avg_pool2d(images, 2)) - wanted)
 
-    def _loss(self, batch: Batch) -> Tensor:
-        student, autoencoder = self.trained["student"], self.trained["autoencoder"]
-        whole = batch.images
-        part = random_window(whole.shape[2:], self.settings.window)
-        images = whole[..., *part]
+    def _loss_on_features(self, batch: Batch) -> Tensor:
+        seen = batch.features[0]
         with torch.no_grad():
-            taught = self.target(self.patch_teacher(images))
-        share = hard_share(self.settings.first_share, batch.progress)
-        loss = hard_feature_loss(taught, student(images).chunk(2, dim=1)[0], share)
+            taught = self.target(self._wanted_features(batch.features))
+        first, second = self.trained["student"](seen).chunk(2, dim=1)
+        rebuilt = self.trained["autoencoder"](seen, taught.shape[2:])
+        hard = hard_feature_loss(taught, first, self.settings.hard_share)
+        return hard + _mean_square(taught - rebuilt) + _mean_square(rebuilt - second)
+
+    def _loss_on_pixels(self, batch: Batch) -> Tensor:
+        student, autoencoder = self.trained["student"], self.trained["autoencoder"]
+        images = batch.images
+        with torch.no_grad():
+            taught = self.target(self.patch_teacher.network(images))
+        first = student(images).chunk(2, dim=1)[0]
+        loss = hard_feature_loss(taught, first, self.settings.hard_share)
         photographs = batch.photographs
         if photographs is not None:
             loss = loss + self._penalty(photographs)
-        whole = in_other_light(whole, _LIGHT_CHANGE)
-        images = whole[..., *part]
+        images = in_other_light(images, _LIGHT_CHANGE)
         with torch.no_grad():
-            taught = self.target(self.patch_teacher(images))
-        rebuilt = autoencoder(whole, [side // STRIDE for side in whole.shape[2:]])
-        rebuilt = rebuilt[..., *(slice(x.start // STRIDE, x.stop // STRIDE) for x in part)]
-        imitated = student(images).chunk(2, dim=1)[1]
-        return loss + _mean_square(taught - rebuilt) + _mean_square(rebuilt - imitated)
+            taught = self.target(self.patch_teacher.network(images))
+        rebuilt = autoencoder(imagenet_normalised(images), taught.shape[2:])
+        second = student(images).chunk(2, dim=1)[1]
+        return loss + _mean_square(taught - rebuilt) + _mean_square(rebuilt - second)
 
     def _penalty(self, photographs: Tensor) -> Tensor:
         """Penalty on the student's output for photographs, which show no parts."""
         height, width = (side // 4 for side in photographs.shape[2:])
         middle = photographs[:, :, height : 3 * height, width : 3 * width]
-        part = random_window(middle.shape[2:], self.settings.window)
-        described = self.trained["student"](greyed(middle[..., *part], _GREY_SHARE["penalty"]))
+        described = self.trained["student"](greyed(middle, _GREY_SHARE["penalty"]))
         return _mean_square(described.chunk(2, dim=1)[0])
 
 
@@ -293,29 +338,15 @@ class _PatchTeacher(nn.Module):
         super().__init__()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(channels)
-            self.network = description_network(size, channels)
+            self.network = DescriptionNetwork(size, channels)
         self.features = Standardisation(channels)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """(B, C, H/4, W/4) of images (B, 3, H, W)."""
-        described: Tensor = self.network(images)
-        return described
 
 
 def _mean_square(differences: Tensor) -> Tensor:
     return differences.square().mean()
 
 
-def hard_share(first: float, progress: float) -> float:
-    """Share of the differences in the loss: from ``first`` down to the published one.
-
-    Each step multiplies it by the same factor; ``progress`` is in [0, 1].
-    """
-    share: float = first * (HARD_SHARE / first) ** progress
-    return share
-
-
-def hard_feature_loss(wanted: Tensor, given: Tensor, share: float = HARD_SHARE) -> Tensor:
+def hard_feature_loss(wanted: Tensor, given: Tensor, share: float) -> Tensor:
     """Mean of the largest squared differences of each sample.
 
     Section 3.2, with p_hard = 1 - ``share``: (B, C, h, w) twice -> scalar.
@@ -323,22 +354,6 @@ def hard_feature_loss(wanted: Tensor, given: Tensor, share: float = HARD_SHARE) 
     squares = (wanted - given).square().flatten(1)
     hardest = max(1, round(share * squares.shape[1]))
     return squares.topk(hardest, dim=1, sorted=False).values.mean()
-
-
-def random_window(sides: Sequence[int], side: int | None) -> tuple[slice, slice]:
-    """Rows and columns of a random square, on the grid of the descriptors.
-
-    Args:
-        sides: of the images, multiples of 4.
-        side: of the square, a multiple of 4; None, or more than there is: all of the image.
-    """
-    lengths = [length if side is None else min(side, length) for length in sides]
-    starts = [
-        STRIDE * int(torch.randint((whole - part) // STRIDE + 1, ()))
-        for whole, part in zip(sides, lengths, strict=True)
-    ]
-    rows, columns = (slice(x, x + part) for x, part in zip(starts, lengths, strict=True))
-    return rows, columns
 
 
 def fewer_channels(maps: Tensor, most: int) -> Tensor:

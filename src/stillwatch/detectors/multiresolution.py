@@ -79,7 +79,7 @@ class Multiresolution(Detector):
     name = "multiresolution"
     version = 1
     Settings = MultiresolutionSettings
-    quick: ClassVar = {"epochs": 10, "batch_size": 3}
+    quick: ClassVar = {"epochs": 5, "batch_size": 3}
     paper: ClassVar = {
         "epochs": 601,
         "batch_size": 64,

@@ -108,7 +108,7 @@ class ReverseDistillation(Detector):
     name = "reverse_distillation"
     version = 1
     Settings = ReverseDistillationSettings
-    quick: ClassVar = {"epochs": 10, "batch_size": 3, "learning_rate": 0.08}
+    quick: ClassVar = {"epochs": 7, "batch_size": 3, "learning_rate": 0.08}
     paper: ClassVar = {
         "epochs": 200,
         "batch_size": 16,

@@ -17,9 +17,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import BmpImagePlugin, ExifTags, Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
+from PIL import BmpImagePlugin, Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
+from PIL.ExifTags import Base as Tag
 from PIL.ImageFile import ImageFile as PillowFile
-from scipy import ndimage
 
 from stillwatch.errors import ImageError, ImageTooLargeError, UnknownFormatError
 from stillwatch.geometry import Geometry, Shape
@@ -32,6 +32,13 @@ Samples = NDArray[np.uint8] | NDArray[np.uint16]
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _EMPTY_IDAT = bytes(4) + b"IDAT" + zlib.crc32(b"IDAT").to_bytes(4, "big")
+# Texts and colour profiles of up to 64 MB; Pillow refuses the whole image from 1 MB on.
+PngImagePlugin.MAX_TEXT_CHUNK = 2**26
+PngImagePlugin.MAX_TEXT_MEMORY = 2**28
+_COLOURS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3}
+"""A TIFF's photometric interpretation -> its channels without extra ones."""
+_WHITE_IS_ZERO = 0
+"""Photometric interpretation; Pillow inverts such samples of up to 8 bits."""
 # Not Pillow's Image.open: its size limit is global in the process, and it only warns.
 _FORMATS: tuple[tuple[bytes, type[PillowFile]], ...] = (
     (_PNG, PngImagePlugin.PngImageFile),
@@ -53,7 +60,7 @@ _TURNS: dict[int, Callable[[Samples], Samples]] = {
     8: lambda samples: samples.swapaxes(0, 1)[::-1],
 }
 """EXIF orientation -> operation that turns the image upright."""
-_COPIED_ROWS = _AVERAGED_COLUMNS = 256
+_COPIED_ROWS = 256
 _PILLOW_FILTER = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 
 
@@ -70,6 +77,10 @@ class DecodedImage:
     """Pillow's name of the file's own pixels: L, RGB, RGBA, P, CMYK, 1, I;16, RGB;16, RGBA;16."""
     peak: int
     """Largest sample in the file, before any scaling."""
+    above_white: tuple[int, int] | None = None
+    """x and y of the largest sample, if it is above the white level."""
+    pages: int = 1
+    """Of the file; the largest one was decoded."""
 
 
 def decode_image(
@@ -79,7 +90,7 @@ def decode_image(
     white_level: int | None = None,
     max_megapixels: float = MAX_MEGAPIXELS,
 ) -> DecodedImage:
-    """Decode one PNG, JPEG, BMP or TIFF (its first page), strictly: a damaged file is refused.
+    """Decode one PNG, JPEG, BMP or TIFF (its largest page), strictly: a damaged file is refused.
 
     Args:
         data: the file's bytes.
@@ -91,15 +102,21 @@ def decode_image(
     Raises:
         UnknownFormatError: not of these formats.
         ImageTooLargeError: more than ``max_megapixels``.
-        ImageError: empty, truncated or damaged.
+        ImageError: empty, truncated or damaged, several pages of the largest size, or channels that
+            are neither grey, colour nor alpha.
     """
-    samples, mode = _decode_samples(data, name, max_megapixels)
+    samples, mode, pages = decode_samples(data, name, max_megapixels)
     peak = int(samples.max())
+    above_white = None
     if samples.dtype == np.uint16:
+        if white_level and peak > white_level:
+            y, x = np.unravel_index(samples.argmax(), samples.shape)[:2]
+            above_white = int(x), int(y)
         samples = _scale_table(white_level or white_level_of(peak))[samples]
     pixels = np.stack([samples] * 3, axis=2) if samples.ndim == 2 else samples
     height, width = pixels.shape[:2]
-    return DecodedImage(np.require(pixels, np.uint8, ["C", "W"]), width, height, mode, peak)
+    bytes_of_pixels = np.require(pixels, np.uint8, ["C", "W"])
+    return DecodedImage(bytes_of_pixels, width, height, mode, peak, above_white, pages)
 
 
 def resize_image(pixels: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
@@ -136,6 +153,18 @@ def read_shape(path: Path, *, max_megapixels: float = MAX_MEGAPIXELS) -> Shape:
         return _shape(file, str(path), max_megapixels)
 
 
+def orientation_of(path: Path, *, max_megapixels: float = MAX_MEGAPIXELS) -> int:
+    """The EXIF orientation of an image file, 1 to 8, from its header alone; 1 where it has none."""
+    with _opened(path) as file, _damage_named(str(path)):
+        return _orientation(_open(_without_pixels(file), str(path), max_megapixels))
+
+
+def turned_upright(samples: Samples, orientation: int) -> Samples:
+    """Turn samples, (H, W) or (H, W, 3), upright by their EXIF orientation."""
+    turn = _TURNS.get(orientation)
+    return turn(samples) if turn else samples
+
+
 def shape_of(data: bytes, *, name: str, max_megapixels: float = MAX_MEGAPIXELS) -> Shape:
     """Height and width of an image file's upright image, from its header alone; see decode_image.
 
@@ -145,48 +174,6 @@ def shape_of(data: bytes, *, name: str, max_megapixels: float = MAX_MEGAPIXELS) 
         max_megapixels: a larger image is refused.
     """
     return _shape(BytesIO(data), name, max_megapixels)
-
-
-def decode_mask(
-    data: bytes, *, name: str, max_megapixels: float = MAX_MEGAPIXELS
-) -> NDArray[np.bool_]:
-    """Decode a ground-truth mask to bool (H, W): true where any colour is above 0."""
-    samples, _mode = _decode_samples(data, name, max_megapixels)
-    largest: Samples = samples if samples.ndim == 2 else samples.max(axis=2)
-    return largest > 0
-
-
-def read_mask(path: Path, *, max_megapixels: float = MAX_MEGAPIXELS) -> NDArray[np.bool_]:
-    """Read a ground-truth mask as bool (H, W); see ``decode_mask``."""
-    return decode_mask(read_bytes(path), name=str(path), max_megapixels=max_megapixels)
-
-
-def resize_mask(mask: NDArray[np.bool_], height: int, width: int) -> NDArray[np.bool_]:
-    """Resize bool (H, W) to (height, width): true where at least half of a pixel's area is.
-
-    An 8-connected region that would vanish keeps the one pixel that holds most of it, so that a
-    small defect still counts in region metrics.
-    """
-    if mask.shape == (height, width):
-        return mask
-    rows_reduced = [
-        # In parts: as floats, the mask of a large image would need gigabytes.
-        _area_means(mask[:, left : left + _AVERAGED_COLUMNS].astype(np.float64), height)
-        for left in range(0, mask.shape[1], _AVERAGED_COLUMNS)
-    ]
-    share = _area_means(np.hstack(rows_reduced).T, width).T
-    resized: NDArray[np.bool_] = np.ascontiguousarray(share >= 0.5 - 1e-9)
-    labels, count = ndimage.label(mask, structure=np.ones((3, 3)))
-    rows, columns = np.nonzero(mask)
-    regions = labels[rows, columns]
-    cells = ((2 * rows + 1) * height // (2 * mask.shape[0])) * width
-    cells += (2 * columns + 1) * width // (2 * mask.shape[1])
-    survives = np.zeros(count + 1, bool)
-    survives[regions[resized.ravel()[cells]]] = True
-    for region in range(1, count + 1):
-        if not survives[region]:
-            resized.ravel()[np.bincount(cells[regions == region]).argmax()] = True
-    return resized
 
 
 def white_level_of(peak: int) -> int:
@@ -219,18 +206,26 @@ def _unreadable(path: Path, error: OSError) -> ImageError:
 
 
 def peak_of_16_bit(path: Path, *, max_megapixels: float = MAX_MEGAPIXELS) -> int | None:
-    """Largest sample of a 16-bit image file; None for 8 bits, of which only the header is read."""
+    """Largest sample of a 16-bit image file; None for 8 bits, of which only the header is read.
+
+    A sample counts where it is the median of its 3 × 3 neighbours: a dead pixel or line of the
+    sensor, which may have any value, does not.
+    """
     name = str(path)
     with _damage_named(name), _opened(path) as file:
         raw_mode = _raw_mode(_open(file, name, max_megapixels))
     if ";16" not in raw_mode and not raw_mode.startswith("I"):
         return None
-    samples, _mode = _decode_samples(read_bytes(path), name, max_megapixels)
-    return int(samples.max()) if samples.dtype == np.uint16 else None
+    samples, _mode, _pages = decode_samples(read_bytes(path), name, max_megapixels)
+    if samples.dtype != np.uint16:
+        return None
+    import cv2  # slow to import
+
+    return int(cv2.medianBlur(np.ascontiguousarray(samples), 3).max())
 
 
-def _decode_samples(data: bytes, name: str, max_megapixels: float) -> tuple[Samples, str]:
-    """Upright samples (H, W) or (H, W, 3) as the file has them, uint8 or uint16, and its mode."""
+def decode_samples(data: bytes, name: str, max_megapixels: float) -> tuple[Samples, str, int]:
+    """Upright samples (H, W) or (H, W, 3) as the file has them, uint8 or uint16; mode and pages."""
     with _damage_named(name):
         image = _open(BytesIO(data), name, max_megapixels)
         if isinstance(image, PngImagePlugin.PngImageFile):
@@ -240,10 +235,12 @@ def _decode_samples(data: bytes, name: str, max_megapixels: float) -> tuple[Samp
         mode = f"{kind};16" if depth.startswith("16") else str(image.mode)
         image.load()
         cut = depth.startswith("16") and kind in _COLOUR_THAT_PILLOW_CUTS_TO_8_BITS
-        samples = _decode_wide_colour(data) if cut else _samples_of(image, name)
+        samples = _decode_wide_colour(data, image.tell()) if cut else _samples_of(image, name)
         if not isinstance(image, TiffImagePlugin.TiffImageFile):  # Pillow turns these upright
-            samples = _upright(samples, image)
-    return samples, mode
+            samples = turned_upright(samples, _orientation(image))
+        elif image.tag_v2.get(Tag.PhotometricInterpretation) == _WHITE_IS_ZERO:
+            samples = ~samples if samples.dtype == np.uint16 else samples
+    return samples, mode, getattr(image, "n_frames", 1)
 
 
 def _open(file: BinaryIO, name: str, max_megapixels: float) -> PillowFile:
@@ -261,7 +258,7 @@ def _open(file: BinaryIO, name: str, max_megapixels: float) -> PillowFile:
     if _PILLOW_FILTER not in warnings.filters:
         # Not undone: restoring filters from several threads at once would mix them up.
         warnings.filterwarnings("ignore", module=r"PIL\.")
-    image = opener(file)
+    image = _opened_at_largest_page(opener, file, name)
     width, height = image.size
     if width * height == 0:
         raise ImageError(f"{name}: has no pixels ({width}×{height}); remove the file.")
@@ -273,12 +270,64 @@ def _open(file: BinaryIO, name: str, max_megapixels: float) -> PillowFile:
     return image
 
 
+def _opened_at_largest_page(opener: type[PillowFile], file: BinaryIO, name: str) -> PillowFile:
+    try:
+        image = opener(file)
+    except SyntaxError as error:
+        if "unknown pixel mode" not in str(error):
+            raise
+        raise _unread_pixels(name, file) from error
+    sizes = [image.size]
+    for page in range(1, getattr(image, "n_frames", 1)):
+        if isinstance(image, TiffImagePlugin.TiffImageFile):
+            image.seek(page)
+        sizes.append(image.size)
+    areas = [width * height for width, height in sizes]
+    largest = areas.index(max(areas))
+    if areas.count(areas[largest]) > 1:
+        raise ImageError(
+            f"{name}: has {len(sizes)} pages, several of them of {sizes[largest][0]}×"
+            f"{sizes[largest][1]} pixels, and nobody can tell which one is meant; save that page "
+            "as a file of its own."
+        )
+    if image.tell() != largest:
+        image.seek(largest)
+    if isinstance(image, TiffImagePlugin.TiffImageFile) and _has_unread_channels(image):
+        raise _unread_pixels(name, file)
+    return image
+
+
+def _has_unread_channels(image: TiffImagePlugin.TiffImageFile) -> bool:
+    """Whether channels would be dropped that need not be alpha, such as infra-red."""
+    colours = _COLOURS.get(image.tag_v2.get(Tag.PhotometricInterpretation, 1), 4)
+    extra = image.tag_v2.get(Tag.SamplesPerPixel, 1) - colours
+    alpha_is_unsure = colours == 1 and image.tag_v2.get(Tag.ExtraSamples) == (0,)
+    return bool(extra > 1 or (extra == 1 and alpha_is_unsure))
+
+
+def _unread_pixels(name: str, file: BinaryIO) -> ImageError:
+    """The refusal of a TIFF, with the pixels of its first page."""
+    file.seek(0)
+    header = file.read(16)
+    tags = TiffImagePlugin.ImageFileDirectory_v2(header if header[2] == 43 else header[:8])
+    file.seek(tags.next)
+    tags.load(file)
+    channels = tags.get(Tag.SamplesPerPixel, 1)
+    bits = "/".join(map(str, sorted(set(tags.get(Tag.BitsPerSample, (1,))))))
+    return ImageError(
+        f"{name}: has {channels} channels of {bits} bits in an arrangement that is not read "
+        f"(photometric interpretation {tags.get(Tag.PhotometricInterpretation)}); save it as "
+        "grey or RGB with 8 or 16 bits, without other channels."
+    )
+
+
 def _shape(file: BinaryIO, name: str, max_megapixels: float) -> Shape:
     with _damage_named(name):
         image = _open(_without_pixels(file), name, max_megapixels)
         width, height = image.size
         if not isinstance(image, TiffImagePlugin.TiffImageFile):  # Pillow's size is upright there
-            height, width = _upright(np.broadcast_to(np.uint8(0), (height, width)), image).shape
+            stored = np.broadcast_to(np.uint8(0), (height, width))
+            height, width = turned_upright(stored, _orientation(image)).shape
     return height, width
 
 
@@ -342,24 +391,28 @@ def _array_of(image: Image.Image) -> NDArray[Any]:
     return samples
 
 
-def _decode_wide_colour(data: bytes) -> Samples:
+def _decode_wide_colour(data: bytes, page: int) -> Samples:
     import cv2  # slow to import; only these rare files need it
 
-    samples = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    encoded = np.frombuffer(data, np.uint8)
+    if page:
+        _done, pages = cv2.imdecodemulti(encoded, cv2.IMREAD_UNCHANGED)
+        samples = pages[page]
+    else:
+        samples = cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED)
     if samples is None or samples.dtype != np.uint16 or samples.ndim != 3:
         raise ValueError("its 16-bit colours cannot be read")
     colours: Samples = samples[..., 2::-1]
     return colours
 
 
-def _upright(samples: Samples, image: PillowFile) -> Samples:
+def _orientation(image: PillowFile) -> int:
     try:
         # A PNG's own getexif would decode the pixels.
-        orientation = Image.Image.getexif(image).get(ExifTags.Base.Orientation)
+        orientation = Image.Image.getexif(image).get(Tag.Orientation)
     except Exception:  # the pixels may be fine although the metadata are damaged
-        return samples
-    turn = _TURNS.get(orientation) if isinstance(orientation, int) else None
-    return turn(samples) if turn else samples
+        return 1
+    return orientation if isinstance(orientation, int) and orientation in _TURNS else 1
 
 
 @contextmanager
@@ -380,15 +433,3 @@ def _damage_named(name: str) -> Iterator[None]:
 def _scale_table(white_level: int) -> NDArray[np.uint8]:
     levels = np.arange(65536, dtype=np.float64) * (255 / white_level)
     return np.minimum(np.rint(levels), 255).astype(np.uint8)
-
-
-def _area_means(values: NDArray[np.float64], size: int) -> NDArray[np.float64]:
-    """Means of (H, W) over ``size`` equal parts of its rows, fractions included: (size, W)."""
-    height = values.shape[0]
-    sums = np.vstack([np.zeros_like(values[:1]), np.cumsum(values, axis=0)])
-    edges = np.arange(size + 1) * height / size
-    below = np.minimum(edges.astype(np.int64), height - 1)
-    part = (edges - below)[:, None]
-    at_edges = sums[below] * (1 - part) + sums[below + 1] * part
-    means: NDArray[np.float64] = np.diff(at_edges, axis=0) * (size / height)
-    return means

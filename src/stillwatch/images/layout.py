@@ -11,8 +11,10 @@
     <root>/<category>/region.png                             white where defects count, or
     <root>/<category>/ignore.png                             white where they do not
 
-As described by Bergmann et al., "The MVTec Anomaly Detection Dataset" (IJCV 2021); HALCON's
-folder name ``ok`` is taken for ``good``, and a mask may also have its image's plain stem.
+As described by Bergmann et al., "The MVTec Anomaly Detection Dataset" (IJCV 2021). Capitals do not
+matter, HALCON's folder name ``ok`` is taken for ``good``, images may lie in sub-folders, and masks
+may have other names and places (``stillwatch.images.mask_names``). ``Category`` names every image
+file that is not read: nothing is left out silently.
 
 The folder ``feedback`` and the two files of a region of interest (``stillwatch.images.region``) are
 our own. The folder holds images whose verdicts a person corrected, that is,
@@ -20,24 +22,33 @@ images selected by their scores: in calibration or test they would bias threshol
 """
 
 import os
+import re
 import unicodedata
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from stillwatch.errors import LayoutError
-from stillwatch.text import CATEGORY_NAME
+from stillwatch.images.mask_names import folded, pair_masks, separate_masks
+from stillwatch.text import CATEGORY_NAME, encodable, is_text
 
-NORMAL_FOLDERS = ("good", "ok")
 FEEDBACK = "feedback"
 REGION_FILE = "region.png"
 IGNORE_FILE = "ignore.png"
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
-LEFT_BY_FILE_MANAGERS = {"thumbs.db", "desktop.ini"}
-"""Files to ignore, in lower case."""
-MASK_ENDING = "_mask"
-_REFUSED_ELSEWHERE = frozenset('\\:*?"<>|')
+_MASKS = "ground_truth"
+_SECTIONS = ("train", "test", FEEDBACK, _MASKS)
+_SYSTEM_FILES = re.compile(
+    r"thumbs\.db|ehthumbs.*\.db|desktop\.ini|icon\r|__macosx|@eadir|@recycle|#recycle|#snapshot"
+    r"|\$recycle\.bin|system volume information|lost\+found",
+    re.IGNORECASE,
+)
+_LABELLING_FILES = re.compile(r".*\.(json|txt|xml|csv)", re.IGNORECASE)
+_DVC_CACHE = re.compile(r".*/[0-9a-f]{2}/[0-9a-f]{30}")
+_NO_GOOD_PARTS = {"ng", "nok", "bad", "defect", "defects", "defective", "anomaly", "anomalies"}
+_REFUSED_ELSEWHERE = frozenset('\\*?"<>|')
 
 
 @dataclass(frozen=True, order=True)
@@ -50,9 +61,10 @@ class ImageFile:
     """train for all images to learn from, ``feedback/good`` among them; feedback for corrected
     anomalies."""
     defect_type: str
-    """The folder's name; ``good`` for normals, also when the folder is called ``ok``."""
+    """The folder's name; ``good`` for normals, also when the folder is called ``OK``."""
     mask: str | None
-    """POSIX, relative to the category's folder; None where no file is found."""
+    """A file, or a folder whose files together are the mask; POSIX, relative to the category's
+    folder. None where none is found."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +78,12 @@ class Category:
     region_files: tuple[str, ...] = ()
     """``region.png``, ``ignore.png`` or both, as far as they are in the folder; both are refused
     when they are read."""
+    stray_masks: tuple[str, ...] = ()
+    """Masks that fit no image, or more than one."""
+    unread_images: tuple[str, ...] = ()
+    """Image files in a folder that is not read."""
+    litter: tuple[str, ...] = ()
+    """Files and folders of other programs among the images, which are left out."""
 
     @property
     def train_normals(self) -> tuple[ImageFile, ...]:
@@ -106,7 +124,7 @@ def check_defect_type(name: str) -> None:
     Raises:
         LayoutError: it is empty, hidden, more than one folder, or unsafe.
     """
-    reason = unsafe_name(name)
+    reason = unsafe_name(name) or refused_by_windows(name)
     if not name or PurePosixPath(name).name != name:
         reason = "is not the name of one folder"
     elif name.startswith("."):
@@ -121,30 +139,46 @@ def is_feedback(path: str) -> bool:
     Args:
         path: POSIX, relative to the category's folder.
     """
-    return path.startswith(f"{FEEDBACK}/")
+    return folded(path).startswith(f"{FEEDBACK}/")
+
+
+def is_normal_folder(name: str) -> bool:
+    """Whether a folder of this name holds images of good parts."""
+    return folded(name) in ("good", "ok")
+
+
+def is_system_file(name: str) -> bool:
+    """Whether file managers or network storage leave a file or folder of this name anywhere."""
+    return _SYSTEM_FILES.fullmatch(name) is not None
+
+
+def is_litter(name: str) -> bool:
+    """Whether a file or folder of this name is of the system or of a labelling tool."""
+    return is_system_file(name) or _LABELLING_FILES.fullmatch(name) is not None
+
+
+def existing_name(folder: Path, name: str) -> str:
+    """``name`` with the capitals of the folder of that name in ``folder``, if there is one."""
+    return next((one.name for one in _folders(folder) if folded(one.name) == folded(name)), name)
 
 
 def category_folders(root: Path) -> dict[str, Path]:
     """Find the categories of an image set: name -> folder, sorted; hidden folders are passed by.
 
+    Neither the names nor the contents are checked: ``scan_category`` does that, so that an unusable
+    category stops no other.
+
     Raises:
-        LayoutError: no folder, none in it has a ``train`` folder, a name that is not allowed, a
-            symbolic link that leaves ``root``.
+        LayoutError: no folder, or none in it has a ``train`` folder.
     """
-    folders = {
-        entry.name: root / entry.name
-        for entry in _entries(root, root)
-        if entry.is_dir() and (root / entry.name / "train").is_dir()
-    }
+    folders = {folder.name: folder for folder in _folders(root) if _has_train(folder)}
     if not folders:
         hint = (
             f"it is itself a category, so name its parent folder {root.absolute().parent}"
-            if (root / "train").is_dir()
+            if _has_train(root)
             else "it needs one folder per category, with the normals in <category>/train/good"
         )
         raise LayoutError(f"{root}: no category found; {hint}.")
-    for name in folders:
-        check_category_name(name)
     return folders
 
 
@@ -164,29 +198,55 @@ def scan_category(folder: Path) -> Category:
     not an image is reported.
 
     Raises:
-        LayoutError: no ``train/good``, no image in it, folders that would not be read, a name that
-            is not allowed, a symbolic link that leaves the image set.
+        LayoutError: there is no image of a good part, or as ``list_category``.
+    """
+    category = list_category(folder)
+    if not any(map(_has_image_suffix, (image.path for image in category.train_normals))):
+        train = category.folder / "train"
+        raise LayoutError(
+            f"{train}: no images of good parts; put PNG, JPEG, BMP or TIFF files into "
+            f"{train / 'good'}."
+        )
+    return category
+
+
+def list_category(folder: Path) -> Category:
+    """List the files of a category, which may have no image yet.
+
+    Raises:
+        LayoutError: an image would be taken for a good or a defective part against the name of its
+            folder, a name is not allowed, a symbolic link leaves the image set, an entry is no
+            file.
     """
     folder = folder.absolute()
     check_category_name(folder.name)
-    root = folder.parent
-    images = sorted(
-        [
-            *_train_images(folder, root),
-            *_test_images(folder, root),
-            *_feedback_images(folder, root),
-        ],
-        key=lambda image: image.path,
+    found = sorted(visible_files(folder, folder.parent))
+    litter = {path: part for path in found if (part := _litter(path)) is not None}
+    regions = [name for name in (REGION_FILE, IGNORE_FILE) if name in found]
+    others = {*litter, *regions}
+    groups, unread = _grouped(path for path in found if path not in others)
+    _check_labels(folder, groups)
+    images: list[ImageFile] = []
+    stray_masks: list[str] = []
+    for (section, label), paths in groups.items():
+        if section == _MASKS:
+            stray_masks += [] if ("test", label) in groups else paths
+            continue
+        shown, masks = separate_masks(paths)
+        if section == "test":
+            masks += groups.get((_MASKS, label), [])
+        mask_of, unmatched = pair_masks(shown, masks)
+        images += [_image_file(section, path, mask_of.get(path)) for path in shown]
+        stray_masks += unmatched
+    return Category(
+        name=folder.name,
+        folder=folder,
+        images=tuple(sorted(images, key=lambda image: image.path)),
+        region_files=tuple(regions),
+        stray_masks=tuple(sorted(stray_masks)),
+        unread_images=tuple(unread),
+        litter=tuple(sorted({part for part in litter.values() if "/" in part})),
     )
-    if not any(
-        image.split == "train" and PurePosixPath(image.path).suffix.lower() in IMAGE_SUFFIXES
-        for image in images
-    ):
-        raise LayoutError(
-            f"{folder / 'train'}: no images of good parts; put PNG, JPEG, BMP or TIFF files into "
-            f"{folder / 'train' / 'good'}."
-        )
-    return Category(folder.name, folder, tuple(images), _region_files(folder, root))
 
 
 def unsafe_name(path: str) -> str | None:
@@ -206,81 +266,121 @@ def unsafe_name(path: str) -> str | None:
     return None
 
 
-def _train_images(folder: Path, root: Path) -> Iterator[ImageFile]:
-    train = folder / "train"
-    for entry in _entries(train, root):
-        if entry.is_dir() and entry.name not in NORMAL_FOLDERS:
+def refused_by_windows(path: str) -> str | None:
+    """Describe what makes a path impossible on Windows, though Linux cameras write it; else None.
+
+    The colon of a time stamp is no danger elsewhere, unlike what ``unsafe_name`` finds.
+    """
+    return "has a colon, which Windows refuses" if ":" in path else None
+
+
+def _grouped(paths: Iterable[str]) -> tuple[dict[tuple[str, str], list[str]], list[str]]:
+    """The files of each section and label, both folded; and the images that are in none."""
+    groups: dict[tuple[str, str], list[str]] = defaultdict(list)
+    unread = []
+    for path in paths:
+        section, *below = PurePosixPath(path).parts
+        section = folded(section)
+        if section in _SECTIONS and len(below) > 1:
+            label = "good" if is_normal_folder(below[0]) else folded(below[0])
+            groups[section, label].append(path)
+        elif section == _MASKS:
+            groups[section, ""].append(path)
+        elif _has_image_suffix(path):
+            unread.append(path)
+    return dict(groups), unread
+
+
+def _check_labels(folder: Path, groups: dict[tuple[str, str], list[str]]) -> None:
+    """Refuse images whose folders say both that the part is good and that it is not."""
+    defects = {label for section, label in groups if section == "test"} - {"good"} | _NO_GOOD_PARTS
+    for (section, label), paths in groups.items():
+        if section == "train" and label != "good":
+            place = PurePosixPath(*PurePosixPath(paths[0]).parts[:2])
             raise LayoutError(
-                f"{train / entry.name}: only good parts are trained on; move the images to "
-                f"{folder / 'test' / entry.name}, or to {train / 'good'} if they are good."
+                f"{folder / place}: only good parts are trained on; move the images to "
+                f"{folder / 'test' / place.name}, or to {folder / 'train' / 'good'} if they are "
+                "good."
             )
-    for name in NORMAL_FOLDERS:
-        for file in _files(train / name, root):
-            yield ImageFile(f"train/{name}/{file}", "train", "good", None)
+        for path in paths if section != _MASKS else ():
+            inner = {folded(part): part for part in PurePosixPath(path).parts[2:-1]}
+            against = inner.keys() & (defects if label == "good" else {"good", "ok"})
+            if against:
+                inside = folder / PurePosixPath(path).parent
+                raise LayoutError(
+                    f"{inside}: the folder {inner[min(against)]} is inside {label}, so that nobody "
+                    f"can tell whether its parts are good; move it beside {label}."
+                )
 
 
-def _test_images(folder: Path, root: Path) -> Iterator[ImageFile]:
-    for entry in _entries(folder / "test", root):
-        if not entry.is_dir():
-            continue
-        defect_type = "good" if entry.name in NORMAL_FOLDERS else entry.name
-        masks = set(_files(folder / "ground_truth" / entry.name, root))
-        for file in _files(folder / "test" / entry.name, root):
-            mask = _mask_of(PurePosixPath(file).stem, masks)
-            yield ImageFile(
-                f"test/{entry.name}/{file}",
-                "test",
-                defect_type,
-                mask and f"ground_truth/{entry.name}/{mask}",
+def _image_file(section: str, path: str, mask: str | None) -> ImageFile:
+    label = PurePosixPath(path).parts[1]
+    if is_normal_folder(label):
+        return ImageFile(path, "test" if section == "test" else "train", "good", mask)
+    return ImageFile(path, "test" if section == "test" else "feedback", label, mask)
+
+
+def _has_image_suffix(path: str) -> bool:
+    return PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES
+
+
+def _has_train(folder: Path) -> bool:
+    try:
+        return any(folded(one.name) == "train" for one in _folders(folder))
+    except LayoutError:
+        return True  # the scan of this category says why it cannot be read
+
+
+def _folders(folder: Path) -> list[Path]:
+    """The visible folders in a folder, sorted; none without it."""
+    return [
+        folder / one.name for one in _entries(folder) if one.is_dir() and not is_litter(one.name)
+    ]
+
+
+def _litter(path: str) -> str | None:
+    """The path, or its first folder, that another program has left; None: an image or a mask."""
+    parts = PurePosixPath(path).parts
+    return next(
+        ("/".join(parts[: depth + 1]) for depth, part in enumerate(parts) if is_litter(part)), None
+    )
+
+
+def visible_files(folder: Path, root: Path, above: tuple[Path, ...] = ()) -> Iterator[str]:
+    """POSIX paths of the files below a folder that are not hidden, relative to the folder.
+
+    Args:
+        folder: of a category.
+        root: the image set's folder, which links may not leave.
+        above: the folders that lead to ``folder``, resolved.
+
+    Raises:
+        LayoutError: a link leaves the image set or leads to a folder above it, a folder cannot be
+            read, an entry is no file or has a name that is not UTF-8.
+    """
+    here = _resolved_inside(folder, root)
+    if here in above:
+        raise LayoutError(f"{folder}: a symbolic link to a folder that it lies in; remove it.")
+    for entry in _entries(folder):
+        path = folder / entry.name
+        if not is_text(entry.name):
+            raise LayoutError(
+                f"{encodable(str(path))}: the name is not valid UTF-8, so that DVC cannot version "
+                "the file; rename it."
             )
-
-
-def _feedback_images(folder: Path, root: Path) -> Iterator[ImageFile]:
-    for entry in _entries(folder / FEEDBACK, root):
-        if not entry.is_dir():
-            continue
-        for file in _files(folder / FEEDBACK / entry.name, root):
-            path = f"{FEEDBACK}/{entry.name}/{file}"
-            if entry.name in NORMAL_FOLDERS:
-                yield ImageFile(path, "train", "good", None)
-            else:
-                yield ImageFile(path, "feedback", entry.name, None)
-
-
-def _region_files(folder: Path, root: Path) -> tuple[str, ...]:
-    found = tuple(name for name in (REGION_FILE, IGNORE_FILE) if os.path.lexists(folder / name))
-    for name in found:
-        _check_inside(folder / name, root)
-    return found
-
-
-def mask_names(stem: str) -> tuple[str, str]:
-    """Possible file names of the mask of an image with this stem, the usual name first."""
-    return f"{stem}{MASK_ENDING}.png", f"{stem}.png"
-
-
-def _mask_of(stem: str, masks: set[str]) -> str | None:
-    return next((name for name in mask_names(stem) if name in masks), None)
-
-
-def _files(folder: Path, root: Path) -> list[str]:
-    """Names of the visible files in an image folder; none if it does not exist."""
-    names = []
-    for entry in _entries(folder, root):
+        if entry.is_symlink():
+            _resolved_inside(path, root)
         if entry.is_dir():
-            raise LayoutError(
-                f"{folder / entry.name}: folders inside an image folder are not read; move its "
-                f"images up to {folder}."
-            )
-        if not entry.is_file():
-            raise LayoutError(f"{folder / entry.name}: not a regular file; remove it.")
-        if entry.name.lower() not in LEFT_BY_FILE_MANAGERS:
-            names.append(entry.name)
-    return names
+            for below in visible_files(path, root, (*above, here)):
+                yield f"{entry.name}/{below}"
+        elif entry.is_file():
+            yield entry.name
+        else:
+            raise LayoutError(f"{path}: not a regular file; remove it.")
 
 
-def _entries(folder: Path, root: Path) -> list["os.DirEntry[str]"]:
-    """Visible entries, sorted by name, whose links stay inside ``root``; none without a folder."""
+def _entries(folder: Path) -> list["os.DirEntry[str]"]:
+    """Visible entries, sorted by name; none without a folder."""
     try:
         with os.scandir(folder) as found:
             entries = sorted(found, key=lambda entry: entry.name)
@@ -290,21 +390,28 @@ def _entries(folder: Path, root: Path) -> list["os.DirEntry[str]"]:
         raise LayoutError(
             f"{folder}: cannot be read ({error.strerror}); check its permissions."
         ) from error
-    visible = [entry for entry in entries if not entry.name.startswith(".")]
-    for path in (folder, *(Path(entry.path) for entry in visible if entry.is_symlink())):
-        _check_inside(path, root)
-    return visible
+    return [entry for entry in entries if not entry.name.startswith(".")]
 
 
-def _check_inside(path: Path, root: Path) -> None:
+def _resolved_inside(path: Path, root: Path) -> Path:
+    """What a path leads to: a place in the image set, or a file of a DVC cache that DVC linked."""
     try:
         target = path.resolve(strict=True)
+    except FileNotFoundError as error:
+        if not path.is_symlink():
+            return path
+        raise _broken_link(path) from error
     except (OSError, RuntimeError) as error:  # RuntimeError: a loop, before Python 3.13
-        raise LayoutError(
-            f"{path}: a symbolic link to nothing; remove it, or put the file in its place."
-        ) from error
-    if not target.is_relative_to(root.resolve()):
+        raise _broken_link(path) from error
+    if not target.is_relative_to(root.resolve()) and not _DVC_CACHE.fullmatch(target.as_posix()):
         raise LayoutError(
             f"{path}: leaves the image set by a symbolic link (to {target}); put the files "
             "themselves in its place."
         )
+    return target
+
+
+def _broken_link(path: Path) -> LayoutError:
+    return LayoutError(
+        f"{path}: a symbolic link to nothing; remove it, or put the file in its place."
+    )

@@ -5,7 +5,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -18,13 +17,14 @@ from stillwatch.images.appearance import brightness, grey_image, sharpness
 from stillwatch.images.decode import (
     DecodedImage,
     decode_image,
-    decode_mask,
+    orientation_of,
     peak_of_16_bit,
     read_bytes,
     read_shape,
     white_level_of,
 )
 from stillwatch.images.layout import Category, ImageFile
+from stillwatch.images.masks import doubt_about, load_mask, mask_files, smallest_defect
 from stillwatch.images.region import Region, read_region
 from stillwatch.images.split import group_of
 from stillwatch.settings import ImageSettings
@@ -32,6 +32,8 @@ from stillwatch.threads import thread_count
 
 _MEGAPIXELS_AT_A_TIME = 200
 """Decoded by all threads; a megapixel needs about 12 MB."""
+THUMBNAIL_SIDE = 32
+"""Of ``ImageFacts.thumbnail``."""
 _HASH_INPUT_SIDE = 64
 _HASH_SIDE = 16
 
@@ -60,6 +62,11 @@ class ImageFacts:
     height: int | None
     mode: str | None
     """Of the file's pixels: L, RGB, I;16, ... (``DecodedImage.mode``)."""
+    turned_from_region: int | None
+    """EXIF orientation by which the image was turned, if it was and the category has a region of
+    interest: the region is that of the upright image."""
+    pages: int | None
+    """Of the file; the facts are of the largest one."""
     mean: float | None
     """Of the grey image (Rec. 601 luma), 0 to 255."""
     std: float | None
@@ -70,10 +77,15 @@ class ImageFacts:
     """Variance of the Laplacian of the grey image, reduced to at most 512 pixels on a side."""
     hash: str | None
     """256-bit perceptual hash, 64 hexadecimal digits (``perceptual_hash``)."""
+    thumbnail: str | None
+    """The grey image at 32 × 32, row by row, two hexadecimal digits each."""
+    above_white: tuple[int, int, int] | None
+    """x, y and value of the largest sample, if it is above the white level of the category that
+    was taken from the images."""
     decode_error: str | None
     """Why the file cannot be decoded, in one sentence."""
     mask: str | None
-    """The mask's path, relative to the category's folder."""
+    """The path of the mask or of the folder of masks, relative to the category's folder."""
     mask_width: int | None
     mask_height: int | None
     mask_area: int | None
@@ -83,6 +95,10 @@ class ImageFacts:
     smallest_defect: Shape | None
     """Height and width in pixels of the 8-connected marked region whose bounding box has the
     shortest side, of those that are in the region of interest at least in part."""
+    mask_values: int | None
+    """As of ``masks.Mask``."""
+    mask_doubt: str | None
+    """Why the mask is probably inverted or not a mask (``masks.doubt_about``)."""
     mask_error: str | None
     """Why the mask cannot be used: not decodable, or not the file that the version lists."""
     group: str | None
@@ -116,6 +132,10 @@ class Manifest:
     """In the order of ``Category.images``."""
     region: RegionFacts | None = None
     """None: the category has none, and all pixels count."""
+    stray_masks: tuple[str, ...] = ()
+    """This and the next two: as of ``Category``."""
+    unread_images: tuple[str, ...] = ()
+    litter: tuple[str, ...] = ()
 
 
 def build_manifest(
@@ -150,6 +170,7 @@ def build_manifest(
         reader = _Reader(
             folder=category.folder,
             white_level=images.white_level or _white_level(category, images, pool),
+            white_level_is_theirs=images.white_level is None,
             max_megapixels=images.max_megapixels,
             expected_md5=expected_md5 or {},
             parts=parts or {},
@@ -158,7 +179,15 @@ def build_manifest(
             region=region,
         )
         rows = tuple(pool.map(reader.facts, category.images))
-    return Manifest(category.name, reader.white_level, rows, region_facts)
+    return Manifest(
+        category.name,
+        reader.white_level,
+        rows,
+        region_facts,
+        category.stray_masks,
+        category.unread_images,
+        category.litter,
+    )
 
 
 def perceptual_hash(grey: Image.Image) -> str:
@@ -171,34 +200,6 @@ def perceptual_hash(grey: Image.Image) -> str:
     small = grey.resize((_HASH_INPUT_SIDE, _HASH_INPUT_SIDE), Image.Resampling.BILINEAR)
     spectrum = dctn(np.asarray(small, np.float64), norm="ortho")[:_HASH_SIDE, :_HASH_SIDE]
     return np.packbits(spectrum > np.median(spectrum)).tobytes().hex()
-
-
-def smallest_defect(
-    mask: NDArray[np.bool_], counted: NDArray[np.bool_] | None = None
-) -> Shape | None:
-    """Height and width of the smallest 8-connected region of a mask, by its bounding box.
-
-    The smallest is the one with the shortest side, then with the shorter other side.
-
-    Args:
-        mask: (H, W), true where the image is defective.
-        counted: (H, W), the region of interest; regions wholly outside are left out. None: none.
-
-    Returns:
-        None if no region is left.
-    """
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not rows.size:
-        return None
-    # The labels of a whole image of 100 megapixels would take 400 MB.
-    marked = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-    _, labels, boxes, _ = cv2.connectedComponentsWithStats(
-        mask[marked].astype(np.uint8), connectivity=8
-    )
-    found = np.unique(labels if counted is None else labels[counted[marked]])
-    sides = boxes[found[found > 0]][:, [cv2.CC_STAT_HEIGHT, cv2.CC_STAT_WIDTH]].tolist()
-    smallest = min(sides, key=sorted, default=None)
-    return None if smallest is None else (smallest[0], smallest[1])
 
 
 def hash_distance_matrix(hashes: Sequence[str]) -> NDArray[np.int16]:
@@ -217,6 +218,7 @@ class _Appearance:
     clipped: float | None = None
     sharpness: float | None = None
     hash: str | None = None
+    thumbnail: str | None = None
 
 
 @dataclass(frozen=True)
@@ -226,6 +228,8 @@ class _MaskFacts:
     area: int | None = None
     area_in_region: int | None = None
     smallest: Shape | None = None
+    values: int | None = None
+    doubt: str | None = None
     error: str | None = None
 
 
@@ -235,6 +239,8 @@ class _Reader:
 
     folder: Path
     white_level: int
+    white_level_is_theirs: bool
+    """Whether it was taken from the images, not from the settings."""
     max_megapixels: float
     expected_md5: Mapping[str, str]
     parts: Mapping[str, str]
@@ -247,7 +253,7 @@ class _Reader:
         if decoded is not None and self.on_pixels is not None:
             self.on_pixels(image.path, decoded.pixels)
         appearance = _appearance(decoded.pixels) if decoded else _Appearance()
-        mask = self._mask_facts(image.mask) if image.mask else _MaskFacts()
+        mask = self._mask_facts(image, decoded is not None) if image.mask else _MaskFacts()
         without_part = "unassigned" if image.split == "train" else image.split
         return ImageFacts(
             path=image.path,
@@ -260,11 +266,15 @@ class _Reader:
             width=decoded.width if decoded else None,
             height=decoded.height if decoded else None,
             mode=decoded.mode if decoded else None,
+            turned_from_region=self._turned_from_region(image.path) if decoded else None,
+            pages=decoded.pages if decoded else None,
             mean=appearance.mean,
             std=appearance.std,
             clipped=appearance.clipped,
             sharpness=appearance.sharpness,
             hash=appearance.hash,
+            thumbnail=appearance.thumbnail,
+            above_white=self._above_white(decoded),
             decode_error=error,
             mask=image.mask,
             mask_width=mask.width,
@@ -272,9 +282,22 @@ class _Reader:
             mask_area=mask.area,
             mask_area_in_region=mask.area_in_region,
             smallest_defect=mask.smallest,
+            mask_values=mask.values,
+            mask_doubt=mask.doubt,
             mask_error=mask.error,
             group=group_of(image.path, self.group_pattern),
         )
+
+    def _above_white(self, decoded: DecodedImage | None) -> tuple[int, int, int] | None:
+        if decoded is None or decoded.above_white is None or not self.white_level_is_theirs:
+            return None
+        return (*decoded.above_white, decoded.peak)
+
+    def _turned_from_region(self, path: str) -> int | None:
+        if self.region is None:
+            return None
+        orientation = orientation_of(self.folder / path, max_megapixels=self.max_megapixels)
+        return None if orientation == 1 else orientation
 
     def _decode(self, path: str) -> tuple[bytes | None, DecodedImage | None, str | None]:
         data = None
@@ -290,13 +313,17 @@ class _Reader:
             return data, None, str(error)
         return data, decoded, None
 
-    def _mask_facts(self, path: str) -> _MaskFacts:
-        name = str(self.folder / path)
+    def _mask_facts(self, image: ImageFile, image_decodes: bool) -> _MaskFacts:
+        path = self.folder / str(image.mask)
         try:
-            data = read_bytes(self.folder / path)
-            mask = decode_mask(data, name=name, max_megapixels=self.max_megapixels)
+            read = load_mask(
+                path,
+                image=self.folder / image.path if image_decodes else None,
+                max_megapixels=self.max_megapixels,
+            )
         except ImageError as error:
             return _MaskFacts(error=str(error))
+        mask = read.marked
         height, width = mask.shape
         counted = None
         if self.region is not None and self.region.counted.shape == mask.shape:
@@ -307,8 +334,14 @@ class _Reader:
             area=int(np.count_nonzero(mask)),
             area_in_region=None if counted is None else int(np.count_nonzero(mask & counted)),
             smallest=smallest_defect(mask, counted),
-            error=_changed(name, bytes_md5(data), self.expected_md5.get(path)),
+            values=read.values,
+            doubt=doubt_about(mask),
+            error=next(filter(None, map(self._changed_mask, mask_files(path))), None),
         )
+
+    def _changed_mask(self, file: Path) -> str | None:
+        expected = self.expected_md5.get(file.relative_to(self.folder).as_posix())
+        return _changed(str(file), file_md5(file), expected)
 
 
 def _region(
@@ -375,4 +408,5 @@ def _appearance(pixels: NDArray[np.uint8]) -> _Appearance:
         clipped=float((samples[:, 0] + samples[:, 255]).sum() / samples.sum()),
         sharpness=sharpness(grey),
         hash=perceptual_hash(grey),
+        thumbnail=grey.resize((THUMBNAIL_SIDE,) * 2, Image.Resampling.BILINEAR).tobytes().hex(),
     )

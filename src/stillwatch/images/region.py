@@ -1,8 +1,8 @@
 """The region of interest of a category: the pixels of its images in which defects count.
 
 A category may have one of two files, drawn over its images and of their size: ``region.png``, white
-where defects count, or ``ignore.png``, white where they do not. Any colour but black is white, as
-in a mask.
+where defects count, or ``ignore.png``, white where they do not. They are read as masks are
+(``masks.decode_mask``).
 """
 
 import hashlib
@@ -19,8 +19,8 @@ from PIL import Image
 
 from stillwatch.errors import ImageError
 from stillwatch.files import atomic_file
-from stillwatch.images.decode import read_mask, resize_mask
 from stillwatch.images.layout import IGNORE_FILE, REGION_FILE
+from stillwatch.images.masks import read_mask, resize_mask
 
 _WHITE = 254
 """Even, so that half of it is whole."""

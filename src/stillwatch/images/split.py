@@ -108,12 +108,7 @@ def assign(
     distinct = {md5: path for path, md5 in sorted(normals.items(), reverse=True)}
     corrected = {md5: path for md5, path in distinct.items() if is_feedback(path)}
     present = {md5: path for md5, path in distinct.items() if md5 not in corrected}
-    targets = {
-        "calibration": max(
-            _share(settings.calibration_share, len(present)), images_needed(smallest_alpha)
-        ),
-        "validation": _share(settings.validation_share, len(present)),
-    }
+    targets = _targets(len(present), settings, smallest_alpha)
     result = dict(assigned)
     counts = Counter(assigned[md5] for md5 in present if md5 in assigned)
     homes, waiting = _groups(present, assigned, settings.group_pattern)
@@ -133,6 +128,31 @@ def assign(
         if shared is None or homes.get(shared) == "train":
             result.setdefault(md5, "train")
     return result
+
+
+def images_to_add(
+    counts: Mapping[str, int], *, to_learn: int, settings: SplitSettings, smallest_alpha: float
+) -> int | None:
+    """The fewest new normals of which ``assign`` gives at least ``to_learn`` to train.
+
+    None where the shares leave nothing to train.
+
+    Args:
+        counts: part -> distinct normals that it has now; also the number of ``unassigned`` ones.
+        to_learn: at least 1.
+        settings: shares.
+        smallest_alpha: as for ``assign``.
+    """
+    if settings.calibration_share + settings.validation_share >= 1:
+        return None
+    present = sum(counts.get(part, 0) for part in (*PARTS, "unassigned"))
+    new = to_learn
+    while True:
+        targets = _targets(present + new, settings, smallest_alpha)
+        kept = sum(max(0, target - counts.get(part, 0)) for part, target in targets.items())
+        if new + counts.get("unassigned", 0) - kept >= to_learn:
+            return new
+        new += 1
 
 
 def part_of(normals: Mapping[str, str], assignment: Mapping[str, str]) -> dict[str, str]:
@@ -200,6 +220,16 @@ def _groups(
 def _content_key(members: list[str]) -> str:
     # Not the smallest md5 of a group, which would favour large groups.
     return hashlib.sha256("".join(sorted(members)).encode()).hexdigest()
+
+
+def _targets(count: int, settings: SplitSettings, smallest_alpha: float) -> dict[str, int]:
+    """The number of images that calibration and validation get of ``count``."""
+    return {
+        "calibration": max(
+            _share(settings.calibration_share, count), images_needed(smallest_alpha)
+        ),
+        "validation": _share(settings.validation_share, count),
+    }
 
 
 def _share(share: float, count: int) -> int:

@@ -19,7 +19,7 @@ from stillwatch.images.layout import check_category_name
 from stillwatch.sections import Section
 from stillwatch.settings import ImageSettings
 
-_VERSION = 1
+_VERSION = 2
 """Increased when decoding or resizing changes a pixel, so that older stores are not used."""
 _PIXELS = "images.bin"
 """The pixels of all images, uint8 (h, w, 3) each, one after the other."""

@@ -1,6 +1,7 @@
 """Inspect image files with a bundle: verdicts as rows, pictures as PNG files, scores in the log."""
 
 import csv
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from io import BytesIO
@@ -20,9 +21,12 @@ from stillwatch.inference.overlays import overlay
 from stillwatch.inference.score_log import appearance, logged, open_score_log
 from stillwatch.inference.scorers import open_scorer
 from stillwatch.settings import Settings
+from stillwatch.text import encodable
 
 _LARGEST_PICTURE = 4096
 """Longer side of an overlay in pixels."""
+_LONGEST_STEM = 60
+"""Characters of an image's name in the name of its overlay."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,7 @@ class InspectionRow:
     """One file's line in ``inspection.csv`` and ``inspection.json``."""
 
     path: str
+    """Bytes that are not UTF-8 are escaped."""
     verdict: str | None
     score: float | None
     p_value: float | None
@@ -87,7 +92,8 @@ def inspect_files(
                 file = inspector.inspect_file(path)
             except StillwatchError as error:
                 yield InspectionRow(
-                    str(path), None, None, None, reject.value, reject.alpha, str(error), None, None
+                    *(encodable(str(path)), None, None, None, reject.value, reject.alpha),
+                    *(encodable(str(error)), None, None),
                 )
                 continue
             image = file.image
@@ -100,12 +106,12 @@ def inspect_files(
             log.append(bundle.info.category, [row])
             overlay = None
             if out is not None:
-                overlay = f"{number:04d}_{path.stem}_{image.verdict}.png"
+                overlay = f"{number:04d}_{_safe_stem(path)}_{image.verdict}.png"
                 with atomic_file(out / overlay) as temporary:
                     temporary.write_bytes(overlay_png(file.pixels, image, bundle))
             del file  # its pixels may be hundreds of megabytes
             yield InspectionRow(
-                str(path),
+                encodable(str(path)),
                 image.verdict,
                 image.score,
                 image.p_value,
@@ -115,6 +121,11 @@ def inspect_files(
                 image.note,
                 overlay,
             )
+
+
+def _safe_stem(path: Path) -> str:
+    """The start of a file's stem as every system can store it; the overlay's number is unique."""
+    return re.sub(r"[^\w.-]", "_", encodable(path.stem), flags=re.ASCII)[:_LONGEST_STEM]
 
 
 def write_rows(rows: Sequence[InspectionRow], out: Path) -> None:

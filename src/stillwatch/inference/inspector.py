@@ -19,7 +19,7 @@ from stillwatch.errors import DetectorError, ImageError
 from stillwatch.files import bytes_md5
 from stillwatch.geometry import Shape
 from stillwatch.images.decode import MAX_MEGAPIXELS, decode_image, read_bytes, scale_image
-from stillwatch.images.layout import IMAGE_SUFFIXES
+from stillwatch.images.layout import IMAGE_SUFFIXES, is_system_file
 from stillwatch.images.region import Region
 from stillwatch.inference.mapper import ImageMapper
 from stillwatch.inference.resizing import (
@@ -238,7 +238,9 @@ def _images_under(path: Path) -> list[Path]:
         for file in path.rglob("*")
         if file.suffix.lower() in IMAGE_SUFFIXES
         and file.is_file()
-        and not any(part.startswith(".") for part in file.relative_to(path).parts)
+        and not any(
+            part.startswith(".") or is_system_file(part) for part in file.relative_to(path).parts
+        )
     )
     if not images:
         raise ImageError(

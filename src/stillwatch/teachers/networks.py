@@ -88,7 +88,7 @@ def load_teacher(settings: TeacherSettings, strides: tuple[int, ...] = STRIDES) 
     if not strides:
         return _no_teacher()
     weights = find_weights(settings)
-    state = _read_state(weights.path)
+    state = read_state(weights.path)
     if settings.name in WEIGHT_PACKAGES:
         state = _with_timm_names(state, settings.name, weights.path)
     elif settings.name in TORCHVISION_NAMES:  # a VGG's classifier has names of its own
@@ -141,7 +141,12 @@ def _plain(key: str) -> str:
     return key.replace("_", ".")
 
 
-def _read_state(path: Path) -> dict[str, Tensor]:
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Read a file of weights; a pickled file runs no code.
+
+    Raises:
+        TeacherError: the file cannot be read, or is not a table of tensors by name.
+    """
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file

@@ -154,6 +154,7 @@ def _training_info(seed: int, device: torch.device, summary: TrainingSummary) ->
         resumed=summary.resumed,
         kept_epochs=summary.kept_epochs,
         taken_over=summary.taken_over,
+        figures=summary.figures,
         losses=tuple(
             EpochLosses(
                 phase=report.phase,
@@ -170,7 +171,7 @@ def _photographs(
     job: TrainingJob, detector: Detector, geometry: Geometry
 ) -> NDArray[np.uint8] | None:
     folder = job.training.photographs
-    if folder is None or not detector.uses_photographs:
+    if folder is None or not detector.uses_photographs(job.detector_settings):
         return None
     return read_photographs(folder, PHOTOGRAPH_ENLARGEMENT * max(geometry.tile))
 

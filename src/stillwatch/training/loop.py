@@ -51,6 +51,8 @@ class TrainingSummary:
     """Phase -> the epoch whose weights were kept."""
     taken_over: dict[str, float]
     """Phase whose weights came from another training -> seconds that it took there."""
+    figures: dict[str, float]
+    """``<phase>/<figure>`` -> what a phase measured on its held-out images."""
     resumed: bool
     epochs: tuple[EpochReport, ...]
     combination: Combination
@@ -145,6 +147,7 @@ class _Training:
     reports: list[EpochReport] = field(default_factory=list)
     kept_epochs: dict[str, int] = field(default_factory=dict)
     taken_over: dict[str, float] = field(default_factory=dict)
+    figures: dict[str, float] = field(default_factory=dict)
     batch_setting: str | None = None
     """The detector's setting that limits the batch size of the running phase."""
     started: float = field(default_factory=time.monotonic)
@@ -153,7 +156,7 @@ class _Training:
         saved = load_checkpoint(self.checkpoint, self.identity) if self.checkpoint else None
         train, validation = self.images.normals
         if saved is None:
-            self._measure("prepare", self.detector.prepare, train)
+            self._measure(f"{self.settings.seed}/prepare", self.detector.prepare, train)
         else:
             self._resume(saved)
         phases = self.detector.phases()
@@ -166,6 +169,7 @@ class _Training:
                 self._run_shared_phase(state, index, phases, self.shared)
             else:
                 self._run_phase(state, index, phases)
+            self._check(phases[index], index)
         self.detector.eval()
         self.batch_setting = None
         combination = self._combination(validation.tiles.images)
@@ -173,6 +177,7 @@ class _Training:
             self._seconds(),
             self.kept_epochs,
             self.taken_over,
+            self.figures,
             saved is not None,
             tuple(self.reports),
             combination,
@@ -185,8 +190,8 @@ class _Training:
         levels = list(level_maps(scorer, geometry, seen, _STATISTICS_BATCH))
         return self.detector.combination(levels, geometry.sigma)
 
-    def _measure(self, moment: str, see: Callable[[_Normals], None], images: TilePool) -> None:
-        _seed(f"{self.settings.seed}/{moment}")
+    def _measure(self, seed: str, see: Callable[[_Normals], None], images: TilePool) -> None:
+        _seed(seed)
         most = _MEASURED_EPOCHS * self._tiles_per_epoch(images)
         with torch.no_grad(), full_precision(self.device):
             see(_Normals(images, images.spread(most)))
@@ -197,7 +202,7 @@ class _Training:
         train, watched = self._pools(phase)
         epochs = self._passes(phase)
         if phase.prepare is not None and state.epochs_done == 0:
-            self._measure(f"{index}/prepare", phase.prepare, train)
+            self._measure(self._seed_name(phase, index, "prepare"), phase.prepare, train)
         began, done_before = time.monotonic(), state.epochs_done
         for epoch in range(state.epochs_done, epochs):
             _seed(self._seed_name(phase, index, f"{epoch}"))
@@ -224,6 +229,18 @@ class _Training:
         phase.module.load_state_dict(state.kept)
         phase.module.eval()
         self.kept_epochs[phase.name] = state.kept_epoch
+
+    def _check(self, phase: Phase, index: int) -> None:
+        """Record the phase's figures, also where another training has trained its weights."""
+        check = phase.check
+        if check is None:
+            return
+
+        def see(held_out: _Normals) -> None:
+            found = check(held_out)
+            self.figures |= {f"{phase.name}/{name}": value for name, value in found.items()}
+
+        self._measure(self._seed_name(phase, index, "check"), see, self._pools(phase)[1])
 
     def _run_shared_phase(
         self, state: PhaseState, index: int, phases: list[Phase], shared: Path
@@ -311,6 +328,7 @@ class _Training:
             "phase": index,
             "kept_epochs": self.kept_epochs,
             "taken_over": self.taken_over,
+            "figures": self.figures,
             "seconds": self._seconds(),
             "reports": [asdict(report) for report in self.reports],
         }
@@ -324,6 +342,7 @@ class _Training:
         self.reports = [EpochReport(**report) for report in saved.state["reports"]]
         self.kept_epochs = saved.state["kept_epochs"]
         self.taken_over = saved.state["taken_over"]
+        self.figures = saved.state["figures"]
         self.started -= saved.state["seconds"]
 
     def _seed_name(self, phase: Phase, index: int, moment: str) -> str:

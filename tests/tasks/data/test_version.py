@@ -1,3 +1,4 @@
+import os
 import shutil
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from made_versions import (
 from prefect.logging import disable_run_logger
 
 from stillwatch.errors import LayoutError, SettingsError, SplitError, WorkspaceError
+from stillwatch.images.layout import scan_category
 from stillwatch.images.split import read_split_file, write_split_file
 from stillwatch.settings import Settings
 from stillwatch.tasks.data.dvc_repository import LOCAL_REMOTE, initialise_dvc
@@ -41,6 +43,48 @@ from stillwatch.tasks.data.workspace import Workspace, managed_workspace
 
 MakeCategory = Callable[..., None]
 MakeImage = Callable[[Path, int], None]
+
+
+@pytest.mark.parametrize(
+    ("file", "rule", "named"),
+    [
+        (".dvcignore", "*.png", r"plate/.*\.png: DVC does not see it.*\.dvcignore:\d+:\*\.png"),
+        (".dvcignore", "good", r"plate/.*\.png: DVC does not see it.*\.dvcignore:\d+:good"),
+        (
+            ".gitignore",
+            "*.dvc",
+            r"data\.dvc: git ignores it.*\.gitignore:\d+:\*\.dvc.*'!data\.dvc'",
+        ),
+    ],
+)
+def test_a_rule_that_hides_images_or_versions_is_named(
+    workspace: Workspace, plate: Path, file: str, rule: str, named: str
+) -> None:
+    with (workspace.root / file).open("a") as rules:
+        rules.write(f"{rule}\n")
+    with pytest.raises(WorkspaceError, match=named):
+        versioned(workspace)
+
+
+@pytest.mark.parametrize("kind", ["link to nothing", "loop", "pipe", "name that is no text"])
+def test_what_dvc_cannot_version_stops_no_other_category(
+    workspace: Workspace, plate: Path, make_category: MakeCategory, kind: str
+) -> None:
+    make_category(workspace.data / "cloth", seed=50)
+    bad = workspace.data / "cloth" / "train" / "good"
+    if kind == "link to nothing":
+        (bad / "x.png").symlink_to("gone.png")
+    elif kind == "loop":
+        (bad / "x.png").symlink_to("x.png")
+    elif kind == "pipe":
+        os.mkfifo(bad / "x.png")
+    else:
+        (bad / os.fsdecode(b"\xff.png")).touch()
+    data = versioned(workspace)
+    assert data.categories["plate"].assignment
+    assert not data.categories["cloth"].assignment
+    with pytest.raises(LayoutError, match="cloth/train/good"):
+        scan_category(data.root / "cloth")
 
 
 class TestFirstVersion:
@@ -410,22 +454,26 @@ workspace = Workspace(
     Path({str(workspace.root)!r}), "data", None, Path({str(workspace.local_remote)!r})
 )
 settings = Settings.model_validate_json({SETTINGS.model_dump_json()!r})
+print("imported", flush=True)
+input()
 data = version_image_set(workspace, settings)
 print(data.changed, data.tag, data.commit)
 """
-        running = [
-            subprocess.Popen(
-                [sys.executable, "-c", program],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            for _ in range(2)
-        ]
-        outputs = [process.communicate() for process in running]
-        assert [process.returncode for process in running] == [0, 0], outputs
-        printed = sorted(out.split() for out, _ in outputs)
-        assert printed == [
+        with subprocess.Popen(
+            [sys.executable, "-c", program],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as other:
+            assert other.stdin is not None
+            assert other.stdout is not None
+            assert other.stdout.readline() == "imported\n"
+            other.stdin.write("\n")
+            other.stdin.flush()
+            mine = versioned(workspace)
+            theirs = other.communicate()[0].split()
+        assert other.returncode == 0
+        assert sorted([[str(mine.changed), mine.tag, mine.commit], theirs]) == [
             ["False", "data-1", head(workspace)],
             ["True", "data-1", head(workspace)],
         ]

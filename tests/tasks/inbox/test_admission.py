@@ -52,12 +52,20 @@ def files_in(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
+def write_mask(path: Path, *, side: int = 8, marked: int = 255) -> None:
+    """A mask whose upper quarter is marked."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    mask = Image.new("L", (side, side))
+    mask.paste(marked, (0, 0, side, side // 4))
+    mask.save(path)
+
+
 def test_the_folder_decides_where_a_file_goes(
     workspace: Workspace, plant: Settings, bolt: Path, inbox: Path, make_image: MakeImage
 ) -> None:
     make_image(inbox / "good" / "new.png", 500)
     make_image(inbox / "hole" / "drilled.png", 501)
-    Image.new("L", (8, 8), 255).save(inbox / "hole" / "drilled_mask.png")
+    write_mask(inbox / "hole" / "drilled_mask.png")
     before = (inbox / "good" / "new.png").read_bytes()
     admitted = admit(workspace, plant)
     assert {one.admitted_as for one in admitted.values()} == {
@@ -69,6 +77,27 @@ def test_the_folder_decides_where_a_file_goes(
     masks = {image.path: image.mask for image in scan_category(bolt).images}
     assert masks["test/hole/drilled.png"] == "ground_truth/hole/drilled_mask.png"
     assert files_in(plant.inbox.path) == set()
+
+
+def test_capitals_and_other_names_of_masks(
+    workspace: Workspace, plant: Settings, bolt: Path, inbox: Path, make_image: MakeImage
+) -> None:
+    (bolt / "test" / "hole").rename(bolt / "test" / "Hole")
+    make_image(inbox / "OK" / "new.png", 500)
+    write_mask(inbox / "OK" / "new_GT.png", marked=0)
+    make_image(inbox / "HOLE" / "drilled.png", 501)
+    write_mask(inbox / "HOLE" / "drilled_GT.BMP")
+    write_mask(inbox / "HOLE" / "drilled_label.png")
+    admitted = {name: one.admitted_as for name, one in admit(workspace, plant).items()}
+    assert admitted == {
+        "bolt/good/new.png": "train/good/new.png",
+        "bolt/good/new_GT.png": None,
+        "bolt/HOLE/drilled.png": "test/Hole/drilled.png",
+        "bolt/HOLE/drilled_GT.BMP": "ground_truth/hole/drilled_mask.bmp",
+        "bolt/HOLE/drilled_label.png": None,
+    }
+    masks = {image.path: image.mask for image in scan_category(bolt).images}
+    assert masks["test/Hole/drilled.png"] == "ground_truth/hole/drilled_mask.bmp"
 
 
 def test_each_category_is_checked_by_its_own_settings(
@@ -122,7 +151,7 @@ def test_an_image_with_a_taken_name_is_renamed_with_its_mask(
 ) -> None:
     taken = (bolt / "test" / "hole" / "000.png").read_bytes()
     make_image(inbox / "hole" / "000.png", 600)
-    Image.new("L", (8, 8), 255).save(inbox / "hole" / "000_mask.png")
+    write_mask(inbox / "hole" / "000_mask.png")
     admitted = admit(workspace, plant)
     image = admitted["bolt/hole/000.png"].admitted_as
     assert image is not None
@@ -219,11 +248,6 @@ def test_files_that_are_being_written_are_ignored(
 
 def test_a_missing_inbox_is_empty(plant: Settings) -> None:
     assert still_files(plant.inbox.path, 0) == []
-
-
-def write_mask(path: Path, *, side: int = 8, marked: int = 255) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("L", (side, side), marked).save(path)
 
 
 @pytest.mark.parametrize("name", [b"\xff.txt", b"n" * 245 + b".txt"], ids=["no UTF-8", "long"])

@@ -17,7 +17,6 @@ from made_stores import new_store
 from stillwatch import detectors
 from stillwatch.bundle import read_bundle
 from stillwatch.detectors import detector_class, detector_classes
-from stillwatch.detectors.uninformed_students import UninformedStudents
 from stillwatch.errors import DetectorError, TrackingError, TrainingError
 from stillwatch.images.store import ImageStore
 from stillwatch.inference.inspector import Inspector
@@ -303,7 +302,15 @@ def test_a_method_that_needs_no_teacher_asks_for_no_weights(
 ) -> None:
     category, data = plate
     detector, teacher = "uninformed_students", "not_on_this_machine"
-    own = UninformedStudents.quick | {"knowledge_weight": 0, "metric_weight": 1, "epochs": 1}
+    own = {
+        "student_input": "pixels",
+        "patch_sizes": (33,),
+        "least_steps": 1,
+        "teacher_steps": 1,
+        "teacher_batch_size": 12,
+        "knowledge_weight": 0,
+        "metric_weight": 1,
+    }
     for name, settings in ((detector, own), ("autoencoder", {})):
         assert detector_class(name).teacher_strides(teacher, settings) == ()
     without = here.model_copy(

@@ -62,6 +62,7 @@ def faults(manifest: Manifest) -> list[Fault]:
     good = [row.path for row in manifest.rows if row.path.startswith("test/good/")]
     defects = [row for row in manifest.rows if row.defect_type != "good"]
     no_mask = dict.fromkeys(("mask", "mask_width", "mask_height", "mask_area"))
+    inverted = {"mask_doubt": "marks 92% of the image"}
     odd_mask = f"{defects[4].mask}: truncated; replace it"
     first, copy = train[0], train[1].path
     return [
@@ -86,9 +87,11 @@ def faults(manifest: Manifest) -> list[Fault]:
             "normals_without_mask",
             "critical",
             good[0],
-            {"mask": "ground_truth/good/000_mask.png", "mask_area": 0},
-            "the mask ground_truth/good/000_mask.png",
+            {"mask": "ground_truth/good/000_mask.png", "mask_area": 9},
+            "the mask ground_truth/good/000_mask.png marks 9 pixels",
         ),
+        Fault("mask_plausible", "critical", defects[2].path, inverted, "marks 92% of the image"),
+        Fault("mask_of_two_values", "warning", defects[1].path, {"mask_values": 9}, "has 9: those"),
         Fault("same_mode", "warning", good[1], {"mode": "L"}, "mode L"),
         Fault("same_size", "warning", good[2], {"width": 80}, "80×64 pixels"),
         Fault("not_dark", "warning", good[3], {"mean": 3.0}, "dark: mean grey value 3, "),
@@ -127,6 +130,11 @@ def test_a_file_name_that_is_not_safe(sound: Manifest, name: str, found: str) ->
     json.dumps(table_rows(report), ensure_ascii=False).encode("utf-8")
 
 
+def test_a_name_with_a_colon_is_a_warning(sound: Manifest) -> None:
+    report = judge(changed(sound, GOOD, path="test/good/12:30:07.png"))
+    assert found_in(report) == {("names_for_windows", "warning", "test/good/12:30:07.png")}
+
+
 def test_limits_come_from_the_settings(sound: Manifest) -> None:
     report = judge(sound, min_side=65, min_train_normals=18, max_clipped=0.5)
     assert len(report.of_check("large_enough")) == 49
@@ -135,8 +143,9 @@ def test_limits_come_from_the_settings(sound: Manifest) -> None:
         check="enough_train_normals",
         severity="critical",
         path=None,
-        expected="at least 18 distinct train normals",
-        found="17, 1 missing",
+        expected="at least 18 different images to learn from",
+        found="17, of 40 good images (17 to learn from, 19 calibrate, 4 watch the training): add 2 "
+        "more good images",
     )
 
 
@@ -146,7 +155,10 @@ def test_calibration_must_be_large_enough_for_the_smaller_alpha(sound: Manifest)
     (failure,) = report.failures
     assert (failure.check, failure.path) == ("enough_calibration_normals", None)
     assert failure.expected == "at least 24 calibration normals for a false-alarm rate of 0.04"
-    assert failure.found == "19, 5 missing (19 allow a rate of 0.05 or more)"
+    assert failure.found == (
+        "19, of 40 good images (17 to learn from, 19 calibrate, 4 watch the training): add 5 more "
+        "good images (19 allow a rate of 0.05 or more)"
+    )
 
 
 def test_a_defect_that_almost_vanishes_when_scaled_is_a_warning(sound: Manifest) -> None:
@@ -177,7 +189,10 @@ def test_normals_without_a_part_are_reported_as_unassigned(sound: Manifest) -> N
         )
     )
     (failure,) = report.of_check("enough_train_normals")
-    assert failure.found == "0, 10 missing; 40 are not assigned to a part yet"
+    assert failure.found == (
+        "0, of 40 good images (0 to learn from, 0 calibrate, 0 watch the training, 40 have no part "
+        "yet): add 10 more good images"
+    )
 
 
 def test_copies_of_one_image_count_once(sound: Manifest) -> None:
@@ -185,7 +200,7 @@ def test_copies_of_one_image_count_once(sound: Manifest) -> None:
         with_rows(sound, lambda row: replace(row, md5="0" * 32) if row.part == "train" else row)
     )
     (failure,) = report.of_check("enough_train_normals")
-    assert failure.found == "1, 9 missing"
+    assert failure.found.startswith("1, of 24 good images (1 to learn from")
 
 
 def test_no_mask_at_all_means_image_metrics_only(sound: Manifest) -> None:
@@ -249,7 +264,7 @@ def test_a_broken_check_is_distinguished_from_failed_images(sound: Manifest) -> 
 
     checks = SETTINGS.checks
     statistics = category_statistics(sound, near_duplicate_ratio=checks.near_duplicate_ratio)
-    suite = build_suite(sound, statistics, checks=checks, calibration=SETTINGS.calibration)
+    suite = build_suite(sound, statistics, settings=SETTINGS)
     frame = manifest_frame(sound, statistics).drop(columns="sharpness_z")
     report = build_report(sound, statistics, suite, run_checkpoint(frame, suite))
     assert report.failures == ()
@@ -271,7 +286,7 @@ def test_a_failure_without_evidence_is_a_broken_check_and_never_a_pass(sound: Ma
 
     checks = SETTINGS.checks
     statistics = category_statistics(sound, near_duplicate_ratio=checks.near_duplicate_ratio)
-    suite = build_suite(sound, statistics, checks=checks, calibration=SETTINGS.calibration)
+    suite = build_suite(sound, statistics, settings=SETTINGS)
     silent = Judgement(success=False, paths=frozenset(), observed=None, error=None)
     report = build_report(sound, statistics, suite, {check.name: silent for check in suite})
     assert not report.passed

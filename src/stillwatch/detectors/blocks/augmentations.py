@@ -5,6 +5,8 @@ that a resumed training draws what it would have drawn anyway. torchvision is im
 are changed: the import takes as long as torch's own, and inspection does not need it.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -55,21 +57,21 @@ def random_windows(images: Tensor, side: int) -> Tensor:
     return torch.stack([crop(image) for image in images])
 
 
-def zoomed_windows(images: Tensor, side: int, zoom: tuple[float, float]) -> Tensor:
-    """One random square of each image, resized: (B, C, H, W) -> (B, C, side, side).
+def zoomed_windows(images: Sequence[Tensor], side: int, zoom: tuple[float, float]) -> Tensor:
+    """One random square of each image, resized: B times (C, H, W) -> (B, C, side, side).
 
     Args:
-        images: float (B, C, H, W).
+        images: float (C, H, W) each; the same one may be there several times.
         side: in pixels, of the result.
         zoom: lowest and highest length, in pixels, to which the shorter side of the image is
-            resized before the square is cut; the length is drawn for each image.
+            resized before the square is cut; the length is drawn for each square.
     """
     from torchvision.transforms import v2
 
-    shortest = min(images.shape[2:])
     low, high = zoom
     windows = []
     for image in images:
+        shortest = min(image.shape[1:])
         length = low + (high - low) * float(torch.rand(()))
         cut = min(shortest, max(2, round(side * shortest / length)))
         windows.append(v2.functional.resize(v2.RandomCrop(cut)(image), [side, side]))

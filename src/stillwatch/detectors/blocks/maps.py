@@ -1,6 +1,6 @@
 """Distances between feature maps, their averages and the Gaussian filter."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -83,9 +83,14 @@ def gaussian_smooth(maps: Tensor, sigma: float) -> Tensor:
 
     The kernel ends at 4 sigma and the map is mirrored at its edges, edge pixels repeated.
     """
+    return gaussian_filter(maps, sigma)(maps)
+
+
+def gaussian_filter(maps: Tensor, sigma: float) -> Callable[[Tensor], Tensor]:
+    """``gaussian_smooth`` for several maps with the shape, type and device of these."""
     rows = _smoothing_matrix(maps.shape[1], sigma).to(maps)
     columns = _smoothing_matrix(maps.shape[2], sigma).to(maps)
-    return rows @ maps @ columns.T
+    return lambda x: rows @ x @ columns.T
 
 
 def _smoothing_matrix(length: int, sigma: float) -> Tensor:

@@ -8,12 +8,17 @@ a batch,
     L = w_k L_k + w_m L_m + w_c L_c
     L_k = |D(T(p)) - P(p)|^2
     L_m = max(0, 1 + |T(p) - T(p+)|^2 - min(|T(p) - T(p-)|^2, |T(p+) - T(p-)|^2))
-    L_c = sum over i != j of c_ij^2
+    L_c = mean over i != j of c_ij^2
 
 The paper prints neither the margin nor the sign of a correlation in L_c: 1 and the square are our
-own. So are the pretrained descriptor of another teacher than ResNet-18 (its level of stride 32,
-averaged over a patch) and the size at which it sees patches, 64 pixels.
+own. So is the mean, where the paper has a sum: over the 128 · 127 pairs of dimensions it outweighs
+L_k thousands of times, and nothing else is learnt. Our own, too, are the standardisation of P by
+its mean and deviation on the first batches, the pretrained descriptor of another teacher than
+ResNet-18 (its level of stride 32, averaged over a patch) and the size at which that teacher sees
+patches, 64 pixels.
 """
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +31,7 @@ from stillwatch.detectors.blocks.augmentations import (
     zoomed_windows,
 )
 from stillwatch.detectors.blocks.patch_networks import DESCRIPTOR, PatchNetwork, PatchSize
+from stillwatch.detectors.blocks.standardisation import Standardisation
 
 MARGIN = 1.0
 """Margin of the triplet loss."""
@@ -52,6 +58,7 @@ class PatchTeacher(nn.Module):
             torch.manual_seed(patch_size)
             self.network = PatchNetwork(patch_size)
             self.decoder = nn.Linear(DESCRIPTOR, decoded) if decoded else nn.Identity()
+        self.pretrained = Standardisation(decoded)
 
     def forward(self, patches: Tensor) -> Tensor:
         """Descriptors (B, 128) of patches (B, 3, p, p)."""
@@ -73,11 +80,21 @@ def metric_loss(anchors: Tensor, positives: Tensor, negatives: Tensor) -> Tensor
 
 
 def compactness_loss(descriptors: Tensor) -> Tensor:
-    """L_c: (B, C) -> scalar."""
+    """L_c: (B, C) -> scalar in [0, 1], the mean over the C (C - 1) pairs of dimensions."""
     centred = descriptors - descriptors.mean(dim=0)
     directions = F.normalize(centred, dim=0)
     correlations = directions.T @ directions
-    return correlations.square().sum() - correlations.diagonal().square().sum()
+    between = correlations.square().sum() - correlations.diagonal().square().sum()
+    return between / (len(correlations) * (len(correlations) - 1))
+
+
+def explained_share(wanted: Tensor, given: Tensor) -> float:
+    """The coefficient of determination R^2 of all values together: (B, C) twice -> at most 1.
+
+    1 - sum of (wanted - given)^2 / sum of (wanted - mean of the column)^2.
+    """
+    left = (wanted - given).square().sum()
+    return float(1 - left / (wanted - wanted.mean(dim=0)).square().sum())
 
 
 def pretrained_descriptors(deepest: Tensor) -> Tensor:
@@ -90,14 +107,14 @@ def pretrained_input(patches: Tensor) -> Tensor:
     return F.interpolate(patches, (_PRETRAINED_SIDE,) * 2, mode="bilinear", align_corners=False)
 
 
-def patches_and_shifted(images: Tensor, patch_size: int) -> tuple[Tensor, Tensor]:
+def patches_and_shifted(images: Sequence[Tensor], patch_size: int) -> tuple[Tensor, Tensor]:
     """Cut a random patch of each image, and the same patch shifted and with noise.
 
     An image is zoomed to 4 to 16 times the patch before it is cut, and loses its colours in one of
     ten cases; the shift is at most a quarter of the patch.
 
     Args:
-        images: float (B, 3, H, W) in [0, 1].
+        images: B times float (3, H, W) in [0, 1]; the same image may be there several times.
         patch_size: in pixels.
 
     Returns:

@@ -18,6 +18,7 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from stillwatch.detectors.blocks.standardisation import imagenet_normalised
 from stillwatch.errors import DetectorError
 
 DESCRIPTOR = 128
@@ -68,6 +69,7 @@ _LAYERS: dict[int, tuple[_Convolution | str, ...]] = {
 class PatchNetwork(nn.Module):
     """Describes patches of 17, 33 or 65 pixels by 128 values.
 
+    Images are normalised as ImageNet's; the paper leaves their normalisation open.
     The receptive field is 17, 32 or 60 pixels: where a pool meets an odd side, the last row and
     column are not seen.
     """
@@ -88,7 +90,7 @@ class PatchNetwork(nn.Module):
         """Descriptors of the patches whose top left corners lie at multiples of ``stride``.
 
         Args:
-            images: float (B, 3, H, W), sides at least ``receptive_field``.
+            images: float (B, 3, H, W) in [0, 1], sides at least ``receptive_field``.
             stride: in pixels; None: as the network itself strides, which on one patch gives its one
                 descriptor.
 
@@ -98,7 +100,7 @@ class PatchNetwork(nn.Module):
         pools = self._layers.count(_POOL)
         wanted = 2**pools if stride is None else stride
         done, dilation = 1, 1
-        x = images
+        x = imagenet_normalised(images)
         parameters = iter(self.convolutions.parameters())
         last = self._last_wide()
         for index, layer in enumerate(self._layers):
@@ -117,7 +119,7 @@ class PatchNetwork(nn.Module):
         """A descriptor of the surroundings of every ``stride``-th pixel, mirrored at the edges.
 
         Args:
-            images: float (B, 3, H, W), sides more than half of ``patch_size``.
+            images: float (B, 3, H, W) in [0, 1], sides more than half of ``patch_size``.
             stride: in pixels.
 
         Returns:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from stillwatch.detectors.blocks.maps import gaussian_smooth
+from stillwatch.detectors.blocks.maps import gaussian_filter
 
 _SIGMA = 1.5
 _C1, _C2 = 0.01**2, 0.03**2
@@ -27,16 +27,17 @@ def structural_dissimilarity(a: Tensor, b: Tensor) -> Tensor:
     level = a.mean(dim=(2, 3), keepdim=True)
     a, b = a - level, b - level
     with torch.autocast(a.device.type, enabled=False):
-        mean_a, mean_b = _local_mean(a), _local_mean(b)
-        variance_a = _local_mean(a * a) - mean_a.square()
-        variance_b = _local_mean(b * b) - mean_b.square()
-        covariance = _local_mean(a * b) - mean_a * mean_b
+        smooth = gaussian_filter(a.flatten(0, 1), _SIGMA)
+
+        def local_mean(x: Tensor) -> Tensor:
+            return smooth(x.flatten(0, 1)).view_as(x)
+
+        mean_a, mean_b = local_mean(a), local_mean(b)
+        variance_a = local_mean(a * a) - mean_a.square()
+        variance_b = local_mean(b * b) - mean_b.square()
+        covariance = local_mean(a * b) - mean_a * mean_b
     mean_a, mean_b = mean_a + level, mean_b + level
     similarity = ((2 * mean_a * mean_b + _C1) * (2 * covariance + _C2)) / (
         (mean_a.square() + mean_b.square() + _C1) * (variance_a + variance_b + _C2)
     )
     return (1 - similarity).mean(dim=1)
-
-
-def _local_mean(x: Tensor) -> Tensor:
-    return gaussian_smooth(x.flatten(0, 1), _SIGMA).view_as(x)

@@ -1,4 +1,4 @@
-"""Standardise feature maps by the mean and deviation of each channel on normals."""
+"""Standardise feature maps by statistics of normals, and images by those of ImageNet."""
 
 from collections.abc import Iterable
 
@@ -6,6 +6,14 @@ import torch
 from torch import Tensor, nn
 
 _LEAST_DEVIATION = 1e-6
+_IMAGENET_MEAN = (0.485, 0.456, 0.406)
+_IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def imagenet_normalised(images: Tensor) -> Tensor:
+    """Images (B, 3, H, W) in [0, 1], less ImageNet's mean, divided by its standard deviation."""
+    mean, std = (images.new_tensor(x).view(3, 1, 1) for x in (_IMAGENET_MEAN, _IMAGENET_STD))
+    return (images - mean) / std
 
 
 class Standardisation(nn.Module):

@@ -1,0 +1,97 @@
+"""Find images that show the same: frames of one part at rest, which count as one image.
+
+The near duplicates of ``statistics`` are judged by what is usual in the category. That cannot tell
+where all images show the same, so that this module compares pixels.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from stillwatch.images.manifest import THUMBNAIL_SIDE, ImageFacts
+from stillwatch.text import printable
+
+LARGEST_DIFFERENCE = 1.0
+"""Root mean square difference of two thumbnails that show the same, without their means, in grey
+values. Frames with sensor noise of 4 grey values differ by 0.5, other parts by 2.5 or more (screws,
+commutators and fabric of public data sets)."""
+LARGEST_SHARE = 0.2
+"""The same as a share of the thumbnail's standard deviation: images of an even surface, which
+differ by their noise alone, are not taken for one image."""
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """What the images of a category show."""
+
+    scene_of: dict[str, str]
+    """Path of a train image -> path of the first train image that shows the same."""
+    train_images: int
+    """With different bytes."""
+
+    @property
+    def different(self) -> int:
+        """The number of train images that show something else: the effective number of images."""
+        return len(set(self.scene_of.values()))
+
+    def sentence(self) -> str | None:
+        """What is shown more than once; None if each image shows something else."""
+        if self.different == self.train_images:
+            return None
+        path, times = Counter(self.scene_of.values()).most_common(1)[0]
+        return (
+            f"of {self.train_images} train images only {self.different} differ: {times} show the "
+            f"same as {printable(path)}"
+        )
+
+    def counted(self, rows: Sequence[ImageFacts]) -> dict[str, str | None]:
+        """Path -> what an image shows; None for a calibration image like one that is learnt from.
+
+        Such an image says nothing about new parts, for which the false-alarm bound is.
+        """
+        shown = {row.path: self.scene_of.get(row.path, row.md5) for row in rows}
+        learnt = {shown[row.path] for row in rows if row.part in ("train", "validation")}
+        return {
+            row.path: None
+            if row.part == "calibration" and shown[row.path] in learnt
+            else shown[row.path]
+            for row in rows
+        }
+
+
+def find_scenes(rows: Sequence[ImageFacts]) -> Scenes:
+    """Compare each train image with those before it; files with equal bytes count once."""
+    distinct = {row.md5: row for row in reversed(rows) if row.split == "train" and row.thumbnail}
+    train = list(reversed(distinct.values()))
+    seen = _Seen(len(train))
+    scene_of = {row.path: seen.add(row) for row in train}
+    by_md5 = {row.md5: scene_of[row.path] for row in train}
+    scene_of |= {row.path: by_md5[row.md5] for row in rows if row.md5 in by_md5}
+    return Scenes(scene_of, len(train))
+
+
+class _Seen:
+    """The thumbnails of the scenes."""
+
+    def __init__(self, most: int) -> None:
+        self._paths: list[str] = []
+        self._centred = np.empty((most, THUMBNAIL_SIDE**2), np.float32)
+        self._powers = np.empty(most, np.float32)
+
+    def add(self, row: ImageFacts) -> str:
+        """The path of the first image that shows the same, this one included."""
+        values = np.frombuffer(bytes.fromhex(row.thumbnail or ""), np.uint8).astype(np.float32)
+        values -= values.mean()
+        power, count = float(np.mean(values**2)), len(self._paths)
+        if count:
+            # The mean of (a - b)², without an array of all differences.
+            products = self._centred[:count] @ values / values.size
+            squares = self._powers[:count] + power - 2 * products
+            nearest = int(squares.argmin())
+            if squares[nearest] <= min(LARGEST_DIFFERENCE**2, LARGEST_SHARE**2 * power):
+                return self._paths[nearest]
+        self._centred[count], self._powers[count] = values, power
+        self._paths.append(row.path)
+        return row.path
