@@ -1,11 +1,13 @@
-"""Finding or creating the workspace of an image set, and versioning the image set."""
+"""Finding the workspace of an image set, and versioning and checking the image set."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from stillwatch.errors import LayoutError
+from stillwatch.images.layout import category_folders
 from stillwatch.settings import Settings
+from stillwatch.tasks.data.examine import examine_category
 from stillwatch.tasks.data.version import (
     DataVersion,
     ensure_categories_exist,
@@ -14,9 +16,15 @@ from stillwatch.tasks.data.version import (
 from stillwatch.tasks.data.workspace import (
     Workspace,
     find_workspace,
+    image_folder,
     managed_workspace,
     open_workspace,
 )
+from stillwatch.tasks.html import Thumbnails
+from stillwatch.tasks.validation.page import write_page
+from stillwatch.tasks.validation.report import ValidationReport
+from stillwatch.tasks.validation.task import page_path, validate_manifest
+from stillwatch.text import unknown_name
 
 
 @dataclass(frozen=True)
@@ -45,12 +53,27 @@ def place_of(settings: Settings, root: Path | None) -> ImageSetPlace:
     """
     if root is None:
         return ImageSetPlace(open_workspace(settings), None)
-    if not root.is_dir():
-        raise LayoutError(f"{root}: no such folder. Name the folder that holds the categories.")
+    _ensure_folder(root)
     workspace = find_workspace(root, settings)
     if workspace is not None:
         return ImageSetPlace(workspace, None)
     return ImageSetPlace(managed_workspace(settings.state_dir, root), root)
+
+
+def ensure_images(settings: Settings, root: Path | None) -> None:
+    """Refuse an image set without a category, before anything else is done.
+
+    Args:
+        settings: of all categories.
+        root: as for ``place_of``.
+
+    Raises:
+        LayoutError: ``root`` is not a folder, or there is no category.
+        WorkspaceError: the workspace cannot be used, or has no images.
+    """
+    if root is not None:
+        _ensure_folder(root)
+    category_folders(image_folder(open_workspace(settings)) if root is None else root)
 
 
 def version_images(
@@ -78,6 +101,35 @@ def version_images(
     )
 
 
+def check_category(
+    data: DataVersion, name: str, settings: Settings
+) -> tuple[ValidationReport, Path]:
+    """Check the images of a category and write the page about them; needs no flow.
+
+    Args:
+        data: a version of the image set.
+        name: of the category.
+        settings: of all categories.
+
+    Returns:
+        What the checks found, and the page.
+
+    Raises:
+        StillwatchError: as ``examine_category``, or the page cannot be written.
+    """
+    own = settings.for_category(name)
+    examined = examine_category(data.categories[name], root=data.root, settings=own)
+    report = validate_manifest(examined.manifest, own)
+    page = page_path(own.state_dir, name)
+    thumbnails = Thumbnails(
+        examined.folder,
+        white_level=examined.manifest.white_level,
+        max_megapixels=own.images.max_megapixels,
+    )
+    write_page(page, report, thumbnails, data_version=data.name)
+    return report, page
+
+
 def chosen_categories(data: DataVersion, categories: Sequence[str] | None) -> list[str]:
     """The categories of the request, or all categories, sorted.
 
@@ -87,7 +139,10 @@ def chosen_categories(data: DataVersion, categories: Sequence[str] | None) -> li
     known = sorted({*data.categories, *data.refused})
     unknown = sorted({*(categories or [])} - {*known})
     if unknown:
-        raise LayoutError(
-            f"{data.root}: has no category {', '.join(unknown)}. It has {', '.join(known)}."
-        )
+        raise LayoutError(f"{data.root}: {unknown_name('category', unknown[0], known)}.")
     return sorted(categories or known)
+
+
+def _ensure_folder(root: Path) -> None:
+    if not root.is_dir():
+        raise LayoutError(f"{root}: no such folder. Name the folder that holds the categories.")

@@ -10,12 +10,10 @@ from prefect.client.schemas import State
 from prefect.states import Completed, Failed
 
 from stillwatch.errors import SettingsError
-from stillwatch.flows.models import open_model
+from stillwatch.flows.models import open_registered
 from stillwatch.flows.run_settings import run_settings
 from stillwatch.inference.files import InspectionRow, inspect_files, write_rows
 from stillwatch.inference.inspector import find_images
-from stillwatch.tasks.registry.versions import CHAMPION, ensure_registered, model_name
-from stillwatch.tasks.tracking.client import open_tracking
 
 FOLDER = "inspections"
 """In the state folder; has a folder of results for each run."""
@@ -35,8 +33,7 @@ def inspect(category: str, folder: str = "") -> State[None]:
     # a file could not be inspected; the other files still are.
     settings = run_settings()
     source = _inside(settings.inspection.path, folder or category)
-    ensure_registered(open_tracking(settings), category)
-    model = open_model(f"models:/{model_name(category)}@{CHAMPION}", settings)
+    model = open_registered(category, settings)
     out = settings.state_dir / FOLDER / f"{category}-{datetime.now(UTC):%Y%m%dT%H%M%S.%f}"
     own = settings.for_category(category)
     rows = list(inspect_files(model, find_images([source]), settings=own, out=out))

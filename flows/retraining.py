@@ -244,7 +244,11 @@ class _Retraining:
                 version = decision.judged.result()
                 finish_retraining_run(self.settings, competitions[name].parent_run)
                 self.reports[name] = category_report(
-                    decision.results, decision.choice, registration, version
+                    decision.results,
+                    decision.choice,
+                    registration,
+                    version,
+                    competitions[name].examined.version.assignment,
                 )
         self._attach_reports({name: one.parent_run for name, one in competitions.items()})
         return RetrainReport(

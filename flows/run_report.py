@@ -1,5 +1,6 @@
 """The outcome of a retraining: the flow's return value, ``--report FILE.json``, and table rows."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
@@ -8,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from stillwatch.comparison.comparison import Answer
 from stillwatch.files import write_json
+from stillwatch.images.split import PARTS
 from stillwatch.tasks.evaluation.notes import threshold_sentences
 from stillwatch.tasks.evaluation.result import DetectorResult
 from stillwatch.tasks.evaluation.seeds import spreads
@@ -39,10 +41,18 @@ class CategoryReport(BaseModel):
     approval: Literal["pending", "refused"] | None = Field(
         None, description="pending: a person may promote the winner; refused: the gate forbids it"
     )
+    images: dict[str, int] = Field(
+        {}, description="distinct images of each part of the split, and of the test"
+    )
     thresholds: list[str] = Field([], description="what the winner's thresholds promise")
     detectors: dict[str, dict[int, DetectorResult]] = Field(
         {}, description="detector -> seed -> evaluation.json of the MLflow run"
     )
+
+    @property
+    def result(self) -> DetectorResult:
+        """Of the registered detector; a category that failed has none."""
+        return self.detectors[self.winner or ""][self.seed or 0]
 
 
 class RetrainReport(BaseModel):
@@ -76,6 +86,7 @@ def category_report(
     choice: Choice,
     registration: Registration,
     version: RegisteredVersion,
+    assignment: Mapping[str, str],
 ) -> CategoryReport:
     """The report of a category whose winner is registered and judged.
 
@@ -84,6 +95,7 @@ def category_report(
         choice: the winner among them.
         registration: of the winner.
         version: the registered winner after the judgement.
+        assignment: md5 of each train normal -> its part of the split.
     """
     detectors: dict[str, dict[int, DetectorResult]] = {}
     for candidate, result in results.items():
@@ -99,9 +111,17 @@ def category_report(
         answer=version.answer,
         comparison=version.comparison or None,
         approval=version.approval,
+        images=_image_counts(assignment, choice.winner),
         thresholds=threshold_sentences(choice.winner),
         detectors=detectors,
     )
+
+
+def _image_counts(assignment: Mapping[str, str], winner: DetectorResult) -> dict[str, int]:
+    parts = Counter(assignment.values())
+    normals = winner.normals if winner.test_normals_from == "test" else 0
+    anomalies = 0 if winner.synthetic else winner.anomalies
+    return {part: parts[part] for part in PARTS} | {"test": normals + anomalies}
 
 
 def failure_sentence(report: RetrainReport) -> str:

@@ -6,14 +6,20 @@ from typing import Annotated
 
 import typer
 
+from stillwatch import __version__
 from stillwatch.errors import StillwatchError
-from stillwatch.flows.cli.console import fail
+from stillwatch.flows.cli.console import fail, say
 from stillwatch.flows.cli.decide import models, promotion, report
 from stillwatch.flows.cli.inspection import export, inspect, label
-from stillwatch.flows.cli.learn import data, detectors, retrain, validate
-from stillwatch.flows.cli.options import CommandContext, ensure_installed, ensure_profiles_readable
+from stillwatch.flows.cli.learn import add, data, detectors, retrain, validate
+from stillwatch.flows.cli.options import (
+    LEARN,
+    CommandContext,
+    ensure_installed,
+    ensure_profiles_readable,
+)
 from stillwatch.flows.cli.run import serve, services, watch
-from stillwatch.flows.cli.start import demo, doctor
+from stillwatch.flows.cli.start import demo, doctor, init
 from stillwatch.threads import set_thread_policy
 
 _EDGE_COMMANDS = ("inspect", "sample")
@@ -31,12 +37,22 @@ app = typer.Typer(
         "do), **2** wrong usage."
     ),
 )
-app.add_typer(data.app, name="data")
+# In the order of the help, whose groups are ordered by their first command.
 for module in (
-    *(demo, retrain, validate, report, inspect, label, serve, export, models, detectors),
-    *(promotion, watch, doctor, services),
+    *(init, demo, doctor),
+    *(add, validate, retrain, detectors),
+    *(inspect, label, export),
+    *(models, report, promotion),
+    *(services, serve, watch),
 ):
     module.add_to(app)
+app.add_typer(data.app, name="data", rich_help_panel=LEARN)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        say(f"stillwatch {__version__}")
+        raise typer.Exit
 
 
 @app.callback()
@@ -45,6 +61,10 @@ def settings(
     params: Annotated[
         Path, typer.Option(help="Settings file; the folders in it are relative to it.")
     ] = Path("params.yaml"),
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
+    ] = False,
 ) -> None:
     """Keep the settings file for the command, and refuse a command that is not installed."""
     if context.invoked_subcommand not in _EDGE_COMMANDS:

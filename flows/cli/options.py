@@ -1,23 +1,40 @@
-"""What several commands share: options, the settings, the check of an extra."""
+"""What several commands share: options, the settings, the groups of the help."""
 
 import os
 import tomllib
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from stillwatch.errors import ServerError, StillwatchError
 from stillwatch.settings import Settings, load_settings
 from stillwatch.threads import set_thread_policy
 
+START, LEARN, INSPECT, DECIDE, RUN = "Start", "Learn", "Inspect", "Decide", "Run"
+"""The groups of commands in the help, in their order."""
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="CATEGORY",
+        help="A product line, whose champion is used; or models:/NAME/VERSION, models:/NAME@ALIAS, "
+        "or a bundle folder. A name with a slash, and a folder that holds bundle.json, is taken "
+        "for a folder: so ./screw is a folder in any case.",
+    ),
+]
+Version = Annotated[
+    int | None, typer.Option(min=1, show_default="the champion", help="Of the product line.")
+]
 Root = Annotated[
     Path | None,
     typer.Option(
-        help="Image set in MVTec layout outside the workspace; it is imported, never written to.",
+        help="Image set in MVTec layout outside the plant, for a look: it is imported and never "
+        "written to; inbox, schedules and forms do not know it.",
         show_default="the workspace's image set",
     ),
 ]
@@ -76,3 +93,20 @@ class CommandContext:
         settings = load_settings(self.params)
         set_thread_policy(settings.runtime.threads)
         return settings
+
+    def read(self) -> None:
+        """Read the settings file now; errors as ``settings``."""
+        _ = self.settings
+
+
+class PlantCommand(TyperCommand):
+    """A command that reads the settings first.
+
+    Outside a plant it is refused at once, before it imports Prefect, MLflow or torch.
+    """
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; errors as ``load_settings``."""
+        given: CommandContext = ctx.obj
+        given.read()
+        return super().invoke(ctx)

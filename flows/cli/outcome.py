@@ -1,18 +1,31 @@
 """The outcome of a retraining on the terminal."""
 
+from collections.abc import Iterator
+from pathlib import Path
+
 from rich import box
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from stillwatch.flows.cli.console import console, fail, say
-from stillwatch.flows.run_report import RetrainReport, seeds_sentence, terminal_rows
+from stillwatch.flows.run_report import (
+    CategoryReport,
+    RetrainReport,
+    seeds_sentence,
+    terminal_rows,
+)
 from stillwatch.flows.servers.prefect_server import local_api
 from stillwatch.settings import Settings
+from stillwatch.tasks.evaluation.notes import group_sentences, promise, tested
+from stillwatch.tasks.evaluation.winner import below_floors
+from stillwatch.tasks.reports.task import report_file
+
+_PARTS = {"train": "learn", "validation": "watch", "calibration": "calibrate", "test": "test"}
+"""What the images of each part are for."""
 
 
-def print_outcome(outcome: RetrainReport) -> None:
-    """Print one row for each category and detector, what was registered, and why any failed."""
+def print_outcome(outcome: RetrainReport, settings: Settings) -> None:
+    """Print a table of the detectors, and for each category what came of it and what is next."""
     rows = terminal_rows(outcome)
     if rows:
         # Headings of two words, and spreads, take two lines, so that it fits 80 columns.
@@ -26,21 +39,8 @@ def print_outcome(outcome: RetrainReport) -> None:
     for name, category in outcome.categories.items():
         if category.status == "failed":
             fail(f"{name}: {category.reason}")
-            continue
-        word = "registered" if category.status == "registered" else "unchanged:"
-        alias = f" as {category.alias}" if category.alias else ""
-        say(
-            f"{word} stillwatch-{name} version {category.model_version}{alias}: "
-            f"{category.winner}, {category.selected}"
-        )
-        for sentence in category.thresholds:
-            console.print(Padding(Text(sentence), (0, 0, 0, 2)))
-        if category.comparison:
-            console.print(Padding(Text(category.comparison), (0, 0, 0, 2)))
-        if category.reason:
-            say(f"  not promoted by itself: {category.reason}")
-        if category.approval == "pending":
-            say(f"  it waits for you: stillwatch promote {name} --approve --reason '...'")
+        else:
+            _print_category(name, category, settings)
     say(f"data version {outcome.data_version}")
 
 
@@ -49,3 +49,49 @@ def print_server(settings: Settings) -> None:
     api = local_api(settings)
     if api is not None:
         say(f"Prefect: {api.removesuffix('/api')} (runs until 'stillwatch down')")
+
+
+def _print_category(name: str, category: CategoryReport, settings: Settings) -> None:
+    counts = (f"{count} {_PARTS[part]}" for part, count in category.images.items())
+    say(f"{name}   {' · '.join(counts)}")
+    state = "✓ in production" if category.alias == "champion" else "✗ not in production"
+    say(f"{state}: {tested(category.result)}")
+    remarks = Table.grid(padding=(0, 1))
+    for title, text in _remarks(name, category, settings):
+        remarks.add_row(f" {title}:", Text(text, overflow="fold"))
+    console.print(remarks)
+
+
+def _remarks(name: str, category: CategoryReport, settings: Settings) -> Iterator[tuple[str, str]]:
+    """Title and text of each line about a category that did not fail."""
+    own, version = settings.for_category(name), category.model_version
+    yield "version", f"{version}: {category.winner}, {category.selected}"
+    if category.reason:
+        yield "because", category.reason
+    if category.comparison:
+        yield "gate", category.comparison
+    yield "promise", promise(category.result)
+    for sentence in group_sentences(category.result):
+        yield "groups", sentence
+    if below_floors(category.result, own.retrain.floors):
+        yield (
+            "better",
+            f"more good images ({category.images['train']} were learnt from), larger images "
+            f"(images.size is {own.images.size}), a longer training",
+        )
+    yield "report", _report(name, version, settings)
+    if category.alias == "champion":
+        yield "next", f"stillwatch inspect {name} IMAGES"
+    else:
+        yield "next", f"stillwatch inspect {name} --version {version} IMAGES"
+    if category.approval == "pending":
+        yield "approve", f"stillwatch promote {name} --approve --reason '...'"
+
+
+def _report(name: str, version: int | None, settings: Settings) -> str:
+    """The file of the report, or the command that writes one."""
+    file = report_file(settings.state_dir, name, version or 0)
+    if not file.exists():
+        return f"stillwatch report {name} --version {version} --out report.html"
+    here = Path.cwd()
+    return str(file.relative_to(here) if file.is_relative_to(here) else file)

@@ -533,8 +533,8 @@ def load_settings(path: Path) -> Settings:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise SettingsError(
-            f"{path}: no such settings file. Run stillwatch in its checkout, or name a file "
-            "with --params."
+            f"{path.absolute()}: no such settings file. Run stillwatch in the folder of a plant, "
+            "name a file with --params, or make a plant with 'stillwatch init FOLDER'."
         ) from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise SettingsError(f"{path}: cannot be read as YAML ({error}). Fix the file.") from error

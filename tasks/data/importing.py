@@ -11,6 +11,7 @@ from stillwatch.errors import ImageError, LayoutError, WorkspaceError
 from stillwatch.files import storage_errors
 from stillwatch.images.layout import category_folders, check_category_name, visible_files
 from stillwatch.tasks.data.workspace import Log, Workspace, one_writer
+from stillwatch.text import unknown_name
 
 logger = logging.getLogger(__name__)
 
@@ -74,10 +75,7 @@ def _chosen_folders(root: Path, categories: list[str] | None) -> dict[str, Path]
     for name in categories:
         check_category_name(name)
         if name not in found:
-            raise LayoutError(
-                f"{root}: has no category '{name}' (it has {', '.join(found)}). Correct the name, "
-                f"or add the folder {name}/train/good."
-            )
+            raise LayoutError(f"{root}: {unknown_name('category', name, list(found))}.")
     return {name: found[name] for name in categories}
 
 
@@ -110,7 +108,7 @@ def _copy_all(sources: dict[str, Path], workspace: Workspace) -> int:
         for path, source in sources.items():
             target = workspace.data / path
             if not _same(source, target):
-                _copy(source, target, staging / "file")
+                copy_file(source, target, staging / "file")
                 copied += 1
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -126,7 +124,7 @@ def _same(source: Path, target: Path) -> bool:
     return (here.st_size, here.st_mtime_ns) == (there.st_size, there.st_mtime_ns)
 
 
-def _copy(source: Path, target: Path, temporary: Path) -> None:
+def copy_file(source: Path, target: Path, temporary: Path) -> None:
     """Copy a file with its times; never a hard link, by which an edit would change the source."""
     with storage_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)

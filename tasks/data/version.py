@@ -38,7 +38,7 @@ from stillwatch.tasks.data.history import (
     version_at,
 )
 from stillwatch.tasks.data.importing import import_image_set
-from stillwatch.tasks.data.workspace import Log, Workspace, writing
+from stillwatch.tasks.data.workspace import Log, Workspace, image_folder, writing
 from stillwatch.text import printable, unknown_name
 
 logger = logging.getLogger(__name__)
@@ -229,7 +229,7 @@ class _Found:
 
 
 def _find_version(workspace: Workspace, dvc: DvcRepository, settings: Settings) -> _Found:
-    folders = category_folders(_existing_folder(workspace))
+    folders = category_folders(image_folder(workspace))
     now = dvc.scan()
     files = {name: _files_of(name, now) for name in folders}
     scanned = {name: _scanned(folder) for name, folder in folders.items()}
@@ -296,16 +296,6 @@ def _merged(
                 )
     names = {*committed, *on_disk}
     return {name: {**committed.get(name, {}), **on_disk.get(name, {})} for name in names}
-
-
-def _existing_folder(workspace: Workspace) -> Path:
-    if not workspace.data.is_dir():
-        hint = "'stillwatch data checkout HEAD' restores the latest version"
-        raise WorkspaceError(
-            f"{workspace.data}: there is no image set. Put one there (<category>/train/good/...), "
-            f"name one with --root, or if it was versioned before: {hint}."
-        )
-    return workspace.data
 
 
 def _files_of(name: str, now: FileList) -> dict[str, str]:

@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,6 +88,21 @@ def find_workspace(root: Path, settings: Settings) -> Workspace | None:
     return open_workspace(settings.model_copy(update={"workspace": here}))
 
 
+def image_folder(workspace: Workspace) -> Path:
+    """The folder of a workspace's image set.
+
+    Raises:
+        WorkspaceError: it is missing or empty.
+    """
+    if not workspace.data.is_dir() or not any(workspace.data.iterdir()):
+        raise WorkspaceError(
+            f"{workspace.data}: there are no images. Add some with 'stillwatch add CATEGORY "
+            "IMAGES', or name an image set with --root. If there were some before, 'stillwatch "
+            "data checkout HEAD' restores them."
+        )
+    return workspace.data
+
+
 def managed_workspace(state_dir: Path, root: Path) -> Workspace:
     """The workspace under ``state_dir`` for imports of ``root``; created if it is missing.
 
@@ -106,7 +121,10 @@ def managed_workspace(state_dir: Path, root: Path) -> Workspace:
         folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.parent / f".{folder.name}.lock"):
         if not folder.exists():
-            _create(workspace, source)
+            with atomic_folder(folder) as unfinished:
+                create_workspace(
+                    unfinished, (f"/{workspace.image_set}",), message=f"workspace for {source}"
+                )
     if not (folder / ".dvc").is_dir():
         raise WorkspaceError(
             f"{folder}: is not the workspace that stillwatch created for {source}. Move this "
@@ -114,6 +132,27 @@ def managed_workspace(state_dir: Path, root: Path) -> Workspace:
         )
     ensure_work_tree(folder)
     return workspace
+
+
+def create_workspace(
+    folder: Path, ignored: Sequence[str], *, message: str, files: Sequence[str] = ()
+) -> None:
+    """Make a folder a git + DVC repository with one commit.
+
+    Args:
+        folder: without ``.git``, ``.dvc``, ``.dvcignore`` and ``.gitignore``.
+        ignored: the lines of ``.gitignore``.
+        message: the first line of the commit's message.
+        files: further files for the commit, relative to ``folder``.
+
+    Raises:
+        WorkspaceError: git is missing or failed.
+    """
+    create_repository(folder)
+    initialise_dvc(folder)
+    (folder / ".gitignore").write_text("".join(f"{line}\n" for line in ignored), encoding="utf-8")
+    made = (".dvc/.gitignore", ".dvc/config", ".dvcignore", ".gitignore")
+    commit_only(folder, (*made, *files), f"{message}\n\nMade by stillwatch.")
 
 
 @contextmanager
@@ -149,12 +188,3 @@ def writing(workspace: Workspace, log: Log = logger.warning) -> Iterator[DvcRepo
 
 def _local_remote(state_dir: Path) -> Path:
     return state_dir.resolve() / "dvc-remote"
-
-
-def _create(workspace: Workspace, source: Path) -> None:
-    with atomic_folder(workspace.root) as folder:
-        create_repository(folder)
-        initialise_dvc(folder)
-        (folder / ".gitignore").write_text(f"/{workspace.image_set}\n", encoding="utf-8")
-        files = (".dvc/.gitignore", ".dvc/config", ".dvcignore", ".gitignore")
-        commit_only(folder, files, f"workspace for {source}\n\nMade by stillwatch.")

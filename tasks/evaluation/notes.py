@@ -59,13 +59,19 @@ def outside_region_sentence(paths: Sequence[str]) -> str:
 
 def threshold_sentences(result: DetectorResult) -> list[str]:
     """The bound of the threshold, its condition, and the observed false-alarm rates."""
-    sentences = [
+    return [
         f"Rejects above {result.threshold:.6g}: of new good images at most {result.bound:.1%} on "
         f"average over calibration sets, {result.rate_95:.1%} with 95 % confidence for this one "
         f"({result.n_calibration} calibration normals, alpha {result.alpha:g}), if they are "
         "exchangeable with the calibration normals.",
         f"Rejected of the normals: {_rates(result)}.",
+        *group_sentences(result),
     ]
+
+
+def group_sentences(result: DetectorResult) -> list[str]:
+    """What groups of images mean for the bound, and how many groups have a rejected image."""
+    sentences = []
     if 0 < result.calibration_groups < result.n_calibration:
         sentences.append(
             f"The {result.n_calibration} calibration normals are of "
@@ -78,6 +84,33 @@ def threshold_sentences(result: DetectorResult) -> list[str]:
     if result.anomalies_by_group:
         sentences.append(_rejected_groups("anomalies", result.anomalies_by_group, 0))
     return sentences
+
+
+def promise(result: DetectorResult) -> str:
+    """The bound of the threshold in one line."""
+    return (
+        f"of 100 new good parts about {_of_100(result.bound)} are rejected (at most "
+        f"{_of_100(result.rate_95)}, with 95 % confidence)"
+    )
+
+
+def found_defects(result: DetectorResult) -> str:
+    """How many defects of the test are rejected, for example ``finds 3 of 20 defects``."""
+    if not result.anomalies:
+        return "was tested with no defect"
+    kind = "synthetic defects" if result.synthetic else "defects"
+    rejected = round(result.metrics["recall"] * result.anomalies)
+    return f"finds {rejected} of {result.anomalies} {kind}"
+
+
+def tested(result: DetectorResult) -> str:
+    """The verdicts on the test images in one line."""
+    review = f" ({result.reviewed_anomalies} go to review)" if result.reviewed_anomalies else ""
+    rejected = round(result.metrics["false_alarm_rate"] * result.normals)
+    return (
+        f"{found_defects(result)}{review}; rejects {rejected} of {result.normals} good "
+        f"{result.test_normals_from} parts"
+    )
 
 
 def depends_on_groups(result: DetectorResult) -> bool:

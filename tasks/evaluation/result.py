@@ -70,6 +70,8 @@ class DetectorResult(BaseModel):
     """Of the test."""
     anomalies: int
     """Of the test."""
+    reviewed_anomalies: int
+    """Of the test, those with the verdict review."""
     metrics: dict[str, float]
     intervals: dict[str, Interval]
     recall_by_defect: dict[str, float]

@@ -206,6 +206,9 @@ def _result(
         test_normals_from=_origin_of_normals(evaluation),
         normals=sum(not row["label"] for row in evaluation.rows),
         anomalies=sum(row["label"] for row in evaluation.rows),
+        reviewed_anomalies=sum(
+            row["label"] and row["verdict"] == "review" for row in evaluation.rows
+        ),
         metrics=evaluation.metrics,
         intervals=evaluation.intervals,
         recall_by_defect=evaluation.recall_by_defect,

@@ -80,7 +80,7 @@ def _earlier_champion(
     tracking: Tracking, category: str, to: int | None, champion: int | None
 ) -> ModelVersion:
     name = model_name(category)
-    listed = f"'stillwatch history {category}' lists its champions; --to names one of them."
+    listed = f"'stillwatch history {category}' lists its champions; --version names one of them."
     if to is None:
         previous = version_with_alias(tracking, name, PREVIOUS)
         if previous is None:

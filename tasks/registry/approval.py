@@ -37,7 +37,7 @@ def obstacle(version: ModelVersion, champion: int | None) -> str | None:
     if CHAMPION_SINCE in tags:
         return (
             f"{title} has been champion before. To bring it back, use "
-            f"'stillwatch rollback CATEGORY --to {version.version}'."
+            f"'stillwatch rollback CATEGORY --version {version.version}'."
         )
     if is_refused(version):
         return (

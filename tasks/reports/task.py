@@ -20,18 +20,19 @@ REPORT_FILE = "report.html"
 
 @task(name="report", task_run_name="report {category}", cache_policy=NO_CACHE)
 def attach_report(category: str, run_id: str, *, pages: str, settings: Settings) -> None:
-    """Add the report to a retraining's run, with a link and an approval page in Prefect.
+    """Add the report to a retraining's run and the state folder, with two pages in Prefect.
 
     Args:
         pages: address of MLflow's pages.
 
     Raises:
-        StillwatchError: as ``read_retraining``.
+        StillwatchError: as ``read_retraining``, or the state folder cannot be written to.
     """
     tracking = open_tracking(settings)
     record = read_retraining(tracking, run_id)
+    page = report_page(record)
     with tempfile.TemporaryDirectory(prefix="stillwatch-") as folder:
-        (Path(folder) / REPORT_FILE).write_text(report_page(record), encoding="utf-8")
+        (Path(folder) / REPORT_FILE).write_text(page, encoding="utf-8")
         tracking.log_folder(run_id, Path(folder))
     experiment = tracking.experiment(category)
     link = f"{pages}/#/experiments/{experiment}/runs/{run_id}/artifacts/{REPORT_FILE}"
@@ -42,12 +43,20 @@ def attach_report(category: str, run_id: str, *, pages: str, settings: Settings)
         description=headline(record),
     )
     version = None if record.winner is None else record.winner.version
+    if version is not None:
+        with atomic_file(report_file(settings.state_dir, category, version.number)) as temporary:
+            temporary.write_text(page, encoding="utf-8")
     if version is not None and version.approval == "pending":
         create_markdown_artifact(
             markdown=approval_page(record, version, link),
             key=f"approval-{category.replace('_', '-')}",
             description=f"Version {version.number} of {category} waits for approval",
         )
+
+
+def report_file(state_dir: Path, category: str, version: int) -> Path:
+    """The copy of the newest report of a version on the machine that wrote it."""
+    return state_dir / "reports" / f"{category}-{version}.html"
 
 
 def write_report(category: str, path: Path, *, version: int | None, settings: Settings) -> None:

@@ -13,6 +13,7 @@ from PIL import Image
 from tests.flows.conftest import SIDE, Plant, make_plant, make_workspace_plant, write_image
 from tests.tasks.made_registries import NAME, made_record, new_version, pending_version
 
+from stillwatch import __version__
 from stillwatch.detectors import parse_detector_settings
 from stillwatch.settings import Settings
 from stillwatch.tasks.promotion.alias import changing_champion, move_champion
@@ -36,6 +37,8 @@ def test_help_names_every_command_with_an_example(line: Plant) -> None:
     done = line.run_here("--help")
     assert done.returncode == 0
     commands = (
+        "init",
+        "add",
         "sample",
         "demo",
         "retrain",
@@ -87,13 +90,83 @@ def test_an_unknown_setting_names_the_nearest_one(line: Plant) -> None:
     assert "unknown setting 'trainings' (did you mean 'training'?)" in refusal(line, "models")
 
 
-def test_a_missing_settings_file(line: Plant) -> None:
+def test_outside_a_plant_a_command_is_refused_before_it_imports_anything_heavy(
+    line: Plant,
+) -> None:
     (line.folder / "params.yaml").unlink()
-    sentence = refusal(line, "models")
-    assert "no such settings file" in sentence
-    done = line.run("models")
-    assert (done.returncode, done.stdout) == (1, "")
-    assert " ".join(done.stderr.split()) == sentence, "as a process of its own it says the same"
+    commands = [
+        *("models", "retrain", "validate", "doctor", "demo", "serve", "watch"),
+        *("up", "status", "down", "data list", "data add", "data checkout data-1"),
+        *("history bolt", "promote bolt", "rollback bolt --reason x", "report bolt --out x"),
+        *("inspect bolt images", "label bolt x.png --as good", "export bolt --to onnx --out x"),
+        *("add bolt images", "detectors stfpm"),
+    ]
+    code = f"""
+import sys
+from stillwatch.flows.cli import main
+for command in {commands}:
+    sys.argv = ["stillwatch", *command.split()]
+    try:
+        main()
+    except SystemExit as end:
+        print(end.code)
+heavy = {{"prefect", "mlflow", "dvc", "torch", "numpy"}}
+print(heavy & sys.modules.keys())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=line.folder,
+        env=line.environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines() == [*(["1"] * len(commands)), "set()"]
+    sentence = (
+        f"stillwatch: {line.folder}/params.yaml: no such settings file. Run stillwatch in the "
+        "folder of a plant, name a file with --params, or make a plant with 'stillwatch init "
+        "FOLDER'."
+    )
+    assert done.stderr.splitlines() == [sentence] * len(commands)
+
+
+def test_a_plant_is_made_and_filled_by_two_commands(line: Plant) -> None:
+    made = line.run_here("init", "plant")
+    assert made.returncode == 0, made.stderr
+    assert made.stdout.splitlines()[-1] == "next: cd plant && stillwatch add CATEGORY IMAGES"
+    plant = Plant(line.folder / "plant")
+    plant.set_params()
+    added = plant.run_here("add", "bolt", "../images/bolt")
+    assert added.returncode == 0, added.stderr
+    assert "bolt: 24 of 24 files copied" in added.stdout
+    assert "new data version: data-1 (data: bolt +24)" in added.stdout
+    assert added.stdout.splitlines()[-1] == "next: stillwatch retrain --category bolt"
+    again = plant.run_here("add", "bolt", "../images/bolt")
+    assert "bolt: 0 of 24 files copied; 24 were there already" in again.stdout
+    assert "same data version: data-1" in again.stdout
+
+
+def test_images_that_fail_a_check_are_added_and_named(line: Plant) -> None:
+    assert line.run_here("init", "plant").returncode == 0
+    plant = Plant(line.folder / "plant")
+    leaked = line.images / "bolt" / "train" / "good" / "leaked.png"
+    leaked.write_bytes((line.images / "bolt" / "test" / "good" / "000.png").read_bytes())
+    done = plant.run_here("add", "bolt", "../images/bolt")
+    assert done.returncode == 1
+    assert "bolt must not be trained on" in done.stdout
+    assert "leaked.png" in done.stderr
+    assert (plant.folder / "data" / "bolt" / "train" / "good" / "leaked.png").exists()
+
+
+def test_good_and_defective_at_once_is_wrong_usage(line: Plant) -> None:
+    done = line.run_here("add", "bolt", "images", "--good", "--defect", "spot")
+    assert done.returncode == 2
+    assert "not both" in done.stderr
+
+
+def test_the_version_is_printed_outside_a_plant_too(line: Plant) -> None:
+    (line.folder / "params.yaml").unlink()
+    assert line.run_here("--version").stdout == f"stillwatch {__version__}\n"
 
 
 @pytest.mark.parametrize("content", [b"active = [", b"\xff\xfe"])
@@ -117,7 +190,16 @@ def test_one_unusable_category_stops_no_other(line: Plant) -> None:
 
 
 def test_a_root_that_is_not_there(line: Plant) -> None:
-    assert "no such folder" in refusal(line, "validate", "--root", "nowhere")
+    for command in ("validate", "retrain"):
+        assert "no such folder" in refusal(line, command, "--root", "nowhere")
+
+
+def test_a_plant_without_images_is_sound_and_retrains_nothing(line: Plant) -> None:
+    assert line.run_here("init", "plant").returncode == 0
+    plant = Plant(line.folder / "plant")
+    assert "there are no images. Add some with 'stillwatch add" in refusal(plant, "retrain")
+    assert not (plant.state / "prefect").exists(), "no server was started"
+    assert plant.run_here("doctor").returncode == 0
 
 
 def test_a_workspace_that_is_no_repository(line: Plant) -> None:
@@ -133,7 +215,7 @@ def test_a_category_name_that_leaves_the_root(line: Plant) -> None:
 
 
 def test_a_bundle_that_is_not_there(line: Plant) -> None:
-    sentence = refusal(line, "inspect", "nowhere", "images/bolt/test/good/000.png")
+    sentence = refusal(line, "inspect", "./nowhere", "images/bolt/test/good/000.png")
     assert "nowhere/bundle.json" in sentence
 
 
@@ -173,6 +255,7 @@ def test_an_edge_box_inspects_beside_empty_settings_as_the_bundle_does(line: Pla
     [
         ("inspect", "bundle", "images"),
         ("inspect", "models:/stillwatch-bolt@champion", "images"),
+        ("inspect", "bolt", "images", "--version", "1"),
         ("retrain",),
         ("serve",),
     ],
@@ -182,10 +265,15 @@ def test_what_an_edge_box_cannot_do_names_the_extra(
 ) -> None:
     make_small_bundle(line.folder / "bundle")
     done = run_on_edge_box(line, *arguments)
-    assert done.returncode == 1
+    assert done.returncode == 1, done.stderr
     sentence = " ".join(done.stderr.split())
     assert sentence.startswith("stillwatch: this needs the package '")
     assert sentence.endswith("pip install 'stillwatch[pipeline]'.")
+
+
+def test_on_an_edge_box_every_name_is_a_folder(line: Plant) -> None:
+    done = run_on_edge_box(line, "inspect", "nowhere", "images")
+    assert "nowhere/bundle.json" in done.stderr
 
 
 def test_an_export_needs_real_images_and_a_format_that_there_is(line: Plant) -> None:

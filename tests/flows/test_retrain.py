@@ -132,6 +132,14 @@ def test_the_registry_holds_the_winner_with_its_evidence(
     assert parent.info.status == "FINISHED"
     artifacts = {item.path for item in client.list_artifacts(parent.info.run_id)}
     assert {"report.html", "validation.json", "settings.json"} <= artifacts
+    copy = plant.state / "reports" / f"bolt-{version.version}.html"
+    assert "bolt: " in copy.read_text(encoding="utf-8")
+
+
+def test_the_report_counts_the_images_of_each_part(first: dict[str, Any]) -> None:
+    images = first["categories"]["bolt"]["images"]
+    assert images["train"] + images["validation"] + images["calibration"] == 12
+    assert (images["calibration"], images["test"]) == (4, 8)
 
 
 def test_a_report_for_people_is_made_anew(plant: Plant, first: dict[str, Any]) -> None:

@@ -47,7 +47,9 @@ def report() -> RetrainReport:
         not_promoted="a person decides",
     )
     failed = CategoryReport(status="failed", reason="cloth: no images.")
-    plate = category_report(results, choice, Registration(version=3, created=True), version)
+    split = {"a": "train", "b": "train", "c": "validation", "d": "calibration"}
+    registration = Registration(version=3, created=True)
+    plate = category_report(results, choice, registration, version, split)
     return RetrainReport(data_version="d.dir", categories={"plate": plate, "cloth": failed})
 
 

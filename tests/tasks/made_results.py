@@ -14,6 +14,7 @@ def result(detector: str = "stfpm", **changes: object) -> DetectorResult:
         "test_normals_from": "test",
         "normals": 20,
         "anomalies": 20,
+        "reviewed_anomalies": 0,
         "metrics": {"image_auroc": 0.9, "aupro": 0.8},
         "intervals": {},
         "recall_by_defect": {},

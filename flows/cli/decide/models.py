@@ -5,12 +5,14 @@ from rich import box
 from rich.table import Table
 
 from stillwatch.flows.cli.console import console, figure, print_json, say
-from stillwatch.flows.cli.options import AsJson, CommandContext
+from stillwatch.flows.cli.options import DECIDE, AsJson, CommandContext, PlantCommand
 
 
 def add_to(app: typer.Typer) -> None:
     """Add the command."""
-    app.command(epilog="Example: `stillwatch models --json`")(models)
+    app.command(
+        cls=PlantCommand, rich_help_panel=DECIDE, epilog="Example: `stillwatch models --json`"
+    )(models)
 
 
 def models(context: typer.Context, as_json: AsJson = False) -> None:

@@ -7,7 +7,7 @@ from rich import box
 from rich.table import Table
 
 from stillwatch.flows.cli.console import console, print_json, say
-from stillwatch.flows.cli.options import AsJson, CommandContext
+from stillwatch.flows.cli.options import DECIDE, AsJson, CommandContext, PlantCommand
 
 if TYPE_CHECKING:  # it imports MLflow, which takes seconds
     from stillwatch.tasks.promotion.history import PromotionRecord
@@ -18,12 +18,20 @@ Category = Annotated[str, typer.Argument(help="The product line.")]
 def add_to(app: typer.Typer) -> None:
     """Add the commands."""
     app.command(
-        epilog="Example: `stillwatch promote screw --approve --reason 'checked on line 3'`"
+        cls=PlantCommand,
+        rich_help_panel=DECIDE,
+        epilog="Example: `stillwatch promote screw --approve --reason 'checked on line 3'`",
     )(promote)
-    app.command(epilog="Example: `stillwatch rollback screw --reason 'too many false alarms'`")(
-        rollback
-    )
-    app.command(epilog="Example: `stillwatch history screw --json`")(history)
+    app.command(
+        cls=PlantCommand,
+        rich_help_panel=DECIDE,
+        epilog="Example: `stillwatch rollback screw --reason 'too many false alarms'`",
+    )(rollback)
+    app.command(
+        cls=PlantCommand,
+        rich_help_panel=DECIDE,
+        epilog="Example: `stillwatch history screw --json`",
+    )(history)
 
 
 def promote(
@@ -56,7 +64,7 @@ def rollback(
     context: typer.Context,
     category: Category,
     reason: Annotated[str, typer.Option(help="Why; the history keeps it.")],
-    to: Annotated[
+    version: Annotated[
         int | None,
         typer.Option(min=1, show_default="the champion before", help="An earlier champion."),
     ] = None,
@@ -65,7 +73,7 @@ def rollback(
     from stillwatch.tasks.promotion.rollback import rollback as roll_back
 
     given: CommandContext = context.obj
-    record = roll_back(category, to=to, reason=reason, settings=given.settings)
+    record = roll_back(category, to=version, reason=reason, settings=given.settings)
     say(f"champion of {category} is again version {record.to_version}{_instead(record)}")
 
 

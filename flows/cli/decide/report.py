@@ -6,12 +6,16 @@ from typing import Annotated
 import typer
 
 from stillwatch.flows.cli.console import say
-from stillwatch.flows.cli.options import CommandContext
+from stillwatch.flows.cli.options import DECIDE, CommandContext, PlantCommand
 
 
 def add_to(app: typer.Typer) -> None:
     """Add the command."""
-    app.command(epilog="Example: `stillwatch report plate --out plate.html`")(report)
+    app.command(
+        cls=PlantCommand,
+        rich_help_panel=DECIDE,
+        epilog="Example: `stillwatch report plate --out plate.html`",
+    )(report)
 
 
 def report(

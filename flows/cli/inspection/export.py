@@ -8,7 +8,14 @@ import typer
 
 from stillwatch.errors import ExportError
 from stillwatch.flows.cli.console import print_json, say
-from stillwatch.flows.cli.options import AsJson, CommandContext
+from stillwatch.flows.cli.options import (
+    INSPECT,
+    AsJson,
+    CommandContext,
+    PlantCommand,
+    Source,
+    Version,
+)
 from stillwatch.settings import Settings
 
 if TYPE_CHECKING:  # these import scipy, torch or MLflow, which takes seconds
@@ -19,18 +26,15 @@ if TYPE_CHECKING:  # these import scipy, torch or MLflow, which takes seconds
 def add_to(app: typer.Typer) -> None:
     """Add the command."""
     app.command(
-        epilog=(
-            "Example: `stillwatch export models:/stillwatch-plate@champion --to onnx --out edge "
-            "--images new/`"
-        )
+        cls=PlantCommand,
+        rich_help_panel=INSPECT,
+        epilog="Example: `stillwatch export plate --to onnx --out edge --images new/`",
     )(export)
 
 
 def export(
     context: typer.Context,
-    bundle: Annotated[
-        str, typer.Argument(help="A bundle folder, models:/NAME/VERSION or models:/NAME@ALIAS.")
-    ],
+    source: Source,
     to: Annotated[Literal["onnx", "openvino"], typer.Option(help="The graph's format.")],
     out: Annotated[Path, typer.Option(help="Folder of the exported bundle, new or empty.")],
     images: Annotated[
@@ -40,6 +44,7 @@ def export(
             show_default="the category's test images in the workspace",
         ),
     ] = None,
+    version: Version = None,
     as_json: AsJson = False,
 ) -> None:
     """Write a bundle that inspects with ONNX Runtime or OpenVINO, without torch.
@@ -47,7 +52,7 @@ def export(
     Refused unless scores, maps and verdicts equal those of the detector.
     """
     given: CommandContext = context.obj
-    parity = export_model(bundle, out, to, images, given.settings)
+    parity = export_model(source, out, to, images, given.settings, version)
     if as_json:
         print_json(asdict(parity))
         return
@@ -62,17 +67,23 @@ def export(
 
 
 def export_model(
-    source: str, folder: Path, graph_format: "GraphFormat", images: Path | None, settings: Settings
+    source: str,
+    folder: Path,
+    graph_format: "GraphFormat",
+    images: Path | None,
+    settings: Settings,
+    version: int | None = None,
 ) -> "Parity":
     """Export a bundle, compared on real images.
 
     Args:
-        source: a bundle folder, ``models:/NAME/VERSION`` or ``models:/NAME@ALIAS``.
+        source: as for ``open_model``.
         folder: new or empty.
         graph_format: ``onnx`` or ``openvino``.
         images: an image file or a folder of images; None: the category's test images in the
             settings' image set.
         settings: name the registry and the image set.
+        version: of a category; None: its champion.
 
     Raises:
         ExportError: as ``export_bundle``, or there are no images to compare on.
@@ -84,7 +95,7 @@ def export_model(
     from stillwatch.images.decode import read_image
     from stillwatch.inference.inspector import find_images
 
-    model = open_model(source, settings)
+    model = open_model(source, settings, version)
     info = model.bundle.info
     own = settings.for_category(info.category)
     pixels = (

@@ -1,56 +1,72 @@
 """``stillwatch inspect``: inspect image files."""
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.progress import track
 from rich.table import Table
 
 from stillwatch.flows.cli.console import console, figure, print_json, say
-from stillwatch.flows.cli.options import AsJson, CommandContext, ensure_installed
+from stillwatch.flows.cli.options import (
+    INSPECT,
+    AsJson,
+    CommandContext,
+    PlantCommand,
+    Source,
+    Version,
+    ensure_installed,
+)
 
-COLOURS = {"pass": "green", "review": "yellow", "reject": "red", None: "red"}
+if TYPE_CHECKING:  # it imports OpenCV and SciPy, which takes a second
+    from stillwatch.inference.files import InspectionRow
+
+COLOURS = {None: "red", "reject": "red", "review": "yellow", "pass": "green"}
+"""Of the verdicts, the worst first; None: the file could not be inspected."""
+_SHOWN = 20
+"""Most images that are listed; the files of ``--out`` have all."""
 
 
 def add_to(app: typer.Typer) -> None:
     """Add the command."""
     app.command(
-        epilog="Example: `stillwatch inspect models:/stillwatch-plate@champion new/ --out results`"
+        cls=PlantCommand,
+        rich_help_panel=INSPECT,
+        epilog="Example: `stillwatch inspect plate new/ --out results`",
     )(inspect)
 
 
 def inspect(
     context: typer.Context,
-    bundle: Annotated[
-        str,
-        typer.Argument(
-            help="A bundle folder, exported or not, models:/NAME/VERSION or models:/NAME@ALIAS."
-        ),
-    ],
+    source: Source,
     paths: Annotated[list[Path], typer.Argument(help="Image files and folders of images.")],
     out: Annotated[
         Path | None, typer.Option(help="Folder for overlays, inspection.csv and inspection.json.")
     ] = None,
+    version: Version = None,
     as_json: AsJson = False,
 ) -> None:
     """Give each image a verdict, a score and a p-value, and log them.
 
     Exit code 1 when a file could not be inspected; the others still are.
     """
-    from stillwatch.flows.models import REGISTRY_SCHEME, open_model
+    from stillwatch.flows.models import names_folder, open_model
     from stillwatch.inference.files import inspect_files, write_rows
     from stillwatch.inference.inspector import find_images
 
     given: CommandContext = context.obj
     files = find_images(paths)
-    if bundle.startswith(REGISTRY_SCHEME):
+    in_folder = version is None and names_folder(source)
+    if not in_folder:
         ensure_installed("mlflow")
-    opened = open_model(bundle, given.settings)
+    opened = open_model(source, given.settings, version)
     if opened.bundle.info.graph is None:
         ensure_installed("torch")
-    own = given.settings.for_category(opened.bundle.info.category)
+    info = opened.bundle.info
+    own = given.settings.for_category(info.category)
     rows = list(
         track(
             inspect_files(opened, files, settings=own, out=out),
@@ -66,15 +82,35 @@ def inspect(
     if as_json:
         print_json([asdict(row) for row in rows])
     else:
-        table = Table("verdict", "score", "p-value", "image")
-        for row in rows:
-            verdict = f"[{COLOURS[row.verdict]}]{row.verdict or 'error'}[/]"
-            table.add_row(verdict, figure(row.score, 4), figure(row.p_value), row.error or row.path)
-        console.print(table)
-        reject = opened.bundle.info.calibration.reject
+        _list_worst(rows)
+        reject = info.calibration.reject
         say(
             f"rejected above {reject.value:.4f}: about {reject.alpha:.0%} of good parts at most, "
             f"calibrated on {reject.n} of them"
         )
+        registered = f"version {opened.version} of {info.category}"
+        _say_counts(rows, f"the bundle {source}" if in_folder else registered)
+        if out is None:
+            say("pictures: add --out FOLDER, which also gets a table of all images")
+        else:
+            say(f"pictures: {out}, with all images in inspection.csv")
     if any(row.error for row in rows):
         raise typer.Exit(1)
+
+
+def _list_worst(rows: Sequence["InspectionRow"]) -> None:
+    worst = sorted(rows, key=lambda row: (list(COLOURS).index(row.verdict), -(row.score or 0.0)))
+    table = Table("verdict", "score", "p-value", "image")
+    for row in worst[:_SHOWN]:
+        verdict = f"[{COLOURS[row.verdict]}]{row.verdict or 'error'}[/]"
+        table.add_row(verdict, figure(row.score, 4), figure(row.p_value), row.error or row.path)
+    console.print(table)
+    if worst[_SHOWN:]:
+        say(f"and {len(worst) - _SHOWN} more, none of them worse")
+
+
+def _say_counts(rows: Sequence["InspectionRow"], detector: str) -> None:
+    counts = Counter(row.verdict or "not inspected" for row in rows)
+    listed = ", ".join(f"{counts[name]} {name}" for name in ("pass", "review", "reject"))
+    failed = f", {counts['not inspected']} not inspected" if counts["not inspected"] else ""
+    say(f"{len(rows)} inspected by {detector}: {listed}{failed}")

@@ -7,12 +7,16 @@ from typing import Annotated
 import typer
 
 from stillwatch.flows.cli.console import print_json, say
-from stillwatch.flows.cli.options import AsJson, CommandContext
+from stillwatch.flows.cli.options import INSPECT, AsJson, CommandContext, PlantCommand
 
 
 def add_to(app: typer.Typer) -> None:
     """Add the command."""
-    app.command(epilog="Example: `stillwatch label screw 0137.png 0152.png --as good`")(label)
+    app.command(
+        cls=PlantCommand,
+        rich_help_panel=INSPECT,
+        epilog="Example: `stillwatch label screw 0137.png 0152.png --as good`",
+    )(label)
 
 
 def label(

@@ -7,19 +7,19 @@ import typer
 from rich.table import Table
 
 from stillwatch.flows.cli.console import console, fail, print_json, say
-from stillwatch.flows.cli.options import AsJson, Categories, CommandContext, Root
+from stillwatch.flows.cli.options import AsJson, Categories, CommandContext, PlantCommand, Root
 
 app = typer.Typer(no_args_is_help=True, help="Version the image set, list and restore versions.")
 
 
-@app.command(epilog="Example: `stillwatch data add --root /images/line3`")
+@app.command(cls=PlantCommand, epilog="Example: `stillwatch data add`")
 def add(
     context: typer.Context,
     root: Root = None,
     category: Categories = None,
     as_json: AsJson = False,
 ) -> None:
-    """Version new and changed images: DVC add, split, commit, tag, push."""
+    """Version images that were changed by hand; `stillwatch add` copies and checks them, too."""
     from stillwatch.flows.image_sets import version_images
 
     given: CommandContext = context.obj
@@ -42,7 +42,7 @@ def add(
         fail(f"{name} was not imported: {reason}")
 
 
-@app.command("list", epilog="Example: `stillwatch data list --json`")
+@app.command("list", cls=PlantCommand, epilog="Example: `stillwatch data list --json`")
 def list_(context: typer.Context, root: Root = None, as_json: AsJson = False) -> None:
     """List the versions of the image set, newest first."""
     from stillwatch.flows.image_sets import place_of
@@ -62,7 +62,7 @@ def list_(context: typer.Context, root: Root = None, as_json: AsJson = False) ->
     console.print(table)
 
 
-@app.command(epilog="Example: `stillwatch data checkout data-2`")
+@app.command(cls=PlantCommand, epilog="Example: `stillwatch data checkout data-2`")
 def checkout(
     context: typer.Context,
     version: Annotated[str, typer.Argument(help="Tag or commit from `stillwatch data list`.")],

@@ -8,12 +8,12 @@ from rich import box
 from rich.table import Table
 
 from stillwatch.flows.cli.console import console, print_json, say
-from stillwatch.flows.cli.options import AsJson, CommandContext
+from stillwatch.flows.cli.options import LEARN, AsJson, CommandContext
 
 
 def add_to(app: typer.Typer) -> None:
     """Add the command."""
-    app.command(epilog="Example: `stillwatch detectors stfpm`")(detectors)
+    app.command(rich_help_panel=LEARN, epilog="Example: `stillwatch detectors stfpm`")(detectors)
 
 
 def detectors(
@@ -23,6 +23,7 @@ def detectors(
 ) -> None:
     """List the detectors, or the settings of one detector with their values in both profiles."""
     given: CommandContext = context.obj
+    settings = None if name is None else given.settings
     found = _methods() if name is None else _settings_of(name)
     if as_json:
         print_json(found)
@@ -31,8 +32,7 @@ def detectors(
     for row in found:
         table.add_row(*map(_shown, row.values()))
     console.print(table, markup=False)
-    if name is not None:
-        settings = given.settings
+    if name is not None and settings is not None:
         for category in ("", *settings.categories):
             own = settings.for_category(category).detectors.get(name, {})
             said = ", ".join(f"{key}: {_shown(value)}" for key, value in own.items()) or "nothing"

@@ -6,13 +6,22 @@ from typing import Annotated
 import typer
 
 from stillwatch.flows.cli.console import console, print_json, say
-from stillwatch.flows.cli.options import AsJson, Categories, CommandContext, Root
+from stillwatch.flows.cli.options import (
+    LEARN,
+    AsJson,
+    Categories,
+    CommandContext,
+    PlantCommand,
+    Root,
+)
 
 
 def add_to(app: typer.Typer) -> None:
     """Add the command."""
     app.command(
-        epilog="Example: `stillwatch retrain --root /images/mvtec --category screw --report r.json`"
+        cls=PlantCommand,
+        rich_help_panel=LEARN,
+        epilog="Example: `stillwatch retrain --category screw --report r.json`",
     )(retrain)
 
 
@@ -67,7 +76,7 @@ def retrain(
     if as_json:
         print_json(outcome.model_dump(mode="json"))
     else:
-        print_outcome(outcome)
+        print_outcome(outcome, given.settings)
         if report is not None:
             say(f"report: {report}")
         print_server(given.settings)

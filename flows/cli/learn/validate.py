@@ -9,7 +9,14 @@ from rich.table import Table
 
 from stillwatch.errors import LayoutError
 from stillwatch.flows.cli.console import console, fail, print_json, say
-from stillwatch.flows.cli.options import AsJson, Categories, CommandContext, Root
+from stillwatch.flows.cli.options import (
+    LEARN,
+    AsJson,
+    Categories,
+    CommandContext,
+    PlantCommand,
+    Root,
+)
 from stillwatch.settings import Settings
 
 if TYPE_CHECKING:  # it imports Prefect and Great Expectations, which takes seconds
@@ -20,9 +27,11 @@ COLOURS = {"critical": "red", "warning": "yellow"}
 
 def add_to(app: typer.Typer) -> None:
     """Add the command."""
-    app.command(epilog="Example: `stillwatch validate --root /images/mvtec --category screw`")(
-        validate
-    )
+    app.command(
+        cls=PlantCommand,
+        rich_help_panel=LEARN,
+        epilog="Example: `stillwatch validate --category screw`",
+    )(validate)
 
 
 def validate(
@@ -87,30 +96,15 @@ def _validated(
     Returns:
         The reports and pages, and why other categories cannot be read.
     """
-    from stillwatch.flows.image_sets import chosen_categories, version_images
-    from stillwatch.tasks.data.examine import examine_category
-    from stillwatch.tasks.html import Thumbnails
-    from stillwatch.tasks.validation.page import write_page
-    from stillwatch.tasks.validation.task import page_path, validate_manifest
+    from stillwatch.flows.image_sets import check_category, chosen_categories, version_images
 
     data = version_images(settings, root=root, categories=categories, say=say)
     results, refused = [], dict(data.refused)
     for name in chosen_categories(data, categories):
         if name in refused:
             continue
-        own = settings.for_category(name)
         try:
-            examined = examine_category(data.categories[name], root=data.root, settings=own)
+            results.append(check_category(data, name, settings))
         except LayoutError as error:
             refused[name] = str(error)
-            continue
-        report = validate_manifest(examined.manifest, own)
-        page = page_path(own.state_dir, name)
-        thumbnails = Thumbnails(
-            examined.folder,
-            white_level=examined.manifest.white_level,
-            max_megapixels=own.images.max_megapixels,
-        )
-        write_page(page, report, thumbnails, data_version=data.name)
-        results.append((report, page))
     return results, refused

@@ -5,16 +5,18 @@ from typing import Annotated
 import typer
 
 from stillwatch.flows.cli.console import say
-from stillwatch.flows.cli.options import Categories, CommandContext
+from stillwatch.flows.cli.options import RUN, Categories, CommandContext, PlantCommand
 
 
 def add_to(app: typer.Typer) -> None:
     """Add the command."""
     app.command(
+        cls=PlantCommand,
+        rich_help_panel=RUN,
         epilog=(
             "Example: `stillwatch serve`, then `curl -H 'Content-Type: image/png' --data-binary "
             "@part.png http://127.0.0.1:8400/inspect/plate`"
-        )
+        ),
     )(serve)
 
 

@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from stillwatch.flows.cli.console import console, print_json, say
-from stillwatch.flows.cli.options import AsJson, CommandContext
+from stillwatch.flows.cli.options import RUN, AsJson, CommandContext, PlantCommand
 
 if TYPE_CHECKING:  # it imports Prefect and MLflow, which takes seconds
     from stillwatch.flows.servers.up import Services
@@ -18,9 +18,15 @@ SIGNS = {"running": "green", "not answering": "red", "not running": "yellow"}
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command(epilog="Example: `stillwatch up`, then open the printed addresses")(up)
-    app.command(epilog="Example: `stillwatch status --json`")(status)
-    app.command(epilog="Example: `stillwatch down`")(down)
+    app.command(
+        cls=PlantCommand,
+        rich_help_panel=RUN,
+        epilog="Example: `stillwatch up`, then open the printed addresses",
+    )(up)
+    app.command(
+        cls=PlantCommand, rich_help_panel=RUN, epilog="Example: `stillwatch status --json`"
+    )(status)
+    app.command(cls=PlantCommand, rich_help_panel=RUN, epilog="Example: `stillwatch down`")(down)
 
 
 def up(

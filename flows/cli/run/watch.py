@@ -5,12 +5,14 @@ from typing import Annotated
 import typer
 
 from stillwatch.flows.cli.console import fail, print_json, say
-from stillwatch.flows.cli.options import AsJson, CommandContext
+from stillwatch.flows.cli.options import RUN, AsJson, CommandContext, PlantCommand
 
 
 def add_to(app: typer.Typer) -> None:
     """Add the command."""
-    app.command(epilog="Example: `stillwatch watch screw --json`")(watch)
+    app.command(
+        cls=PlantCommand, rich_help_panel=RUN, epilog="Example: `stillwatch watch screw --json`"
+    )(watch)
 
 
 def watch(

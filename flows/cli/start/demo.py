@@ -7,14 +7,18 @@ from typing import Annotated
 import typer
 
 from stillwatch.flows.cli.console import console, say
-from stillwatch.flows.cli.options import CommandContext
+from stillwatch.flows.cli.options import START, CommandContext, PlantCommand
 from stillwatch.settings import Settings
 
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command(epilog="Example: `stillwatch sample /tmp/sample`")(sample)
-    app.command(epilog="Example: `stillwatch demo`, or `make demo` on a fresh clone")(demo)
+    app.command(rich_help_panel=START, epilog="Example: `stillwatch sample /tmp/sample`")(sample)
+    app.command(
+        cls=PlantCommand,
+        rich_help_panel=START,
+        epilog="Example: `stillwatch demo`, or `make demo` on a fresh clone",
+    )(demo)
 
 
 def sample(
@@ -42,7 +46,7 @@ def demo(context: typer.Context) -> None:
         making = pool.submit(_sample_set, settings)
         with prefect_api(settings), watched_trainings(settings, console, disabled=False):
             outcome = run_retraining(settings, params=given.params, root=making.result())
-    print_outcome(outcome)
+    print_outcome(outcome, settings)
     _say_what_is_next(settings)
     print_server(settings)
     if outcome.failed:

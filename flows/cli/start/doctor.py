@@ -14,7 +14,7 @@ from rich.table import Table
 
 from stillwatch.errors import StillwatchError
 from stillwatch.flows.cli.console import console, print_json
-from stillwatch.flows.cli.options import AsJson, CommandContext
+from stillwatch.flows.cli.options import START, AsJson, CommandContext, PlantCommand
 from stillwatch.settings import Settings
 from stillwatch.threads import usable_cores
 
@@ -30,7 +30,9 @@ SIGNS = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "missing": "[red]missi
 
 def add_to(app: typer.Typer) -> None:
     """Add the command."""
-    app.command(epilog="Example: `stillwatch doctor --json`")(doctor)
+    app.command(
+        cls=PlantCommand, rich_help_panel=START, epilog="Example: `stillwatch doctor --json`"
+    )(doctor)
 
 
 def doctor(context: typer.Context, as_json: AsJson = False) -> None:
@@ -131,8 +133,8 @@ def _image_set(settings: Settings) -> Finding:
     from stillwatch.images.layout import scan_image_set
 
     root = settings.workspace.path / settings.workspace.image_set
-    if not root.exists():
-        return Finding("image set", "note", f"{root} is empty; `stillwatch demo` makes a sample")
+    if not root.is_dir() or not any(root.iterdir()):
+        return Finding("image set", "note", f"{root} is empty; `stillwatch add` adds images")
     names = ", ".join(scan_image_set(root))
     return Finding("image set", "ok", f"{root}: {names}")
 

@@ -154,7 +154,7 @@ def test_drift_is_announced_once_and_retrained_on_where_the_policy_says_so(
         lambda run: run["name"] == "retrain cover" and run["state_type"] != "CRASHED"
     )
     assert started["parameters"]["categories"] == ["cover"]
-    assert "has no category cover" in started["state"]["message"]
+    assert "unknown category 'cover'" in started["state"]["message"]
 
     found = api.post("events/filter", {"filter": {"event": {"name": [DETECTED]}}})["events"]
     told = [(one["payload"]["version"], one["resource"]["stillwatch.on_alarm"]) for one in found]

@@ -87,5 +87,5 @@ def test_a_version_is_withdrawn_by_the_flow_and_brought_back_by_the_command(line
     assert (record.kind, record.from_version, record.to_version) == ("rollback", 2, 1)
     assert record.who == "Eva (Prefect form, not authenticated)"
     line.tracking.client.delete_registered_model_alias(NAME, "champion")
-    done = line.plant.run_here("rollback", "plate", "--to", "2", "--reason", "withdrawn by mistake")
+    done = line.plant.run_here("rollback", "plate", "--version", "2", "--reason", "x")
     assert done.stdout.strip() == "champion of plate is again version 2", done.stderr

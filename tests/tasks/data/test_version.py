@@ -386,9 +386,12 @@ class TestChanged:
         assert head(workspace) == before
 
     def test_a_missing_image_set_is_reported(self, workspace: Workspace) -> None:
-        with pytest.raises(WorkspaceError, match="there is no image set"):
+        with pytest.raises(WorkspaceError, match=r"no images\. Add some with 'stillwatch add"):
             versioned(workspace)
         workspace.data.mkdir()
+        with pytest.raises(WorkspaceError, match=r"no images\. Add some with 'stillwatch add"):
+            versioned(workspace)
+        (workspace.data / "plate").mkdir()
         with pytest.raises(LayoutError, match="no category found"):
             versioned(workspace)
 

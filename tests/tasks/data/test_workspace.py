@@ -284,10 +284,10 @@ class TestImport:
         import_image_set(root, workspace, None)
         assert (workspace.data / "empty" / "train").is_dir()
 
-    def test_an_unknown_category_is_reported_with_the_known_ones(
+    def test_an_unknown_category_is_reported_with_the_nearest_one(
         self, root: Path, workspace: Workspace
     ) -> None:
-        with pytest.raises(LayoutError, match=r"no category 'plat' \(it has cloth, plate\)"):
+        with pytest.raises(LayoutError, match=r"unknown category 'plat' \(did you mean 'plate'"):
             import_image_set(root, workspace, ["plat"])
 
     def test_a_category_name_cannot_leave_the_root(self, root: Path, workspace: Workspace) -> None:

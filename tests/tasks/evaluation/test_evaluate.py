@@ -87,7 +87,9 @@ def test_the_run_holds_all_evidence_and_is_finished(
         table = pq.read_table(path)
     assert table.num_rows == 10
     assert {path.split("/")[0] for path in table["path"].to_pylist()} == {"test"}
-    assert set(table["verdict"].to_pylist()) <= {"pass", "review", "reject"}
+    verdicts = list(zip(table["label"].to_pylist(), table["verdict"].to_pylist(), strict=True))
+    assert {verdict for _, verdict in verdicts} <= {"pass", "review", "reject"}
+    assert result.reviewed_anomalies == verdicts.count((1, "review"))
     with tracking.artifact(trained.run_id, "evaluation.json") as path:
         stored = json.loads(path.read_text(encoding="utf-8"))
     assert DetectorResult.model_validate(stored) == result

@@ -5,7 +5,12 @@ from made_results import result
 from scipy.stats import beta
 
 from stillwatch.calibration import calibrate
-from stillwatch.tasks.evaluation.notes import evaluation_note, promises, threshold_sentences
+from stillwatch.tasks.evaluation.notes import (
+    evaluation_note,
+    found_defects,
+    promises,
+    threshold_sentences,
+)
 
 
 def test_a_threshold_states_both_bounds_and_their_condition() -> None:
@@ -17,6 +22,14 @@ def test_a_threshold_states_both_bounds_and_their_condition() -> None:
     assert "19 calibration normals" in promise
     assert "exchangeable" in promise
     assert seen == "Rejected of the normals: 1.0% of train, 12.5% of validation, 10.0% of test."
+
+
+def test_the_number_of_defects_that_are_found_is_said_with_their_kind() -> None:
+    metrics = {"recall": 0.15, "false_alarm_rate": 0.0}
+    assert found_defects(result(metrics=metrics)) == "finds 3 of 20 defects"
+    made = result(metrics=metrics, synthetic=True)
+    assert found_defects(made) == "finds 3 of 20 synthetic defects"
+    assert found_defects(result(anomalies=0, metrics={})) == "was tested with no defect"
 
 
 def test_a_promise_in_plain_words_is_what_calibration_guarantees() -> None:

@@ -108,7 +108,7 @@ class TestRefusals:
         self, settings: Settings, tracking: Tracking, first: int
     ) -> None:
         champion(tracking, settings, new_version(tracking), first)
-        with pytest.raises(PromotionError, match="stillwatch rollback plate --to 1"):
+        with pytest.raises(PromotionError, match="stillwatch rollback plate --version 1"):
             promote("plate", version=first, reason="because", settings=settings)
 
     def test_a_rollback_without_a_previous_champion(self, settings: Settings, first: int) -> None:

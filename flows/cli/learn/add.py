@@ -1,0 +1,74 @@
+"""``stillwatch add``: add images to a category, version and check them."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stillwatch.flows.cli.console import fail, say
+from stillwatch.flows.cli.options import LEARN, CommandContext, PlantCommand
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(
+        cls=PlantCommand,
+        rich_help_panel=LEARN,
+        epilog="Examples: `stillwatch add screw mvtec/screw`, `stillwatch add screw new --good`",
+    )(add)
+
+
+def add(
+    context: typer.Context,
+    category: Annotated[str, typer.Argument(help="The product line; a new one is created.")],
+    images: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder of one category in MVTec layout, or of images with --good or --defect; it "
+            "is only read."
+        ),
+    ],
+    good: Annotated[
+        bool, typer.Option("--good", help="All are images of good parts, to learn from.")
+    ] = False,
+    defect: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="All show this kind of defect; a mask may lie beside its image as IMAGE_mask.png.",
+        ),
+    ] = None,
+) -> None:
+    """Copy images into the plant's image set, version them and check them.
+
+    All images are copied, or none. Exit code 1 also when a check fails: the images are then added.
+    """
+    if good and defect is not None:
+        raise typer.BadParameter("give --good or --defect, not both", param_hint="--good")
+    from stillwatch.tasks.data.adding import add_files, category_files, labelled_files
+    from stillwatch.tasks.data.workspace import open_workspace
+
+    given: CommandContext = context.obj
+    label = "good" if good else defect
+    files = category_files(images) if label is None else labelled_files(images, label)
+    workspace = open_workspace(given.settings)
+    done = add_files(files, category, workspace, log=say)
+    there = f"; {done.kept} were there already" if done.kept else ""
+    say(f"{category}: {done.copied} of {len(files)} files copied{there}")
+    counts = Counter(path.partition("/")[0] for path in files)
+    listed = ", ".join(f"{section} {count}" for section, count in counts.items())
+    say(f"in {workspace.data / category}: {listed}")
+
+    # These import Prefect and Great Expectations, which takes seconds.
+    from stillwatch.flows.image_sets import check_category, version_images
+
+    data = version_images(given.settings, root=None, categories=None, say=say)
+    say(f"{'new' if data.changed else 'same'} data version: {data.name} ({data.message})")
+    report, page = check_category(data, category, given.settings)
+    say(report.verdict())
+    say(f"page: {page}")
+    if not report.passed:
+        fail(f"{category}: {report.reason()}")
+        raise typer.Exit(1)
+    say(f"next: stillwatch retrain --category {category}")
