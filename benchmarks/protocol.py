@@ -1,0 +1,166 @@
+r"""Methods on several categories, so that no choice is tuned to one of them.
+
+A choice between designs counts when the mean over the categories that it was *not* made on gains by
+more than the spread of the seeds. The first figure is the image AUROC of the defective images
+against the *calibration* normals: these have the light of the training images, which the normals of
+some test sets have not. One JSON file per category, detector and seed; a cell that is there is not
+run again unless the method has a new version. Each cell is a training of ``benchmarks.direct``.
+
+    .venv/bin/python -m benchmarks.protocol ROOT/screw ROOT/commutator ROOT/fabric_03 \
+        --groups 'commutator=^(kos\d+)' 'fabric_03=^(\d+_\d+_\d+)' \
+        --out benchmarks/results/protocol --page docs/protocol.md
+
+Without ``--page`` the tables are printed.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from benchmarks.direct import measure
+from benchmarks.tables import markdown, mean_and_spread, origin
+from stillwatch.detectors import detector_class, detector_classes
+from stillwatch.errors import StillwatchError
+from stillwatch.files import write_json
+from stillwatch.settings import Settings
+
+_FIGURES = {
+    "calibration_auroc": "AUROC against calibration",
+    "image_auroc": "image AUROC",
+    "aupro": "AUPRO",
+    "recall": "recall",
+    "false_alarm_rate": "false alarms",
+}
+
+Cell = dict[str, Any]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the cells that are missing, then write the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("categories", type=Path, nargs="+", help="folders of categories")
+    parser.add_argument("--groups", nargs="*", default=[], help="CATEGORY=split.group_pattern")
+    parser.add_argument("--detectors", nargs="+", default=list(detector_classes()))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--weights", type=Path, default=Path("weights"))
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--page", type=Path, help="file of the tables; printed if not given")
+    given = parser.parse_args(arguments)
+    try:
+        cells = list(_cells(given))
+    except StillwatchError as error:
+        sys.exit(str(error))
+    text = render(cells, _command(given))
+    if given.page is None:
+        print(text)
+    else:
+        given.page.write_text(text, encoding="utf-8")
+
+
+def _command(given: argparse.Namespace) -> str:
+    names = " ".join(f"ROOT/{folder.name}" for folder in given.categories)
+    groups = " ".join(f"'{pair}'" for pair in given.groups)
+    return (
+        f"python -m benchmarks.protocol {names} --groups {groups} "
+        f"--detectors {' '.join(given.detectors)} --seeds {' '.join(map(str, given.seeds))} "
+        "--out benchmarks/results/protocol --page docs/protocol.md"
+    )
+
+
+def _cells(given: argparse.Namespace) -> Iterator[Cell]:
+    patterns = dict(pair.split("=", 1) for pair in given.groups)
+    # The quick methods first: a benchmark that is stopped has most of the table.
+    for detector, folder, seed in product(given.detectors, given.categories, given.seeds):
+        file = given.out / f"{folder.name}-{detector}-{seed}.json"
+        version = detector_class(detector).version
+        if not file.exists() or json.loads(file.read_bytes())["version"] != version:
+            settings = _settings(patterns.get(folder.name), given.weights)
+            write_json(file, measure(folder, settings, detector, seed) | {"version": version})
+        yield json.loads(file.read_bytes())
+
+
+def _settings(group: str | None, weights: Path) -> Settings:
+    return Settings.model_validate(
+        {
+            "split": {"group_pattern": group},
+            "teacher": {"weights_dir": weights},
+            "training": {"profile": "laptop"},
+        }
+    )
+
+
+def render(cells: Sequence[Cell], command: str) -> str:
+    """Means over the categories, then each category.
+
+    Args:
+        cells: of every detector the same categories and seeds.
+        command: what measured.
+    """
+    by_detector: dict[str, list[Cell]] = defaultdict(list)
+    for cell in cells:
+        by_detector[cell["detector"]].append(cell)
+    ordered = sorted(by_detector.values(), key=lambda found: -_mean(found, "calibration_auroc"))
+    minutes = sum(cell["cpu_seconds"] for cell in cells) / 60
+    head = ["detector", *_FIGURES.values(), "training, CPU s", "ms per image"]
+    return "\n".join(
+        [
+            "# Methods on several categories",
+            "",
+            origin(command, cells),
+            f"All trainings together took {minutes:.0f} minutes of CPU time.",
+            "",
+            "Means over the categories; with several seeds ± half the distance from the lowest to "
+            "the highest. The first figure has the light of the training images on both sides: the "
+            "defective test images against the calibration normals. Profile `laptop`, "
+            "EfficientNet-Lite0, 256 pixels.",
+            "",
+            *markdown(head, [_summary(found) for found in ordered]),
+            "",
+            "## Each category",
+            "",
+            *markdown(["category", *head], [row for found in ordered for row in _details(found)]),
+            "",
+        ]
+    )
+
+
+def _mean(cells: Sequence[Cell], figure: str) -> float:
+    return statistics.mean(cell[figure] for cell in cells if cell[figure] is not None)
+
+
+def _summary(cells: Sequence[Cell]) -> list[str]:
+    """One row: the mean over the categories for each seed, then mean and spread of these."""
+    seeds: dict[int, list[Cell]] = defaultdict(list)
+    for cell in cells:
+        seeds[cell["seed"]].append(cell)
+    means = [
+        {name: _mean(found, name) for name in (*_FIGURES, "cpu_seconds", "ms_per_image")}
+        for found in seeds.values()
+    ]
+    return [f"`{cells[0]['detector']}`", *_figures(means)]
+
+
+def _details(cells: Sequence[Cell]) -> Iterator[list[str]]:
+    categories: dict[str, list[Cell]] = defaultdict(list)
+    for cell in cells:
+        categories[cell["category"]].append(cell)
+    for name, found in categories.items():
+        yield [name, f"`{found[0]['detector']}`", *_figures(found)]
+
+
+def _figures(cells: Sequence[Cell]) -> list[str]:
+    return [
+        *(mean_and_spread([cell[name] for cell in cells], ".3f") for name in _FIGURES),
+        mean_and_spread([cell["cpu_seconds"] for cell in cells], ".0f"),
+        mean_and_spread([cell["ms_per_image"] for cell in cells], ".0f"),
+    ]
+
+
+if __name__ == "__main__":
+    main()
