@@ -17,6 +17,7 @@ from stillwatch.tasks.evaluation.task import FROM_NORMALS_ONLY
 from stillwatch.tasks.evaluation.winner import Choice
 from stillwatch.tasks.registry.register import Registration
 from stillwatch.tasks.registry.versions import RegisteredVersion
+from stillwatch.tasks.tracking.pages import mlflow_page
 from stillwatch.tasks.training.candidates import DetectorSeed
 
 Seeds = Mapping[int, DetectorResult]
@@ -173,7 +174,7 @@ def prefect_rows(report: RetrainReport, mlflow_address: str) -> list[dict[str, s
             "detector": detector,
             "image AUROC": _figure(seeds, "image_auroc"),
             "false alarms": _figure(seeds, "false_alarm_rate"),
-            "MLflow run": f"{mlflow_address}/#/runs/{_first(seeds).run_id}",
+            "MLflow run": mlflow_page(mlflow_address, f"runs/{_first(seeds).run_id}"),
         }
         for name, category in report.categories.items()
         for detector, seeds in category.detectors.items()

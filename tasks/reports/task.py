@@ -14,6 +14,7 @@ from stillwatch.tasks.reports.page import report_page
 from stillwatch.tasks.reports.record import find_retraining, read_retraining
 from stillwatch.tasks.reports.sentences import headline
 from stillwatch.tasks.tracking.client import open_tracking
+from stillwatch.tasks.tracking.pages import mlflow_page
 
 REPORT_FILE = "report.html"
 
@@ -35,7 +36,7 @@ def attach_report(category: str, run_id: str, *, pages: str, settings: Settings)
         (Path(folder) / REPORT_FILE).write_text(page, encoding="utf-8")
         tracking.log_folder(run_id, Path(folder))
     experiment = tracking.experiment(category)
-    link = f"{pages}/#/experiments/{experiment}/runs/{run_id}/artifacts/{REPORT_FILE}"
+    link = mlflow_page(pages, f"experiments/{experiment}/runs/{run_id}/artifacts/{REPORT_FILE}")
     create_link_artifact(
         link=link,
         link_text=f"Report of the retraining of {category}",

@@ -86,7 +86,7 @@ def test_prefects_table_has_five_columns_and_a_link(report: RetrainReport) -> No
         "detector": "stfpm",
         "image AUROC": "0.850 ± 0.050",
         "false alarms": "0.050 ± 0.000",
-        "MLflow run": "http://mlflow/#/runs/stfpm-0",
+        "MLflow run": "http://mlflow/#/runs/stfpm-0?workflowType=machine_learning",
     }
     assert patchcore["outcome"] == "not chosen"
 

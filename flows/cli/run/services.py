@@ -9,9 +9,10 @@ from rich.table import Table
 
 from stillwatch.flows.cli.console import console, print_json, say
 from stillwatch.flows.cli.options import RUN, AsJson, CommandContext, PlantCommand
+from stillwatch.tasks.tracking.pages import mlflow_page
 
 if TYPE_CHECKING:  # it imports Prefect and MLflow, which takes seconds
-    from stillwatch.flows.servers.up import Services
+    from stillwatch.flows.servers.up import Services, ServiceStatus
 
 SIGNS = {"running": "green", "not answering": "red", "not running": "yellow"}
 
@@ -90,6 +91,13 @@ def _show(services: "Services", *, as_json: bool) -> bool:
         table = Table("service", "state", "address", "log")
         for service in found:
             state = f"[{SIGNS[service.state]}]{service.state}[/]"
-            table.add_row(service.name, state, service.url or "", service.log or "")
+            table.add_row(service.name, state, _page(service), service.log or "")
         console.print(table)
     return all(service.state == "running" for service in found)
+
+
+def _page(service: "ServiceStatus") -> str:
+    """The address that a person opens."""
+    if service.name == "MLflow" and service.url:
+        return mlflow_page(service.url, "models")
+    return service.url or ""
