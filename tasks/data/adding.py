@@ -58,12 +58,13 @@ def category_files(folder: Path) -> dict[str, Path]:
     return files
 
 
-def labelled_files(folder: Path, label: str) -> dict[str, Path]:
+def labelled_files(folder: Path, label: str, *, to_test: bool = False) -> dict[str, Path]:
     """The images of a folder that all have one label: POSIX path in the category's folder -> file.
 
     Args:
         folder: images; the mask of ``NAME.png`` may lie beside it as ``NAME_mask.png``.
         label: ``good``, or a defect type.
+        to_test: good images are only tested with, and not learnt from; others always are.
 
     Raises:
         LayoutError: the folder is not there, has folders in it or no image, or the label is not
@@ -87,7 +88,8 @@ def labelled_files(folder: Path, label: str) -> dict[str, Path]:
     files = {}
     for image in images:
         is_mask = image.stem.endswith(_MASK) and image.stem.removesuffix(_MASK) in stems
-        section = "ground_truth" if is_mask else "train" if label == "good" else "test"
+        is_learnt = label == "good" and not to_test
+        section = "ground_truth" if is_mask else "train" if is_learnt else "test"
         files[f"{section}/{label}/{image.name}"] = image.resolve()
     return files
 

@@ -164,6 +164,12 @@ def test_good_and_defective_at_once_is_wrong_usage(line: Plant) -> None:
     assert "not both" in done.stderr
 
 
+def test_images_of_a_defect_are_always_tested_with(line: Plant) -> None:
+    done = line.run_here("add", "bolt", "images", "--defect", "spot", "--test")
+    assert done.returncode == 2
+    assert "is for good parts" in done.stderr
+
+
 def test_the_version_is_printed_outside_a_plant_too(line: Plant) -> None:
     (line.folder / "params.yaml").unlink()
     assert line.run_here("--version").stdout == f"stillwatch {__version__}\n"

@@ -32,6 +32,14 @@ def add(
     good: Annotated[
         bool, typer.Option("--good", help="All are images of good parts, to learn from.")
     ] = False,
+    test: Annotated[
+        bool,
+        typer.Option(
+            "--test",
+            help="With --good: only to test with. About a tenth of the good images; without any, a "
+            "person promotes each version.",
+        ),
+    ] = False,
     defect: Annotated[
         str | None,
         typer.Option(
@@ -46,12 +54,14 @@ def add(
     """
     if good and defect is not None:
         raise typer.BadParameter("give --good or --defect, not both", param_hint="--good")
+    if test and not good:
+        raise typer.BadParameter("is for good parts: give --good, too", param_hint="--test")
     from stillwatch.tasks.data.adding import add_files, category_files, labelled_files
     from stillwatch.tasks.data.workspace import open_workspace
 
     given: CommandContext = context.obj
     label = "good" if good else defect
-    files = category_files(images) if label is None else labelled_files(images, label)
+    files = category_files(images) if label is None else labelled_files(images, label, to_test=test)
     workspace = open_workspace(given.settings)
     done = add_files(files, category, workspace, log=say)
     there = f"; {done.kept} were there already" if done.kept else ""
