@@ -80,7 +80,9 @@ def test_new_images_become_a_new_version_with_nobody_touching_anything(plant: Pl
     write_image(inbox / "good" / "new.png", 5000)
     (inbox / "good" / "cut.png").write_bytes((inbox / "good" / "new.png").read_bytes()[:100])
     write_image(inbox / "spot" / "late.png", 5001, spot=True)
-    Image.new("L", (64, 64), 255).save(inbox / "spot" / "late_mask.png")
+    mask = Image.new("L", (64, 64))
+    mask.paste(255, (20, 20, 30, 30))
+    mask.save(inbox / "spot" / "late_mask.png")
     ingested = api.run("ingest")
     assert ingested["state"]["message"] == "3 of 4 files admitted"
     assert (plant.state / "quarantine" / "bolt" / "good" / "cut.png.reason.txt").exists()
