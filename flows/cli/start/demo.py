@@ -63,7 +63,7 @@ def _say_what_is_next(settings: Settings) -> None:
         ("stillwatch report plate --out plate.html", "the retraining as one page for people"),
         ("stillwatch up", "the pages of MLflow and Prefect; prints their addresses"),
         ("stillwatch models", "what is registered"),
-        ("stillwatch retrain --root FOLDER", "the same on your own images"),
+        ("stillwatch init FOLDER", "a plant for your own images"),
     ):
         say(f"  .venv/bin/{command}: {purpose}")
 
