@@ -67,7 +67,8 @@ def device(request: pytest.FixtureRequest) -> str:
 
 def grouped(name: str) -> object:
     """One worker runs all checks of a method, which share a training."""
-    return pytest.param(name, marks=pytest.mark.xdist_group(f"contract of {name}"))
+    slow = () if name in detector_classes() else (pytest.mark.slow,)
+    return pytest.param(name, marks=(pytest.mark.xdist_group(f"contract of {name}"), *slow))
 
 
 @pytest.fixture(scope="module", params=map(grouped, METHODS))

@@ -180,6 +180,7 @@ def both(plant: Plant, first: dict[str, Any]) -> list[CategoryReport]:
     return [RetrainReport.model_validate_json(one).categories["bolt"] for one in reports]
 
 
+@pytest.mark.slow
 def test_two_retrainings_at_the_same_time_end_well_with_one_result(
     plant: Plant, first: dict[str, Any], both: list[CategoryReport]
 ) -> None:
@@ -203,6 +204,7 @@ def test_two_retrainings_at_the_same_time_end_well_with_one_result(
     assert {"train bolt/stfpm seed 1", "evaluate bolt/stfpm seed 0"} <= names
 
 
+@pytest.mark.slow
 def test_a_second_winner_waits_is_promoted_by_a_person_and_rolled_back(
     plant: Plant, first: dict[str, Any], both: list[CategoryReport]
 ) -> None:
