@@ -10,6 +10,7 @@ from prefect.states import Completed, Failed
 from stillwatch.errors import LayoutError, StillwatchError, StorageError
 from stillwatch.flows.events import deliver
 from stillwatch.flows.run_settings import run_settings
+from stillwatch.images.layout import section_of
 from stillwatch.settings import Settings
 from stillwatch.tasks.data.examine import examine
 from stillwatch.tasks.data.version import DataVersion, ensure_categories_exist, version
@@ -140,7 +141,7 @@ def _rejected_by_champion(
     name: str, new: Sequence[str], data: DataVersion, settings: Settings
 ) -> list[RejectedNormal]:
     here = data.categories[name].files
-    normals = [path for path in new if path.lower().startswith("train/") and path in here]
+    normals = [path for path in new if section_of(path) == "train" and path in here]
     rejected = rejected_normals(name, normals, folder=data.root / name, settings=settings)
     for normal in rejected:
         get_run_logger().warning(

@@ -15,15 +15,16 @@ from stillwatch.images.layout import (
     check_category_name,
     check_defect_type,
     is_normal_folder,
+    section_of,
     visible_files,
 )
+from stillwatch.images.mask_names import separate_masks
 from stillwatch.tasks.data.importing import copy_file
 from stillwatch.tasks.data.workspace import Log, Workspace, one_writer
 
 logger = logging.getLogger(__name__)
 
 _SECTIONS = ("train", "test", "ground_truth")
-_MASK = "_mask"
 _NAMED = 3
 
 
@@ -48,9 +49,9 @@ def category_files(folder: Path) -> dict[str, Path]:
     source = folder.resolve()
     files = {}
     for path in visible_files(source, source.parent):
-        section, slash, rest = path.partition("/")
-        if slash and section.lower() in _SECTIONS:
-            files[f"{section.lower()}/{rest}"] = source / path
+        section = section_of(path)
+        if section in _SECTIONS:
+            files[section + path[path.index("/") :]] = source / path
         elif path in (REGION_FILE, IGNORE_FILE):
             files[path] = source / path
     if not any("/" in path for path in files):
@@ -62,7 +63,7 @@ def labelled_files(folder: Path, label: str, *, to_test: bool = False) -> dict[s
     """The images of a folder that all have one label: POSIX path in the category's folder -> file.
 
     Args:
-        folder: images; the mask of ``NAME.png`` may lie beside it as ``NAME_mask.png``.
+        folder: images; a mask may lie beside its image (``images.mask_names``).
         label: ``good``, or a defect type.
         to_test: good images are only tested with, and not learnt from; others always are.
 
@@ -84,13 +85,10 @@ def labelled_files(folder: Path, label: str, *, to_test: bool = False) -> dict[s
         raise LayoutError(
             f"{folder}: holds no image. Images end in {', '.join(sorted(IMAGE_SUFFIXES))}."
         )
-    stems = {image.stem for image in images}
-    files = {}
-    for image in images:
-        is_mask = image.stem.endswith(_MASK) and image.stem.removesuffix(_MASK) in stems
-        is_learnt = label == "good" and not to_test
-        section = "ground_truth" if is_mask else "train" if is_learnt else "test"
-        files[f"{section}/{label}/{image.name}"] = image.resolve()
+    section = "train" if label == "good" and not to_test else "test"
+    files = {f"{section}/{label}/{image.name}": image.resolve() for image in images}
+    for mask in separate_masks(list(files))[1]:
+        files[mask.replace(section, "ground_truth", 1)] = files.pop(mask)
     return files
 
 

@@ -12,7 +12,7 @@ from prefect.cache_policies import NO_CACHE
 from stillwatch.errors import ImageError, LayoutError
 from stillwatch.geometry import Geometry
 from stillwatch.images.decode import read_shape
-from stillwatch.images.layout import FEEDBACK, Category, scan_category
+from stillwatch.images.layout import FEEDBACK, Category, scan_category, section_of
 from stillwatch.images.manifest import Manifest, build_manifest
 from stillwatch.images.region import Region, read_region
 from stillwatch.images.split import part_of
@@ -140,7 +140,7 @@ def store_of(version: CategoryVersion, settings: Settings) -> Path:
     images = {
         path: md5
         for path, md5 in version.files.items()
-        if path.lower().startswith(("train/", "test/", f"{FEEDBACK}/"))
+        if section_of(path) in ("train", "test", FEEDBACK)
     }
     return store_folder(
         settings.state_dir / "store",

@@ -22,6 +22,7 @@ from stillwatch.evaluation.evaluation import (
 from stillwatch.files import write_json
 from stillwatch.geometry import Shape
 from stillwatch.images.decode import Pixels
+from stillwatch.images.layout import section_of
 from stillwatch.inference.inspector import Inspector
 from stillwatch.settings import Settings
 from stillwatch.tasks.data.examine import ExaminedCategory
@@ -278,7 +279,7 @@ def _record(tracking: Tracking, result: DetectorResult, data: DataVersion, evide
 
 def _origin_of_normals(evaluation: Evaluation) -> str:
     normals = [row["path"] for row in evaluation.rows if row["defect_type"] == NORMAL]
-    return "validation" if any(path.lower().startswith("train/") for path in normals) else "test"
+    return "validation" if any(section_of(path) == "train" for path in normals) else "test"
 
 
 def _from_normals_only(name: str) -> bool:

@@ -139,7 +139,17 @@ def is_feedback(path: str) -> bool:
     Args:
         path: POSIX, relative to the category's folder.
     """
-    return folded(path).startswith(f"{FEEDBACK}/")
+    return section_of(path) == FEEDBACK
+
+
+def section_of(path: str) -> str:
+    """The top folder of a path, without capitals, such as ``train``; empty for a file beside it.
+
+    Args:
+        path: POSIX, relative to the category's folder.
+    """
+    section, slash, _ = folded(path).partition("/")
+    return section if slash else ""
 
 
 def is_normal_folder(name: str) -> bool:

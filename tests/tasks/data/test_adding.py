@@ -39,13 +39,14 @@ def test_images_with_a_label_go_to_its_folder_and_their_masks_beside(
 ) -> None:
     good = write(tmp_path / "new", "1.png", "2.PNG", ".hidden.png", "notes.txt")
     add_files(labelled_files(good, "good"), "screw", workspace)
-    bad = write(tmp_path / "bad", "1.jpg", "1_mask.png", "odd_mask.png")
+    bad = write(tmp_path / "bad", "1.jpg", "1_mask.png", "odd_mask.png", "2.png", "2_GT.bmp")
     add_files(labelled_files(bad, "scratch"), "screw", workspace)
     unseen = write(tmp_path / "unseen", "3.png")
     add_files(labelled_files(unseen, "good", to_test=True), "screw", workspace)
     assert contents(workspace.data / "screw").keys() == {
         *("train/good/1.png", "train/good/2.PNG", "test/good/3.png"),
         *("test/scratch/1.jpg", "ground_truth/scratch/1_mask.png", "test/scratch/odd_mask.png"),
+        *("test/scratch/2.png", "ground_truth/scratch/2_GT.bmp"),
     }
 
 
