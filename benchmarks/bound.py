@@ -28,9 +28,9 @@ import numpy as np
 from PIL import Image
 from scipy.stats import betabinom
 
-from benchmarks.direct import measure, scale_of, trained_bundle
+from benchmarks.direct import laptop_settings, measure, trained_bundle
 from benchmarks.revision import commit, machine
-from benchmarks.tables import markdown, origin
+from benchmarks.tables import markdown, origin, publish
 from stillwatch.bundle import Bundle
 from stillwatch.calibration import calibrate
 from stillwatch.devices import choose_device
@@ -72,11 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         fresh = _fresh_sets(given)
     except StillwatchError as error:
         sys.exit(str(error))
-    text = render(splits, fresh)
-    if given.page is None:
-        print(text)
-    else:
-        given.page.write_text(text, encoding="utf-8")
+    publish(render(splits, fresh), given.page)
 
 
 def interval(n: int, rank: int, m: int) -> tuple[int, int]:
@@ -97,22 +93,11 @@ def _split_again(
 ) -> dict[str, Any]:
     file = given.out / f"{folder.name}-{given.scale}-{number}.json"
     if not file.exists():
-        settings = _settings(given.scale, pattern, given.weights)
+        settings = laptop_settings(given.weights, pattern, given.scale)
         with tempfile.TemporaryDirectory(prefix="stillwatch-") as made:
             again = drawn_again(scan_category(folder), pattern, number, Path(made) / folder.name)
             write_json(file, measure(again, settings, _DETECTOR, number))
     return dict(json.loads(file.read_bytes()))
-
-
-def _settings(scale: str, pattern: str | None, weights: Path) -> Settings:
-    return Settings.model_validate(
-        {
-            "images": {"scale": scale_of(scale)},
-            "split": {"group_pattern": pattern},
-            "teacher": {"weights_dir": weights},
-            "training": {"profile": "laptop"},
-        }
-    )
 
 
 def drawn_again(category: Category, pattern: str | None, number: int, made: Path) -> Path:
@@ -151,7 +136,7 @@ def _fresh_sets(given: argparse.Namespace) -> dict[str, Any]:
     """False alarms of one detector over freshly drawn calibration and test sets."""
     file = given.out / f"fresh-{given.sets}.json"
     if not file.exists():
-        settings = _settings("fit", None, given.weights)
+        settings = laptop_settings(given.weights)
         with tempfile.TemporaryDirectory(prefix="stillwatch-") as made:
             make_sample_set(Path(made))
             bundle = trained_bundle(Path(made) / "cloth", settings, _DETECTOR, 0, Path(made))

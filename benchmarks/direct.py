@@ -75,6 +75,24 @@ def scale_of(text: str) -> float | str:
     return text if text == "fit" else float(text)
 
 
+def laptop_settings(weights: Path, group: str | None = None, scale: str = "fit") -> Settings:
+    """The defaults with the profile ``laptop``, whatever the machine.
+
+    Args:
+        weights: folder of the teachers' weights.
+        group: ``split.group_pattern``.
+        scale: as for ``scale_of``.
+    """
+    return Settings.model_validate(
+        {
+            "images": {"scale": scale_of(scale)},
+            "split": {"group_pattern": group},
+            "teacher": {"weights_dir": weights},
+            "training": {"profile": "laptop"},
+        }
+    )
+
+
 def trained_bundle(
     folder: Path, settings: Settings, detector: str, seed: int, made: Path
 ) -> Bundle:

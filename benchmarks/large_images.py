@@ -22,12 +22,11 @@ from typing import Any
 
 from PIL import Image
 
-from benchmarks.direct import measure, scale_of
-from benchmarks.tables import markdown, mean_and_spread, origin
+from benchmarks.direct import laptop_settings, measure
+from benchmarks.tables import markdown, mean_and_spread, origin, publish
 from stillwatch.errors import StillwatchError
 from stillwatch.files import write_json
 from stillwatch.images.layout import scan_category
-from stillwatch.settings import Settings
 
 SQUASHED = "squashed"
 """A scale of this benchmark only: the file's aspect ratio is lost."""
@@ -52,34 +51,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         cells = list(_cells(given))
     except StillwatchError as error:
         sys.exit(str(error))
-    text = render(cells)
-    if given.page is None:
-        print(text)
-    else:
-        given.page.write_text(text, encoding="utf-8")
+    publish(render(cells), given.page)
 
 
 def _cells(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
     for scale, detector, seed in product(given.scales, given.detectors, given.seeds):
         file = given.out / f"{given.category.name}-{scale}-{detector}-{seed}.json"
         if not file.exists():
-            settings = _settings(scale, given.group, given.weights)
+            fitted = "fit" if scale == SQUASHED else scale
+            settings = laptop_settings(given.weights, given.group, fitted)
             with _as_scaled(given.category, scale) as folder:
                 cell = measure(folder, settings, detector, seed) | {"scale": scale}
             write_json(file, cell)
         yield json.loads(file.read_bytes())
-
-
-def _settings(scale: str, group: str | None, weights: Path) -> Settings:
-    images = {"scale": "fit" if scale == SQUASHED else scale_of(scale), "size": _SIDE}
-    return Settings.model_validate(
-        {
-            "images": images,
-            "split": {"group_pattern": group},
-            "teacher": {"weights_dir": weights},
-            "training": {"profile": "laptop"},
-        }
-    )
 
 
 @contextmanager

@@ -19,16 +19,15 @@ import statistics
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Any
 
-from benchmarks.direct import measure
-from benchmarks.tables import markdown, mean_and_spread, origin
+from benchmarks.cells import Cell, complete
+from benchmarks.direct import laptop_settings, measure
+from benchmarks.tables import markdown, mean_and_spread, origin, publish
 from stillwatch.detectors import detector_class, detector_classes
 from stillwatch.errors import StillwatchError
-from stillwatch.files import write_json
-from stillwatch.settings import Settings
 
 _FIGURES = {
     "calibration_auroc": "AUROC against calibration",
@@ -37,8 +36,6 @@ _FIGURES = {
     "recall": "recall",
     "false_alarm_rate": "false alarms",
 }
-
-Cell = dict[str, Any]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -56,11 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         cells = list(_cells(given))
     except StillwatchError as error:
         sys.exit(str(error))
-    text = render(cells, _command(given))
-    if given.page is None:
-        print(text)
-    else:
-        given.page.write_text(text, encoding="utf-8")
+    publish(render(cells, _command(given)), given.page)
 
 
 def _command(given: argparse.Namespace) -> str:
@@ -75,24 +68,12 @@ def _command(given: argparse.Namespace) -> str:
 
 def _cells(given: argparse.Namespace) -> Iterator[Cell]:
     patterns = dict(pair.split("=", 1) for pair in given.groups)
-    # The quick methods first: a benchmark that is stopped has most of the table.
     for detector, folder, seed in product(given.detectors, given.categories, given.seeds):
         file = given.out / f"{folder.name}-{detector}-{seed}.json"
-        version = detector_class(detector).version
-        if not file.exists() or json.loads(file.read_bytes())["version"] != version:
-            settings = _settings(patterns.get(folder.name), given.weights)
-            write_json(file, measure(folder, settings, detector, seed) | {"version": version})
+        settings = laptop_settings(given.weights, patterns.get(folder.name))
+        run = partial(measure, folder, settings, detector, seed)
+        complete(file, {"method_version": detector_class(detector).version}, run)
         yield json.loads(file.read_bytes())
-
-
-def _settings(group: str | None, weights: Path) -> Settings:
-    return Settings.model_validate(
-        {
-            "split": {"group_pattern": group},
-            "teacher": {"weights_dir": weights},
-            "training": {"profile": "laptop"},
-        }
-    )
 
 
 def render(cells: Sequence[Cell], command: str) -> str:

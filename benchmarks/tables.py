@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Sequence
+from pathlib import Path
 
 from benchmarks.cells import Cell
 from benchmarks.revision import short_commit
@@ -26,3 +27,11 @@ def mean_and_spread(values: Sequence[float | None], form: str) -> str:
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """The lines of a table."""
     return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
+
+
+def publish(text: str, page: Path | None) -> None:
+    """Write tables to a page, or print them if there is none."""
+    if page is None:
+        print(text)
+    else:
+        page.write_text(text, encoding="utf-8")

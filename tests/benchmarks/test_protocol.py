@@ -14,7 +14,7 @@ def cell(category: str, detector: str, seed: int, auroc: float) -> dict[str, Any
     return {
         "category": category,
         "detector": detector,
-        "version": detector_class(detector).version,
+        "settings": {"method_version": detector_class(detector).version},
         "seed": seed,
         "commit": "0123456789abcdef",
         "machine": "a machine",
@@ -48,6 +48,9 @@ def test_only_cells_of_an_earlier_version_are_run_again(tmp_path: Path) -> None:
     write_json(tmp_path / "nut-stfpm-0.json", cell("nut", "stfpm", 0, 0.9))
     main(what)
     assert "| nut | `stfpm` | 0.900 |" in page.read_text(encoding="utf-8")
-    write_json(tmp_path / "nut-stfpm-0.json", cell("nut", "stfpm", 0, 0.9) | {"version": 0})
+    write_json(
+        tmp_path / "nut-stfpm-0.json",
+        cell("nut", "stfpm", 0, 0.9) | {"settings": {"method_version": 0}},
+    )
     with pytest.raises(SystemExit, match="nut"):
         main(what)
