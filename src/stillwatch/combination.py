@@ -2,17 +2,19 @@
 
 A detector's network gives one map for each of its levels, coarser at deeper levels. What looks at
 the whole image follows here, in one implementation for training, PyTorch and exported graphs:
-statistics of the image, the fusion of the levels, and the Gaussian filter.
+statistics of the image, the fusion of the levels, the Gaussian filter, the background of normals.
 """
 
+import base64
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import Literal
+from typing import Literal, Self
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, FiniteFloat
+from pydantic import Field, FiniteFloat, model_validator
 
 from stillwatch.sections import Section
 
@@ -20,6 +22,9 @@ GRID = 4
 """Pixels of the scaled image per position of an anomaly map, where no level is finer."""
 LEAST = 1e-6
 """Least divisor."""
+MOST_CELLS = 32
+"""Rows and columns of a background, at most."""
+_FLOAT32 = "<f4"
 
 Map = NDArray[np.float32]
 
@@ -65,6 +70,63 @@ class Level(Section):
     largest_median: FiniteFloat | None = Field(None, ge=0)
 
 
+class Background(Section):
+    """How much higher than elsewhere the maps of normals are at each place of the image.
+
+    In at most 32 × 32 cells over the whole image; subtracted from every map. At borders, at edges
+    of the part and where its surface varies, a detector's map is high on normals, too, and the
+    maximum over the map would often lie there.
+    """
+
+    rows: int = Field(ge=1, le=MOST_CELLS)
+    columns: int = Field(ge=1, le=MOST_CELLS)
+    values: str = Field(description="base64 of the cells, row by row, little-endian float32")
+
+    @model_validator(mode="after")
+    def _has_its_values(self) -> Self:
+        if not np.isfinite(self.cells).all():
+            raise ValueError("a value of the background is not finite")
+        return self
+
+    @classmethod
+    def of(cls, maps: Sequence[Map]) -> Self:
+        """The mean of the anomaly maps of normals, each less its own mean, shrunk towards 0.
+
+        The mean of few maps, or of parts in any pose, is mostly noise. It is multiplied by
+        max(0, 1 - noise / variance), the variance being that over the cells, and the noise that
+        part of it which n independent maps would have (James–Stein: Efron & Morris, "Stein's
+        estimation rule and its competitors", JASA 68, 1973). Of a single map 0 is left.
+
+        Args:
+            maps: at least one, each (h, w).
+        """
+        rows, columns = (min(MOST_CELLS, *(one.shape[axis] for one in maps)) for axis in (0, 1))
+        reduced = [cv2.resize(one, (columns, rows), interpolation=cv2.INTER_AREA) for one in maps]
+        cells = np.array([one - one.mean() for one in reduced], np.float64)
+        mean = cells.mean(axis=0) * _share_that_is_no_noise(cells)
+        values = base64.b64encode(mean.astype(_FLOAT32).tobytes()).decode()
+        return cls(rows=rows, columns=columns, values=values)
+
+    @property
+    def cells(self) -> Map:
+        """float32 (rows, columns)."""
+        decoded = np.frombuffer(base64.b64decode(self.values, validate=True), _FLOAT32)
+        return decoded.reshape(self.rows, self.columns)
+
+    def enlarged(self, height: int, width: int) -> Map:
+        """Bilinear, float32 (height, width)."""
+        return np.asarray(cv2.resize(self.cells, (width, height)), np.float32)
+
+
+def _share_that_is_no_noise(cells: NDArray[np.float64]) -> float:
+    """Of the variance, over the cells, of the mean of (n, rows, columns)."""
+    variance = float(cells.mean(axis=0).var())
+    if len(cells) == 1 or variance == 0:
+        return 0.0
+    noise = float(cells.var(axis=0, ddof=1).mean()) / len(cells)
+    return max(0.0, 1 - noise / variance)
+
+
 class Combination(Section):
     """Statistics of normals and the fusion of a detector's levels; part of every bundle."""
 
@@ -73,6 +135,18 @@ class Combination(Section):
     sigma: FiniteFloat | None = Field(
         None, gt=0, description="of the Gaussian, in pixels of the scaled image; null: none"
     )
+    background: Background | None = Field(
+        None, description="subtracted from the smoothed map; null: nothing"
+    )
+
+    def less_background(self, normals: Sequence[LevelMaps]) -> Self:
+        """The same combination, less its background on normals.
+
+        Args:
+            normals: level maps of validation normals, at least one.
+        """
+        background = Background.of([combine(one, self) for one in normals])
+        return self.model_copy(update={"background": background})
 
 
 @np.errstate(over="ignore", invalid="ignore")
@@ -91,9 +165,11 @@ def combine(levels: LevelMaps, combination: Combination) -> Map:
             )
         ),
     )
-    if combination.sigma is None:
-        return fused
-    return smoothed(fused, combination.sigma / levels.grid)
+    if combination.sigma is not None:
+        fused = smoothed(fused, combination.sigma / levels.grid)
+    if combination.background is not None:
+        fused -= combination.background.enlarged(*fused.shape)
+    return fused
 
 
 def normalised(level_map: Map, level: Level) -> Map:

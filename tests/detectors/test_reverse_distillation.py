@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from stillwatch.combination import Combination, Level
+from stillwatch.combination import Background, Combination, Level
 from stillwatch.detectors.reverse_distillation import (
     EmbeddingAndDecoder,
     ReverseDistillation,
@@ -81,7 +81,7 @@ def distances(detector: ReverseDistillation, images: torch.Tensor) -> list[torch
 
 @pytest.mark.parametrize("relative", [False, True])
 def test_map_is_the_smoothed_sum_of_the_enlarged_distances(relative: bool) -> None:
-    """Each in units of its median in the image and of its rise on the normals."""
+    """Each in units of its median in the image and its rise on normals, less the background."""
     detector = ReverseDistillation.build(toy_teacher(), {"relative": relative})
     normals = toy_normals(3)
     with torch.no_grad():
@@ -92,6 +92,8 @@ def test_map_is_the_smoothed_sum_of_the_enlarged_distances(relative: bool) -> No
         maps = enlarged(level / medians.sqrt() if relative else level)
         total += maps / rise(maps) if relative else maps
     expected = np.stack([gaussian_filter(one, SIGMA / 4) for one in total])
+    if relative:
+        expected = expected - Background.of(list(expected.astype(np.float32))).cells
     found = levels_of(detector, normals)
     maps = combined(found, detector.combination(found, SIGMA))
     np.testing.assert_allclose(maps, expected, rtol=1e-4)

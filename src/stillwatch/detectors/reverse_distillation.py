@@ -26,8 +26,9 @@ reconstructed a little worse everywhere, a defect at its place only. The divisor
 largest median of the validation normals, so that an image with defects everywhere keeps its high
 score. The levels are then added in units of their rise on those normals, that is by how much the
 maximum of a level's smoothed map exceeds its mean there, so that the noisiest does not drown the
-others. The weights kept are those of the epoch with the lowest loss on held-out normals, the
-authors' of the last.
+others. At last the ``Background`` of the validation normals is subtracted: borders and edges of a
+part are reconstructed worse than the rest on normals, too. The weights kept are those of the epoch
+with the lowest loss on held-out normals, the authors' of the last.
 
 Measured (docs/results.md): profile ``laptop``, 256 pixels, means over the seeds.
 
@@ -106,7 +107,7 @@ class ReverseDistillation(Detector):
     """Reverse distillation from a one-class bottleneck embedding."""
 
     name = "reverse_distillation"
-    version = 1
+    version = 2
     Settings = ReverseDistillationSettings
     quick: ClassVar = {"epochs": 7, "batch_size": 3, "learning_rate": 0.08}
     paper: ClassVar = {
@@ -159,13 +160,15 @@ class ReverseDistillation(Detector):
         return self._distances(self.teacher(images))
 
     def combination(self, normals: Sequence[LevelMaps], sigma: float) -> Combination:
-        """Sum over the levels, smoothed; with ``relative`` each in the units of normals."""
+        """Sum over the levels, smoothed.
+
+        With ``relative`` each level in the units of normals, less the background of normals.
+        """
         numbers = range(len(normals[0].maps))
-        relative = self.settings.relative
-        levels = tuple(
-            _relative(normals, number, sigma) if relative else Level() for number in numbers
-        )
-        return Combination(levels=levels, sigma=sigma)
+        if not self.settings.relative:
+            return Combination(levels=tuple(Level() for _ in numbers), sigma=sigma)
+        levels = tuple(_relative(normals, number, sigma) for number in numbers)
+        return Combination(levels=levels, sigma=sigma).less_background(normals)
 
     def _distances(self, features: list[Tensor]) -> list[Tensor]:
         rebuilt = self.student(features)
