@@ -1,7 +1,5 @@
 """The anomaly map of an image from its level maps, against the formulas written out."""
 
-import base64
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,15 +9,17 @@ from scipy.ndimage import gaussian_filter
 
 from stillwatch.combination import (
     LEAST,
-    Background,
     Combination,
     Level,
     LevelMaps,
     combine,
+    level_on_grid,
     median,
     normalised,
     smoothed,
+    standardised_by_normals,
 )
+from stillwatch.position_statistics import PositionStatistics
 
 SIDE = st.integers(1, 70)
 
@@ -72,9 +72,9 @@ def test_a_map_is_what_the_formula_says(
         (third + 0.5) / (0.1 * np.sqrt(1e-6)),
     ]
     parts = [enlarged(part, shape) for part in parts]
-    expected = np.sum(parts, axis=0) if fusion == "sum" else np.prod(parts, axis=0)
     if sigma is not None:
-        expected = gaussian_filter(expected, sigma / 4, mode="reflect", truncate=4)
+        parts = [gaussian_filter(part, sigma / 4, mode="reflect", truncate=4) for part in parts]
+    expected = np.sum(parts, axis=0) if fusion == "sum" else np.prod(parts, axis=0)
     found = combine(levels, combination)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
@@ -128,8 +128,30 @@ def test_the_median_that_divides_is_bounded_on_both_sides(middle: float, divisor
     np.testing.assert_allclose(found[0, 0], 1 / np.sqrt(divisor), rtol=1e-5)
 
 
+def test_levels_are_held_against_normals_at_the_same_place() -> None:
+    normals = [levels_of(64, 96, (4, 8), seed) for seed in range(5)]
+    combination = standardised_by_normals(normals, sigma=6.0)
+    new = levels_of(64, 96, (4, 8), seed=9)
+    expected = np.zeros((16, 24))
+    for number in (0, 1):
+        level = Level(largest_median=max(median(one.maps[number]) for one in normals))
+        maps = [level_on_grid(one, number, level, 6.0) for one in (*normals, new)]
+        expected += PositionStatistics.of(maps[:-1]).standardised(maps[-1])
+    np.testing.assert_allclose(combine(new, combination), expected, rtol=1e-5)
+    assert (combination.fusion, combination.sigma) == ("sum", 6.0)
+
+
+def test_an_image_is_forgiven_no_more_than_the_worst_normal() -> None:
+    """4 everywhere, where the largest median of the normals is 0.25, is divided by 0.5."""
+    normals = [LevelMaps((np.full((8, 8), value, np.float32),), (4,), 32, 32) for value in (1, 4)]
+    (level,) = standardised_by_normals([normals[0]], sigma=4.0).levels
+    assert level.largest_median == 1
+    found = level_on_grid(normals[1], 0, level.model_copy(update={"positions": None}), 4.0)
+    np.testing.assert_allclose(found, 4, rtol=1e-5)
+
+
 def test_a_level_that_is_not_combined_is_an_error() -> None:
-    with pytest.raises(ValueError, match="shorter"):
+    with pytest.raises(ValueError, match="2 levels, 1 are combined"):
         combine(levels_of(32, 32, (4, 8)), Combination(levels=(Level(),)))
 
 
@@ -147,59 +169,3 @@ def test_a_level_that_is_not_combined_is_an_error() -> None:
 def test_an_impossible_combination_is_refused(values: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="Combination"):
         Combination.model_validate(values)
-
-
-def base64_of(*values: float) -> str:
-    return base64.b64encode(np.array(values, "<f4").tobytes()).decode()
-
-
-def test_the_background_is_what_the_maps_of_normals_share() -> None:
-    """Each map is 10 higher than the one before; less its own mean, each is -1.5 to 1.5."""
-    maps = [np.array([[1, 2], [3, 4]], np.float32) + 10 * index for index in range(3)]
-    assert Background.of(maps).cells.tolist() == [[-1.5, -0.5], [0.5, 1.5]]
-
-
-def test_the_background_is_shrunk_by_its_noise() -> None:
-    """Two maps: (-1, 1) and (-3, 3). Mean (-2, 2), variance 4; noise (2 + 2) / 2 / 2 = 1."""
-    maps = [np.array([[0, 2]], np.float32), np.array([[0, 6]], np.float32)]
-    np.testing.assert_allclose(Background.of(maps).cells, [[-2 * 3 / 4, 2 * 3 / 4]])
-
-
-def test_a_single_map_and_maps_without_anything_in_common_have_no_background() -> None:
-    apart = [np.eye(4, dtype=np.float32)[[row]] for row in range(4)]
-    assert not Background.of(apart[:1]).cells.any()
-    assert not Background.of(apart).cells.any()
-
-
-def test_a_background_has_at_most_32_cells_a_side_and_means_of_maps_of_any_shapes() -> None:
-    maps = [np.zeros((64, 20), np.float32), np.zeros((48, 96), np.float32)]
-    maps[0][:2] = 31
-    maps[1][:, :] = 7
-    found = Background.of([*maps[:1] * 20, *maps[1:] * 20])
-    assert (found.rows, found.columns) == (32, 20)
-    np.testing.assert_allclose(found.cells[1:] - found.cells[1, 0], 0, atol=1e-6)
-    np.testing.assert_allclose(found.cells[0] - found.cells[1], 31 / 2, rtol=0.03)
-
-
-@given(rows=st.integers(1, 32), columns=st.integers(1, 32), sigma=st.sampled_from([None, 4.0]))
-def test_where_all_maps_of_normals_are_alike_their_mean_is_left(
-    rows: int, columns: int, sigma: float | None
-) -> None:
-    levels = levels_of(4 * rows, 4 * columns, (4,))
-    combination = Combination(levels=(Level(),), sigma=sigma)
-    mean = combine(levels, combination).mean()
-    less = combination.less_background([levels, levels])
-    np.testing.assert_allclose(combine(levels, less), mean, rtol=1e-5)
-
-
-def test_the_background_of_a_larger_map_is_interpolated_between_its_cells() -> None:
-    background = Background(rows=1, columns=2, values=base64_of(1, 3))
-    np.testing.assert_allclose(background.enlarged(2, 4), [[1, 1.5, 2.5, 3]] * 2)
-
-
-@pytest.mark.parametrize(
-    "values", [base64_of(1, 2, 3), base64_of(1, float("nan")), "AAA", base64_of(1, 2)[:-1] + "*"]
-)
-def test_a_background_without_its_values_is_refused(values: str) -> None:
-    with pytest.raises(ValueError, match="Background"):
-        Background(rows=1, columns=2, values=values)

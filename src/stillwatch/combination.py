@@ -2,29 +2,26 @@
 
 A detector's network gives one map for each of its levels, coarser at deeper levels. What looks at
 the whole image follows here, in one implementation for training, PyTorch and exported graphs:
-statistics of the image, the fusion of the levels, the Gaussian filter, the background of normals.
+statistics of the image, the Gaussian filter, statistics of normals, and the fusion of the levels.
 """
 
-import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import Literal, Self
+from typing import Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, FiniteFloat, model_validator
+from pydantic import Field, FiniteFloat
 
+from stillwatch.position_statistics import PositionStatistics
 from stillwatch.sections import Section
 
 GRID = 4
 """Pixels of the scaled image per position of an anomaly map, where no level is finer."""
 LEAST = 1e-6
 """Least divisor."""
-MOST_CELLS = 32
-"""Rows and columns of a background, at most."""
-_FLOAT32 = "<f4"
 
 Map = NDArray[np.float32]
 
@@ -62,69 +59,13 @@ class Level(Section):
     """How one level's map m enters: (m - offset) / (divisor · sqrt(min(median, largest_median))).
 
     The median is that of the level's map in the same image. Without ``largest_median`` the square
-    root is left out.
+    root is left out. After the Gaussian, ``positions`` standardise the map.
     """
 
     offset: FiniteFloat = 0.0
     divisor: FiniteFloat = Field(1.0, gt=0)
     largest_median: FiniteFloat | None = Field(None, ge=0)
-
-
-class Background(Section):
-    """How much higher than elsewhere the maps of normals are at each place of the image.
-
-    In at most 32 × 32 cells over the whole image; subtracted from every map. At borders, at edges
-    of the part and where its surface varies, a detector's map is high on normals, too, and the
-    maximum over the map would often lie there.
-    """
-
-    rows: int = Field(ge=1, le=MOST_CELLS)
-    columns: int = Field(ge=1, le=MOST_CELLS)
-    values: str = Field(description="base64 of the cells, row by row, little-endian float32")
-
-    @model_validator(mode="after")
-    def _has_its_values(self) -> Self:
-        if not np.isfinite(self.cells).all():
-            raise ValueError("a value of the background is not finite")
-        return self
-
-    @classmethod
-    def of(cls, maps: Sequence[Map]) -> Self:
-        """The mean of the anomaly maps of normals, each less its own mean, shrunk towards 0.
-
-        The mean of few maps, or of parts in any pose, is mostly noise. It is multiplied by
-        max(0, 1 - noise / variance), the variance being that over the cells, and the noise that
-        part of it which n independent maps would have (James–Stein: Efron & Morris, "Stein's
-        estimation rule and its competitors", JASA 68, 1973). Of a single map 0 is left.
-
-        Args:
-            maps: at least one, each (h, w).
-        """
-        rows, columns = (min(MOST_CELLS, *(one.shape[axis] for one in maps)) for axis in (0, 1))
-        reduced = [cv2.resize(one, (columns, rows), interpolation=cv2.INTER_AREA) for one in maps]
-        cells = np.array([one - one.mean() for one in reduced], np.float64)
-        mean = cells.mean(axis=0) * _share_that_is_no_noise(cells)
-        values = base64.b64encode(mean.astype(_FLOAT32).tobytes()).decode()
-        return cls(rows=rows, columns=columns, values=values)
-
-    @property
-    def cells(self) -> Map:
-        """float32 (rows, columns)."""
-        decoded = np.frombuffer(base64.b64decode(self.values, validate=True), _FLOAT32)
-        return decoded.reshape(self.rows, self.columns)
-
-    def enlarged(self, height: int, width: int) -> Map:
-        """Bilinear, float32 (height, width)."""
-        return np.asarray(cv2.resize(self.cells, (width, height)), np.float32)
-
-
-def _share_that_is_no_noise(cells: NDArray[np.float64]) -> float:
-    """Of the variance, over the cells, of the mean of (n, rows, columns)."""
-    variance = float(cells.mean(axis=0).var())
-    if len(cells) == 1 or variance == 0:
-        return 0.0
-    noise = float(cells.var(axis=0, ddof=1).mean()) / len(cells)
-    return max(0.0, 1 - noise / variance)
+    positions: PositionStatistics | None = None
 
 
 class Combination(Section):
@@ -135,18 +76,6 @@ class Combination(Section):
     sigma: FiniteFloat | None = Field(
         None, gt=0, description="of the Gaussian, in pixels of the scaled image; null: none"
     )
-    background: Background | None = Field(
-        None, description="subtracted from the smoothed map; null: nothing"
-    )
-
-    def less_background(self, normals: Sequence[LevelMaps]) -> Self:
-        """The same combination, less its background on normals.
-
-        Args:
-            normals: level maps of validation normals, at least one.
-        """
-        background = Background.of([combine(one, self) for one in normals])
-        return self.model_copy(update={"background": background})
 
 
 @np.errstate(over="ignore", invalid="ignore")
@@ -154,22 +83,51 @@ def combine(levels: LevelMaps, combination: Combination) -> Map:
     """The anomaly map of one image, float32 (ceil(height / grid), ceil(width / grid)).
 
     Levels too large for float32 make it infinite.
+
+    Raises:
+        ValueError: the combination is of another number of levels.
     """
+    if len(levels.maps) != len(combination.levels):
+        raise ValueError(f"{len(levels.maps)} levels, {len(combination.levels)} are combined")
     fuse = np.add if combination.fusion == "sum" else np.multiply
-    fused: Map = reduce(
-        fuse,
-        (
-            on_grid(normalised(level_map, level), stride, levels)
-            for level_map, stride, level in zip(
-                levels.maps, levels.strides, combination.levels, strict=True
-            )
-        ),
+    maps = (
+        level_on_grid(levels, number, level, combination.sigma)
+        for number, level in enumerate(combination.levels)
     )
-    if combination.sigma is not None:
-        fused = smoothed(fused, combination.sigma / levels.grid)
-    if combination.background is not None:
-        fused -= combination.background.enlarged(*fused.shape)
+    fused: Map = reduce(fuse, maps)
     return fused
+
+
+def standardised_by_normals(normals: Sequence[LevelMaps], sigma: float) -> Combination:
+    """Sum over the levels, each relative to its image and to normals at the same place.
+
+    A level's map is divided by the square root of its median in the image: a part in an unseen
+    pose, or in other light, is reconstructed a little worse everywhere, a defect at its place only.
+    The divisor is at most the largest median of the normals, so that an image with defects
+    everywhere keeps its high score. Smoothed, the map is then standardised by
+    ``PositionStatistics``, so that neither the noisiest level nor the noisiest place decides.
+
+    Args:
+        normals: level maps of validation normals, at least one.
+        sigma: of the Gaussian, in pixels of the scaled image.
+    """
+    numbers = range(len(normals[0].maps))
+    levels = tuple(_standardised_level(normals, number, sigma) for number in numbers)
+    return Combination(levels=levels, sigma=sigma)
+
+
+def _standardised_level(normals: Sequence[LevelMaps], number: int, sigma: float) -> Level:
+    level = Level(largest_median=max(median(one.maps[number]) for one in normals))
+    maps = [level_on_grid(one, number, level, sigma) for one in normals]
+    return level.model_copy(update={"positions": PositionStatistics.of(maps)})
+
+
+def level_on_grid(levels: LevelMaps, number: int, level: Level, sigma: float | None) -> Map:
+    """One level's map as it is fused: (ceil(height / grid), ceil(width / grid)), float32."""
+    found = on_grid(normalised(levels.maps[number], level), levels.strides[number], levels)
+    if sigma is not None:
+        found = smoothed(found, sigma / levels.grid)
+    return found if level.positions is None else level.positions.standardised(found)
 
 
 def normalised(level_map: Map, level: Level) -> Map:

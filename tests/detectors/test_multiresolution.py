@@ -224,7 +224,7 @@ def test_forward_map_by_hand() -> None:
 
     Each position has (1 + 1) / 2 + 2 (1 - 24 / 25) = 1.08; smoothing leaves a constant as it is.
     """
-    detector = Multiresolution.build(toy_teacher(), {})
+    detector = Multiresolution.build(toy_teacher(), {"fusion": "published"})
     detector.balance = torch.tensor(2.0)
     taught, cloned = (torch.tensor(x).view(1, 2, 1, 1) for x in ([3.0, 4.0], [4.0, 3.0]))
     levels = [(taught.expand(1, 2, n, n), cloned.expand(1, 2, n, n)) for n in (8, 4, 2)]

@@ -11,7 +11,6 @@ from scipy.ndimage import gaussian_filter
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from stillwatch.combination import Background, Combination, Level
 from stillwatch.detectors.reverse_distillation import (
     EmbeddingAndDecoder,
     ReverseDistillation,
@@ -79,21 +78,13 @@ def distances(detector: ReverseDistillation, images: torch.Tensor) -> list[torch
     ]
 
 
-@pytest.mark.parametrize("relative", [False, True])
-def test_map_is_the_smoothed_sum_of_the_enlarged_distances(relative: bool) -> None:
-    """Each in units of its median in the image and its rise on normals, less the background."""
-    detector = ReverseDistillation.build(toy_teacher(), {"relative": relative})
+def test_map_is_the_smoothed_sum_of_the_enlarged_distances() -> None:
+    detector = ReverseDistillation.build(toy_teacher(), {"fusion": "published"})
     normals = toy_normals(3)
     with torch.no_grad():
         levels = distances(detector, images_to_input(torch.from_numpy(normals)))
-    total = np.zeros((3, 16, 16))
-    for level in levels:
-        medians = level.flatten(1).median(dim=1).values[:, None, None]
-        maps = enlarged(level / medians.sqrt() if relative else level)
-        total += maps / rise(maps) if relative else maps
+    total = np.sum([enlarged(level) for level in levels], axis=0)
     expected = np.stack([gaussian_filter(one, SIGMA / 4) for one in total])
-    if relative:
-        expected = expected - Background.of(list(expected.astype(np.float32))).cells
     found = levels_of(detector, normals)
     maps = combined(found, detector.combination(found, SIGMA))
     np.testing.assert_allclose(maps, expected, rtol=1e-4)
@@ -110,37 +101,6 @@ def enlarged(level: torch.Tensor) -> np.ndarray:
     ].numpy()
 
 
-def rise(maps: np.ndarray) -> float:
-    """By how much the smoothed map of one level exceeds its mean, averaged over images."""
-    final = [gaussian_filter(one, SIGMA / 4) for one in maps]
-    return float(np.mean([one.max() - one.mean() for one in final]))
-
-
-def test_largest_medians_and_rises_of_normals_by_hand() -> None:
-    """One level of two normals: 1 in a quarter and 0.04 elsewhere; 0.25 everywhere.
-
-    The medians are 0.04 and 0.25. Relative to the root of its own, 0.2, the first is 5 and 0.2, and
-    0.25 · 5 + 0.75 · 0.2 = 1.4 on average; the second does not rise.
-    """
-    first = torch.full((64, 64), 0.04)
-    first[:32, :32] = 1
-    normals = [known_levels([one], [4]) for one in (first, torch.full((64, 64), 0.25))]
-    found = ReverseDistillation.build(toy_teacher(), {}).combination(normals, SIGMA)
-    (level,) = found.levels
-    assert level.largest_median == 0.25
-    assert level.divisor == pytest.approx((5 - 1.4) / 2, rel=1e-4)
-    assert (found.fusion, found.sigma) == ("sum", SIGMA)
-
-
-def test_an_image_is_forgiven_no_more_than_the_worst_validation_normal() -> None:
-    """0.04 is divided by its root; 4, where the largest median of the normals is 0.25, by 0.5."""
-    combination = Combination(levels=(Level(largest_median=0.25, divisor=2.0),))
-    levels = [known_levels([torch.full((8, 8), value)], [4]) for value in (0.04, 4.0)]
-    maps = combined(levels, combination)
-    np.testing.assert_allclose(maps[0], 0.2 / 2, rtol=1e-5)
-    np.testing.assert_allclose(maps[1], 4 / 0.5 / 2, rtol=1e-5)
-
-
 def test_released_map_and_losses_by_hand() -> None:
     """1 - cos is 0.04, 1 and 0.04 on three levels, everywhere; whole maps have the same cosines."""
     like, other = (torch.tensor(x).view(1, 2, 1, 1) for x in ([4.0, 3.0], [-4.0, 3.0]))
@@ -148,7 +108,7 @@ def test_released_map_and_losses_by_hand() -> None:
     rebuilt = [one.repeat(1, 1, n, n) for one, n in ((like, 4), (other, 2), (like, 1))]
     features = [taught.expand_as(level) for level in rebuilt]
     for loss in ("flattened", "per_position"):
-        own = {"loss": loss, "relative": False, "easy_share": 0.0, "disturbance": False}
+        own = {"loss": loss, "fusion": "published", "easy_share": 0.0, "disturbance": False}
         detector = ReverseDistillation.build(toy_teacher(), own)
         detector.teacher, detector.student = FixedNetwork(features), FixedNetwork(rebuilt)
         batch = SimpleNamespace(features=features, progress=1.0)
@@ -230,7 +190,7 @@ def test_teachers_signed_features_can_be_rebuilt() -> None:
 
 def test_authors_recipe() -> None:
     detector = ReverseDistillation.build(toy_teacher(), ReverseDistillation.paper)
-    assert (detector.settings.easy_share, detector.settings.relative) == (0, False)
+    assert (detector.settings.easy_share, detector.settings.fusion) == (0, "published")
     (phase,) = detector.phases()
     optimizer = phase.optimizer(phase.module.parameters())
     assert isinstance(optimizer, torch.optim.Adam)

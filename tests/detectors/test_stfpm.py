@@ -36,7 +36,7 @@ def test_loss_is_the_mean_over_positions_and_the_sum_over_levels() -> None:
 
 
 def test_map_is_the_product_at_a_quarter_of_the_size_without_smoothing() -> None:
-    detector = STFPM.build(toy_teacher(), {})
+    detector = STFPM.build(toy_teacher(), {"fusion": "published"})
     normals = toy_normals(2)
     expected = np.ones((2, 16, 16))
     for level in squared_distances(detector, images_to_input(torch.from_numpy(normals))):
@@ -60,7 +60,7 @@ def known() -> tuple[STFPM, list[torch.Tensor]]:
         taught.append(torch.tensor(one).view(1, 2, 1, 1).repeat(1, 1, side, side))
         imitated.append(torch.tensor(other).view(1, 2, 1, 1).repeat(1, 1, side, side))
     imitated[0][..., :2] = taught[0][..., :2]
-    detector = STFPM.build(toy_teacher(), {})
+    detector = STFPM.build(toy_teacher(), {"fusion": "published"})
     detector.teacher, detector.student = FixedNetwork(taught), FixedNetwork(imitated)
     return detector, taught
 

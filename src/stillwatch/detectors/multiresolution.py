@@ -15,9 +15,10 @@ those of the authors' code. Our own: any other teacher gives its levels at strid
 the cloner, having no ReLU there, may be signed like them; unless ``optimizer`` is ``adam``, Muon in
 small batches with warm-up and cosine decay; images are normalised as the source was trained, where
 the code leaves MVTec AD as it is; and the verdict needs a map that is one forward pass: L at each
-position instead of each image, summed over the points and smoothed by a Gaussian. What is kept is
-the epoch with the lowest loss on held-out normals. The paper's own image score, L of the image, is
-``published_scores``; its maps from gradients are in ``benchmarks.input_gradients``.
+position instead of each image, smoothed by a Gaussian and, unless ``fusion`` is ``published``,
+added as ``standardised_by_normals`` says. What is kept is the epoch with the lowest loss on
+held-out normals. The paper's own image score, L of the image, is ``published_scores``; its maps
+from gradients are in ``benchmarks.input_gradients``.
 
 On MVTec AD *screw* that score does not tell defective images from good ones, because it is taken
 over the whole image, of which a defect is a small part: with one trained cloner (seed 2) its image
@@ -40,7 +41,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from stillwatch.combination import Combination, Level, LevelMaps
+from stillwatch.combination import Combination, Level, LevelMaps, standardised_by_normals
 from stillwatch.detectors.base import Detector, Normals, Phase, schedule_of
 from stillwatch.detectors.blocks.maps import cosine_distance
 from stillwatch.detectors.blocks.optimizers import muon_or_adam
@@ -71,13 +72,16 @@ class MultiresolutionSettings(Section):
     cloner: Literal["compact", "equal"] = Field(
         "compact", description="16 channels wherever nothing is compared, or the source's widths"
     )
+    fusion: Literal["standardised", "published"] = Field(
+        "standardised", description="points standardised by normals, or their plain sum"
+    )
 
 
 class Multiresolution(Detector):
     """Multiresolution knowledge distillation (MKD)."""
 
     name = "multiresolution"
-    version = 1
+    version = 2
     Settings = MultiresolutionSettings
     quick: ClassVar = {"epochs": 5, "batch_size": 3}
     paper: ClassVar = {
@@ -85,6 +89,7 @@ class Multiresolution(Detector):
         "batch_size": 64,
         "optimizer": "adam",
         "learning_rate": 0.001,
+        "fusion": "published",
     }
     exportable = True
 
@@ -133,7 +138,9 @@ class Multiresolution(Detector):
         ]
 
     def combination(self, normals: Sequence[LevelMaps], sigma: float) -> Combination:
-        """Sum over the points, smoothed."""
+        """Sum over the points, smoothed; unless as published, standardised by normals."""
+        if self.settings.fusion == "standardised":
+            return standardised_by_normals(normals, sigma)
         return Combination(levels=(Level(),) * len(normals[0].maps), sigma=sigma)
 
     def published_scores(self, images: Tensor) -> Tensor:

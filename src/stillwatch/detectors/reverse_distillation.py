@@ -20,15 +20,9 @@ teacher's channel counts rounded up to a power of two, with a linear layer on to
 an embedding a quarter as wide as its deepest level. A few hundred normals teach a wider one to
 rebuild anomalies, too; against the same, positions that are rebuilt well already get a tenth of the
 gradient (``easy_share``), and what the embedding sees in training is disturbed (``disturbance``,
-see ``disturbance.py``). In the map (``relative``), each level's distances are divided by the square
-root of their median in the same image: a part in an unseen pose, or in other light, is
-reconstructed a little worse everywhere, a defect at its place only. The divisor is at most the
-largest median of the validation normals, so that an image with defects everywhere keeps its high
-score. The levels are then added in units of their rise on those normals, that is by how much the
-maximum of a level's smoothed map exceeds its mean there, so that the noisiest does not drown the
-others. At last the ``Background`` of the validation normals is subtracted: borders and edges of a
-part are reconstructed worse than the rest on normals, too. The weights kept are those of the epoch
-with the lowest loss on held-out normals, the authors' of the last.
+see ``disturbance.py``). Unless ``fusion`` is ``published``, the levels are added as
+``standardised_by_normals`` says. The weights kept are those of the epoch with the lowest loss on
+held-out normals, the authors' of the last.
 
 Measured (docs/results.md): profile ``laptop``, 256 pixels, means over the seeds.
 
@@ -42,21 +36,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from stillwatch.combination import (
-    LEAST,
-    Combination,
-    Level,
-    LevelMaps,
-    median,
-    normalised,
-    on_grid,
-    smoothed,
-)
+from stillwatch.combination import Combination, Level, LevelMaps, standardised_by_normals
 from stillwatch.detectors.base import Batch, Detector, Normals, Phase, schedule_of
 from stillwatch.detectors.blocks.disturbance import disturbed
 from stillwatch.detectors.blocks.maps import (
@@ -98,8 +82,8 @@ class ReverseDistillationSettings(Section):
     disturbance: bool = Field(
         True, description="train on features that are turned and shifted in a window"
     )
-    relative: bool = Field(
-        True, description="distances relative to the image's median and to normals"
+    fusion: Literal["standardised", "published"] = Field(
+        "standardised", description="levels standardised by normals, or their plain sum"
     )
 
 
@@ -117,7 +101,7 @@ class ReverseDistillation(Detector):
         "learning_rate": 0.005,
         "easy_share": 0.0,
         "disturbance": False,
-        "relative": False,
+        "fusion": "published",
     }
     exportable = True
 
@@ -160,15 +144,10 @@ class ReverseDistillation(Detector):
         return self._distances(self.teacher(images))
 
     def combination(self, normals: Sequence[LevelMaps], sigma: float) -> Combination:
-        """Sum over the levels, smoothed.
-
-        With ``relative`` each level in the units of normals, less the background of normals.
-        """
-        numbers = range(len(normals[0].maps))
-        if not self.settings.relative:
-            return Combination(levels=tuple(Level() for _ in numbers), sigma=sigma)
-        levels = tuple(_relative(normals, number, sigma) for number in numbers)
-        return Combination(levels=levels, sigma=sigma).less_background(normals)
+        """Sum over the levels, smoothed; unless as published, standardised by normals."""
+        if self.settings.fusion == "standardised":
+            return standardised_by_normals(normals, sigma)
+        return Combination(levels=(Level(),) * len(normals[0].maps), sigma=sigma)
 
     def _distances(self, features: list[Tensor]) -> list[Tensor]:
         rebuilt = self.student(features)
@@ -192,17 +171,6 @@ class ReverseDistillation(Detector):
 def mined_share(easy_share: float, progress: float) -> float:
     """Share of the positions with less gradient: from 0 up to ``easy_share`` at a quarter."""
     return easy_share * min(1.0, progress / _MINING_RISE)
-
-
-def _relative(normals: Sequence[LevelMaps], number: int, sigma: float) -> Level:
-    """Largest median and rise of one level's maps on normals."""
-    level = Level(largest_median=max(median(one.maps[number]) for one in normals))
-    rises = []
-    for one in normals:
-        enlarged = on_grid(normalised(one.maps[number], level), one.strides[number], one)
-        final = smoothed(enlarged, sigma / one.grid)
-        rises.append(final.max() - final.mean())
-    return level.model_copy(update={"divisor": max(LEAST, float(np.mean(rises)))})
 
 
 class EmbeddingAndDecoder(nn.Module):
