@@ -1,22 +1,25 @@
-"""Time per image and per megapixel with PyTorch, ONNX Runtime and OpenVINO.
+r"""Time per image and per megapixel with PyTorch, ONNX Runtime and OpenVINO.
 
-Takes the detectors that cells of ``benchmarks.accuracy`` trained. Each is exported in both formats,
-and compared with PyTorch on all test images. Then the runtimes inspect the same decoded images one
-by one, in turn, so that other load of the machine slows all of them. One JSON file per cell; a cell
-that is there is not measured again. Renders ``docs/inference.md``.
+Trains each detector with ``benchmarks.direct``, exports it in both formats, and compares both with
+PyTorch on all test images. Then the runtimes inspect the same decoded images one by one, in turn,
+so that other load of the machine slows all of them. One JSON file per category and detector; a cell
+that is there is not measured again unless the method has a new version.
 
-    .venv/bin/python -m benchmarks.inference --root mvtec --cells results/screw-*.json \
-        --out results/inference
+    .venv/bin/python -m benchmarks.inference ROOT/screw ROOT/commutator \
+        --groups 'commutator=^(kos\d+)' --detectors patchcore reverse_distillation \
+        --out benchmarks/results/inference --page docs/inference.md
 """
 
 import argparse
 import json
+import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -24,60 +27,70 @@ import numpy as np
 import torch
 
 from benchmarks.bundle_images import read_pixels
-from benchmarks.cells import complete, read_cells, write_page
+from benchmarks.cells import complete
+from benchmarks.direct import laptop_settings, trained_bundle
 from benchmarks.inference_page import render
 from benchmarks.revision import commit, machine
+from benchmarks.tables import publish
 from stillwatch.bundle import Bundle, read_bundle
+from stillwatch.detectors import detector_class
+from stillwatch.errors import StillwatchError
 from stillwatch.export.export import export_bundle
 from stillwatch.images.decode import Pixels
 from stillwatch.images.layout import scan_category
 from stillwatch.inference.inspector import Inspector
 from stillwatch.inference.scorers import open_scorer
-from stillwatch.settings import Settings, load_settings
-from stillwatch.tasks.tracking.client import BUNDLE, open_tracking
+from stillwatch.settings import Settings
 
-PAGE = Path("docs/inference.md")
 PACKAGES = {"PyTorch": "torch", "ONNX Runtime": "onnxruntime", "OpenVINO": "openvino"}
 WARM_UP = 3
 """Images that are not timed."""
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Measure what is missing, then write the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--root", type=Path, required=True)
-    parser.add_argument("--cells", type=Path, nargs="+", required=True)
+    parser.add_argument("categories", type=Path, nargs="+", help="folders of categories")
+    parser.add_argument("--groups", nargs="*", default=[], help="CATEGORY=split.group_pattern")
+    parser.add_argument("--detectors", nargs="+", required=True)
+    parser.add_argument("--weights", type=Path, default=Path("weights"))
     parser.add_argument("--timed", type=int, default=20, help="images that are timed")
     parser.add_argument("--rounds", type=int, default=5, help="times that each is scored")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--page", type=Path, default=PAGE)
-    given = parser.parse_args()
-    for file in given.cells:
-        trained = json.loads(file.read_bytes())
-        settings = load_settings(file.parent / "params.yaml")
-        what = {"run_id": trained["report"]["run_id"], "timed": given.timed, "rounds": given.rounds}
-        run = partial(_run, settings, trained, given.root, given.timed, given.rounds)
-        complete(given.out / file.name, what, run)
-    write_page(given.page, render(list(read_cells(given.out))))
+    parser.add_argument("--page", type=Path, help="file of the tables; printed if not given")
+    given = parser.parse_args(arguments)
+    patterns = dict(pair.split("=", 1) for pair in given.groups)
+    cells = []
+    for folder, detector in product(given.categories, given.detectors):
+        file = given.out / f"{folder.name}-{detector}.json"
+        what = {"method_version": detector_class(detector).version}
+        what |= {"timed": given.timed, "rounds": given.rounds}
+        settings = laptop_settings(given.weights, patterns.get(folder.name))
+        try:
+            complete(file, what, partial(_run, folder, settings, detector, what))
+        except StillwatchError as error:
+            sys.exit(str(error))
+        cells.append(json.loads(file.read_bytes()))
+    publish(render(cells), given.page)
 
 
 def _run(
-    settings: Settings, trained: Mapping[str, Any], root: Path, timed: int, rounds: int
+    folder: Path, settings: Settings, detector: str, counts: Mapping[str, int]
 ) -> dict[str, Any]:
-    with open_tracking(settings).artifact(trained["report"]["run_id"], BUNDLE) as folder:
-        bundle = read_bundle(folder)
-        category = scan_category(root / bundle.info.category)
+    category = scan_category(folder)
+    with tempfile.TemporaryDirectory(prefix="stillwatch-inference-") as made:
+        bundle = trained_bundle(folder, settings, detector, 0, Path(made))
         files = [image for image in category.images if image.split == "test"]
-        images = read_pixels(category.folder, files, bundle.info)
+        images = read_pixels(folder, files, bundle.info)
         return {
             "commit": commit(),
             "machine": machine(torch.device("cpu")),
             "versions": {name: version(package) for name, package in PACKAGES.items()},
-            "category": bundle.info.category,
-            "detector": bundle.info.detector.name,
+            "category": category.name,
+            "detector": detector,
             "teacher": bundle.info.teacher.name,
             "geometry": str(bundle.info.geometry),
-            **exported(bundle, images, timed=timed, rounds=rounds),
+            **exported(bundle, images, timed=counts["timed"], rounds=counts["rounds"]),
         }
 
 

@@ -14,7 +14,7 @@ def render(cells: Sequence[Cell]) -> str:
     Args:
         cells: as ``benchmarks.inference`` writes them, at least one.
     """
-    command = "python -m benchmarks.inference --root ROOT --cells CELLS --out results/inference"
+    command = "python -m benchmarks.inference CATEGORIES --detectors DETECTORS"
     versions = "; ".join(
         sorted({f"{name} {one}" for cell in cells for name, one in cell["versions"].items()})
     )
@@ -22,8 +22,7 @@ def render(cells: Sequence[Cell]) -> str:
         [
             "# Runtimes on the same images",
             "",
-            f"{origin(command, cells)} {versions}. ROOT is the folder that contains the "
-            "categories; CELLS are files that `benchmarks.accuracy` wrote.",
+            f"{origin(command, cells)} {versions}.",
             "",
             "Inspection of one decoded image in milliseconds: the median, and the 95 % quantile in "
             "brackets.",

@@ -102,7 +102,7 @@ def _variances(squares: Cells) -> Cells:
     """
     own = squares.mean(axis=0)
     weight = len(squares) / (len(squares) + PRIOR_NORMALS)
-    return np.maximum(_LEAST_VARIANCE, weight * own + (1 - weight) * own.mean())
+    return np.asarray(np.maximum(_LEAST_VARIANCE, weight * own + (1 - weight) * own.mean()))
 
 
 def _reduced(values: NDArray[np.floating], rows: int, columns: int) -> Cells:

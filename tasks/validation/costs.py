@@ -38,9 +38,9 @@ TWO_CORES = {
         ("uninformed_students", 60, 1300),
     )
 }
-"""On two CPU cores, profile laptop: training of ``plate`` (3.5 megapixels an epoch) in
-docs/results.md, and inspection with PyTorch in docs/inference.md; of ``efficient_ad`` and
-``uninformed_students``, which learn from features now, guessed from trainings on one thread."""
+"""On two CPU cores, profile laptop, once measured on the sample category ``plate`` (3.5 megapixels
+an epoch); of ``efficient_ad`` and ``uninformed_students`` guessed from trainings on one thread. A
+first guess only: the times of the machine's own trainings replace it."""
 
 
 def record_cost(settings: Settings, detector: str, cost: Cost) -> None:

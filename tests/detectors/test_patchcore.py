@@ -68,35 +68,6 @@ def test_map_by_hand() -> None:
     torch.testing.assert_close(level[0, 3:-3, 3:-3], torch.ones(10, 10))
 
 
-def test_the_papers_score_weighs_the_largest_distance(detector: PatchCore, images: Tensor) -> None:
-    memory = detector.memory.double().numpy()
-    oracle = NearestNeighbors(n_neighbors=9).fit(memory)
-    expected = []
-    for patches in patches_of(detector, images):
-        distances, rows = (part[:, 0] for part in oracle.kneighbors(patches, 1))
-        worst = int(distances.argmax())
-        around = oracle.kneighbors(memory[rows[worst]][None])[1][0]
-        exponentials = np.exp(np.linalg.norm(patches[worst] - memory[around], axis=1))
-        weight = 1 - np.exp(distances[worst]) / exponentials.sum()
-        expected.append(weight * distances[worst])
-    np.testing.assert_allclose(detector.published_scores(images), expected, rtol=1e-4)
-
-
-def test_the_papers_score_by_hand() -> None:
-    """Neighbourhoods of nine, of which the padding gives most: patches at 1, 1, 3 and 3.
-
-    The farthest from memory is at 3, next to the patch at 0, whose own two nearest are itself and
-    the one at 10, so that s = (1 - e^3 / (e^3 + e^7)) · 3; the one at 50 off the line is no
-    neighbour.
-    """
-    detector = PatchCore.build(toy_teacher(), {"neighbours": 2})
-    fine = torch.tensor([9.0, 0.0, 0.0, 27.0]).view(1, 1, 1, 4)
-    detector.teacher = FixedNetwork([fine, fine, torch.zeros(1, 1, 1, 2)])
-    detector.memory = torch.tensor([[10.0, 0.0], [0.0, 0.0], [0.0, 50.0]])
-    (score,) = detector.published_scores(torch.zeros(1, 3, 8, 32)).tolist()
-    assert score == pytest.approx(3 / (1 + np.exp(-4)), rel=1e-5)
-
-
 def test_the_coreset_is_chosen_from_patches_drawn_at_random() -> None:
     """100 of 6 · 64, of every batch its share; the seed decides which."""
     teacher, normals = toy_teacher(), toy_normals(6)

@@ -52,7 +52,7 @@ SETTINGS = {
         "compactness_weight": 1,
     },
     "multiresolution": {"cloner": "compact"},
-    "patchcore": {"coreset": 0.1, "neighbours": 9},
+    "patchcore": {"coreset": 0.1},
 }
 
 

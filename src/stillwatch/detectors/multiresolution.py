@@ -17,20 +17,13 @@ small batches with warm-up and cosine decay; images are normalised as the source
 the code leaves MVTec AD as it is; and the verdict needs a map that is one forward pass: L at each
 position instead of each image, smoothed by a Gaussian and, unless ``fusion`` is ``published``,
 added as ``standardised_by_normals`` says. What is kept is the epoch with the lowest loss on
-held-out normals. The paper's own image score, L of the image, is ``published_scores``; its maps
-from gradients are in ``benchmarks.input_gradients``.
+held-out normals.
 
-On MVTec AD *screw* that score does not tell defective images from good ones, because it is taken
-over the whole image, of which a defect is a small part: with one trained cloner (seed 2) its image
-AUROC is 0.451 (L_val alone 0.501, L_dir alone 0.382), that of the map's mean over the image 0.400,
-and that of the same map's maximum 0.763.
+The image score is the maximum of the map, not L of the image, and the map is no gradient of L: L is
+taken over the whole image, of which a defect is a small part. On MVTec AD *screw*, with one trained
+cloner, L had an image AUROC of 0.451, and the maximum of the summed map 0.763.
 
-Measured (docs/results.md): profile ``laptop``, 256 pixels, means over the seeds.
-
-                image AUROC   AUPRO
-    cloth       0.836         0.834
-    plate       0.809         0.968
-    screw       0.755         0.920
+Our own figures are in docs/results.md.
 """
 
 from collections.abc import Mapping, Sequence
@@ -142,18 +135,6 @@ class Multiresolution(Detector):
         if self.settings.fusion == "standardised":
             return standardised_by_normals(normals, sigma)
         return Combination(levels=(Level(),) * len(normals[0].maps), sigma=sigma)
-
-    def published_scores(self, images: Tensor) -> Tensor:
-        """The paper's image score: the loss of each image at the points that detection uses.
-
-        Args:
-            images: float32 (B, 3, H, W) in [0, 1]; gradients reach them.
-
-        Returns:
-            float32 (B,), at least 0.
-        """
-        pairs = self._detecting(images)
-        return value_loss(pairs) + self.balance * direction_loss(pairs)
 
     def _loss(self, features: list[Tensor], images: Tensor) -> Tensor:
         pairs = self._compared(features, images)

@@ -14,19 +14,14 @@ it for a memory of 25 / 10 / 1 % of the patches: image AUROC 0.991 / 0.990 / 0.9
 
 As in the paper: the levels at strides 8 and 16, their 3×3 neighbourhoods averaged, the coarser one
 resized to the finer, a greedy coreset on random projections, the distance to the nearest patch in
-memory, Gaussian smoothing. The verdict uses the maximum of the map; the paper's own image score,
-which weighs the largest distance down where the memory is dense, is ``published_scores``. Our own:
-images are not cropped, and neighbourhoods are averaged per channel (as anomalib does), where the
-authors' code pools flattened neighbourhoods to 1024 values whatever the teacher; the coreset is
-chosen from at most ``max_patches`` of the patches, drawn at random, so that memory does not grow
-with the number of images; and the Gaussian is 4 pixels wide at 256.
+memory, Gaussian smoothing. Our own: the image score is the maximum of the map, where the paper
+(equation 7) weighs the largest distance down where the memory is dense; images are not cropped, and
+neighbourhoods are averaged per channel (as anomalib does), where the authors' code pools flattened
+neighbourhoods to 1024 values whatever the teacher; the coreset is chosen from at most
+``max_patches`` of the patches, drawn at random, so that memory does not grow with the number of
+images; and the Gaussian is 4 pixels wide at 256.
 
-Measured (docs/results.md): profile ``laptop``, 256 pixels, means over the seeds.
-
-                image AUROC   AUPRO
-    cloth       0.905         0.763
-    plate       0.931         0.934
-    screw       0.904         0.896
+Our own figures are in docs/results.md.
 """
 
 import math
@@ -62,9 +57,6 @@ class PatchCoreSettings(Section):
         description="patches of the training normals that the coreset is chosen from, at most; "
         "drawn at random",
     )
-    neighbours: int = Field(
-        9, ge=2, description="of the memory's patch, in the paper's own image score"
-    )
 
 
 class PatchCore(Detector):
@@ -97,33 +89,11 @@ class PatchCore(Detector):
 
     def level_maps(self, images: Tensor) -> list[Tensor]:
         """Distance to the nearest patch in memory, at stride 8, at least 0."""
-        return [self._nearest(_patches(self.teacher(images)), 1)[0][..., 0]]
+        return [self._distances(_patches(self.teacher(images)))]
 
     def combination(self, normals: Sequence[LevelMaps], sigma: float) -> Combination:
         """The one level, smoothed."""
         return Combination(levels=(Level(),), sigma=sigma)
-
-    def published_scores(self, images: Tensor) -> Tensor:
-        """The paper's image score (equation 7): the largest distance, re-weighted.
-
-        s = (1 - exp|p - m| / sum over n in N_b(m) of exp|p - n|) |p - m|, with p the patch that is
-        farthest from memory, m its nearest patch there, and N_b(m) the b patches nearest to m.
-
-        Args:
-            images: float32 (B, 3, H, W) in [0, 1].
-
-        Returns:
-            float32 (B,), at least 0.
-        """
-        patches = _patches(self.teacher(images)).flatten(1, 2)
-        distances, nearest = self._nearest(patches, 1)
-        worst = distances[..., 0].argmax(dim=1)
-        rows = torch.arange(len(images), device=worst.device)
-        patch, match = patches[rows, worst], nearest[rows, worst, 0]
-        around = self._nearest(self.memory[match], min(self.settings.neighbours, len(self.memory)))
-        to_neighbours = (patch[:, None] - self.memory[around[1]]).norm(dim=-1)
-        share = torch.softmax(to_neighbours, dim=1)[:, 0]
-        return (1 - share) * distances[rows, worst, 0]
 
     def _drawn_patches(self, normals: Normals) -> Tensor:
         drawn: list[Tensor] = []
@@ -141,16 +111,14 @@ class PatchCore(Detector):
             drawn.append(patches)
         return torch.cat(drawn)
 
-    def _nearest(self, patches: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        """Distances to the ``count`` nearest patches in memory, and their rows: (..., count)."""
+    def _distances(self, patches: Tensor) -> Tensor:
+        """Distance of (..., C) patches to the nearest one in memory: (...)."""
         found = []
         for block in parts(patches.flatten(0, -2), _QUERIES):
-            rows = torch.cdist(block, self.memory).topk(count, largest=False).indices
+            nearest = torch.cdist(block, self.memory).argmin(dim=1)
             # Computed again: cdist uses products, which leave few digits of a small distance.
-            found.append(((block[:, None] - self.memory[rows]).norm(dim=-1), rows))
-        distances, rows = (torch.cat(blocks) for blocks in zip(*found, strict=True))
-        shape = (*patches.shape[:-1], count)
-        return distances.view(shape), rows.view(shape)
+            found.append((block - self.memory[nearest]).norm(dim=-1))
+        return torch.cat(found).view(patches.shape[:-1])
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
         stored = state_dict[f"{prefix}memory"]

@@ -24,12 +24,7 @@ see ``disturbance.py``). Unless ``fusion`` is ``published``, the levels are adde
 ``standardised_by_normals`` says. The weights kept are those of the epoch with the lowest loss on
 held-out normals, the authors' of the last.
 
-Measured (docs/results.md): profile ``laptop``, 256 pixels, means over the seeds.
-
-                image AUROC   AUPRO
-    cloth       0.880         0.830
-    plate       0.964         0.925
-    screw       0.948         0.929
+Our own figures are in docs/results.md.
 """
 
 from collections.abc import Sequence

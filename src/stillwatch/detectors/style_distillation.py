@@ -22,12 +22,7 @@ error for SDN and map, which is averaged over 4×4 pixels), the smoothing, optim
 ours. No published figure is claimed to be reproduced. The profile ``paper`` is no more than longer:
 its lengths are ours.
 
-Measured (docs/results.md): profile ``laptop``, 256 pixels, means over the seeds.
-
-                image AUROC   AUPRO
-    cloth       0.906         0.847
-    plate       0.405         0.473
-    screw       0.885         0.878
+Our own figures are in docs/results.md.
 """
 
 from collections.abc import Mapping, Sequence
