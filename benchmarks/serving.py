@@ -121,7 +121,7 @@ def served(settings: Settings, tracking: Tracking, category: str) -> Iterator[Se
         process = subprocess.Popen(
             [
                 *(sys.executable, "-c", "from stillwatch.flows.cli import main; main()"),
-                *("--params", str(params), "serve", "--category", category, "--port", "0"),
+                *("--params", str(params), "serve", category, "--port", "0"),
             ],
             stdout=subprocess.PIPE,
             text=True,

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stillwatch.errors import LayoutError
-from stillwatch.images.layout import category_folders
 from stillwatch.settings import Settings
 from stillwatch.tasks.data.examine import examine_category
 from stillwatch.tasks.data.version import (
@@ -15,8 +14,8 @@ from stillwatch.tasks.data.version import (
 )
 from stillwatch.tasks.data.workspace import (
     Workspace,
+    ensure_folder,
     find_workspace,
-    image_folder,
     managed_workspace,
     open_workspace,
 )
@@ -53,27 +52,11 @@ def place_of(settings: Settings, root: Path | None) -> ImageSetPlace:
     """
     if root is None:
         return ImageSetPlace(open_workspace(settings), None)
-    _ensure_folder(root)
+    ensure_folder(root)
     workspace = find_workspace(root, settings)
     if workspace is not None:
         return ImageSetPlace(workspace, None)
     return ImageSetPlace(managed_workspace(settings.state_dir, root), root)
-
-
-def ensure_images(settings: Settings, root: Path | None) -> None:
-    """Refuse an image set without a category, before anything else is done.
-
-    Args:
-        settings: of all categories.
-        root: as for ``place_of``.
-
-    Raises:
-        LayoutError: ``root`` is not a folder, or there is no category.
-        WorkspaceError: the workspace cannot be used, or has no images.
-    """
-    if root is not None:
-        _ensure_folder(root)
-    category_folders(image_folder(open_workspace(settings)) if root is None else root)
 
 
 def version_images(
@@ -141,8 +124,3 @@ def chosen_categories(data: DataVersion, categories: Sequence[str] | None) -> li
     if unknown:
         raise LayoutError(f"{data.root}: {unknown_name('category', unknown[0], known)}.")
     return sorted(categories or known)
-
-
-def _ensure_folder(root: Path) -> None:
-    if not root.is_dir():
-        raise LayoutError(f"{root}: no such folder. Name the folder that holds the categories.")

@@ -12,7 +12,6 @@ from pydantic import Field
 
 from stillwatch.detectors import detector_classes
 from stillwatch.errors import ServerError
-from stillwatch.flows.image_sets import ensure_images
 from stillwatch.flows.retraining import requested, retrain_categories
 from stillwatch.flows.run_report import RetrainReport
 from stillwatch.flows.run_settings import run_settings
@@ -92,7 +91,6 @@ def run_retraining(
     """
     # Refuse what is wrong before a server is started.
     requested(settings, detectors, seeds, categories)
-    ensure_images(settings, root)
     os.environ[PARAMS_VARIABLE] = str(params.resolve())
     _root.set(None if root is None else root.resolve())
     with prefect_api(settings), tags(TAG):

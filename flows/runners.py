@@ -15,6 +15,7 @@ from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTa
 from stillwatch.devices import usable_devices
 from stillwatch.errors import ServerError, SettingsError
 from stillwatch.settings import Settings
+from stillwatch.tasks.logs import log_file, log_to
 from stillwatch.tasks.telemetry import SWITCHES
 from stillwatch.tasks.training.slots import slots_per_device
 
@@ -39,8 +40,16 @@ def task_runner(settings: Settings) -> TaskRunner[Any]:
         return ThreadPoolTaskRunner(max_workers=1 + _OVERLAP)
     slots = len(usable_devices(settings.training.device)) * slots_per_device(settings)
     if settings.runtime.task_runner == "process":
-        return ProcessPoolTaskRunner(max_workers=slots + _OVERLAP)
+        return _process_pool(slots + _OVERLAP)
     return ThreadPoolTaskRunner(max_workers=_THREADS_PER_SLOT * slots + _OVERLAP)
+
+
+def _process_pool(workers: int) -> TaskRunner[Any]:
+    """A process pool whose processes log to the file that this process logs to, if there is one."""
+    file = log_file()
+    if file is None:
+        return ProcessPoolTaskRunner(workers)
+    return ProcessPoolTaskRunner(workers, initializer=log_to, initargs=(file,))
 
 
 def detector_runner(

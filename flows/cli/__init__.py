@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -15,6 +15,7 @@ from stillwatch.flows.cli.learn import add, data, detectors, retrain, validate
 from stillwatch.flows.cli.options import (
     LEARN,
     CommandContext,
+    UsageError,
     ensure_installed,
     ensure_profiles_readable,
 )
@@ -61,6 +62,14 @@ def settings(
     params: Annotated[
         Path, typer.Option(help="Settings file; the folders in it are relative to it.")
     ] = Path("params.yaml"),
+    verbose: Annotated[
+        bool,
+        typer.Option(
+            "--verbose",
+            help="Show what Prefect, MLflow and DVC log, which otherwise goes to a file in the "
+            "folder logs of the state folder.",
+        ),
+    ] = False,
     version: Annotated[
         bool,
         typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
@@ -70,14 +79,27 @@ def settings(
     if context.invoked_subcommand not in _EDGE_COMMANDS:
         ensure_installed("prefect")
         ensure_profiles_readable()
-    context.obj = CommandContext(params)
+    context.obj = CommandContext(params, verbose=verbose)
 
 
 def main() -> None:
-    """Run the command line; a refusal is one sentence on stderr and exit code 1."""
+    """Run the command line; a refusal is one sentence on stderr, and exit code 1 or 2."""
     set_thread_policy()
     try:
-        app()
+        sys.exit(app(standalone_mode=False))
     except StillwatchError as error:
         fail(str(error))
         sys.exit(1)
+    except typer.Abort:
+        sys.exit(1)
+    except UsageError as error:
+        _explain(error)
+        sys.exit(2)
+
+
+def _explain(error: Exception) -> None:
+    """Print a sentence about wrong usage, except where Typer has printed the whole help."""
+    given: Any = error
+    if message := given.format_message().strip():
+        command = given.ctx.command_path if given.ctx else "stillwatch"
+        fail(f"{message.rstrip('.')} (see '{command} --help')")

@@ -22,6 +22,17 @@ def fail(message: str) -> None:
     _errors.print(text, highlight=False, soft_wrap=True)
 
 
+def warn(message: str) -> None:
+    """Print a warning to stderr, in yellow."""
+    text = Text("stillwatch: ", style="bold yellow").append(message, style="not bold default")
+    _errors.print(text, highlight=False, soft_wrap=True)
+
+
+def note(message: str) -> None:
+    """Print a remark to stderr, so that it is no part of a JSON document on stdout."""
+    _errors.print(Text(message, style="dim"), soft_wrap=True)
+
+
 def print_json(value: Any) -> None:
     """Print one JSON document to stdout."""
     json.dump(value, sys.stdout, indent=2)

@@ -1,5 +1,6 @@
 """What several commands share: options, the settings, the groups of the help."""
 
+import logging
 import os
 import tomllib
 from functools import cached_property
@@ -11,8 +12,14 @@ import typer
 from typer.core import TyperCommand
 
 from stillwatch.errors import ServerError, StillwatchError
+from stillwatch.flows.cli.command_log import command_log
+from stillwatch.flows.cli.console import fail
 from stillwatch.settings import Settings, load_settings
 from stillwatch.threads import set_thread_policy
+
+UsageError = typer.BadParameter.__mro__[1]
+"""Wrong usage. Typer exports this class as the base of ``BadParameter`` only."""
+_log = logging.getLogger(__name__)
 
 START, LEARN, INSPECT, DECIDE, RUN = "Start", "Learn", "Inspect", "Decide", "Run"
 """The groups of commands in the help, in their order."""
@@ -80,8 +87,9 @@ def ensure_profiles_readable() -> None:
 class CommandContext:
     """The global options; the first use of ``settings`` reads the settings file."""
 
-    def __init__(self, params: Path) -> None:
+    def __init__(self, params: Path, *, verbose: bool = False) -> None:
         self.params = params
+        self.verbose = verbose
 
     @cached_property
     def settings(self) -> Settings:
@@ -94,19 +102,44 @@ class CommandContext:
         set_thread_policy(settings.runtime.threads)
         return settings
 
-    def read(self) -> None:
-        """Read the settings file now; errors as ``settings``."""
-        _ = self.settings
-
 
 class PlantCommand(TyperCommand):
-    """A command that reads the settings first.
+    """A command that reads the settings first, and logs to a file of the state folder.
 
     Outside a plant it is refused at once, before it imports Prefect, MLflow or torch.
     """
 
     def invoke(self, ctx: Any) -> Any:
+        """Run the command; what it raises is one sentence in the terminal.
+
+        Raises:
+            SettingsError: as ``load_settings``.
+        """
+        given: CommandContext = ctx.obj
+        settings = given.settings
+        if given.verbose:
+            return super().invoke(ctx)
+        with command_log(settings.state_dir, ctx.info_name):
+            try:
+                return super().invoke(ctx)
+            except StillwatchError as error:
+                fail(str(error))
+            except (typer.Exit, typer.Abort, BrokenPipeError, UsageError):
+                raise
+            except Exception as error:
+                _log.exception("unexpected error")
+                fail(
+                    f"unexpected error, {type(error).__name__}: {error}. The log has the "
+                    "traceback; please report it."
+                )
+            raise typer.Exit(1)
+
+
+class ServiceCommand(PlantCommand):
+    """A command that runs until it is stopped; it logs to stderr, where a service is read."""
+
+    def invoke(self, ctx: Any) -> Any:
         """Run the command; errors as ``load_settings``."""
         given: CommandContext = ctx.obj
-        given.read()
+        given.verbose = True
         return super().invoke(ctx)

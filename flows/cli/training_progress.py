@@ -107,5 +107,4 @@ class _Lines:
 
 
 def _note(training: TrainingProgress) -> str:
-    minutes, seconds = divmod(round(training.seconds_left), 60)
-    return f"validation loss {training.validation_loss:.4f}, {minutes}:{seconds:02d} left"
+    return f"validation loss {training.validation_loss:.4f}, {training.time_left} left"

@@ -1,4 +1,4 @@
-"""Use DVC from Python: hash, add, push, fetch and check out a folder, without any output.
+"""Use DVC from Python: hash, add, push, fetch and check out a folder.
 
 ``dvc.repo.Repo`` is DVC's Python interface. It is documented only by its source, so every use of it
 is in this module.
@@ -49,22 +49,21 @@ class _TransferErrors(logging.Handler):
 _transfer_errors = _TransferErrors(level=logging.ERROR)
 
 
-def _silence_dvc() -> None:
+def _quiet_dvc() -> None:
     # Importing DVC wraps stdout for Windows consoles.
     colorama.deinit()
     for name in ("dvc", "dvc_data", "dvc_objects"):
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.addHandler(_transfer_errors)
-        logger.setLevel(logging.ERROR)
-        logger.propagate = False
+        logger.setLevel(logging.WARNING)
     # DVC disables this logger for the whole process, and with it the errors of Prefect's tasks.
     logging.getLogger("asyncio").setLevel(logging.NOTSET)
     # DVC shows progress bars unless this logger is off.
     logging.getLogger("dvc.progress").setLevel(logging.CRITICAL)
 
 
-_silence_dvc()
+_quiet_dvc()
 
 
 @dataclass(frozen=True)

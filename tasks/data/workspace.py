@@ -10,12 +10,14 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from stillwatch.errors import WorkspaceError
+from stillwatch.errors import LayoutError, WorkspaceError
 from stillwatch.files import atomic_folder, storage_errors
+from stillwatch.images.layout import category_folders
 from stillwatch.settings import Settings
 from stillwatch.tasks.data.dvc_repository import DvcRepository, ensure_dvc, initialise_dvc, open_dvc
 from stillwatch.tasks.data.git import commit_only, create_repository, ensure_work_tree, exclude
 from stillwatch.tasks.locks import held
+from stillwatch.text import unknown_name
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +88,39 @@ def find_workspace(root: Path, settings: Settings) -> Workspace | None:
     # The remote's name in the settings belongs to the workspace of the settings.
     here = chosen.model_copy(update={"path": root.parent, "image_set": root.name, "remote": None})
     return open_workspace(settings.model_copy(update={"workspace": here}))
+
+
+def ensure_images(settings: Settings, root: Path | None, categories: Sequence[str] | None) -> None:
+    """Refuse an image set without a category, or without one that a person names.
+
+    Args:
+        settings: of all categories.
+        root: an image set, or None for the settings' own.
+        categories: which must be there; None: any.
+
+    Raises:
+        LayoutError: ``root`` is not a folder, or there is no category or none of such a name.
+        WorkspaceError: the workspace cannot be used, or has no images.
+    """
+    if root is None:
+        folder = image_folder(open_workspace(settings))
+    else:
+        ensure_folder(root)
+        folder = root
+    known = list(category_folders(folder))
+    for name in categories or ():
+        if name not in known:
+            raise LayoutError(f"{folder}: {unknown_name('category', name, known)}.")
+
+
+def ensure_folder(root: Path) -> None:
+    """Refuse an image set that is no folder.
+
+    Raises:
+        LayoutError: it is none.
+    """
+    if not root.is_dir():
+        raise LayoutError(f"{root}: no such folder. Name the folder that holds the categories.")
 
 
 def image_folder(workspace: Workspace) -> Path:

@@ -47,9 +47,12 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-logging.getLogger("mlflow").setLevel(logging.WARNING)
-logging.getLogger("alembic").setLevel(logging.WARNING)
 logging.getLogger("urllib3").setLevel(logging.ERROR)
+for _name in ("mlflow", "alembic", "sqlalchemy.engine", "huey"):
+    # MLflow gives these loggers a handler for stderr, whatever the root logger has.
+    logging.getLogger(_name).handlers.clear()
+    logging.getLogger(_name).propagate = True
+    logging.getLogger(_name).setLevel(logging.WARNING)
 
 
 class Tracking:

@@ -1,12 +1,13 @@
 """Show the progress of running trainings to other processes, in files of the state folder."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from stillwatch.files import write_json
+from stillwatch.tasks.liveness import may_be_alive, owner_tags
 from stillwatch.training.job import EpochReport
 
 
@@ -21,12 +22,35 @@ class TrainingProgress:
     epochs: int
     validation_loss: float
     seconds_left: float
+    owner: Mapping[str, str]
+    """As ``owner_tags`` gives it."""
+
+    @property
+    def category(self) -> str:
+        """The category that is trained."""
+        return self.title.partition("/")[0]
+
+    @property
+    def detector(self) -> str:
+        """The detector, with the seed where a retraining has several."""
+        return self.title.partition("/")[2]
+
+    @property
+    def time_left(self) -> str:
+        """Minutes and seconds, such as ``1:05``."""
+        minutes, seconds = divmod(round(self.seconds_left), 60)
+        return f"{minutes}:{seconds:02d}"
 
 
 @contextmanager
 def visible_progress(state_dir: Path, title: str) -> Iterator["ProgressFile"]:
-    """Yield the progress file of a training, which is removed when the training ends."""
-    file = ProgressFile(_folder(state_dir) / f"{title.replace('/', '--')}.json", title)
+    """Yield the progress file of a training, which is removed when the training ends.
+
+    Raises:
+        StorageError: the state folder cannot be written to.
+    """
+    owner = owner_tags(state_dir / "locks")
+    file = ProgressFile(_folder(state_dir) / f"{title.replace('/', '--')}.json", title, owner)
     try:
         yield file
     finally:
@@ -39,6 +63,7 @@ class ProgressFile:
 
     path: Path
     title: str
+    owner: Mapping[str, str]
 
     def show(self, epoch: EpochReport) -> None:
         """Write the progress after an epoch."""
@@ -49,18 +74,19 @@ class ProgressFile:
             epochs=epoch.epochs,
             validation_loss=epoch.validation_loss,
             seconds_left=epoch.seconds_left,
+            owner=self.owner,
         )
         write_json(self.path, asdict(progress))
 
 
 def running_trainings(state_dir: Path) -> list[TrainingProgress]:
-    """List the running trainings by title."""
+    """List the running trainings by title; a killed process leaves files, which do not count."""
     found = []
     for path in sorted(_folder(state_dir).glob("*.json")):
         # A training may end, and remove its file, between listing and reading.
         with suppress(FileNotFoundError):
             found.append(TrainingProgress(**json.loads(path.read_text(encoding="utf-8"))))
-    return found
+    return [training for training in found if may_be_alive(training.owner)]
 
 
 def _folder(state_dir: Path) -> Path:

@@ -19,7 +19,8 @@ from stillwatch.settings import Settings
 
 
 def status(plant: Plant) -> dict[str, dict[str, Any]]:
-    return {one["name"]: one for one in json.loads(plant.run_here("status", "--json").stdout)}
+    shown = json.loads(plant.run_here("status", "--json").stdout)
+    return {one["name"]: one for one in shown["services"]}
 
 
 class Api:

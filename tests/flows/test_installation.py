@@ -111,7 +111,7 @@ def plant(
 @pytest.fixture(scope="module")
 def urls(plant: Plant) -> dict[str, str]:
     """Where the servers are, by name."""
-    shown = json.loads(plant.run_here("status", "--json").stdout)
+    shown = json.loads(plant.run_here("status", "--json").stdout)["services"]
     assert [one["state"] for one in shown] == ["running"] * 3
     return {one["name"]: one["url"] for one in shown if one["url"]}
 

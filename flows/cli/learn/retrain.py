@@ -14,6 +14,7 @@ from stillwatch.flows.cli.options import (
     PlantCommand,
     Root,
 )
+from stillwatch.settings import Settings
 
 
 def add_to(app: typer.Typer) -> None:
@@ -53,14 +54,14 @@ def retrain(
 
     Exit code 1 when a category failed; the others are still done.
     """
-    from stillwatch.files import ensure_writable
+    given: CommandContext = context.obj
+    _check(given.settings, root, category, detector, report)
+
+    # These import Prefect, MLflow and torch, which takes seconds.
     from stillwatch.flows.cli.outcome import print_outcome, print_server
     from stillwatch.flows.cli.training_progress import watched_trainings
     from stillwatch.flows.retrain import run_retraining
 
-    given: CommandContext = context.obj
-    if report is not None:
-        ensure_writable(report.absolute().parent)
     with watched_trainings(given.settings, console, disabled=as_json):
         outcome = run_retraining(
             given.settings,
@@ -82,3 +83,24 @@ def retrain(
         print_server(given.settings)
     if outcome.failed:
         raise typer.Exit(1)
+
+
+def _check(
+    settings: Settings,
+    root: Path | None,
+    categories: list[str] | None,
+    detectors: list[str] | None,
+    report: Path | None,
+) -> None:
+    """Refuse wrong names before anything is imported that takes seconds."""
+    from stillwatch.files import ensure_writable
+    from stillwatch.tasks.data.workspace import ensure_images
+
+    if report is not None:
+        ensure_writable(report.absolute().parent)
+    ensure_images(settings, root, categories)
+    if detectors:
+        from stillwatch.detectors import detector_class
+
+        for name in detectors:
+            detector_class(name)

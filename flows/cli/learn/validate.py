@@ -44,7 +44,10 @@ def validate(
 
     Exit code 1 when a category has a critical failure.
     """
+    from stillwatch.tasks.data.workspace import ensure_images
+
     given: CommandContext = context.obj
+    ensure_images(given.settings, root, category)
     results, refused = _validated(given.settings, root, category)
     if as_json:
         print_json(

@@ -5,24 +5,31 @@ from typing import Annotated
 import typer
 
 from stillwatch.flows.cli.console import say
-from stillwatch.flows.cli.options import RUN, Categories, CommandContext, PlantCommand
+from stillwatch.flows.cli.options import RUN, CommandContext, ServiceCommand
 
 
 def add_to(app: typer.Typer) -> None:
     """Add the command."""
     app.command(
-        cls=PlantCommand,
+        cls=ServiceCommand,
         rich_help_panel=RUN,
         epilog=(
-            "Example: `stillwatch serve`, then `curl -H 'Content-Type: image/png' --data-binary "
-            "@part.png http://127.0.0.1:8400/inspect/plate`"
+            "Example: `stillwatch serve plate`, then `curl -H 'Content-Type: image/png' "
+            "--data-binary @part.png http://127.0.0.1:8400/inspect/plate`"
         ),
     )(serve)
 
 
 def serve(
     context: typer.Context,
-    category: Categories = None,
+    categories: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[CATEGORY]...",
+            help="Product lines; only their champions are loaded.",
+            show_default="all with a champion",
+        ),
+    ] = None,
     host: Annotated[
         str, typer.Option(help="Beyond this machine only with STILLWATCH_SERVE_KEY set.")
     ] = "127.0.0.1",
@@ -38,7 +45,7 @@ def serve(
     given: CommandContext = context.obj
     run(
         given.settings,
-        categories=category or None,
+        categories=categories or None,
         host=host,
         port=port,
         announce=lambda url: say(f"listening on {url}, described at {url}/openapi.json"),

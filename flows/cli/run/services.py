@@ -1,6 +1,7 @@
 """``stillwatch up``, ``status`` and ``down``: the services of this machine."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +13,8 @@ from stillwatch.flows.cli.options import RUN, AsJson, CommandContext, PlantComma
 from stillwatch.tasks.tracking.pages import mlflow_page
 
 if TYPE_CHECKING:  # it imports Prefect and MLflow, which takes seconds
-    from stillwatch.flows.servers.up import Services, ServiceStatus
+    from stillwatch.flows.servers.up import ServiceStatus
+    from stillwatch.tasks.training.progress import TrainingProgress
 
 SIGNS = {"running": "green", "not answering": "red", "not running": "yellow"}
 
@@ -48,24 +50,37 @@ def up(
     given: CommandContext = context.obj
     services = Services(given.settings, given.params)
     if foreground:
-        services.run(lambda: _show(services, as_json=as_json))
+        services.run(lambda: _print(services.status(), as_json=as_json))
         return
     start = time.monotonic()
     services.up()
-    _show(services, as_json=as_json)
+    _print(services.status(), as_json=as_json)
     if not as_json:
         say(f"ready after {time.monotonic() - start:.0f} s; 'stillwatch down' stops it")
 
 
 def status(context: typer.Context, as_json: AsJson = False) -> None:
-    """Show which services run and their addresses; change nothing.
+    """Show the services with their addresses, and the trainings that run now; change nothing.
 
     Exit code 1 when a service does not run.
     """
     from stillwatch.flows.servers.up import Services
+    from stillwatch.tasks.training.progress import running_trainings
 
     given: CommandContext = context.obj
-    if not _show(Services(given.settings, given.params), as_json=as_json):
+    services = Services(given.settings, given.params).status()
+    trainings = running_trainings(given.settings.state_dir)
+    if as_json:
+        print_json(
+            {
+                "services": [asdict(service) for service in services],
+                "trainings": [_as_dict(training) for training in trainings],
+            }
+        )
+    else:
+        _show(services)
+        _show_trainings(trainings)
+    if not all(service.state == "running" for service in services):
         raise typer.Exit(1)
 
 
@@ -82,18 +97,35 @@ def down(context: typer.Context) -> None:
     say("stopped")
 
 
-def _show(services: "Services", *, as_json: bool) -> bool:
-    """Print the status; return whether every service runs."""
-    found = services.status()
+def _print(services: Sequence["ServiceStatus"], *, as_json: bool) -> None:
     if as_json:
-        print_json([asdict(service) for service in found])
+        print_json([asdict(service) for service in services])
     else:
-        table = Table("service", "state", "address", "log")
-        for service in found:
-            state = f"[{SIGNS[service.state]}]{service.state}[/]"
-            table.add_row(service.name, state, _page(service), service.log or "")
-        console.print(table)
-    return all(service.state == "running" for service in found)
+        _show(services)
+
+
+def _show(services: Sequence["ServiceStatus"]) -> None:
+    table = Table("service", "state", "address", "log")
+    for service in services:
+        state = f"[{SIGNS[service.state]}]{service.state}[/]"
+        table.add_row(service.name, state, _page(service), service.log or "")
+    console.print(table)
+
+
+def _show_trainings(trainings: Sequence["TrainingProgress"]) -> None:
+    if not trainings:
+        say("no training runs now")
+        return
+    table = Table("category", "detector", "epoch", "time left")
+    for one in trainings:
+        table.add_row(one.category, one.detector, f"{one.epoch} of {one.epochs}", one.time_left)
+    console.print(table)
+
+
+def _as_dict(training: "TrainingProgress") -> dict[str, object]:
+    """For JSON."""
+    shown = ("category", "detector", "phase", "epoch", "epochs", "validation_loss", "seconds_left")
+    return {name: getattr(training, name) for name in shown}
 
 
 def _page(service: "ServiceStatus") -> str:
