@@ -1,7 +1,6 @@
-"""Finding the workspace of an image set, and versioning and checking the image set."""
+"""Versioning and checking an image set."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from stillwatch.errors import LayoutError
@@ -12,51 +11,12 @@ from stillwatch.tasks.data.version import (
     ensure_categories_exist,
     import_and_version,
 )
-from stillwatch.tasks.data.workspace import (
-    Workspace,
-    ensure_folder,
-    find_workspace,
-    managed_workspace,
-    open_workspace,
-)
+from stillwatch.tasks.data.workspace import place_of
 from stillwatch.tasks.html import Thumbnails
 from stillwatch.tasks.validation.page import write_page
 from stillwatch.tasks.validation.report import ValidationReport
 from stillwatch.tasks.validation.task import page_path, validate_manifest
 from stillwatch.text import unknown_name
-
-
-@dataclass(frozen=True)
-class ImageSetPlace:
-    """Where an image set is versioned."""
-
-    workspace: Workspace
-    imported_from: Path | None
-    """The root that is imported into the workspace first; None if it is in the workspace."""
-
-    @property
-    def images(self) -> Path:
-        """The folder of the categories."""
-        return self.imported_from or self.workspace.data
-
-
-def place_of(settings: Settings, root: Path | None) -> ImageSetPlace:
-    """Find the workspace of ``root``; a root outside any workspace gets a managed one.
-
-    Args:
-        root: an image set, or None for the settings' own.
-
-    Raises:
-        LayoutError: ``root`` is not a folder.
-        WorkspaceError: the workspace cannot be used.
-    """
-    if root is None:
-        return ImageSetPlace(open_workspace(settings), None)
-    ensure_folder(root)
-    workspace = find_workspace(root, settings)
-    if workspace is not None:
-        return ImageSetPlace(workspace, None)
-    return ImageSetPlace(managed_workspace(settings.state_dir, root), root)
 
 
 def version_images(

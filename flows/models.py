@@ -95,7 +95,7 @@ def _fetched(tracking: "Tracking", name: str, version: int) -> OpenedModel:
 def _no_champion(tracking: "Tracking", category: str) -> TrackingError:
     """The error that a category has no champion; it names the newest version and what it finds."""
     from stillwatch.tasks.evaluation.notes import found_defects
-    from stillwatch.tasks.evaluation.task import read_result
+    from stillwatch.tasks.evaluation.result import read_result
     from stillwatch.tasks.registry.versions import described_version, model_name, versions_of
 
     newest = next(iter(versions_of(tracking, model_name(category))), None)

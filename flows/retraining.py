@@ -19,7 +19,7 @@ from prefect.task_runners import TaskRunner
 
 from stillwatch.detectors import detector_settings, parse_detector_settings
 from stillwatch.errors import SettingsError, StillwatchError, TrackingError, TrainingError
-from stillwatch.flows.image_sets import chosen_categories, place_of
+from stillwatch.flows.image_sets import chosen_categories
 from stillwatch.flows.run_report import (
     CategoryReport,
     RetrainReport,
@@ -33,6 +33,7 @@ from stillwatch.flows.servers.mlflow_server import pages_address
 from stillwatch.settings import Settings
 from stillwatch.tasks.data.examine import ExaminedCategory, examine
 from stillwatch.tasks.data.version import DataVersion, ensure_categories_exist, version
+from stillwatch.tasks.data.workspace import place_of
 from stillwatch.tasks.evaluation.result import DetectorResult
 from stillwatch.tasks.evaluation.task import evaluate_task
 from stillwatch.tasks.evaluation.winner import Choice, choose_winner, ensure_one_may_win

@@ -6,7 +6,7 @@ import tomllib
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 from typer.core import TyperCommand
@@ -17,7 +17,7 @@ from stillwatch.flows.cli.console import fail
 from stillwatch.settings import Settings, load_settings
 from stillwatch.threads import set_thread_policy
 
-UsageError = typer.BadParameter.__mro__[1]
+UsageError = cast(type[Exception], typer.BadParameter.__mro__[1])
 """Wrong usage. Typer exports this class as the base of ``BadParameter`` only."""
 _log = logging.getLogger(__name__)
 

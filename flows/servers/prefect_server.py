@@ -48,9 +48,27 @@ def prefect_api(settings: Settings) -> Iterator[str]:
         url = ensure_local_server(settings)
         environment = {"PREFECT_API_URL": url, **_password()}
         advice = f"Its log {local_server(settings).log} may say why: it"
-    elif answers(f"{url}/health"):
-        environment, advice = {}, "It"
     else:
+        ensure_answers()
+        environment, advice = {}, "It"
+    with _prefect_environment(**environment, **_heartbeat()), _server_errors(url, advice):
+        _ensure_admitted(url)
+        try:
+            yield url
+        finally:
+            # Prefect sends logs from another thread, to the server of the environment.
+            if answers(f"{url}/health"):
+                APILogHandler().flush()
+
+
+def ensure_answers() -> None:
+    """Refuse a configured Prefect server that does not answer.
+
+    Raises:
+        ServerError: it does not answer.
+    """
+    url = PREFECT_API_URL.value()
+    if url and not answers(f"{url}/health"):
         place = "the environment"
         if "PREFECT_API_URL" not in os.environ:
             place = (
@@ -60,14 +78,6 @@ def prefect_api(settings: Settings) -> Iterator[str]:
             f"PREFECT_API_URL={url}: no Prefect server answers there. Start it, or remove "
             f"PREFECT_API_URL from {place} to let stillwatch run a local one."
         )
-    with _prefect_environment(**environment, **_heartbeat()), _server_errors(url, advice):
-        _ensure_admitted(url)
-        try:
-            yield url
-        finally:
-            # Prefect sends logs from another thread, to the server of the environment.
-            if answers(f"{url}/health"):
-                APILogHandler().flush()
 
 
 def local_server(settings: Settings) -> Service:

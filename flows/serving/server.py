@@ -7,18 +7,19 @@ import socket
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import uvicorn
-from fastapi import FastAPI
 
 from stillwatch.errors import ServerError, SettingsError
 from stillwatch.flows.servers.network import at_loopback
-from stillwatch.flows.serving.app import make_app
-from stillwatch.flows.serving.champions import Champions
 from stillwatch.inference.score_log import open_score_log
 from stillwatch.settings import Settings
 from stillwatch.tasks.registry.versions import ensure_registered
 from stillwatch.tasks.tracking.client import open_tracking
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 KEY_VARIABLE = "STILLWATCH_SERVE_KEY"
 _SHORTEST_KEY = 16
@@ -51,9 +52,6 @@ def serve(
         TrackingError: the registry does not answer or does not have such a category.
     """
     key = _key()
-    tracking = open_tracking(settings)
-    for category in categories or ():
-        ensure_registered(tracking, category)
     with (
         _listening(host, port, key) as listener,
         open_score_log(settings) as log,
@@ -61,6 +59,14 @@ def serve(
         # whole process.
         ThreadPoolExecutor(1, "scoring") as compute,
     ):
+        tracking = open_tracking(settings)
+        for category in categories or ():
+            ensure_registered(tracking, category)
+
+        # These import torch, which takes seconds.
+        from stillwatch.flows.serving.app import make_app
+        from stillwatch.flows.serving.champions import Champions
+
         champions = Champions(tracking, settings, categories, compute, log)
         app = make_app(champions, settings.serving, key)
         announce(_url(listener))
@@ -108,7 +114,7 @@ def _url(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _run(app: FastAPI, listener: socket.socket) -> None:
+def _run(app: "FastAPI", listener: socket.socket) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("stillwatch.flows.serving").setLevel(logging.INFO)
     config = uvicorn.Config(

@@ -537,7 +537,8 @@ def load_settings(path: Path) -> Settings:
             "name a file with --params, or make a plant with 'stillwatch init FOLDER'."
         ) from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SettingsError(f"{path}: cannot be read as YAML ({error}). Fix the file.") from error
+        reason = " ".join(str(error).split())  # that of YAML has several lines
+        raise SettingsError(f"{path}: cannot be read as YAML ({reason}). Fix the file.") from error
     settings = parse_section(Settings, values or {}, where=str(path))
     return _anchor_paths(settings, path.resolve().parent)
 

@@ -105,7 +105,7 @@ def ensure_images(settings: Settings, root: Path | None, categories: Sequence[st
     if root is None:
         folder = image_folder(open_workspace(settings))
     else:
-        ensure_folder(root)
+        _ensure_folder(root)
         folder = root
     known = list(category_folders(folder))
     for name in categories or ():
@@ -113,7 +113,7 @@ def ensure_images(settings: Settings, root: Path | None, categories: Sequence[st
             raise LayoutError(f"{folder}: {unknown_name('category', name, known)}.")
 
 
-def ensure_folder(root: Path) -> None:
+def _ensure_folder(root: Path) -> None:
     """Refuse an image set that is no folder.
 
     Raises:
@@ -121,6 +121,39 @@ def ensure_folder(root: Path) -> None:
     """
     if not root.is_dir():
         raise LayoutError(f"{root}: no such folder. Name the folder that holds the categories.")
+
+
+@dataclass(frozen=True)
+class ImageSetPlace:
+    """Where an image set is versioned."""
+
+    workspace: Workspace
+    imported_from: Path | None
+    """The root that is imported into the workspace first; None if it is in the workspace."""
+
+    @property
+    def images(self) -> Path:
+        """The folder of the categories."""
+        return self.imported_from or self.workspace.data
+
+
+def place_of(settings: Settings, root: Path | None) -> ImageSetPlace:
+    """Find the workspace of ``root``; a root outside any workspace gets a managed one.
+
+    Args:
+        root: an image set, or None for the settings' own.
+
+    Raises:
+        LayoutError: ``root`` is not a folder.
+        WorkspaceError: the workspace cannot be used.
+    """
+    if root is None:
+        return ImageSetPlace(open_workspace(settings), None)
+    _ensure_folder(root)
+    workspace = find_workspace(root, settings)
+    if workspace is not None:
+        return ImageSetPlace(workspace, None)
+    return ImageSetPlace(managed_workspace(settings.state_dir, root), root)
 
 
 def image_folder(workspace: Workspace) -> Path:

@@ -1,11 +1,18 @@
 """The result of an evaluation, as it is stored, registered and reported."""
 
+from typing import TYPE_CHECKING
+
 from pydantic import BaseModel, ConfigDict
 
 from stillwatch.calibration import Verdict
+from stillwatch.errors import TrackingError
+
+if TYPE_CHECKING:  # it imports MLflow
+    from stillwatch.tasks.tracking.client import Tracking
 
 Interval = tuple[float, float]
 
+RESULT_FILE = "evaluation.json"
 FIGURE_NAMES = {
     "image_auroc": "image AUROC",
     "image_ap": "image average precision",
@@ -103,3 +110,19 @@ class DetectorResult(BaseModel):
     """Milliseconds since 1970."""
     reused: bool = False
     """Trained by an earlier retraining."""
+
+
+def read_result(tracking: "Tracking", run_id: str) -> DetectorResult:
+    """Read the result of an earlier evaluation from its run.
+
+    Raises:
+        TrackingError: the run has no readable result.
+    """
+    with tracking.artifact(run_id, RESULT_FILE) as path:
+        try:
+            return DetectorResult.model_validate_json(path.read_bytes())
+        except ValueError as error:
+            raise TrackingError(
+                f"{RESULT_FILE} of run {run_id} at {tracking.uri} is damaged ({error}). Delete "
+                "the run in MLflow and retrain: the figures are computed again."
+            ) from error

@@ -10,7 +10,6 @@ from prefect.cache_policies import NO_CACHE
 
 from stillwatch.bundle import BundleInfo, read_bundle
 from stillwatch.calibration import clopper_pearson
-from stillwatch.errors import TrackingError
 from stillwatch.evaluation.evaluation import (
     NORMAL,
     Evaluation,
@@ -32,10 +31,12 @@ from stillwatch.tasks.evaluation.gallery import GALLERY, write_shown_images
 from stillwatch.tasks.evaluation.notes import evaluation_note
 from stillwatch.tasks.evaluation.pictures import gallery_items, write_pictures
 from stillwatch.tasks.evaluation.result import (
+    RESULT_FILE,
     CorrectedAnomaly,
     DetectorResult,
     FeedbackResult,
     GroupResult,
+    read_result,
 )
 from stillwatch.tasks.evaluation.scores import write_scores
 from stillwatch.tasks.evaluation.test_set import (
@@ -51,7 +52,6 @@ from stillwatch.tasks.training.slots import evaluation_device
 from stillwatch.tasks.training.task import TrainedDetector
 from stillwatch.tasks.validation.costs import measured_cost, record_cost
 
-RESULT_FILE = "evaluation.json"
 FROM_NORMALS_ONLY = frozenset({"false_alarm_rate", "review_rate"})
 """Figures that are computed from normals alone."""
 
@@ -91,22 +91,6 @@ evaluate_task = task(
     task_run_name="evaluate {trained.category}/{trained.candidate.name}",
     cache_policy=NO_CACHE,
 )(evaluate_detector)
-
-
-def read_result(tracking: Tracking, run_id: str) -> DetectorResult:
-    """Read the result of an earlier evaluation from its run.
-
-    Raises:
-        TrackingError: the run has no readable result.
-    """
-    with tracking.artifact(run_id, RESULT_FILE) as path:
-        try:
-            return DetectorResult.model_validate_json(path.read_bytes())
-        except ValueError as error:
-            raise TrackingError(
-                f"{RESULT_FILE} of run {run_id} at {tracking.uri} is damaged ({error}). Delete "
-                "the run in MLflow and retrain: the figures are computed again."
-            ) from error
 
 
 def named_metrics(result: DetectorResult) -> dict[str, float]:

@@ -10,9 +10,8 @@ from stillwatch.bundle import INFO_FILE, BundleInfo, read_info
 from stillwatch.errors import TrackingError
 from stillwatch.evaluation.evaluation import ImageRow
 from stillwatch.tasks.evaluation.gallery import ShownImage, read_shown_images
-from stillwatch.tasks.evaluation.result import DetectorResult
+from stillwatch.tasks.evaluation.result import DetectorResult, read_result
 from stillwatch.tasks.evaluation.scores import read_scores
-from stillwatch.tasks.evaluation.task import read_result
 from stillwatch.tasks.promotion.compare import COMPARISON_RECORD
 from stillwatch.tasks.promotion.disagreement import Disagreement, read_disagreement
 from stillwatch.tasks.registry.approval import Standing, standing

@@ -3,9 +3,11 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import typer
 from absent_packages import NOT_ON_AN_EDGE_BOX, without
 from made_bundles import make_bundle, make_small_bundle
 from made_stores import new_store
@@ -15,8 +17,12 @@ from tests.tasks.made_registries import NAME, made_record, new_version, pending_
 
 from stillwatch import __version__
 from stillwatch.detectors import parse_detector_settings
+from stillwatch.flows.cli.options import CommandContext, PlantCommand
 from stillwatch.settings import Settings
+from stillwatch.tasks.liveness import HOST, LOCK
 from stillwatch.tasks.promotion.alias import changing_champion, move_champion
+from stillwatch.tasks.training.progress import visible_progress
+from stillwatch.training.job import EpochReport
 
 
 @pytest.fixture
@@ -81,8 +87,68 @@ def test_a_detectors_settings_are_shown_as_params_yaml_may_change_them(line: Pla
     assert "did you mean 'stfpm'" in refusal(line, "detectors", "stfm")
 
 
-def test_wrong_usage_has_its_own_exit_code(line: Plant) -> None:
-    assert line.run("retrain", "--no-such-option").returncode == 2
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("retrian",), "did you mean 'retrain'"),
+        (("retrain", "--no-such-option"), "no such option: --no-such-option"),
+        (("promote",), "missing argument"),
+    ],
+)
+def test_wrong_usage_is_one_sentence_with_its_own_exit_code(
+    line: Plant, arguments: tuple[str, ...], said: str
+) -> None:
+    done = line.run_here(*arguments)
+    assert done.returncode == 2
+    (sentence,) = done.stderr.splitlines()
+    assert said in sentence.lower()
+    assert sentence.endswith("--help')")
+    assert done.stdout == ""
+
+
+def test_an_unexpected_error_is_one_sentence_and_its_traceback_is_in_the_log(
+    line: Plant, capsys: pytest.CaptureFixture[str]
+) -> None:
+    app = typer.Typer()
+
+    @app.callback()
+    def settings(context: typer.Context) -> None:
+        context.obj = CommandContext(line.folder / "params.yaml")
+
+    @app.command(cls=PlantCommand)
+    def broken() -> None:
+        raise KeyError("screw")
+
+    assert app(["broken"], standalone_mode=False) == 1
+    sentence, named = capsys.readouterr().err.splitlines()
+    assert "unexpected error, KeyError: 'screw'" in sentence
+    (log,) = (line.state / "logs").glob("*-broken.log")
+    assert named == f"log: {log}"
+    assert "Traceback" in log.read_text(encoding="utf-8")
+
+
+def test_status_shows_the_trainings_that_run_now(line: Plant) -> None:
+    epoch = EpochReport(
+        phase="student",
+        epoch=3,
+        epochs=20,
+        train_loss=0.5,
+        validation_loss=0.25,
+        seconds=1.0,
+        seconds_left=65.0,
+    )
+    with visible_progress(line.state, "bolt/stfpm") as progress:
+        progress.show(epoch)
+        killed = replace(progress, title="nut/stfpm", path=progress.path.with_name("nut.json"))
+        gone = {LOCK: str(line.state / "locks" / "gone.lock"), HOST: progress.owner[HOST]}
+        replace(killed, owner=gone).show(epoch)
+        (row,) = json.loads(line.run_here("status", "--json").stdout)["trainings"]
+        assert (row["category"], row["detector"], row["epoch"]) == ("bolt", "stfpm", 4)
+        done = line.run_here("status")
+    assert done.returncode == 1, "no service runs"
+    (shown,) = [one for one in done.stdout.splitlines() if "stfpm" in one]
+    assert "4 of 20" in shown
+    assert "1:05" in shown
 
 
 def test_an_unknown_setting_names_the_nearest_one(line: Plant) -> None:
@@ -351,6 +417,7 @@ def test_what_waits_is_shown_and_the_history_outlives_the_registered_model(line:
     tracking.client.delete_registered_model(NAME)
     assert "nothing is registered yet" in refusal(line, "promote", "plate")
     assert "did you mean 'plate'" in refusal(line, "history", "plates")
+    assert "nothing is registered yet" in refusal(line, "serve", "plates")
     told = line.run_here("history", "plate", "--json")
     assert [entry["to"] for entry in json.loads(told.stdout)] == [first]
 

@@ -221,7 +221,7 @@ def test_a_second_winner_waits_is_promoted_by_a_person_and_rolled_back(
     shown = plant.run_here("promote", "bolt")
     assert shown.returncode == 0
     assert bolt.comparison in " ".join(shown.stdout.split())
-    assert plant.run_here("promote", "bolt", "--approve").returncode == 1, "a reason is asked for"
+    assert plant.run_here("promote", "bolt", "--approve").returncode == 2, "a reason is asked for"
     done = plant.run_here("promote", "bolt", "--approve", "--reason", "seen on line 3")
     assert done.returncode == 0, done.stderr
     assert "champion of bolt is now version 2 instead of version 1" in done.stdout
@@ -256,7 +256,11 @@ def test_the_process_runner_gives_the_same_figures(plant: Plant, first: dict[str
         done = plant.run("retrain", "--root", "images", *arguments)
     finally:
         plant.set_params(**SHARED)
-    assert "temporary server" not in done.stderr, "a worker does not know the server"
+    (named,) = done.stderr.splitlines()
+    log = (plant.folder / named.removeprefix("log: ")).read_text(encoding="utf-8")
+    assert "prefect.flow_runs [-] Finished in state Completed" in log
+    assert "[train bolt/reverse_distillation] Finished in state Completed" in log, "of a worker"
+    assert "temporary server" not in log, "a worker does not know the server"
     ours = json.loads(done.stdout)["categories"]["bolt"]["detectors"]["reverse_distillation"]["0"]
     theirs = first["categories"]["bolt"]["detectors"]["reverse_distillation"]["0"]
     # Only this category is imported into the other state folder.

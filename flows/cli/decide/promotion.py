@@ -46,6 +46,8 @@ def promote(
     ] = False,
 ) -> None:
     """Make a version that waits for approval the champion, in your name."""
+    if approve and not reason:
+        raise typer.BadParameter("say why, for the history", param_hint="--reason")
     from stillwatch.tasks.promotion.promote import describe_waiting
     from stillwatch.tasks.promotion.promote import promote as promote_version
 

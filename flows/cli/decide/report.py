@@ -35,8 +35,17 @@ def report(
 
     The report is made from the present contents of MLflow.
     """
-    from stillwatch.tasks.reports.task import write_report
+    from stillwatch.tasks.registry.versions import ensure_known, registered_version
+    from stillwatch.tasks.tracking.client import open_tracking
 
     given: CommandContext = context.obj
+    tracking = open_tracking(given.settings)
+    ensure_known(category, tracking.categories())
+    if version is not None:
+        registered_version(tracking, category, version)
+
+    # It imports torch and matplotlib, which takes seconds.
+    from stillwatch.tasks.reports.task import write_report
+
     write_report(category, out, version=version, settings=given.settings)
     say(f"report: {out}")

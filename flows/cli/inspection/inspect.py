@@ -53,12 +53,15 @@ def inspect(
 
     Exit code 1 when a file could not be inspected; the others still are.
     """
+    from stillwatch.files import ensure_writable
     from stillwatch.flows.models import names_folder, open_model
     from stillwatch.inference.files import inspect_files, write_rows
     from stillwatch.inference.inspector import find_images
 
     given: CommandContext = context.obj
     files = find_images(paths)
+    if out is not None:
+        ensure_writable(out)
     in_folder = version is None and names_folder(source)
     if not in_folder:
         ensure_installed("mlflow")

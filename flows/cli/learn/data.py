@@ -45,8 +45,8 @@ def add(
 @app.command("list", cls=PlantCommand, epilog="Example: `stillwatch data list --json`")
 def list_(context: typer.Context, root: Root = None, as_json: AsJson = False) -> None:
     """List the versions of the image set, newest first."""
-    from stillwatch.flows.image_sets import place_of
     from stillwatch.tasks.data.history import list_versions
+    from stillwatch.tasks.data.workspace import place_of
 
     given: CommandContext = context.obj
     versions = list_versions(place_of(given.settings, root).workspace)
@@ -69,8 +69,8 @@ def checkout(
     root: Root = None,
 ) -> None:
     """Restore an older version of the images and of their split."""
-    from stillwatch.flows.image_sets import place_of
     from stillwatch.tasks.data.checkout import checkout_version
+    from stillwatch.tasks.data.workspace import place_of
 
     given: CommandContext = context.obj
     workspace = place_of(given.settings, root).workspace

@@ -92,8 +92,9 @@ def _check(
     detectors: list[str] | None,
     report: Path | None,
 ) -> None:
-    """Refuse wrong names before anything is imported that takes seconds."""
+    """Refuse wrong names and a server that is gone before torch and MLflow are imported."""
     from stillwatch.files import ensure_writable
+    from stillwatch.flows.servers.prefect_server import ensure_answers
     from stillwatch.tasks.data.workspace import ensure_images
 
     if report is not None:
@@ -104,3 +105,4 @@ def _check(
 
         for name in detectors:
             detector_class(name)
+    ensure_answers()

@@ -26,9 +26,16 @@ def watch(
 
     Exit code 1 when the scores of a champion have drifted.
     """
-    from stillwatch.flows.watch import score_reader, watched_streams
+    from stillwatch.tasks.registry.versions import ensure_registered
+    from stillwatch.tasks.tracking.client import open_tracking
 
     given: CommandContext = context.obj
+    if category is not None:
+        ensure_registered(open_tracking(given.settings), category)
+
+    # It imports Prefect and pandas, which takes seconds.
+    from stillwatch.flows.watch import score_reader, watched_streams
+
     with score_reader(given.settings) as read_scores:
         streams = watched_streams(given.settings, category, read_scores)
     if as_json:

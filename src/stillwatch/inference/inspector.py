@@ -18,7 +18,13 @@ from stillwatch.calibration import Verdict, p_values, verdict
 from stillwatch.errors import DetectorError, ImageError
 from stillwatch.files import bytes_md5
 from stillwatch.geometry import Shape
-from stillwatch.images.decode import MAX_MEGAPIXELS, decode_image, read_bytes, scale_image
+from stillwatch.images.decode import (
+    MAX_MEGAPIXELS,
+    decode_image,
+    read_bytes,
+    read_shape,
+    scale_image,
+)
 from stillwatch.images.layout import IMAGE_SUFFIXES, is_system_file
 from stillwatch.images.region import Region
 from stillwatch.inference.mapper import ImageMapper
@@ -220,12 +226,27 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     """Image files named by ``paths``: files as they are, folders searched to the bottom, sorted.
 
     Raises:
-        ImageError: a path does not exist, or a folder holds no image.
+        ImageError: a path does not exist, a folder holds no image, or no file is an image.
     """
     found: dict[Path, None] = {}
     for path in paths:
         found.update(dict.fromkeys(_images_under(path)))
+    _ensure_an_image(found)
     return list(found)
+
+
+def _ensure_an_image(files: Iterable[Path]) -> None:
+    """Refuse files of which none can be read; one that cannot stops no other."""
+    first = None
+    for file in files:
+        try:
+            read_shape(file, max_megapixels=math.inf)
+        except ImageError as error:
+            first = first or error
+        else:
+            return
+    if first is not None:
+        raise first
 
 
 def _images_under(path: Path) -> list[Path]:
