@@ -51,8 +51,8 @@ _QUICK = {
     "categories": {"nut": {"retrain": {"floors": {"image_auroc": 1.0}}}},
 }
 """The settings of the plant: bolt becomes champion by itself, nut waits for a person."""
-_FULL = 4096
-"""Bytes of the largest file on the disk that is full."""
+_ROOM = 4096
+"""Bytes of the largest file where there is no room."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Mistake:
     environment: Mapping[str, str] = field(default_factory=dict)
     in_registry: bool = False
     """The answer is only known to MLflow, whose import and opening take time of their own."""
-    disk_is_full: bool = False
+    no_room: bool = False
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def mistakes(port: int) -> list[Mistake]:
         Mistake("the wrong folder", "add screw .."),
         Mistake("a name that no category may have", "add 'Bolt 1' new --good"),
         Mistake("a defect without a name", "add bolt new --defect ''"),
-        Mistake("a full disk", "add bolt new --good", disk_is_full=True),
+        Mistake("no room for a file (`ulimit -f`)", "add bolt new --good", no_room=True),
         Mistake("a typo in a category to retrain", "retrain --category bolts"),
         Mistake("a typo in a detector", "retrain --detector stfmp"),
         Mistake(
@@ -217,7 +217,7 @@ def _ensure_done(command: str, folder: Path) -> None:
 
 
 def _make(mistake: Mistake, folder: Path, allowed_seconds: float) -> Answer:
-    limit = _limit_files if mistake.disk_is_full else None
+    limit = _limit_files if mistake.no_room else None
     command = [_PROGRAM, *shlex.split(mistake.command)]
     code, said, cpu_seconds = _run(command, folder / mistake.folder, mistake.environment, limit)
     lines = said.replace(f"{folder}/", "").splitlines()
@@ -249,7 +249,7 @@ def _run(
 
 
 def _limit_files() -> None:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (_FULL, _FULL))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (_ROOM, _ROOM))
 
 
 def _transcript(answer: Answer) -> str:

@@ -27,28 +27,26 @@ def command_log(state_dir: Path, command: str) -> Iterator[None]:
     """
     folder = state_dir / FOLDER
     file = LogFile(folder / f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{command}.log")
-    try:
-        with logged_to([file, OwnWarnings()]):
-            try:
-                yield
-            finally:
-                used = file.is_used
-    finally:
-        if used:
-            _remove_oldest(folder)
-            note(f"log: {_from_here(file.path)}")
+    with logged_to([file, OwnWarnings()]):
+        try:
+            yield
+        finally:
+            if file.is_used:
+                _remove_oldest(folder)
+                note(f"log: {_from_here(file.path)}")
 
 
 class OwnWarnings(logging.Handler):
-    """Shows the warnings that stillwatch logs, and no other line."""
+    """Shows the warnings that stillwatch logs; a traceback is for the file."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
         self.addFilter(logging.Filter("stillwatch"))
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Show a warning in the terminal."""
-        warn(record.getMessage())
+        """Show a warning in the terminal, unless it has a traceback."""
+        if record.exc_info is None:
+            warn(record.getMessage())
 
 
 def _remove_oldest(folder: Path) -> None:

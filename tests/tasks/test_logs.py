@@ -14,14 +14,14 @@ def test_log_lines_and_warnings_go_to_the_file_alone(tmp_path: Path) -> None:
         assert root.handlers == [file]
         assert log_file() == file.path
         assert not file.path.parent.exists(), "nothing was logged yet"
-        logging.getLogger("prefect.task_runs").warning("slow", extra={"task_run_name": "train x"})
+        logging.getLogger("prefect").warning("slow", extra={"task_run_name": "train x"})
         with warnings.catch_warnings(action="default"):
             warnings.warn("old", stacklevel=1)
         assert file.is_used
     assert root.handlers == before
     assert log_file() is None
     lines = file.path.read_text(encoding="utf-8")
-    assert "WARNING prefect.task_runs [train x] slow" in lines
+    assert "WARNING prefect [train x] slow" in lines
     assert "old" in lines
 
 

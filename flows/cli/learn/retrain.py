@@ -94,7 +94,6 @@ def _check(
 ) -> None:
     """Refuse wrong names and a server that is gone before torch and MLflow are imported."""
     from stillwatch.files import ensure_writable
-    from stillwatch.flows.servers.prefect_server import ensure_answers
     from stillwatch.tasks.data.workspace import ensure_images
 
     if report is not None:
@@ -105,4 +104,8 @@ def _check(
 
         for name in detectors:
             detector_class(name)
+
+    # It imports Prefect.
+    from stillwatch.flows.servers.prefect_server import ensure_answers
+
     ensure_answers()
