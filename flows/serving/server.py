@@ -15,8 +15,6 @@ from stillwatch.errors import ServerError, SettingsError
 from stillwatch.flows.servers.network import at_loopback
 from stillwatch.inference.score_log import open_score_log
 from stillwatch.settings import Settings
-from stillwatch.tasks.registry.versions import ensure_registered
-from stillwatch.tasks.tracking.client import open_tracking
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -59,6 +57,10 @@ def serve(
         # whole process.
         ThreadPoolExecutor(1, "scoring") as compute,
     ):
+        # These import MLflow, which takes seconds.
+        from stillwatch.tasks.registry.versions import ensure_registered
+        from stillwatch.tasks.tracking.client import open_tracking
+
         tracking = open_tracking(settings)
         for category in categories or ():
             ensure_registered(tracking, category)

@@ -56,10 +56,11 @@ def inspect(
     from stillwatch.files import ensure_writable
     from stillwatch.flows.models import names_folder, open_model
     from stillwatch.inference.files import inspect_files, write_rows
-    from stillwatch.inference.inspector import find_images
+    from stillwatch.inference.inspector import ensure_one_readable, find_images
 
     given: CommandContext = context.obj
     files = find_images(paths)
+    ensure_one_readable(files)
     if out is not None:
         ensure_writable(out)
     in_folder = version is None and names_folder(source)

@@ -226,17 +226,20 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     """Image files named by ``paths``: files as they are, folders searched to the bottom, sorted.
 
     Raises:
-        ImageError: a path does not exist, a folder holds no image, or no file is an image.
+        ImageError: a path does not exist, or a folder holds no image.
     """
     found: dict[Path, None] = {}
     for path in paths:
         found.update(dict.fromkeys(_images_under(path)))
-    _ensure_an_image(found)
     return list(found)
 
 
-def _ensure_an_image(files: Iterable[Path]) -> None:
-    """Refuse files of which none can be read; one that cannot stops no other."""
+def ensure_one_readable(files: Iterable[Path]) -> None:
+    """Refuse image files none of which has a readable header, before a detector is loaded.
+
+    Raises:
+        ImageError: that of the first file.
+    """
     first = None
     for file in files:
         try:
