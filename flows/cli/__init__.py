@@ -100,6 +100,7 @@ def main() -> None:
 def _explain(error: Exception) -> None:
     """Print a sentence about wrong usage, except where Typer has printed the whole help."""
     given: Any = error
-    if message := given.format_message().strip():
+    message = given.format_message().replace("Value error, ", "").strip()  # pydantic's prefix
+    if message:
         command = given.ctx.command_path if given.ctx else "stillwatch"
         fail(f"{message.rstrip('.')} (see '{command} --help')")
