@@ -161,10 +161,7 @@ def main() -> None:
             _run([_PROGRAM, "down"], folder / "plant", {})
     if given.page is not None:
         publish(render(answers, store_seconds), given.page)
-    wrong = [
-        f"{one.mistake.what}: {', '.join(found)}" for one in answers if (found := [*one.problems])
-    ]
-    if wrong:
+    if wrong := problems(answers):
         sys.exit("\n".join(wrong))
 
 
@@ -259,8 +256,15 @@ def _transcript(answer: Answer) -> str:
     )
 
 
+def problems(answers: Sequence[Answer]) -> list[str]:
+    """What is wrong with each answer that is not a good one."""
+    found = ((one.mistake.what, [*one.problems]) for one in answers)
+    return [f"{what}: {', '.join(wrong)}" for what, wrong in found if wrong]
+
+
 def render(answers: Sequence[Answer], store_seconds: float) -> str:
     """The page in Markdown; ``store_seconds`` is the CPU time of opening MLflow's store."""
+    wrong = problems(answers)
     rows = [
         [
             answer.mistake.what,
@@ -286,6 +290,7 @@ def render(answers: Sequence[Answer], store_seconds: float) -> str:
             "the plant of these commands *bolt* has a champion, and version 1 of *nut* waits for "
             "a person.",
             "",
+            *([f"**Not so in this run**: {'; '.join(wrong)}.", ""] if wrong else []),
             *markdown(["mistake", "stillwatch …", "answer", "exit code", "CPU seconds"], rows),
             "",
         ]

@@ -74,6 +74,18 @@ def test_a_failing_category_stops_no_other(first: dict[str, Any]) -> None:
     assert nut["detectors"] == {}
 
 
+def test_an_error_in_a_flow_is_one_sentence_and_prefects_lines_are_in_the_log(
+    plant: Plant, first: dict[str, Any]
+) -> None:
+    done = plant.run_here("retrain", "--root", "images", "--category", "nut")
+    assert done.returncode == 1
+    sentence, named = done.stderr.splitlines()
+    assert sentence.startswith("stillwatch: nut: ")
+    log = (plant.folder / named.removeprefix("log: ")).read_text(encoding="utf-8")
+    assert "prefect.flow_runs [-] Finished in state Failed" in log
+    assert "Flow run" not in done.stdout
+
+
 def test_the_report_has_the_documented_keys(first: dict[str, Any]) -> None:
     report = RetrainReport.model_validate(first)
     assert report.data_version is not None

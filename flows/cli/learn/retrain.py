@@ -99,7 +99,9 @@ def _check(
     if report is not None:
         ensure_writable(report.absolute().parent)
     ensure_images(settings, root, categories)
+
     if detectors:
+        # It imports torch.
         from stillwatch.detectors import detector_class
 
         for name in detectors:
