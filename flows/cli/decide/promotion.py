@@ -41,6 +41,14 @@ def promote(
     version: Annotated[
         int | None, typer.Option(min=1, show_default="the challenger", help="Which one.")
     ] = None,
+    despite: Annotated[
+        str,
+        typer.Option(
+            show_default=False,
+            help="Of a version that misses a floor: why it becomes champion in spite of that; the "
+            "history keeps it.",
+        ),
+    ] = "",
     approve: Annotated[
         bool, typer.Option("--approve", help="Do it; without it, only what waits is shown.")
     ] = False,
@@ -53,7 +61,10 @@ def promote(
     if not approve:
         say(describe_waiting(category, version=version, settings=given.settings))
         return
-    record = promote_version(category, version=version, reason=reason, settings=given.settings)
+    record = promote_version(
+        category, version=version, reason=reason, despite=despite, settings=given.settings
+    )
+    say(record.checked)
     say(
         f"champion of {category} is now version {record.to_version}{_instead(record)}, "
         f"approved by {record.who}"
@@ -74,6 +85,7 @@ def rollback(
 
     given: CommandContext = context.obj
     record = roll_back(category, to=version, reason=reason, settings=given.settings)
+    say(record.checked)
     say(f"champion of {category} is again version {record.to_version}{_instead(record)}")
 
 
@@ -105,9 +117,13 @@ def history(context: typer.Context, category: Category, as_json: AsJson = False)
             str(record.to_version),
             record.answer or "–",
             record.data_version[:8],
-            ": ".join([*state, *what, record.reason]),
+            ": ".join([*state, *what, record.reason]) + _in_spite(record),
         )
     console.print(table)
+
+
+def _in_spite(record: "PromotionRecord") -> str:
+    return f"; although {record.missed}: {record.despite}" if record.despite else ""
 
 
 def _instead(record: "PromotionRecord") -> str:
