@@ -12,6 +12,7 @@ from mlflow.entities.model_registry import ModelVersion
 
 import stillwatch
 from stillwatch.errors import ArtefactError
+from stillwatch.gpu_driver import has_gpu_driver
 from stillwatch.tasks.registry.model_package import NEEDED
 
 RELOADED_WITH = "stillwatch.reloaded_with"
@@ -20,8 +21,6 @@ RELOADED_WITH = "stillwatch.reloaded_with"
 _MODEL_FILES = "files of the model"
 _MADE_LATER = ("__pycache__", "registered_model_meta")
 """Files that Python and MLflow add to a model's folder when the model is loaded."""
-_GPU_DRIVERS = ("nvidiactl", "nvidia0", "nvhost-ctrl", "nvmap", "dxg", "kfd")
-"""Without any of these in ``/dev``, torch finds no GPU."""
 
 
 def reload_record(package: Path, device: str) -> str:
@@ -71,7 +70,7 @@ def _environment(device: str) -> dict[str, str]:
         "device": _device_name(device),
         "python": platform.python_version(),
         # Two checkouts may have one version number.
-        "stillwatch": _digest(Path(stillwatch.__file__).parent, ("flows", "tasks")),
+        "the code of stillwatch": _digest(Path(stillwatch.__file__).parent, ("flows", "tasks")),
         **{name: package_version(name) for name in NEEDED},
     }
 
@@ -79,7 +78,7 @@ def _environment(device: str) -> dict[str, str]:
 def _device_name(device: str) -> str:
     if device == "cpu":
         return device
-    if device == "auto" and not any(Path("/dev", name).exists() for name in _GPU_DRIVERS):
+    if device == "auto" and not has_gpu_driver():
         return "cpu"
     # Torch takes seconds to import.
     import torch

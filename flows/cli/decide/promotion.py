@@ -7,7 +7,7 @@ from rich import box
 from rich.table import Table
 
 from stillwatch.flows.cli.console import console, print_json, say
-from stillwatch.flows.cli.options import DECIDE, AsJson, CommandContext, PlantCommand
+from stillwatch.flows.cli.options import DECIDE, AsJson, CommandContext, ShortCommand
 
 if TYPE_CHECKING:  # it imports MLflow, which takes seconds
     from stillwatch.tasks.promotion.history import PromotionRecord
@@ -18,17 +18,17 @@ Category = Annotated[str, typer.Argument(help="The product line.")]
 def add_to(app: typer.Typer) -> None:
     """Add the commands."""
     app.command(
-        cls=PlantCommand,
+        cls=ShortCommand,
         rich_help_panel=DECIDE,
         epilog="Example: `stillwatch promote screw --approve --reason 'checked on line 3'`",
     )(promote)
     app.command(
-        cls=PlantCommand,
+        cls=ShortCommand,
         rich_help_panel=DECIDE,
         epilog="Example: `stillwatch rollback screw --reason 'too many false alarms'`",
     )(rollback)
     app.command(
-        cls=PlantCommand,
+        cls=ShortCommand,
         rich_help_panel=DECIDE,
         epilog="Example: `stillwatch history screw --json`",
     )(history)
