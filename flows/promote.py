@@ -12,7 +12,9 @@ from stillwatch.tasks.promotion.rollback import rollback as roll_back
 
 
 @flow(name="promote", flow_run_name="promote {category}")
-def promote(category: str, approver: str, reason: str, version: int | None = None) -> State[None]:
+def promote(
+    category: str, approver: str, reason: str, version: int | None = None, despite: str = ""
+) -> State[None]:
     """Make a version that waits for approval the champion of its category.
 
     Args:
@@ -20,9 +22,15 @@ def promote(category: str, approver: str, reason: str, version: int | None = Non
         approver: Your name, for the history; nobody checks it.
         reason: Why, for the history.
         version: Which one; None for the challenger.
+        despite: Of a version that misses a floor: why it becomes champion in spite of that.
     """
     record = promote_version(
-        category, version=version, reason=reason, settings=run_settings(), who=_named(approver)
+        category,
+        version=version,
+        reason=reason,
+        despite=despite,
+        settings=run_settings(),
+        who=_named(approver),
     )
     return Completed(message=f"version {record.to_version} is the champion of {category}")
 

@@ -113,5 +113,9 @@ class PromotionError(StillwatchError):
     """A version may not become champion, or there is no earlier champion to restore."""
 
 
+class BelowFloorsError(PromotionError):
+    """A version misses a floor, and nobody said why it shall become champion in spite of that."""
+
+
 class ServerError(StillwatchError):
     """A server could not be started or does not answer."""

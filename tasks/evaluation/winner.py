@@ -82,7 +82,7 @@ def choose_winner(results: Sequence[DetectorResult], settings: RetrainSettings) 
 
 
 def below_floors(result: DetectorResult, floors: FloorSettings) -> tuple[str, ...]:
-    """Why the figures of a detector are too low for a champion, one phrase per reason."""
+    """Why the figures of a detector are too bad for a champion, one phrase per reason."""
     asked = {"image_auroc": floors.image_auroc, "aupro": floors.aupro}
     if result.anomalies >= _FEWEST_ANOMALIES and not result.synthetic:
         asked["recall"] = floors.recall
@@ -90,6 +90,23 @@ def below_floors(result: DetectorResult, floors: FloorSettings) -> tuple[str, ..
         f"{figure} {result.metrics[figure]:.3f} is below its floor {floor}"
         for figure, floor in asked.items()
         if figure in result.metrics and result.metrics[figure] < floor
+    )
+
+
+def too_many_false_alarms(result: DetectorResult) -> tuple[str, ...]:
+    """Why the false alarms on good test images are too many for a champion; empty if they are not.
+
+    Also a version that is surely better than the champion does not keep its promise then.
+    """
+    rejected = round(result.metrics.get("false_alarm_rate", 0.0) * result.normals)
+    chance = chance_of_false_alarms(
+        rejected, result.normals, n=result.n_calibration, rank=result.rank
+    )
+    if chance >= _SURELY_TOO_MANY:
+        return ()
+    return (
+        f"it rejects {rejected} of {result.normals} good test images, more than chance allows "
+        f"at alpha {result.alpha:g}",
     )
 
 
@@ -102,15 +119,6 @@ def lacking_evidence(result: DetectorResult) -> tuple[str, ...]:
         reasons.append("there is no test/good")
     if "image_auroc" not in result.metrics:
         reasons.append("it has no image_auroc")
-    rejected = round(result.metrics.get("false_alarm_rate", 0.0) * result.normals)
-    chance = chance_of_false_alarms(
-        rejected, result.normals, n=result.n_calibration, rank=result.rank
-    )
-    if chance < _SURELY_TOO_MANY:
-        reasons.append(
-            f"it rejects {rejected} of {result.normals} good test images, more than chance allows "
-            f"at alpha {result.alpha:g}"
-        )
     return tuple(reasons)
 
 

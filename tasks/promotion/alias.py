@@ -32,6 +32,7 @@ from stillwatch.tasks.registry.approval import (
     APPROVAL,
     CHAMPION_SINCE,
     COMPARISON,
+    MISSED_FLOORS,
     PROMOTED,
 )
 from stillwatch.tasks.registry.versions import (
@@ -68,6 +69,8 @@ def make_champion(
     previous: int | None,
     who: str,
     reason: str,
+    checked: str = "",
+    despite: str = "",
 ) -> PromotionRecord:
     """Make a version the champion; call only inside ``changing_champion``.
 
@@ -86,6 +89,9 @@ def make_champion(
         comparison=version.tags.get(COMPARISON, ""),
         data_version=version.tags.get("stillwatch.data_version", ""),
         reason=reason.strip(),
+        checked=checked,
+        missed=version.tags.get(MISSED_FLOORS, ""),
+        despite=despite.strip(),
     )
     move_champion(tracking, record)
     return record

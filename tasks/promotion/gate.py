@@ -11,7 +11,12 @@ from stillwatch.errors import PromotionError
 from stillwatch.settings import GateSettings, Settings
 from stillwatch.tasks.data.examine import ExaminedCategory
 from stillwatch.tasks.evaluation.result import DetectorResult
-from stillwatch.tasks.evaluation.winner import Choice, below_floors, lacking_evidence
+from stillwatch.tasks.evaluation.winner import (
+    Choice,
+    below_floors,
+    lacking_evidence,
+    too_many_false_alarms,
+)
 from stillwatch.tasks.locks import exclusive
 from stillwatch.tasks.promotion.alias import changing_champion
 from stillwatch.tasks.promotion.compare import compare_with
@@ -24,6 +29,7 @@ from stillwatch.tasks.registry.approval import (
     COMPARISON,
     GATE,
     JUDGED_EVALUATION,
+    MISSED_FLOORS,
     NOT_PROMOTED,
     PENDING,
     REFUSED,
@@ -109,12 +115,16 @@ def _judge(
         )
     withdrawn = champion is None and any(CHAMPION_SINCE in v.tags for v in versions.values())
     surely_better = comparison is not None and comparison.answer == "better"
+    missed = [
+        *(() if surely_better else below_floors(winner, settings.retrain.floors)),
+        *too_many_false_alarms(winner),
+    ]
     reasons = [
         *reasons_to_withhold(
             comparison, settings.gate, first=champion is None, withdrawn=withdrawn
         ),
         *lacking_evidence(winner),
-        *(() if surely_better else below_floors(winner, settings.retrain.floors)),
+        *missed,
         *(_over_budget(winner, settings.gate) if champion is None else ()),
     ]
     if not reasons and not registration.created:
@@ -125,6 +135,7 @@ def _judge(
         GATE: REFUSED if refused else "open",
         COMPARISON: sentence,
         NOT_PROMOTED: "; ".join(reasons),
+        MISSED_FLOORS: "; ".join(missed),
         APPROVAL: REFUSED if refused else PENDING,
         JUDGED_EVALUATION: evaluation,
         COMPARED_WITH: compared_with(champion),  # last, since it marks the version as judged

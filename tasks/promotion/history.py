@@ -47,6 +47,9 @@ class PromotionRecord(BaseModel):
     comparison: str = Field("", description="the gate's answer as a sentence")
     data_version: str = Field("", description="that the new champion was trained on")
     reason: str
+    checked: str = Field("", description="how the artefact was checked before the change")
+    missed: str = Field("", description="the floors that the new champion misses")
+    despite: str = Field("", description="why it became champion in spite of that")
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from mlflow.entities.model_registry import ModelVersion
 
-from stillwatch.errors import PromotionError, StillwatchError
+from stillwatch.errors import BelowFloorsError, PromotionError, StillwatchError
 from stillwatch.settings import Settings
 from stillwatch.tasks.liveness import os_user
 from stillwatch.tasks.promotion.alias import changing_champion, make_champion
@@ -20,8 +20,12 @@ from stillwatch.tasks.registry.approval import (
     APPROVED,
     APPROVER,
     COMPARISON,
+    DESPITE,
+    MISSED_FLOORS,
     NOT_PROMOTED,
+    PENDING,
     REFUSED,
+    ensure_floors,
     obstacle,
 )
 from stillwatch.tasks.registry.artefact_check import check_artefact
@@ -48,6 +52,7 @@ def promote(
     *,
     version: int | None = None,
     reason: str,
+    despite: str = "",
     settings: Settings,
     who: str | None = None,
 ) -> PromotionRecord:
@@ -57,10 +62,12 @@ def promote(
         category: whose champion.
         version: which version; None: the challenger.
         reason: for the history.
+        despite: why a version that misses a floor becomes champion, for the history.
         settings: of all categories.
         who: for the history; None: the OS account of this process.
 
     Raises:
+        BelowFloorsError: the version misses a floor, and ``despite`` is empty.
         PromotionError: the version does not wait for approval, the reason is empty, or the artefact
             is not the one that was registered.
         TrackingError: there is no such category or version.
@@ -68,7 +75,9 @@ def promote(
     ensure_reason(reason)
     tracking = open_tracking(settings)
     ensure_registered(tracking, category)
-    return _promote(tracking, category, version, who or os_user(), reason, settings)
+    return _promote(
+        tracking, category, version, who or os_user(), reason, settings, despite=despite
+    )
 
 
 def promote_automatically(
@@ -87,8 +96,9 @@ def approve_tagged(settings: Settings) -> list[PromotionRecord]:
 
     Abandoned promotions of all categories are completed or cancelled first.
 
-    A version that may not be approved gets the tag ``refused``, with the reason in another tag. A
-    version that cannot be checked now keeps its tag for the next call. Neither stops the others.
+    A version that may not be approved gets the tag ``refused``, with the reason in another tag; one
+    that misses a floor and has no tag ``stillwatch.despite`` waits on. A version that cannot be
+    checked now keeps its tag for the next call. None of them stops the others.
 
     Raises:
         StillwatchError: a version could not be checked.
@@ -106,11 +116,15 @@ def approve_tagged(settings: Settings) -> list[PromotionRecord]:
             try:
                 category, number = category_of(version.name), int(version.version)
                 who = version.tags.get(APPROVER) or UNKNOWN_APPROVER
-                record = _promote(tracking, category, number, who, BY_TAG, settings)
+                despite = version.tags.get(DESPITE, "")
+                record = _promote(
+                    tracking, category, number, who, BY_TAG, settings, despite=despite
+                )
                 promoted.append(record)
             except PromotionError as error:
                 logging.getLogger(__name__).warning("%s", error)
-                tag_version(tracking, version, {NOT_PROMOTED: str(error), APPROVAL: REFUSED})
+                approval = PENDING if isinstance(error, BelowFloorsError) else REFUSED
+                tag_version(tracking, version, {NOT_PROMOTED: str(error), APPROVAL: approval})
     if failed:
         raise failed[0]
     return promoted
@@ -127,10 +141,12 @@ def describe_waiting(category: str, *, version: int | None, settings: Settings) 
     ensure_registered(tracking, category)
     found = waiting_version(tracking, category, version)
     comparison = found.tags.get(COMPARISON) or "There is no champion to compare it with."
+    missed = found.tags.get(MISSED_FLOORS)
+    options = "--approve and --reason" if not missed else "--approve, --reason and --despite"
     return (
         f"version {found.version} of {found.name} waits for approval "
-        f"({found.tags.get(NOT_PROMOTED, '')}). {comparison} To make it champion, add --approve "
-        "and --reason."
+        f"({found.tags.get(NOT_PROMOTED, '')}). {comparison} To make it champion, add {options}."
+        + (f" --despite says why, although {missed}." if missed else "")
     )
 
 
@@ -174,12 +190,13 @@ def _promote(
     reason: str,
     settings: Settings,
     *,
+    despite: str = "",
     check: bool = True,
 ) -> PromotionRecord:
     with changing_champion(tracking, category, settings):
         waiting = waiting_version(tracking, category, version)
-        if check:
-            check_artefact(tracking, waiting, settings)
+        ensure_floors(waiting, despite)
+        checked = check_artefact(tracking, waiting, settings) if check else ""
         champion = version_with_alias(tracking, waiting.name, CHAMPION)
         return make_champion(
             tracking,
@@ -189,4 +206,6 @@ def _promote(
             previous=champion,
             who=who,
             reason=reason,
+            checked=checked,
+            despite=despite,
         )

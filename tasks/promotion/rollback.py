@@ -64,7 +64,7 @@ def rollback(
                 f"Look at 'stillwatch history {category}' and decide again."
             )
         chosen = _earlier_champion(tracking, category, to, champion)
-        check_artefact(tracking, chosen, settings)
+        checked = check_artefact(tracking, chosen, settings)
         return make_champion(
             tracking,
             chosen,
@@ -73,6 +73,7 @@ def rollback(
             previous=_predecessor(tracking, category, int(chosen.version)),
             who=who or os_user(),
             reason=reason,
+            checked=checked,
         )
 
 

@@ -4,6 +4,8 @@ from typing import Literal
 
 from mlflow.entities.model_registry import ModelVersion
 
+from stillwatch.errors import BelowFloorsError
+
 APPROVAL = "stillwatch.approval"
 PENDING, APPROVED, REFUSED, PROMOTED = "pending", "approved", "refused", "promoted"
 """A person sets ``approved``; stillwatch sets the others."""
@@ -19,6 +21,10 @@ JUDGED_EVALUATION = "stillwatch.judged_evaluation"
 """The ``evaluation_key`` of the evaluation that the gate judged."""
 NOT_PROMOTED = "stillwatch.not_promoted"
 """Why the version did not become champion automatically."""
+MISSED_FLOORS = "stillwatch.missed_floors"
+"""Which floors the version misses, when the gate judged it; empty or no tag: none."""
+DESPITE = "stillwatch.despite"
+"""Why a person approves a version in spite of ``MISSED_FLOORS``; set with ``approved``."""
 CHAMPION_SINCE = "stillwatch.champion_since"
 
 Standing = Literal["pending", "refused"]
@@ -66,6 +72,21 @@ def standing(version: ModelVersion, champion: int | None) -> Standing | None:
     if is_refused(version):
         return "refused"
     return "pending" if obstacle(version, champion) is None else None
+
+
+def ensure_floors(version: ModelVersion, despite: str) -> None:
+    """Refuse a version that misses a floor, unless a person says why it shall become champion.
+
+    Raises:
+        BelowFloorsError: the version misses a floor, and ``despite`` is empty.
+    """
+    missed = version.tags.get(MISSED_FLOORS, "")
+    if missed and not despite.strip():
+        raise BelowFloorsError(
+            f"version {version.version} of {version.name} misses what a champion has to reach: "
+            f"{missed}. To make it champion in spite of that, say why: --despite 'reason'; in "
+            f"Prefect's form the field despite; in MLflow the tag {DESPITE}, then {APPROVAL} again."
+        )
 
 
 def is_refused(version: ModelVersion) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mlflow.entities.model_registry import ModelVersion
 
-from stillwatch.bundle import Bundle
+from stillwatch.bundle import Bundle, read_bundle
 from stillwatch.errors import (
     ArtefactError,
     BundleError,
@@ -27,8 +27,9 @@ from stillwatch.inference.parity import Scores, difference, tolerance_of
 from stillwatch.settings import Settings
 from stillwatch.tasks.evaluation.scores import read_scores
 from stillwatch.tasks.registry.reload import FreshProcess
+from stillwatch.tasks.registry.reload_record import differences
 from stillwatch.tasks.registry.versions import fetch_bundle, version_file
-from stillwatch.tasks.tracking.client import Tracking
+from stillwatch.tasks.tracking.client import BUNDLE, Tracking
 from stillwatch.tasks.tracking.tags import threshold_tags
 from stillwatch.tasks.training.slots import spare_device
 
@@ -64,22 +65,52 @@ class Examples:
     """Their scores in the evaluation of the version."""
 
 
-def check_artefact(tracking: Tracking, version: ModelVersion, settings: Settings) -> None:
-    """Check digests and thresholds, reload the version in a fresh process and score its examples.
+def check_artefact(tracking: Tracking, version: ModelVersion, settings: Settings) -> str:
+    """Check digests and thresholds, and reload the version where that can say something new.
 
-    The examples must get the scores and verdicts of the evaluation. The fresh process uses the code
-    that was registered with the version; the installed code, which serves, must be able to load the
-    version as well. The check needs no image set and does not wait for a training: without a free
-    GPU slot it uses the CPU.
+    The registration reloaded the version already. Where the files of the model, the package
+    versions, the installed code, the architecture and the device are those of the registration,
+    another reload would repeat the same computation, and does not run.
 
     Args:
         tracking: the registry.
         version: of the registry.
         settings: name the device.
 
+    Returns:
+        Whether the version was reloaded, and why, in one sentence.
+
     Raises:
         PromotionError: the artefact was changed, or cannot be loaded here.
         TrackingError: the check took too long.
+    """
+    with (
+        tempfile.TemporaryDirectory(prefix="stillwatch-") as folder,
+        _unfit_for_champion(version, *_ALTERED),
+    ):
+        package = version_file(tracking, version.name, int(version.version), "", Path(folder))
+        _ensure_thresholds(read_bundle(package / "artifacts" / BUNDLE), version)
+        different = differences(version, package, settings.training.device)
+    title = f"version {version.version} of {version.name}"
+    if not different:
+        return (
+            f"{title} was not reloaded: its files are those that were registered, and package "
+            "versions, architecture and device are those of its registration"
+        )
+    _reload(tracking, version, settings)
+    return (
+        f"{title} was reloaded in a new process and its example images got the scores of the "
+        f"evaluation; the reload was needed, since {', '.join(different)}"
+    )
+
+
+def _reload(tracking: Tracking, version: ModelVersion, settings: Settings) -> None:
+    """Reload a version in a fresh process and score its examples.
+
+    The examples must get the scores and verdicts of the evaluation. The fresh process uses the code
+    that was registered with the version; the installed code, which serves, must be able to load the
+    version as well. The check needs no image set and does not wait for a training: without a free
+    GPU slot it uses the CPU.
     """
     # Torch takes seconds to import, and reading the registry does not need it.
     from stillwatch.inference.torch_scorer import load_scorer
@@ -130,13 +161,17 @@ def registered_bundle(
         BundleError: a file is damaged or exchanged.
     """
     bundle = fetch_bundle(tracking, f"models:/{version.name}/{version.version}", into)
+    _ensure_thresholds(bundle, version)
+    return bundle
+
+
+def _ensure_thresholds(bundle: Bundle, version: ModelVersion) -> None:
     thresholds = threshold_tags(*_thresholds(bundle))
     recorded = {tag: version.tags.get(tag) for tag in thresholds}
     if thresholds != recorded:
         raise ArtefactError(
             f"its thresholds are {_listed(thresholds)} and were {_listed(recorded)}."
         )
-    return bundle
 
 
 def read_examples(tracking: Tracking, version: ModelVersion, into: Path | None = None) -> Examples:

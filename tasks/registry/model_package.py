@@ -35,7 +35,7 @@ SIGNATURE = ModelSignature(
     ),
 )
 
-_NEEDED = (
+NEEDED = (
     "mlflow",
     "numpy",
     "opencv-python-headless",
@@ -49,6 +49,7 @@ _NEEDED = (
     "torch",
     "torchvision",
 )
+"""The packages that a registered model computes with."""
 
 
 def log_detector_model(
@@ -125,4 +126,4 @@ def _pyfunc() -> ModuleType:
 
 def requirements() -> list[str]:
     """The requirements of the model in the versions of this environment, without build labels."""
-    return [f"{name}=={version(name).partition('+')[0]}" for name in _NEEDED]
+    return [f"{name}=={version(name).partition('+')[0]}" for name in NEEDED]

@@ -32,7 +32,8 @@ from stillwatch.tasks.locks import exclusive
 from stillwatch.tasks.registry.cleanup import PARITY, delete_version, remove_unfinished
 from stillwatch.tasks.registry.model_package import log_detector_model
 from stillwatch.tasks.registry.reload import FreshProcess
-from stillwatch.tasks.registry.versions import model_name, tag_version, versions_of
+from stillwatch.tasks.registry.reload_record import RELOADED_WITH, reload_record
+from stillwatch.tasks.registry.versions import model_name, tag_version, version_file, versions_of
 from stillwatch.tasks.tracking.client import BUNDLE, Tracking, open_tracking
 from stillwatch.tasks.tracking.entries import figures
 from stillwatch.tasks.tracking.tags import FINGERPRINT, REGION, threshold_tags
@@ -152,6 +153,7 @@ def _register(
         try:
             training = settings.training.model_copy(update={"device": device})
             tolerance = _check_parity(tracking, fresh, version, winner, test, category, training)
+            record = _reload_record(tracking, version, device)
         except BaseException:
             with suppress(TrackingError):
                 delete_version(tracking, version)
@@ -165,9 +167,19 @@ def _register(
             model_id=model_id,
         ),
     )
-    # The last write: without this tag, the next retraining registers the winner again.
-    tag_version(tracking, version, {PARITY: f"reloaded scores equal to within {tolerance:.3g}"})
+    tags = {
+        RELOADED_WITH: record,
+        # The last write: without this tag, the next retraining registers the winner again.
+        PARITY: f"reloaded scores equal to within {tolerance:.3g}",
+    }
+    tag_version(tracking, version, tags)
     return version
+
+
+def _reload_record(tracking: Tracking, version: ModelVersion, device: str) -> str:
+    with tempfile.TemporaryDirectory(prefix="stillwatch-") as folder:
+        package = version_file(tracking, version.name, int(version.version), "", Path(folder))
+        return reload_record(package, device)
 
 
 def _create_version(

@@ -224,7 +224,7 @@ def version_file(
         tracking: the registry; of a local registry the original file is returned.
         name: of the model.
         version: of the model.
-        path: in the model's folder.
+        path: in the model's folder; empty: the whole folder.
         into: folder for downloads; None: a folder that is removed when the process ends.
 
     Raises:
@@ -234,7 +234,7 @@ def version_file(
         location = tracking.client.get_model_version_download_uri(name, str(version))
         folder = None if tracking.local_files else str(into or _folder_of_this_process())
         found = mlflow.artifacts.download_artifacts(
-            f"{location}/{path}", dst_path=folder, tracking_uri=tracking.uri
+            f"{location}/{path}".rstrip("/"), dst_path=folder, tracking_uri=tracking.uri
         )
     return Path(found)
 

@@ -1,6 +1,7 @@
 """Render the page that a person reads in Prefect before approving a version."""
 
 from stillwatch.tasks.promotion.disagreement import Disagreement
+from stillwatch.tasks.registry.approval import DESPITE, MISSED_FLOORS
 from stillwatch.tasks.reports.record import RetrainingRecord, VersionRecord
 from stillwatch.tasks.reports.sentences import disagreement, gate, summary
 from stillwatch.tasks.reports.tables import Table, against_champion
@@ -30,8 +31,16 @@ def approval_page(record: RetrainingRecord, waiting: VersionRecord, report: str)
         "To approve, run the deployment *promote* with this category, version and a reason; or run "
         "the command above; or, in MLflow, set the version's tag `stillwatch.approval` to "
         "`approved`. To decline, do nothing: the champion stays.",
+        *([_despite(waiting)] if waiting.tags.get(MISSED_FLOORS) else []),
     ]
     return "\n\n".join(parts)
+
+
+def _despite(waiting: VersionRecord) -> str:
+    return (
+        f"**This version misses a floor**: {waiting.tags[MISSED_FLOORS]}. Its approval needs a "
+        f"second reason: the field *despite* of the form, or the tag `{DESPITE}` in MLflow."
+    )
 
 
 def _disputed(found: Disagreement) -> list[str]:

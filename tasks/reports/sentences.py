@@ -15,6 +15,7 @@ from stillwatch.tasks.registry.approval import (
     CHAMPION_SINCE,
     COMPARED_WITH,
     COMPARISON,
+    MISSED_FLOORS,
     NOT_PROMOTED,
 )
 from stillwatch.tasks.registry.versions import CHAMPION
@@ -188,7 +189,8 @@ def _standing(record: RetrainingRecord, version: VersionRecord) -> Iterator[str]
     if version.approval == "refused":
         yield "The gate refused it: nobody may make it champion."
     elif version.approval == "pending":
+        despite = " --despite '...'" if version.tags.get(MISSED_FLOORS) else ""
         yield (
             f"It waits for approval: stillwatch promote {record.category} --version "
-            f"{version.number} --approve --reason '...'"
+            f"{version.number} --approve --reason '...'{despite}"
         )

@@ -21,6 +21,7 @@ from stillwatch.flows.cli.options import CommandContext, PlantCommand
 from stillwatch.settings import Settings
 from stillwatch.tasks.liveness import HOST, LOCK
 from stillwatch.tasks.promotion.alias import changing_champion, move_champion
+from stillwatch.tasks.registry.approval import MISSED_FLOORS
 from stillwatch.tasks.training.progress import visible_progress
 from stillwatch.training.job import EpochReport
 
@@ -409,17 +410,23 @@ def test_what_waits_is_shown_and_the_history_outlives_the_registered_model(line:
     tracking = new_store(settings)
     first = new_version(tracking)
     with changing_champion(tracking, "plate", settings):
-        move_champion(tracking, made_record(first, None))
-    pending_version(tracking, first)
+        in_spite = {"missed": "recall 0.100 is below its floor 0.5", "despite": "a trial"}
+        move_champion(tracking, made_record(first, None).model_copy(update=in_spite))
+    waiting = pending_version(tracking, first)
+    tracking.client.set_model_version_tag(NAME, str(waiting), MISSED_FLOORS, in_spite["missed"])
     shown = line.run_here("promote", "plate")
     assert shown.returncode == 0, shown.stderr
     assert "version 2 of stillwatch-plate waits for approval" in shown.stdout
+    said = refusal(line, "promote", "plate", "--approve", "--reason", "because")
+    assert "recall 0.100 is below its floor 0.5" in said
+    assert "--despite 'reason'" in said
     tracking.client.delete_registered_model(NAME)
     assert "nothing is registered yet" in refusal(line, "promote", "plate")
     assert "did you mean 'plate'" in refusal(line, "history", "plates")
     assert "nothing is registered yet" in refusal(line, "serve", "plates")
     told = line.run_here("history", "plate", "--json")
-    assert [entry["to"] for entry in json.loads(told.stdout)] == [first]
+    (entry,) = json.loads(told.stdout)
+    assert (entry["to"], entry["despite"]) == (first, "a trial")
 
 
 def test_a_tracking_server_that_is_down(line: Plant) -> None:

@@ -5,13 +5,13 @@ from rich import box
 from rich.table import Table
 
 from stillwatch.flows.cli.console import console, figure, print_json, say
-from stillwatch.flows.cli.options import DECIDE, AsJson, CommandContext, PlantCommand
+from stillwatch.flows.cli.options import DECIDE, AsJson, CommandContext, ShortCommand
 
 
 def add_to(app: typer.Typer) -> None:
     """Add the command."""
     app.command(
-        cls=PlantCommand, rich_help_panel=DECIDE, epilog="Example: `stillwatch models --json`"
+        cls=ShortCommand, rich_help_panel=DECIDE, epilog="Example: `stillwatch models --json`"
     )(models)
 
 

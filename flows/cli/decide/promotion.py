@@ -7,7 +7,7 @@ from rich import box
 from rich.table import Table
 
 from stillwatch.flows.cli.console import console, print_json, say
-from stillwatch.flows.cli.options import DECIDE, AsJson, CommandContext, PlantCommand
+from stillwatch.flows.cli.options import DECIDE, AsJson, CommandContext, ShortCommand
 
 if TYPE_CHECKING:  # it imports MLflow, which takes seconds
     from stillwatch.tasks.promotion.history import PromotionRecord
@@ -18,17 +18,17 @@ Category = Annotated[str, typer.Argument(help="The product line.")]
 def add_to(app: typer.Typer) -> None:
     """Add the commands."""
     app.command(
-        cls=PlantCommand,
+        cls=ShortCommand,
         rich_help_panel=DECIDE,
         epilog="Example: `stillwatch promote screw --approve --reason 'checked on line 3'`",
     )(promote)
     app.command(
-        cls=PlantCommand,
+        cls=ShortCommand,
         rich_help_panel=DECIDE,
         epilog="Example: `stillwatch rollback screw --reason 'too many false alarms'`",
     )(rollback)
     app.command(
-        cls=PlantCommand,
+        cls=ShortCommand,
         rich_help_panel=DECIDE,
         epilog="Example: `stillwatch history screw --json`",
     )(history)
@@ -41,6 +41,14 @@ def promote(
     version: Annotated[
         int | None, typer.Option(min=1, show_default="the challenger", help="Which one.")
     ] = None,
+    despite: Annotated[
+        str,
+        typer.Option(
+            show_default=False,
+            help="Of a version that misses a floor: why it becomes champion in spite of that; the "
+            "history keeps it.",
+        ),
+    ] = "",
     approve: Annotated[
         bool, typer.Option("--approve", help="Do it; without it, only what waits is shown.")
     ] = False,
@@ -55,7 +63,10 @@ def promote(
     if not approve:
         say(describe_waiting(category, version=version, settings=given.settings))
         return
-    record = promote_version(category, version=version, reason=reason, settings=given.settings)
+    record = promote_version(
+        category, version=version, reason=reason, despite=despite, settings=given.settings
+    )
+    say(record.checked)
     say(
         f"champion of {category} is now version {record.to_version}{_instead(record)}, "
         f"approved by {record.who}"
@@ -76,6 +87,7 @@ def rollback(
 
     given: CommandContext = context.obj
     record = roll_back(category, to=version, reason=reason, settings=given.settings)
+    say(record.checked)
     say(f"champion of {category} is again version {record.to_version}{_instead(record)}")
 
 
@@ -107,9 +119,13 @@ def history(context: typer.Context, category: Category, as_json: AsJson = False)
             str(record.to_version),
             record.answer or "–",
             record.data_version[:8],
-            ": ".join([*state, *what, record.reason]),
+            ": ".join([*state, *what, record.reason]) + _in_spite(record),
         )
     console.print(table)
+
+
+def _in_spite(record: "PromotionRecord") -> str:
+    return f"; although {record.missed}: {record.despite}" if record.despite else ""
 
 
 def _instead(record: "PromotionRecord") -> str:

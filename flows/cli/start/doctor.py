@@ -14,9 +14,10 @@ from rich.table import Table
 
 from stillwatch.errors import StillwatchError
 from stillwatch.flows.cli.console import console, print_json
-from stillwatch.flows.cli.options import START, AsJson, CommandContext, PlantCommand
+from stillwatch.flows.cli.options import START, AsJson, CommandContext, ShortCommand
+from stillwatch.gpu_driver import has_gpu_driver
 from stillwatch.settings import Settings
-from stillwatch.threads import usable_cores
+from stillwatch.threads import thread_count, usable_cores
 
 PACKAGES = (
     *("torch", "torchvision", "timm", "scikit-learn", "prefect", "mlflow", "dvc"),
@@ -31,7 +32,7 @@ SIGNS = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "missing": "[red]missi
 def add_to(app: typer.Typer) -> None:
     """Add the command."""
     app.command(
-        cls=PlantCommand, rich_help_panel=START, epilog="Example: `stillwatch doctor --json`"
+        cls=ShortCommand, rich_help_panel=START, epilog="Example: `stillwatch doctor --json`"
     )(doctor)
 
 
@@ -92,13 +93,15 @@ def _package(name: str) -> Finding:
 
 
 def _devices() -> Iterator[Finding]:
+    yield Finding("CPU", "ok", f"{usable_cores()} cores, {thread_count()} threads for torch")
+    no_gpu = Finding("GPU", "note", "none; training runs on the CPU")
+    if not has_gpu_driver():
+        yield no_gpu
+        return
     import torch
 
-    yield Finding(
-        "CPU", "ok", f"{usable_cores()} cores, {torch.get_num_threads()} threads for torch"
-    )
     if not torch.cuda.is_available():
-        yield Finding("GPU", "note", "none; training runs on the CPU")
+        yield no_gpu
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
         memory = properties.total_memory / 2**30

@@ -6,7 +6,12 @@ from made_results import result
 from stillwatch.errors import SettingsError
 from stillwatch.settings import FloorSettings, RetrainSettings
 from stillwatch.tasks.evaluation.result import DetectorResult
-from stillwatch.tasks.evaluation.winner import below_floors, choose_winner, lacking_evidence
+from stillwatch.tasks.evaluation.winner import (
+    below_floors,
+    choose_winner,
+    lacking_evidence,
+    too_many_false_alarms,
+)
 
 A, B, C = "stfpm", "reverse_distillation", "uninformed_students"
 BASELINE = "patchcore"
@@ -83,7 +88,7 @@ def test_more_false_alarms_than_chance_allows_wait_for_a_person() -> None:
     of_20 = {
         rejected: {"image_auroc": 0.9, "false_alarm_rate": rejected / 20} for rejected in (4, 9)
     }
-    assert lacking_evidence(result(metrics=of_20[4])) == ()
-    assert lacking_evidence(result(metrics=of_20[9])) == (
+    assert too_many_false_alarms(result(metrics=of_20[4])) == ()
+    assert too_many_false_alarms(result(metrics=of_20[9])) == (
         "it rejects 9 of 20 good test images, more than chance allows at alpha 0.05",
     )

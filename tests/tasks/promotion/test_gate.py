@@ -138,6 +138,7 @@ def test_the_first_version_that_reaches_the_floors_becomes_champion(line: Line) 
     low = line.judged(metrics={"image_auroc": 0.8})
     assert line.tags(low)["approval"] == "pending"
     assert "below its floor" in line.tags(low)["not_promoted"]
+    assert line.tags(low)["missed_floors"] == "image_auroc 0.800 is below its floor 0.85"
     fit = line.judged()
     assert aliases(line.tracking) == {"champion": fit, "previous": None, "challenger": None}
     (entry,) = history(line.tracking, "plate")

@@ -6,7 +6,7 @@ import pytest
 from made_registries import NAME, aliases, made_record, new_version, pending_version
 from made_stores import new_store
 
-from stillwatch.errors import PromotionError, StillwatchError, TrackingError
+from stillwatch.errors import BelowFloorsError, PromotionError, StillwatchError, TrackingError
 from stillwatch.settings import Settings
 from stillwatch.tasks.promotion.alias import changing_champion, move_champion
 from stillwatch.tasks.promotion.history import (
@@ -160,6 +160,25 @@ def test_a_waiting_version_is_listed_and_described_with_its_comparison(
     assert "version 2 of stillwatch-plate waits for approval" in said
     assert "not_worse: by far." in said
     assert "--approve" in said
+
+
+def test_a_version_that_misses_a_floor_needs_a_second_reason(
+    settings: Settings, tracking: Tracking, first: int
+) -> None:
+    waiting = pending_version(tracking, first)
+    tag(tracking, waiting, missed_floors="recall 0.100 is below its floor 0.5")
+    said = describe_waiting("plate", version=None, settings=settings)
+    assert "--despite says why, although recall 0.100 is below its floor 0.5." in said
+    refusal = r"misses what a champion has to reach: recall 0\.100 .* --despite 'reason'"
+    with pytest.raises(BelowFloorsError, match=refusal):
+        promote("plate", reason="because", despite=" ", settings=settings)
+    with pytest.raises(TrackingError, match="could not hand out"):  # the next check
+        promote("plate", reason="because", despite="a trial", settings=settings)
+    tag(tracking, waiting, approval="approved")
+    assert approve_tagged(settings) == []
+    tags = tags_of(tracking, waiting)
+    assert tags["stillwatch.approval"] == "pending", "another approval may give the reason"
+    assert "the tag stillwatch.despite" in tags["stillwatch.not_promoted"]
 
 
 def test_open_intents_are_found_in_all_categories(

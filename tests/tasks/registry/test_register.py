@@ -30,10 +30,19 @@ from stillwatch.tasks.evaluation.test_set import read_test_set
 from stillwatch.tasks.evaluation.winner import Choice
 from stillwatch.tasks.promotion.alias import changing_champion, move_champion
 from stillwatch.tasks.promotion.gate import judge_winner
+from stillwatch.tasks.promotion.history import history
 from stillwatch.tasks.promotion.promote import approve_tagged
 from stillwatch.tasks.promotion.rollback import rollback
-from stillwatch.tasks.registry.approval import APPROVAL, APPROVED, COMPARED_WITH, GATE
+from stillwatch.tasks.registry.approval import (
+    APPROVAL,
+    APPROVED,
+    COMPARED_WITH,
+    DESPITE,
+    GATE,
+    MISSED_FLOORS,
+)
 from stillwatch.tasks.registry.artefact_check import (
+    check_artefact,
     check_examples,
     read_examples,
     registered_bundle,
@@ -44,6 +53,7 @@ from stillwatch.tasks.registry.register import (
     register_winner,
 )
 from stillwatch.tasks.registry.reload import FreshProcess
+from stillwatch.tasks.registry.reload_record import RELOADED_WITH
 from stillwatch.tasks.registry.versions import (
     RegisteredVersion,
     fetch_bundle,
@@ -186,6 +196,19 @@ def test_the_winner_is_registered_once_with_its_code_tags_and_figures(
     flavour = yaml.safe_load((package / "MLmodel").read_text(encoding="utf-8"))["flavors"]
     assert flavour["python_function"]["config"] == {"device": "auto", "max_megapixels": 90.0}
 
+    assert "was not reloaded: its files are" in check_artefact(tracking, version, here)
+    recorded = json.loads(version.tags[RELOADED_WITH])
+    assert {"architecture", "device", "python"} <= recorded.keys()
+    tag(tracking, 1, {RELOADED_WITH: json.dumps(recorded | {"torch": "1.0"})})
+    changed = tracking.client.get_model_version(NAME, "1")
+    assert check_artefact(tracking, changed, here).endswith(
+        f"the reload was needed, since torch was 1.0 and is {recorded['torch']}"
+    )
+    (package / "code" / "added.py").touch()
+    with pytest.raises(PromotionError, match="a file of its model was changed, added or removed"):
+        check_artefact(tracking, version, here)
+    (package / "code" / "added.py").unlink()
+
     (row,) = registered_versions(tracking)
     assert (row.name, row.version, row.aliases, row.synthetic) == (NAME, 1, ("champion",), False)
     assert row.detector == "stfpm"
@@ -249,10 +272,15 @@ def test_without_a_free_gpu_slot_registering_waits_and_an_approval_by_tag_does_n
     with training_slot(here.state_dir, ["cuda:0"], 1):
         assert parity_processes() == []
         registering.join()
-        tag(tracking, version, {APPROVAL: APPROVED, COMPARED_WITH: "none", GATE: "open"})
+        misses = {MISSED_FLOORS: "recall 0.1 is below its floor 0.5", DESPITE: "a trial"}
+        judged = {COMPARED_WITH: "none", GATE: "open", **misses}
+        tag(tracking, version, {**judged, APPROVAL: APPROVED})
         (approved,) = approve_tagged(on_gpu)
     assert (approved.from_version, approved.to_version) == (None, version)
     assert approved.who == "MLflow tag, approver not authenticated"
+    assert approved.checked.endswith("since its registration recorded no environment")
+    (kept,) = history(tracking, "plate")
+    assert (kept.record.missed, kept.record.despite) == (misses[MISSED_FLOORS], "a trial")
     assert approve_tagged(here) == []
     assert aliases(tracking) == {"champion": version, "previous": None, "challenger": None}
 

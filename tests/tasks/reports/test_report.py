@@ -13,7 +13,7 @@ from stillwatch.errors import StorageError, TrackingError
 from stillwatch.tasks.evaluation.gallery import GALLERY, MOST, read_shown_images
 from stillwatch.tasks.evaluation.result import GroupResult
 from stillwatch.tasks.promotion import disagreement
-from stillwatch.tasks.registry.approval import COMPARED_WITH, NOT_PROMOTED
+from stillwatch.tasks.registry.approval import COMPARED_WITH, MISSED_FLOORS, NOT_PROMOTED
 from stillwatch.tasks.reports.approval import approval_page
 from stillwatch.tasks.reports.page import report_page
 from stillwatch.tasks.reports.record import RetrainingRecord, find_retraining, read_retraining
@@ -187,7 +187,8 @@ def test_images_with_different_verdicts_are_shown_side_by_side(
 def test_the_approval_page_has_the_evidence_and_the_instructions(second: RetrainingRecord) -> None:
     assert second.winner is not None
     assert second.winner.version is not None
-    waiting = replace(second.winner.version, approval="pending")
+    tags = second.winner.version.tags | {MISSED_FLOORS: "recall 0.100 is below its floor 0.5"}
+    waiting = replace(second.winner.version, approval="pending", tags=tags)
     record = replace(second, winner=replace(second.winner, version=waiting))
     said = approval_page(record, waiting, "http://mlflow/report.html")
     assert said.startswith("# plate: version 2 waits for approval")
@@ -196,7 +197,9 @@ def test_the_approval_page_has_the_evidence_and_the_instructions(second: Retrain
         "**champion: reject, new version: pass**",
         "(data:image/jpeg;base64,",
         "[The whole report](http://mlflow/report.html)",
-        "stillwatch promote plate --version 2 --approve",
+        "stillwatch promote plate --version 2 --approve --reason '...' --despite '...'",
+        "recall 0.100 is below its floor 0.5",
+        "the field *despite* of the form",
         "`stillwatch.approval`",
     ):
         assert part in said, part
