@@ -1,4 +1,4 @@
-"""The flows ``promote``, ``rollback`` and ``approvals``, which change champions."""
+"""The flows ``promote`` and ``rollback``, which change champions."""
 
 from prefect import flow
 from prefect.client.schemas import State
@@ -6,7 +6,6 @@ from prefect.states import Completed
 
 from stillwatch.errors import PromotionError
 from stillwatch.flows.run_settings import run_settings
-from stillwatch.tasks.promotion.promote import approve_tagged
 from stillwatch.tasks.promotion.promote import promote as promote_version
 from stillwatch.tasks.promotion.rollback import rollback as roll_back
 
@@ -43,15 +42,7 @@ def rollback(category: str, approver: str, reason: str, to: int | None = None) -
     return Completed(message=f"version {record.to_version} is the champion of {category} again")
 
 
-@flow(name="approvals", flow_run_name="approvals")
-def approvals() -> State[None]:
-    """Promote the versions with the tag stillwatch.approval=approved in MLflow."""
-    records = approve_tagged(run_settings())
-    promoted = ", ".join(f"{one.category} version {one.to_version}" for one in records)
-    return Completed(message=f"promoted: {promoted or 'none'}")
-
-
 def _named(approver: str) -> str:
     if not approver.strip():
         raise PromotionError("approver is empty. Fill in your name: the history keeps it.")
-    return f"{approver.strip()} (Prefect form, not authenticated)"
+    return f"{approver.strip()} (not authenticated)"

@@ -11,7 +11,7 @@ PARAMS_VARIABLE = "STILLWATCH_PARAMS"
 """Environment variable that names the settings file to the flows."""
 
 _PREFERRED_PORT = 8080
-_POLL_SECONDS = "2"
+_POLL_SECONDS = "10"
 
 
 def worker_service(state_dir: Path) -> Service:
@@ -53,10 +53,10 @@ def start_worker(worker: Service, settings: dict[str, str]) -> None:
 
 
 def worker_settings(api_url: str, params: Path) -> dict[str, str]:
-    """The environment variables that a worker keeps for its life.
+    """The environment variables that a worker and a trigger keep for their life.
 
     Args:
-        api_url: of the Prefect server that the worker asks for runs.
+        api_url: of the Prefect server.
         params: the settings file of the flows.
     """
     return {"PREFECT_API_URL": api_url, PARAMS_VARIABLE: str(params.resolve())}

@@ -1,24 +1,19 @@
 """Make a version champion that waits for approval: by the gate, a command or a tag in MLflow."""
 
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from mlflow.entities.model_registry import ModelVersion
 
-from stillwatch.errors import PromotionError, StillwatchError
+from stillwatch.errors import PromotionError
 from stillwatch.settings import Settings
 from stillwatch.tasks.liveness import os_user
 from stillwatch.tasks.promotion.alias import changing_champion, make_champion
 from stillwatch.tasks.promotion.history import (
     PromotionRecord,
-    categories_with_open_intents,
+    categories_with_abandoned_intents,
     ensure_reason,
 )
 from stillwatch.tasks.registry.approval import (
     APPROVAL,
     APPROVED,
-    APPROVER,
     COMPARISON,
     NOT_PROMOTED,
     REFUSED,
@@ -28,19 +23,15 @@ from stillwatch.tasks.registry.artefact_check import check_artefact
 from stillwatch.tasks.registry.versions import (
     CHALLENGER,
     CHAMPION,
-    category_of,
     ensure_registered,
     model_name,
     registered_version,
     tag_version,
     version_with_alias,
-    versions_tagged,
 )
 from stillwatch.tasks.tracking.client import Tracking, open_tracking
 
 AUTOMATIC = "stillwatch, automatic"
-UNKNOWN_APPROVER = "MLflow tag, approver not authenticated"
-BY_TAG = "approved by a tag in MLflow"
 
 
 def promote(
@@ -62,7 +53,8 @@ def promote(
 
     Raises:
         PromotionError: the version does not wait for approval, the reason is empty, or the artefact
-            is not the one that was registered.
+            is not the one that was registered. A version that was approved by a tag gets the tag
+            ``refused``, with the error in another tag.
         TrackingError: there is no such category or version.
     """
     ensure_reason(reason)
@@ -82,38 +74,11 @@ def promote_automatically(
     _promote(tracking, category, version, AUTOMATIC, reason, settings, check=False)
 
 
-def approve_tagged(settings: Settings) -> list[PromotionRecord]:
-    """Promote the versions that a person has tagged ``stillwatch.approval=approved`` in MLflow.
-
-    Abandoned promotions of all categories are completed or cancelled first.
-
-    A version that may not be approved gets the tag ``refused``, with the reason in another tag. A
-    version that cannot be checked now keeps its tag for the next call. Neither stops the others.
-
-    Raises:
-        StillwatchError: a version could not be checked.
-    """
-    tracking = open_tracking(settings)
-    promoted: list[PromotionRecord] = []
-    failed: list[StillwatchError] = []
-    for category in categories_with_open_intents(tracking):
-        with _collected(failed), changing_champion(tracking, category, settings):
+def complete_abandoned_promotions(tracking: Tracking, settings: Settings) -> None:
+    """Complete or cancel the promotions of all categories that were interrupted."""
+    for category in categories_with_abandoned_intents(tracking):
+        with changing_champion(tracking, category, settings):
             pass  # entering the context completes or cancels the intents
-    # Newest first: after its promotion, an older version of the category was compared with a former
-    # champion and is refused.
-    for version in versions_tagged(tracking, APPROVAL, APPROVED):
-        with _collected(failed):
-            try:
-                category, number = category_of(version.name), int(version.version)
-                who = version.tags.get(APPROVER) or UNKNOWN_APPROVER
-                record = _promote(tracking, category, number, who, BY_TAG, settings)
-                promoted.append(record)
-            except PromotionError as error:
-                logging.getLogger(__name__).warning("%s", error)
-                tag_version(tracking, version, {NOT_PROMOTED: str(error), APPROVAL: REFUSED})
-    if failed:
-        raise failed[0]
-    return promoted
 
 
 def describe_waiting(category: str, *, version: int | None, settings: Settings) -> str:
@@ -156,16 +121,6 @@ def waiting_version(tracking: Tracking, category: str, version: int | None) -> M
     return found
 
 
-@contextmanager
-def _collected(failed: list[StillwatchError]) -> Iterator[None]:
-    """Keep an error, so that it does not stop other categories and versions."""
-    try:
-        yield
-    except StillwatchError as error:
-        logging.getLogger(__name__).warning("Tried again next time: %s", error)
-        failed.append(error)
-
-
 def _promote(
     tracking: Tracking,
     category: str,
@@ -177,9 +132,14 @@ def _promote(
     check: bool = True,
 ) -> PromotionRecord:
     with changing_champion(tracking, category, settings):
-        waiting = waiting_version(tracking, category, version)
-        if check:
-            check_artefact(tracking, waiting, settings)
+        try:
+            waiting = waiting_version(tracking, category, version)
+            if check:
+                check_artefact(tracking, waiting, settings)
+        except PromotionError as error:
+            if version is not None:
+                _refuse_tag(tracking, category, version, str(error))
+            raise
         champion = version_with_alias(tracking, waiting.name, CHAMPION)
         return make_champion(
             tracking,
@@ -190,3 +150,10 @@ def _promote(
             who=who,
             reason=reason,
         )
+
+
+def _refuse_tag(tracking: Tracking, category: str, version: int, reason: str) -> None:
+    """Tell a person whose tag has approved a version that the version cannot be promoted."""
+    found = registered_version(tracking, category, version)
+    if found.tags.get(APPROVAL) == APPROVED:
+        tag_version(tracking, found, {NOT_PROMOTED: reason, APPROVAL: REFUSED})

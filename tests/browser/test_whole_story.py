@@ -90,8 +90,8 @@ def test_from_retraining_to_rollback(
     expect(mlflow.alias("champion")).to_be_visible()
     told = json.loads(running.plant.run("history", "bolt", "--json").stdout)
     assert [(one["kind"], one["from"], one["to"], one["who"], one["reason"]) for one in told] == [
-        ("rollback", 2, 1, "Tom (Prefect form, not authenticated)", "too many false alarms"),
-        ("promotion", 1, 2, "Eva (Prefect form, not authenticated)", "seen on line 3"),
+        ("rollback", 2, 1, "Tom (not authenticated)", "too many false alarms"),
+        ("promotion", 1, 2, "Eva (not authenticated)", "seen on line 3"),
     ]
 
 

@@ -30,7 +30,7 @@ from stillwatch.tasks.evaluation.test_set import read_test_set
 from stillwatch.tasks.evaluation.winner import Choice
 from stillwatch.tasks.promotion.alias import changing_champion, move_champion
 from stillwatch.tasks.promotion.gate import judge_winner
-from stillwatch.tasks.promotion.promote import approve_tagged
+from stillwatch.tasks.promotion.promote import promote
 from stillwatch.tasks.promotion.rollback import rollback
 from stillwatch.tasks.registry.approval import APPROVAL, APPROVED, COMPARED_WITH, GATE
 from stillwatch.tasks.registry.artefact_check import (
@@ -225,7 +225,7 @@ def test_a_winner_whose_anomalies_are_no_files_is_registered_with_a_normal_as_it
     check_examples(bundle, examples, Scores((image.score,), (image.verdict,)))
 
 
-def test_without_a_free_gpu_slot_registering_waits_and_an_approval_by_tag_does_not(
+def test_without_a_free_gpu_slot_registering_waits_and_a_promotion_does_not(
     here: Settings,
     tracking: Tracking,
     plate: tuple[ExaminedCategory, DataVersion],
@@ -250,10 +250,8 @@ def test_without_a_free_gpu_slot_registering_waits_and_an_approval_by_tag_does_n
         assert parity_processes() == []
         registering.join()
         tag(tracking, version, {APPROVAL: APPROVED, COMPARED_WITH: "none", GATE: "open"})
-        (approved,) = approve_tagged(on_gpu)
+        approved = promote("plate", version=version, reason="for a test", settings=on_gpu)
     assert (approved.from_version, approved.to_version) == (None, version)
-    assert approved.who == "MLflow tag, approver not authenticated"
-    assert approve_tagged(here) == []
     assert aliases(tracking) == {"champion": version, "previous": None, "challenger": None}
 
 

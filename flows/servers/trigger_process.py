@@ -1,0 +1,208 @@
+"""Start a flow run of a deployment when there is something to do.
+
+``stillwatch up`` runs this module, with a port as its argument, where the trigger answers with
+status 200 while it works. The environment variables ``PREFECT_API_URL`` and ``STILLWATCH_PARAMS``
+name the Prefect server and the settings file.
+"""
+
+import hashlib
+import logging
+import os
+import socketserver
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from uuid import UUID
+
+import httpx
+from prefect import get_client
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas import State
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+
+from stillwatch.errors import StillwatchError
+from stillwatch.flows.servers.work import (
+    Work,
+    images_to_admit,
+    scores_to_test,
+    versions_to_promote,
+)
+from stillwatch.flows.servers.worker import PARAMS_VARIABLE
+from stillwatch.settings import Settings, load_settings
+from stillwatch.tasks.promotion.promote import complete_abandoned_promotions
+from stillwatch.tasks.telemetry import switch_off_telemetry
+from stillwatch.tasks.tracking.client import Tracking, open_tracking
+
+_LOOK_SECONDS = 10.0
+_RETRY_SECONDS = 300.0
+"""Before work whose run did not complete is started again; doubled after every further run."""
+_LONGEST_RETRY_SECONDS = 86_400.0
+_RECOVERY_SECONDS = 300.0
+"""Between two searches for interrupted promotions: a category more makes the search longer."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class _Started:
+    """The last run that the trigger started for some work."""
+
+    stamp: object
+    run_id: UUID
+    at: float
+    """Seconds, monotonic."""
+    runs: int = 1
+    """How many runs were started for the same stamp."""
+    completed: bool = False
+
+    @property
+    def retry_at(self) -> float:
+        """When the same work may be started again; seconds, monotonic."""
+        wait = _RETRY_SECONDS * 2.0 ** (self.runs - 1)
+        return self.at + min(wait, _LONGEST_RETRY_SECONDS)
+
+
+class RunStarter:
+    """Starts one flow run for each piece of work, and another if that run does not complete.
+
+    Args:
+        now: clock, in seconds.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._last: dict[object, _Started] = {}
+
+    def start(self, work: Work) -> None:
+        """Start a run, unless one was started for the same work or has not ended yet.
+
+        Raises:
+            httpx.HTTPError, PrefectHTTPStatusError: the Prefect server does not answer or refuses.
+            ObjectNotFound: the Prefect server has no deployment of this name.
+        """
+        key = (work.flow, *sorted(work.parameters.items()))
+        last = self._last.get(key)
+        if last is not None and not self._is_due(work, last):
+            return
+        with get_client(sync_client=True) as client:
+            runs = 0
+            if last is not None:
+                state = _state_of(client, last.run_id)
+                if state is not None and not state.is_final():
+                    return
+                if last.stamp == work.stamp:
+                    last.completed = state is not None and state.is_completed()
+                    if last.completed:
+                        return
+                    runs = last.runs
+            deployment = client.read_deployment_by_name(f"{work.flow}/{work.flow}")
+            # For the key of an earlier run, Prefect returns that run: a restart of the trigger, or
+            # the trigger of another machine, does not start the same work once more.
+            key_of_run = hashlib.sha256(repr((key, work.stamp, runs)).encode()).hexdigest()
+            run = client.create_flow_run_from_deployment(
+                deployment.id, parameters=dict(work.parameters), idempotency_key=key_of_run
+            )
+        self._last[key] = _Started(work.stamp, run.id, self._now(), runs + 1)
+
+    def _is_due(self, work: Work, last: _Started) -> bool:
+        if last.stamp == work.stamp:
+            return not last.completed and self._now() >= last.retry_at
+        return self._now() >= last.at + work.seconds_between
+
+
+class Trigger:
+    """Looks for work again and again, and starts the runs.
+
+    Args:
+        params: the settings file.
+    """
+
+    def __init__(self, params: Path) -> None:
+        self._params = params
+        self._starter = RunStarter()
+        self._errors: dict[str, str] = {}
+        self._recover_at = 0.0
+
+    def look(self) -> None:
+        """Start the runs for what there is to do; log a warning for what cannot be done now."""
+        with self._logged("settings"):
+            settings, tracking = _opened(self._params, self._params.stat().st_mtime_ns)
+            if time.monotonic() >= self._recover_at:
+                self._recover_at = time.monotonic() + _RECOVERY_SECONDS
+                with self._logged("interrupted promotions"):
+                    complete_abandoned_promotions(tracking, settings)
+            searches: dict[str, Callable[[], list[Work]]] = {
+                "inbox": lambda: images_to_admit(settings),
+                "approvals": lambda: versions_to_promote(tracking),
+                "scores": lambda: scores_to_test(settings),
+            }
+            for name, search in searches.items():
+                with self._logged(name):
+                    for work in search():
+                        self._starter.start(work)
+
+    @contextmanager
+    def _logged(self, name: str) -> Iterator[None]:
+        """Log an error once; what the error stopped is tried again at the next look."""
+        try:
+            yield
+        except (StillwatchError, OSError, httpx.HTTPError, PrefectHTTPStatusError) as error:
+            if self._errors.get(name) != str(error):
+                logger.warning("%s: %s", name, error)
+            self._errors[name] = str(error)
+        else:
+            self._errors.pop(name, None)
+
+
+@lru_cache(maxsize=1)
+def _opened(params: Path, _mtime_ns: int) -> tuple[Settings, Tracking]:
+    """The settings and the MLflow store, read again when the settings file has changed."""
+    settings = load_settings(params)
+    return settings, open_tracking(settings)
+
+
+def _state_of(client: SyncPrefectClient, run_id: UUID) -> State[object] | None:
+    """The state of a flow run; None if somebody has deleted the run."""
+    try:
+        return client.read_flow_run(run_id).state
+    except ObjectNotFound:
+        return None
+
+
+class _Health(BaseHTTPRequestHandler):
+    """Answers every GET with status 200."""
+
+    timeout = 5
+    """Seconds until a client that sends nothing is left alone."""
+
+    def do_GET(self) -> None:
+        self.send_response(HTTPStatus.OK)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Leave requests out of the log."""
+
+
+def main(port: int) -> None:
+    """Look for work until the process is stopped, and answer on the port between two looks."""
+    logging.basicConfig(format="%(asctime)s %(message)s")
+    switch_off_telemetry()
+    trigger = Trigger(Path(os.environ[PARAMS_VARIABLE]))
+    socketserver.TCPServer.allow_reuse_address = True
+    with socketserver.TCPServer(("127.0.0.1", port), _Health) as server:
+        while True:
+            trigger.look()
+            until = time.monotonic() + _LOOK_SECONDS
+            while (left := until - time.monotonic()) > 0:
+                server.timeout = left
+                server.handle_request()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
