@@ -27,6 +27,7 @@ from prefect.client.schemas import State
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 
 from stillwatch.errors import StillwatchError
+from stillwatch.flows.servers.forms import update_forms
 from stillwatch.flows.servers.work import (
     Work,
     images_to_admit,
@@ -43,8 +44,8 @@ _LOOK_SECONDS = 10.0
 _RETRY_SECONDS = 300.0
 """Before work whose run did not complete is started again; doubled after every further run."""
 _LONGEST_RETRY_SECONDS = 86_400.0
-_RECOVERY_SECONDS = 300.0
-"""Between two searches for interrupted promotions: a category more makes the search longer."""
+_TIDY_SECONDS = 60.0
+"""Between two looks that take the longer, the more categories there are."""
 
 logger = logging.getLogger(__name__)
 
@@ -127,16 +128,21 @@ class Trigger:
         self._params = params
         self._starter = RunStarter()
         self._errors: dict[str, str] = {}
-        self._recover_at = 0.0
+        self._tidy_at = 0.0
 
     def look(self) -> None:
-        """Start the runs for what there is to do; log a warning for what cannot be done now."""
+        """Start the runs for what there is to do; log a warning for what cannot be done now.
+
+        Also complete or cancel interrupted promotions, and offer new categories in the forms.
+        """
         with self._logged("settings"):
             settings, tracking = _opened(self._params, self._params.stat().st_mtime_ns)
-            if time.monotonic() >= self._recover_at:
-                self._recover_at = time.monotonic() + _RECOVERY_SECONDS
+            if time.monotonic() >= self._tidy_at:
+                self._tidy_at = time.monotonic() + _TIDY_SECONDS
                 with self._logged("interrupted promotions"):
                     complete_abandoned_promotions(tracking, settings)
+                with self._logged("forms"):
+                    update_forms(settings, tracking)
             searches: dict[str, Callable[[], list[Work]]] = {
                 "inbox": lambda: images_to_admit(settings),
                 "approvals": lambda: versions_to_promote(tracking),

@@ -74,6 +74,18 @@ def test_all_of_it_runs_and_up_again_changes_nothing_and_names_a_left_over_deplo
             assert name in page.read().decode()
 
 
+def test_the_forms_offer_the_categories(plant: Plant) -> None:
+    found = Api(plant.state).post("deployments/filter", {})
+    forms = {one["name"]: one["parameter_openapi_schema"]["properties"] for one in found}
+    for name in ("promote", "rollback", "inspect"):
+        assert forms[name]["category"]["enum"] == ["bolt"]
+    assert forms["retrain"]["categories"]["items"]["enum"] == ["bolt"]
+    assert (forms["promote"]["version"]["type"], forms["rollback"]["to"]["type"]) == (
+        "integer",
+        "integer",
+    )
+
+
 def test_new_images_become_a_new_version_with_nobody_touching_anything(plant: Plant) -> None:
     api = Api(plant.state)
     inbox = plant.folder / "arriving"  # all of it arrives at once
