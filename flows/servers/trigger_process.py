@@ -37,6 +37,9 @@ from stillwatch.flows.servers.work import (
 from stillwatch.flows.servers.worker import PARAMS_VARIABLE
 from stillwatch.settings import Settings, load_settings
 from stillwatch.tasks.promotion.promote import complete_abandoned_promotions
+from stillwatch.tasks.registry.approval import APPROVAL, APPROVED, PENDING
+from stillwatch.tasks.registry.versions import versions_tagged
+from stillwatch.tasks.reports.decisions import rewrite_decided
 from stillwatch.tasks.telemetry import switch_off_telemetry
 from stillwatch.tasks.tracking.client import Tracking, open_tracking
 
@@ -129,11 +132,13 @@ class Trigger:
         self._starter = RunStarter()
         self._errors: dict[str, str] = {}
         self._tidy_at = 0.0
+        self._waiting: set[tuple[str, int]] | None = None
 
     def look(self) -> None:
         """Start the runs for what there is to do; log a warning for what cannot be done now.
 
-        Also complete or cancel interrupted promotions, and offer new categories in the forms.
+        Also complete or cancel interrupted promotions, offer new categories in the forms, and
+        rewrite the approval pages of versions that wait no more.
         """
         with self._logged("settings"):
             settings, tracking = _opened(self._params, self._params.stat().st_mtime_ns)
@@ -143,6 +148,8 @@ class Trigger:
                     complete_abandoned_promotions(tracking, settings)
                 with self._logged("forms"):
                     update_forms(settings, tracking)
+                with self._logged("approval pages"):
+                    self._rewrite_decided(tracking)
             searches: dict[str, Callable[[], list[Work]]] = {
                 "inbox": lambda: images_to_admit(settings),
                 "approvals": lambda: versions_to_promote(tracking),
@@ -152,6 +159,17 @@ class Trigger:
                 with self._logged(name):
                     for work in search():
                         self._starter.start(work)
+
+    def _rewrite_decided(self, tracking: Tracking) -> None:
+        """Read the pages, which have pictures, only when a version has ceased to wait."""
+        waiting = {
+            (version.name, int(version.version))
+            for value in (PENDING, APPROVED)
+            for version in versions_tagged(tracking, APPROVAL, value)
+        }
+        if self._waiting is None or self._waiting - waiting:
+            rewrite_decided(tracking)
+        self._waiting = waiting
 
     @contextmanager
     def _logged(self, name: str) -> Iterator[None]:

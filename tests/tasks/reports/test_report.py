@@ -189,7 +189,7 @@ def test_the_approval_page_has_the_evidence_and_the_instructions(second: Retrain
     assert second.winner.version is not None
     waiting = replace(second.winner.version, approval="pending")
     record = replace(second, winner=replace(second.winner, version=waiting))
-    said = approval_page(record, waiting, "http://mlflow/report.html")
+    said = approval_page(record, waiting, "http://mlflow/report.html", form="/v2/form")
     assert said.startswith("# plate: version 2 waits for approval")
     for part in (
         "| figure | version 2 | champion, version 1 |",
@@ -197,6 +197,7 @@ def test_the_approval_page_has_the_evidence_and_the_instructions(second: Retrain
         "(data:image/jpeg;base64,",
         "[The whole report](http://mlflow/report.html)",
         "stillwatch promote plate --version 2 --approve",
+        "[fill in your name and a reason](/v2/form)",
         "`stillwatch.approval`",
     ):
         assert part in said, part
