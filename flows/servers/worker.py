@@ -11,7 +11,9 @@ PARAMS_VARIABLE = "STILLWATCH_PARAMS"
 """Environment variable that names the settings file to the flows."""
 
 _PREFERRED_PORT = 8080
-_POLL_SECONDS = "10"
+_POLL_SECONDS = "15"
+"""Each poll makes the server mark queues and deployments as ready, in its database."""
+_HEARTBEAT_SECONDS = "60"
 
 
 def worker_service(state_dir: Path) -> Service:
@@ -43,6 +45,7 @@ def start_worker(worker: Service, settings: dict[str, str]) -> None:
             # The page of a run shows the lines of our loggers; outside a run, only the log does.
             "PREFECT_LOGGING_EXTRA_LOGGERS": "stillwatch",
             "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+            "PREFECT_WORKER_HEARTBEAT_SECONDS": _HEARTBEAT_SECONDS,
             "PREFECT_WORKER_QUERY_SECONDS": _POLL_SECONDS,
             "PREFECT_WORKER_WEBSERVER_HOST": "127.0.0.1",
             "PREFECT_WORKER_WEBSERVER_PORT": str(port),

@@ -99,7 +99,7 @@ def new_run(client: SyncPrefectClient, *tags: str) -> UUID:
 
 def test_a_run_that_was_lost_in_a_power_cut_is_found(client: SyncPrefectClient) -> None:
     runs = {run.name: run.id for run in client.read_flow_runs()}
-    assert within(30, lambda: name_of(client, runs["lost"]) == "Crashed")
+    assert within(90, lambda: name_of(client, runs["lost"]) == "Crashed")
     assert name_of(client, runs["of others"]) == "Running"
 
 
@@ -128,7 +128,7 @@ def test_a_run_stuck_in_pending_is_rescheduled(client: SyncPrefectClient) -> Non
     run, of_others = new_run(client, TAG), new_run(client)
     for each in (run, of_others):
         client.set_flow_run_state(each, Pending())
-    assert within(60, lambda: name_of(client, run) == "Scheduled")
+    assert within(90, lambda: name_of(client, run) == "Scheduled")
     assert name_of(client, of_others) == "Pending"
     ensure_automations()
 
