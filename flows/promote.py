@@ -18,7 +18,7 @@ def promote(category: str, approver: str, reason: str, version: int | None = Non
         category: The product line.
         approver: Your name, for the history; nobody checks it.
         reason: Why, for the history.
-        version: Which one; None for the challenger.
+        version: Which one; empty for the challenger.
     """
     record = promote_version(
         category, version=version, reason=reason, settings=run_settings(), who=_named(approver)
@@ -34,7 +34,7 @@ def rollback(category: str, approver: str, reason: str, to: int | None = None) -
         category: The product line.
         approver: Your name, for the history; nobody checks it.
         reason: Why, for the history.
-        to: An earlier champion's version; None for the one before.
+        to: An earlier champion's version; empty for the one before.
     """
     record = roll_back(
         category, to=to, reason=reason, settings=run_settings(), who=_named(approver)

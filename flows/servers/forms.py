@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from dataclasses import dataclass
 from typing import Any
 
 from prefect import get_client
@@ -19,34 +20,45 @@ Schema = Mapping[str, Any]
 """JSON schema."""
 
 
-def update_forms(settings: Settings, tracking: Tracking) -> None:
-    """Offer the present categories in the forms of all deployments of the work pool.
+@dataclass(frozen=True)
+class Categories:
+    """The categories that the forms offer; where there are none, a form takes any name."""
 
-    A parameter ``category`` is one of the registered categories; ``categories`` are categories of
-    the image set. Without such categories, the form takes any name.
-    """
-    registered = registered_categories(tracking)
-    in_image_set = _image_set_categories(settings)
+    registered: Sequence[str]
+    """For a parameter ``category``."""
+    in_image_set: Sequence[str]
+    """For a parameter ``categories``."""
+
+
+def offered_categories(settings: Settings, tracking: Tracking) -> Categories:
+    """The present categories."""
+    try:
+        found = category_folders(settings.workspace.path / settings.workspace.image_set)
+    except LayoutError:  # there is none yet
+        found = {}
+    return Categories(registered_categories(tracking), list(found))
+
+
+def update_forms(categories: Categories) -> None:
+    """Offer these categories in the forms of all deployments of the work pool."""
     pool = WorkPoolFilter(name=WorkPoolFilterName(any_=[WORK_POOL]))
     with get_client(sync_client=True) as client:
         for deployment in client.read_deployments(work_pool_filter=pool):
             before = deployment.parameter_openapi_schema or {}
-            form = form_schema(before, registered, in_image_set)
+            form = form_schema(before, categories)
             if form != before:
                 update = DeploymentUpdate(parameter_openapi_schema=form)
                 client.update_deployment(deployment.id, update)
 
 
-def form_schema(
-    schema: Schema, registered: Sequence[str], in_image_set: Sequence[str]
-) -> dict[str, Any]:
+def form_schema(schema: Schema, categories: Categories) -> dict[str, Any]:
     """The schema of a flow's parameters as a person fills them in."""
     form = deepcopy(dict(schema))
     fields = {name: _plain(field) for name, field in form.get("properties", {}).items()}
     if "category" in fields:
-        fields["category"] = _choice(fields["category"], registered)
+        fields["category"] = _choice(fields["category"], categories.registered)
     if "categories" in fields:
-        items = _choice(fields["categories"].get("items", {}), in_image_set)
+        items = _choice(fields["categories"].get("items", {}), categories.in_image_set)
         fields["categories"] = {**fields["categories"], "items": items}
     return {**form, "properties": fields}
 
@@ -67,10 +79,3 @@ def _plain(field: Schema) -> Schema:
 def _choice(field: Schema, names: Sequence[str]) -> Schema:
     rest = {key: value for key, value in field.items() if key != "enum"}
     return rest | ({"enum": list(names)} if names else {})
-
-
-def _image_set_categories(settings: Settings) -> list[str]:
-    try:
-        return list(category_folders(settings.workspace.path / settings.workspace.image_set))
-    except LayoutError:  # there is none yet
-        return []

@@ -20,7 +20,7 @@ from prefect.settings import PREFECT_API_URL, PREFECT_PROFILES_PATH
 
 from stillwatch.errors import ServerError
 from stillwatch.flows.servers.network import ensure_protected, is_loopback
-from stillwatch.flows.servers.service import RunningService, Service, answers
+from stillwatch.flows.servers.service import RunningService, Service, answers, unless_set
 from stillwatch.settings import Settings
 
 PREFERRED_PORT = 4200
@@ -143,7 +143,7 @@ def _start(server: Service, settings: Settings) -> RunningService:
             # By default automations forget after a minute which runs they wait for; a power cut
             # takes longer.
             "PREFECT_SERVER_EVENTS_EXPIRED_BUCKET_BUFFER": "P30D",
-            **_IDLE,
+            **unless_set(_IDLE),
             # In-memory leases would leak a concurrency slot for good at a server restart.
             "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": (
                 "prefect.server.concurrency.lease_storage.filesystem"

@@ -198,6 +198,11 @@ class Service:
                     yield process
 
 
+def unless_set(variables: Mapping[str, str]) -> dict[str, str]:
+    """The environment variables that this process does not have, so that a user can decide."""
+    return {name: value for name, value in variables.items() if name not in os.environ}
+
+
 def _end(family: list[psutil.Process]) -> None:
     pids = {process.pid for process in family}
     for process in family:

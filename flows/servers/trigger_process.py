@@ -24,10 +24,10 @@ import httpx
 from prefect import get_client
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas import State
-from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+from prefect.exceptions import ObjectNotFound
 
-from stillwatch.errors import StillwatchError
-from stillwatch.flows.servers.forms import update_forms
+from stillwatch.errors import ServerError, StillwatchError
+from stillwatch.flows.servers.forms import Categories, offered_categories, update_forms
 from stillwatch.flows.servers.work import (
     Work,
     images_to_admit,
@@ -40,7 +40,6 @@ from stillwatch.tasks.promotion.promote import complete_abandoned_promotions
 from stillwatch.tasks.registry.approval import APPROVAL, APPROVED, PENDING
 from stillwatch.tasks.registry.versions import versions_tagged
 from stillwatch.tasks.reports.decisions import rewrite_decided
-from stillwatch.tasks.telemetry import switch_off_telemetry
 from stillwatch.tasks.tracking.client import Tracking, open_tracking
 
 _LOOK_SECONDS = 10.0
@@ -81,16 +80,16 @@ class RunStarter:
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
-        self._last: dict[object, _Started] = {}
+        self._last: dict[tuple[object, ...], _Started] = {}
 
     def start(self, work: Work) -> None:
         """Start a run, unless one was started for the same work or has not ended yet.
 
         Raises:
-            httpx.HTTPError, PrefectHTTPStatusError: the Prefect server does not answer or refuses.
-            ObjectNotFound: the Prefect server has no deployment of this name.
+            ServerError: the Prefect server has no deployment of this name.
+            httpx.HTTPError: the Prefect server does not answer, or refuses the parameters.
         """
-        key = (work.flow, *sorted(work.parameters.items()))
+        key = _key(work)
         last = self._last.get(key)
         if last is not None and not self._is_due(work, last):
             return
@@ -105,12 +104,12 @@ class RunStarter:
                     if last.completed:
                         return
                     runs = last.runs
-            deployment = client.read_deployment_by_name(f"{work.flow}/{work.flow}")
+            deployment_id = _deployment(client, f"{work.flow}/{work.flow}")
             # For the key of an earlier run, Prefect returns that run: a restart of the trigger, or
             # the trigger of another machine, does not start the same work once more.
             key_of_run = hashlib.sha256(repr((key, work.stamp, runs)).encode()).hexdigest()
             run = client.create_flow_run_from_deployment(
-                deployment.id, parameters=dict(work.parameters), idempotency_key=key_of_run
+                deployment_id, parameters=dict(work.parameters), idempotency_key=key_of_run
             )
         self._last[key] = _Started(work.stamp, run.id, self._now(), runs + 1)
 
@@ -118,6 +117,11 @@ class RunStarter:
         if last.stamp == work.stamp:
             return not last.completed and self._now() >= last.retry_at
         return self._now() >= last.at + work.seconds_between
+
+
+def _key(work: Work) -> tuple[object, ...]:
+    """What stays the same when there is more to do."""
+    return work.flow, *sorted(work.parameters.items())
 
 
 class Trigger:
@@ -132,6 +136,7 @@ class Trigger:
         self._starter = RunStarter()
         self._errors: dict[str, str] = {}
         self._tidy_at = 0.0
+        self._offered: Categories | None = None
         self._waiting: set[tuple[str, int]] | None = None
 
     def look(self) -> None:
@@ -147,18 +152,25 @@ class Trigger:
                 with self._logged("interrupted promotions"):
                     complete_abandoned_promotions(tracking, settings)
                 with self._logged("forms"):
-                    update_forms(settings, tracking)
+                    self._update_forms(settings, tracking)
                 with self._logged("approval pages"):
                     self._rewrite_decided(tracking)
-            searches: dict[str, Callable[[], list[Work]]] = {
-                "inbox": lambda: images_to_admit(settings),
-                "approvals": lambda: versions_to_promote(tracking),
-                "scores": lambda: scores_to_test(settings),
-            }
-            for name, search in searches.items():
-                with self._logged(name):
-                    for work in search():
-                        self._starter.start(work)
+            found: list[Work] = []
+            with self._logged("inbox"):
+                found += images_to_admit(settings)
+            with self._logged("approvals"):
+                found += versions_to_promote(tracking)
+            with self._logged("scores"):
+                found += scores_to_test(settings)
+            for work in found:
+                with self._logged(" ".join(["run of", *map(str, _key(work))])):
+                    self._starter.start(work)
+
+    def _update_forms(self, settings: Settings, tracking: Tracking) -> None:
+        categories = offered_categories(settings, tracking)
+        if categories != self._offered:
+            update_forms(categories)
+            self._offered = categories
 
     def _rewrite_decided(self, tracking: Tracking) -> None:
         """Read the pages, which have pictures, only when a version has ceased to wait."""
@@ -176,7 +188,8 @@ class Trigger:
         """Log an error once; what the error stopped is tried again at the next look."""
         try:
             yield
-        except (StillwatchError, OSError, httpx.HTTPError, PrefectHTTPStatusError) as error:
+        # Prefect's client raises RuntimeError where no server answers.
+        except (StillwatchError, OSError, httpx.HTTPError, RuntimeError) as error:
             if self._errors.get(name) != str(error):
                 logger.warning("%s: %s", name, error)
             self._errors[name] = str(error)
@@ -189,6 +202,16 @@ def _opened(params: Path, _mtime_ns: int) -> tuple[Settings, Tracking]:
     """The settings and the MLflow store, read again when the settings file has changed."""
     settings = load_settings(params)
     return settings, open_tracking(settings)
+
+
+def _deployment(client: SyncPrefectClient, name: str) -> UUID:
+    try:
+        return client.read_deployment_by_name(name).id
+    except ObjectNotFound as error:
+        raise ServerError(
+            f"the Prefect server has no deployment {name}. Name it in prefect.yaml and run "
+            "'stillwatch up', which deploys this file."
+        ) from error
 
 
 def _state_of(client: SyncPrefectClient, run_id: UUID) -> State[object] | None:
@@ -216,7 +239,6 @@ class _Health(BaseHTTPRequestHandler):
 def main(port: int) -> None:
     """Look for work until the process is stopped, and answer on the port between two looks."""
     logging.basicConfig(format="%(asctime)s %(message)s")
-    switch_off_telemetry()
     trigger = Trigger(Path(os.environ[PARAMS_VARIABLE]))
     socketserver.TCPServer.allow_reuse_address = True
     with socketserver.TCPServer(("127.0.0.1", port), _Health) as server:

@@ -13,7 +13,7 @@ from prefect.settings import PREFECT_API_URL
 from stillwatch.errors import ServerError
 from stillwatch.flows.servers.automations import ensure_automations
 from stillwatch.flows.servers.deployments import deploy, ensure_work_pool
-from stillwatch.flows.servers.forms import update_forms
+from stillwatch.flows.servers.forms import offered_categories, update_forms
 from stillwatch.flows.servers.mlflow_server import PASSWORDS as MLFLOW_PASSWORDS
 from stillwatch.flows.servers.mlflow_server import mlflow_service, start_mlflow_server
 from stillwatch.flows.servers.network import ensure_protected
@@ -85,7 +85,7 @@ class Services:
                 settings = worker_settings(api_url, self._params)
                 _up(self._worker, start_worker, settings)
                 deploy(api_url, self._params)
-                update_forms(self._settings, open_tracking(self._settings))
+                update_forms(offered_categories(self._settings, open_tracking(self._settings)))
                 _up(self._trigger, start_trigger, settings)
 
     def run(self, when_up: Callable[[], object]) -> None:

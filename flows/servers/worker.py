@@ -4,16 +4,15 @@ import sys
 from pathlib import Path
 
 from stillwatch.flows.servers.prefect_server import HEARTBEAT_SECONDS
-from stillwatch.flows.servers.service import Service
+from stillwatch.flows.servers.service import Service, unless_set
 
 WORK_POOL = "stillwatch"
 PARAMS_VARIABLE = "STILLWATCH_PARAMS"
 """Environment variable that names the settings file to the flows."""
 
 _PREFERRED_PORT = 8080
-_POLL_SECONDS = "15"
-"""Each poll makes the server mark queues and deployments as ready, in its database."""
-_HEARTBEAT_SECONDS = "60"
+_INTERVALS = {"PREFECT_WORKER_HEARTBEAT_SECONDS": "60", "PREFECT_WORKER_QUERY_SECONDS": "20"}
+"""For each query, the server marks queues and deployments as ready in its database."""
 
 
 def worker_service(state_dir: Path) -> Service:
@@ -45,8 +44,7 @@ def start_worker(worker: Service, settings: dict[str, str]) -> None:
             # The page of a run shows the lines of our loggers; outside a run, only the log does.
             "PREFECT_LOGGING_EXTRA_LOGGERS": "stillwatch",
             "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
-            "PREFECT_WORKER_HEARTBEAT_SECONDS": _HEARTBEAT_SECONDS,
-            "PREFECT_WORKER_QUERY_SECONDS": _POLL_SECONDS,
+            **unless_set(_INTERVALS),
             "PREFECT_WORKER_WEBSERVER_HOST": "127.0.0.1",
             "PREFECT_WORKER_WEBSERVER_PORT": str(port),
             **settings,

@@ -7,14 +7,13 @@ from prefect import get_client
 from prefect.client.schemas.actions import ArtifactCreate
 from prefect.client.schemas.filters import ArtifactCollectionFilter, ArtifactCollectionFilterKey
 
-from stillwatch.errors import TrackingError
 from stillwatch.tasks.promotion.history import history
 from stillwatch.tasks.registry.approval import APPROVAL, NOT_PROMOTED, REFUSED, obstacle
 from stillwatch.tasks.registry.versions import (
     CHAMPION,
     model_name,
-    registered_version,
     version_with_alias,
+    versions_of,
 )
 from stillwatch.tasks.tracking.client import Tracking
 
@@ -59,11 +58,12 @@ def rewrite_decided(tracking: Tracking) -> None:
 
 def _decision(tracking: Tracking, category: str, number: int) -> str | None:
     """What became of a version, in a sentence; None if a person may still approve it."""
-    try:
-        version = registered_version(tracking, category, number)
-    except TrackingError:
+    name = model_name(category)
+    versions = {int(one.version): one for one in versions_of(tracking, name)}
+    if number not in versions:
         return "The version was deleted."
-    problem = obstacle(version, version_with_alias(tracking, model_name(category), CHAMPION))
+    version = versions[number]
+    problem = obstacle(version, version_with_alias(tracking, name, CHAMPION))
     if problem is None:
         return None
     for entry in history(tracking, category):

@@ -86,6 +86,7 @@ class Plant:
             "HOME": str(home),
             "GIT_CONFIG_NOSYSTEM": "1",
             "DVC_SITE_CACHE_DIR": str(home / "dvc-site"),
+            "PREFECT_WORKER_QUERY_SECONDS": "2",  # a plant is idle for longer, and slower
             **self.variables,
         }
 

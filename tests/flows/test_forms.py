@@ -13,7 +13,7 @@ from stillwatch.flows.promote import promote
 from stillwatch.flows.retrain import retrain
 from stillwatch.flows.retraining import Request, requested
 from stillwatch.flows.servers.deployments import prefect_file_for
-from stillwatch.flows.servers.forms import form_schema
+from stillwatch.flows.servers.forms import Categories, form_schema
 from stillwatch.flows.servers.worker import PARAMS_VARIABLE
 from stillwatch.settings import Settings
 
@@ -39,7 +39,7 @@ def test_the_form_takes_categories_detectors_seeds_and_force() -> None:
 
 def test_a_category_is_chosen_and_a_version_is_a_plain_number_that_may_stay_empty() -> None:
     schema = promote.parameters.model_dump()
-    form = form_schema(schema, registered=["bolt", "nut"], in_image_set=[])["properties"]
+    form = form_schema(schema, Categories(["bolt", "nut"], []))["properties"]
     assert list(form) == ["category", "approver", "reason", "version"]
     assert form["category"]["enum"] == ["bolt", "nut"]
     version = form["version"]
@@ -50,12 +50,12 @@ def test_a_category_is_chosen_and_a_version_is_a_plain_number_that_may_stay_empt
 
 def test_the_retraining_offers_the_categories_of_the_image_set_and_then_those_that_came() -> None:
     schema = retrain.parameters.model_dump()
-    first = form_schema(schema, registered=[], in_image_set=["bolt"])
+    first = form_schema(schema, Categories([], ["bolt"]))
     assert first["properties"]["categories"]["items"]["enum"] == ["bolt"]
-    both = form_schema(first, registered=[], in_image_set=["bolt", "nut"])
+    both = form_schema(first, Categories([], ["bolt", "nut"]))
     assert both["properties"]["categories"]["items"]["enum"] == ["bolt", "nut"]
     assert both["properties"]["detectors"] == schema["properties"]["detectors"]
-    assert form_schema(first, registered=[], in_image_set=[]) == schema
+    assert form_schema(first, Categories([], [])) == schema
 
 
 def test_the_first_seed_is_that_of_the_settings_and_none_comes_twice() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
+from made_stores import new_store
 from prefect import flow, get_client
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import (
@@ -14,13 +15,15 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.client.schemas.sorting import FlowRunSort
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Completed, Failed, Running
 
+from stillwatch.errors import ServerError
 from stillwatch.flows.servers.prefect_server import prefect_api
-from stillwatch.flows.servers.trigger_process import RunStarter
+from stillwatch.flows.servers.trigger_process import RunStarter, Trigger
 from stillwatch.flows.servers.work import Work, images_to_admit, scores_to_test
 from stillwatch.inference.score_log import LoggedImage, open_score_log
-from stillwatch.settings import InboxSettings, Settings
+from stillwatch.settings import InboxSettings, Settings, load_settings
 from stillwatch.tasks.inbox.announcements import add, forget
 
 MINUTE = 60.0
@@ -101,12 +104,34 @@ class TestRuns:
         plant.restart()
         assert plant.look() == 1
 
+    def test_a_missing_deployment_is_named(self, plant: Plant) -> None:
+        plant.work = replace(plant.work, flow="other")
+        with pytest.raises(ServerError, match=r"no deployment other/other\. Name it in prefect"):
+            plant.look()
+
     def test_runs_are_some_time_apart(self, plant: Plant) -> None:
         plant.work = replace(plant.work, seconds_between=5 * MINUTE)
         assert plant.look() == 1
         plant.end(Completed())
         assert plant.look(minutes_later=4, stamp="two files") == 1
         assert plant.look(minutes_later=2, stamp="two files") == 2
+
+
+def test_without_a_prefect_server_the_trigger_goes_on_and_says_so_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    params = tmp_path / "params.yaml"
+    params.write_text("inbox: {settle_seconds: 0}\n")
+    new_store(load_settings(params))
+    image = tmp_path / "inbox" / "bolt" / "good" / "1.png"
+    image.parent.mkdir(parents=True)
+    image.touch()
+    trigger = Trigger(params)
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:1/api"}):
+        for _ in range(2):
+            trigger.look()
+    said = [line.message for line in caplog.records if line.name == Trigger.__module__]
+    assert sum(line.startswith("run of ingest: ") for line in said) == 1, said
 
 
 def test_images_are_to_be_admitted_when_they_lie_still_or_wait_for_their_announcement(

@@ -18,6 +18,7 @@ from prefect import flow
 from prefect.client.schemas import State
 from tests.flows.conftest import TINY, Plant, make_workspace_plant, write_image
 from tests.flows.started_services import Api, client_of, processes_of, status, versions
+from tests.flows.waiting import until
 from tests.tasks.made_streams import drifting, inspected, make_champion, quiet
 
 from stillwatch.errors import StorageError
@@ -144,6 +145,16 @@ def test_a_version_that_is_approved_by_a_tag_is_promoted_or_the_tag_is_refused(
     assert "version 2 of stillwatch-bolt is the champion already" in tried["state"]["message"]
     tags = mlflow.get_model_version("stillwatch-bolt", "2").tags
     assert tags["stillwatch.approval"] == "refused"
+
+
+def test_the_approval_page_says_who_approved(plant: Plant) -> None:
+    api, wanted = Api(plant.state), {"artifacts": {"key": {"any_": ["approval-bolt"]}}}
+
+    def description() -> str:
+        (page,) = api.post("artifacts/latest/filter", wanted)
+        return str(page["description"])
+
+    until(lambda: "Version 2 of bolt: Approved by Eva (not authenticated)" in description())
 
 
 def test_drift_is_announced_once_and_retrained_on_where_the_policy_says_so(
