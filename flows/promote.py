@@ -1,4 +1,4 @@
-"""The flows ``promote``, ``rollback`` and ``approvals``, which change champions."""
+"""The flows ``promote`` and ``rollback``, which change champions."""
 
 from prefect import flow
 from prefect.client.schemas import State
@@ -6,7 +6,6 @@ from prefect.states import Completed
 
 from stillwatch.errors import PromotionError
 from stillwatch.flows.run_settings import run_settings
-from stillwatch.tasks.promotion.promote import approve_tagged
 from stillwatch.tasks.promotion.promote import promote as promote_version
 from stillwatch.tasks.promotion.rollback import rollback as roll_back
 
@@ -21,7 +20,7 @@ def promote(
         category: The product line.
         approver: Your name, for the history; nobody checks it.
         reason: Why, for the history.
-        version: Which one; None for the challenger.
+        version: Which one; empty for the challenger.
         despite: Of a version that misses a floor: why it becomes champion in spite of that.
     """
     record = promote_version(
@@ -43,7 +42,7 @@ def rollback(category: str, approver: str, reason: str, to: int | None = None) -
         category: The product line.
         approver: Your name, for the history; nobody checks it.
         reason: Why, for the history.
-        to: An earlier champion's version; None for the one before.
+        to: An earlier champion's version; empty for the one before.
     """
     record = roll_back(
         category, to=to, reason=reason, settings=run_settings(), who=_named(approver)
@@ -51,15 +50,7 @@ def rollback(category: str, approver: str, reason: str, to: int | None = None) -
     return Completed(message=f"version {record.to_version} is the champion of {category} again")
 
 
-@flow(name="approvals", flow_run_name="approvals")
-def approvals() -> State[None]:
-    """Promote the versions with the tag stillwatch.approval=approved in MLflow."""
-    records = approve_tagged(run_settings())
-    promoted = ", ".join(f"{one.category} version {one.to_version}" for one in records)
-    return Completed(message=f"promoted: {promoted or 'none'}")
-
-
 def _named(approver: str) -> str:
     if not approver.strip():
         raise PromotionError("approver is empty. Fill in your name: the history keeps it.")
-    return f"{approver.strip()} (Prefect form, not authenticated)"
+    return f"{approver.strip()} (not authenticated)"

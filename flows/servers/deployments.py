@@ -17,7 +17,7 @@ from stillwatch.errors import ServerError
 from stillwatch.flows.servers.worker import PARAMS_VARIABLE, WORK_POOL
 
 PREFECT_FILE = "prefect.yaml"
-ONE_AT_A_TIME = ("retrain", "ingest", "approvals", "watch")
+ONE_AT_A_TIME = ("retrain", "ingest", "watch")
 """Work queues with a concurrency limit of one run. The concurrency limit of a deployment would be a
 lease, and Prefect kills a run that cannot renew its lease, as after a laptop's sleep."""
 

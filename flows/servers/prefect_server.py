@@ -20,7 +20,7 @@ from prefect.settings import PREFECT_API_URL, PREFECT_PROFILES_PATH
 
 from stillwatch.errors import ServerError
 from stillwatch.flows.servers.network import ensure_protected, is_loopback
-from stillwatch.flows.servers.service import RunningService, Service, answers
+from stillwatch.flows.servers.service import RunningService, Service, answers, unless_set
 from stillwatch.settings import Settings
 
 PREFERRED_PORT = 4200
@@ -28,6 +28,22 @@ PASSWORDS = ("PREFECT_SERVER_API_AUTH_STRING",)
 """Environment variables without which the server listens on loopback only."""
 HEARTBEAT_SECONDS = 30
 """Interval of the heartbeats of a run: the shortest that Prefect allows."""
+_SERVICES = "PREFECT_SERVER_SERVICES"
+_IDLE = {
+    # How often the server looks for what is late, expired or dead. By default, every 5 to 20 s,
+    # which takes more CPU time than all else that an idle server does.
+    "PREFECT_SERVER_EVENTS_PROACTIVE_GRANULARITY": "PT30S",
+    f"{_SERVICES}_CANCELLATION_CLEANUP_LOOP_SECONDS": "120",
+    f"{_SERVICES}_CLEANUP_RECONCILER_LOOP_SECONDS": "120",
+    f"{_SERVICES}_FOREMAN_LOOP_SECONDS": "120",
+    f"{_SERVICES}_LATE_RUNS_LOOP_SECONDS": "120",
+    f"{_SERVICES}_PAUSE_EXPIRATIONS_LOOP_SECONDS": "120",
+    f"{_SERVICES}_REPOSSESSOR_LOOP_SECONDS": "120",
+    # Every minute, the scheduler looks at all deployments, not only at recent ones.
+    f"{_SERVICES}_SCHEDULER_RECENT_DEPLOYMENTS_LOOP_SECONDS": "600",
+    # After weeks without power, one missed run of a schedule is made up for, not three.
+    f"{_SERVICES}_SCHEDULER_MIN_RUNS": "1",
+}
 
 
 @contextmanager
@@ -127,6 +143,7 @@ def _start(server: Service, settings: Settings) -> RunningService:
             # By default automations forget after a minute which runs they wait for; a power cut
             # takes longer.
             "PREFECT_SERVER_EVENTS_EXPIRED_BUCKET_BUFFER": "P30D",
+            **unless_set(_IDLE),
             # In-memory leases would leak a concurrency slot for good at a server restart.
             "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": (
                 "prefect.server.concurrency.lease_storage.filesystem"

@@ -19,7 +19,7 @@ from stillwatch.tasks.liveness import is_held, lock_file
 
 START_SECONDS = 120.0
 
-_SERVICE_VARIABLE = "STILLWATCH_SERVICE"
+SERVICE_VARIABLE = "STILLWATCH_SERVICE"
 """Names the log of a service to its process and to all that inherit the process's environment."""
 _MAX_PASSES = 4
 _LOCK_DESCRIPTOR = 3
@@ -157,7 +157,7 @@ class Service:
             return os.posix_spawn(
                 command[0],
                 command,
-                os.environ | dict(environment) | {_SERVICE_VARIABLE: str(self.log)},
+                os.environ | dict(environment) | {SERVICE_VARIABLE: str(self.log)},
                 file_actions=[
                     (os.POSIX_SPAWN_DUP2, lock, _LOCK_DESCRIPTOR),
                     (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
@@ -193,9 +193,14 @@ class Service:
     def _processes(self) -> Iterator[psutil.Process]:
         for process in psutil.process_iter():
             with suppress(psutil.Error):
-                service = process.environ().get(_SERVICE_VARIABLE)
+                service = process.environ().get(SERVICE_VARIABLE)
                 if service == str(self.log) and process.pid != os.getpid():
                     yield process
+
+
+def unless_set(variables: Mapping[str, str]) -> dict[str, str]:
+    """The environment variables that this process does not have, so that a user can decide."""
+    return {name: value for name, value in variables.items() if name not in os.environ}
 
 
 def _end(family: list[psutil.Process]) -> None:

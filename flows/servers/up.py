@@ -1,11 +1,10 @@
-"""The services of an installation on one machine: MLflow server, Prefect server and worker."""
+"""The services of an installation on one machine: MLflow, Prefect, a worker and a trigger."""
 
 import signal
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
@@ -14,13 +13,14 @@ from prefect.settings import PREFECT_API_URL
 from stillwatch.errors import ServerError
 from stillwatch.flows.servers.automations import ensure_automations
 from stillwatch.flows.servers.deployments import deploy, ensure_work_pool
-from stillwatch.flows.servers.missed_runs import drop_missed_runs
+from stillwatch.flows.servers.forms import offered_categories, update_forms
 from stillwatch.flows.servers.mlflow_server import PASSWORDS as MLFLOW_PASSWORDS
 from stillwatch.flows.servers.mlflow_server import mlflow_service, start_mlflow_server
 from stillwatch.flows.servers.network import ensure_protected
 from stillwatch.flows.servers.prefect_server import PASSWORDS as PREFECT_PASSWORDS
 from stillwatch.flows.servers.prefect_server import local_server, prefect_api
 from stillwatch.flows.servers.service import Service, answers
+from stillwatch.flows.servers.trigger import start_trigger, trigger_service
 from stillwatch.flows.servers.worker import start_worker, worker_service, worker_settings
 from stillwatch.settings import Settings
 from stillwatch.tasks.tracking.client import open_tracking
@@ -62,11 +62,12 @@ class Services:
         self._mlflow = mlflow_service(self._folder)
         self._prefect = local_server(settings)
         self._worker = worker_service(self._folder)
+        self._trigger = trigger_service(self._folder)
 
     def up(self) -> None:
         """Start what does not run or answer, deploy ``prefect.yaml``, and return once all answer.
 
-        A worker that asks another Prefect server for runs or has other settings is replaced.
+        A worker or a trigger of another Prefect server or with another settings file is replaced.
 
         Raises:
             SettingsError: a server would be reachable without passwords.
@@ -81,8 +82,11 @@ class Services:
                 mlflow.result()
                 ensure_work_pool()
                 ensure_automations()
-                self._up_worker(api_url)
+                settings = worker_settings(api_url, self._params)
+                _up(self._worker, start_worker, settings)
                 deploy(api_url, self._params)
+                update_forms(offered_categories(self._settings, open_tracking(self._settings)))
+                _up(self._trigger, start_trigger, settings)
 
     def run(self, when_up: Callable[[], object]) -> None:
         """Start the services, and stop them when a signal comes or a service ends by itself.
@@ -98,7 +102,7 @@ class Services:
         try:
             self.up()
             when_up()
-            ours = [one for one in (self._worker, self._mlflow, self._prefect) if one.running()]
+            ours = [one for one in self._in_order_of_stopping() if one.running()]
             while all(one.running() for one in ours):
                 time.sleep(_POLL_SECONDS)
         except KeyboardInterrupt:
@@ -110,11 +114,11 @@ class Services:
         )
 
     def down(self) -> None:
-        """Stop the services and the flow runs of the worker, the worker first.
+        """Stop the services and the flow runs of the worker, the servers last.
 
         Also stops a Prefect server that a command started.
         """
-        for service in (self._worker, self._mlflow, self._prefect):
+        for service in self._in_order_of_stopping():
             service.stop()
 
     def status(self) -> list[ServiceStatus]:
@@ -123,7 +127,11 @@ class Services:
             _status("MLflow", self._mlflow, self._settings.tracking.server, "/health"),
             _status("Prefect", self._prefect, PREFECT_API_URL.value(), "/health"),
             _status("worker", self._worker),
+            _status("trigger", self._trigger),
         ]
+
+    def _in_order_of_stopping(self) -> tuple[Service, ...]:
+        return self._trigger, self._worker, self._mlflow, self._prefect
 
     def _passwords(self) -> list[str]:
         """What must be in the environment before the servers may be reached from elsewhere."""
@@ -145,13 +153,15 @@ class Services:
                     host=self._settings.services.host,
                 )
 
-    def _up_worker(self, api_url: str) -> None:
-        settings = worker_settings(api_url, self._params)
-        with self._worker.exclusive():
-            running = self._worker.usable(_ANSWER_SECONDS)
-            if running is None or running.settings != settings:
-                drop_missed_runs(datetime.now(UTC))
-                start_worker(self._worker, settings)
+
+def _up(
+    service: Service, start: Callable[[Service, dict[str, str]], None], settings: dict[str, str]
+) -> None:
+    """Start a service unless it runs with these settings and answers."""
+    with service.exclusive():
+        running = service.usable(_ANSWER_SECONDS)
+        if running is None or running.settings != settings:
+            start(service, settings)
 
 
 def _status(
@@ -174,4 +184,5 @@ def _status(
     else:
         return ServiceStatus(name, "not running", None, log)
     state: State = "running" if answers(health) else "not answering"
-    return ServiceStatus(name, state, None if name == "worker" else url.removesuffix("/api"), log)
+    has_pages = name not in ("worker", "trigger")
+    return ServiceStatus(name, state, url.removesuffix("/api") if has_pages else None, log)

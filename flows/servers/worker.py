@@ -4,14 +4,15 @@ import sys
 from pathlib import Path
 
 from stillwatch.flows.servers.prefect_server import HEARTBEAT_SECONDS
-from stillwatch.flows.servers.service import Service
+from stillwatch.flows.servers.service import Service, unless_set
 
 WORK_POOL = "stillwatch"
 PARAMS_VARIABLE = "STILLWATCH_PARAMS"
 """Environment variable that names the settings file to the flows."""
 
 _PREFERRED_PORT = 8080
-_POLL_SECONDS = "2"
+_INTERVALS = {"PREFECT_WORKER_HEARTBEAT_SECONDS": "60", "PREFECT_WORKER_QUERY_SECONDS": "20"}
+"""For each query, the server marks queues and deployments as ready in its database."""
 
 
 def worker_service(state_dir: Path) -> Service:
@@ -43,7 +44,7 @@ def start_worker(worker: Service, settings: dict[str, str]) -> None:
             # The page of a run shows the lines of our loggers; outside a run, only the log does.
             "PREFECT_LOGGING_EXTRA_LOGGERS": "stillwatch",
             "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
-            "PREFECT_WORKER_QUERY_SECONDS": _POLL_SECONDS,
+            **unless_set(_INTERVALS),
             "PREFECT_WORKER_WEBSERVER_HOST": "127.0.0.1",
             "PREFECT_WORKER_WEBSERVER_PORT": str(port),
             **settings,
@@ -53,10 +54,10 @@ def start_worker(worker: Service, settings: dict[str, str]) -> None:
 
 
 def worker_settings(api_url: str, params: Path) -> dict[str, str]:
-    """The environment variables that a worker keeps for its life.
+    """The environment variables that a worker and a trigger keep for their life.
 
     Args:
-        api_url: of the Prefect server that the worker asks for runs.
+        api_url: of the Prefect server.
         params: the settings file of the flows.
     """
     return {"PREFECT_API_URL": api_url, PARAMS_VARIABLE: str(params.resolve())}

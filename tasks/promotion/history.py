@@ -135,8 +135,8 @@ def open_intents(tracking: Tracking, category: str) -> list[Run]:
     return [run for run in tracking.find_runs(category, {}, _MARK) if _state(run) == "open"]
 
 
-def categories_with_open_intents(tracking: Tracking) -> list[str]:
-    """The categories with an open intent, sorted; one search for all categories."""
+def categories_with_abandoned_intents(tracking: Tracking) -> list[str]:
+    """The categories with an open intent that no process works on, sorted; one search for all."""
     categories = tracking.categories_by_experiment()
     if not categories:
         return []
@@ -148,7 +148,8 @@ def categories_with_open_intents(tracking: Tracking) -> list[str]:
             experiment_ids=list(categories),
             filter_string=" and ".join(wanted),
         )
-    return sorted({categories[run.info.experiment_id] for run in found})
+    abandoned = (run for run in found if not may_continue(run))
+    return sorted({categories[run.info.experiment_id] for run in abandoned})
 
 
 def may_continue(intent: Run) -> bool:

@@ -1,26 +1,20 @@
 """Make a version champion that waits for approval: by the gate, a command or a tag in MLflow."""
 
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from mlflow.entities.model_registry import ModelVersion
 
-from stillwatch.errors import BelowFloorsError, PromotionError, StillwatchError
+from stillwatch.errors import BelowFloorsError, PromotionError
 from stillwatch.settings import Settings
 from stillwatch.tasks.liveness import os_user
 from stillwatch.tasks.promotion.alias import changing_champion, make_champion
 from stillwatch.tasks.promotion.history import (
     PromotionRecord,
-    categories_with_open_intents,
+    categories_with_abandoned_intents,
     ensure_reason,
 )
 from stillwatch.tasks.registry.approval import (
     APPROVAL,
     APPROVED,
-    APPROVER,
     COMPARISON,
-    DESPITE,
     MISSED_FLOORS,
     NOT_PROMOTED,
     PENDING,
@@ -32,19 +26,15 @@ from stillwatch.tasks.registry.artefact_check import check_artefact
 from stillwatch.tasks.registry.versions import (
     CHALLENGER,
     CHAMPION,
-    category_of,
     ensure_registered,
     model_name,
     registered_version,
     tag_version,
     version_with_alias,
-    versions_tagged,
 )
 from stillwatch.tasks.tracking.client import Tracking, open_tracking
 
 AUTOMATIC = "stillwatch, automatic"
-UNKNOWN_APPROVER = "MLflow tag, approver not authenticated"
-BY_TAG = "approved by a tag in MLflow"
 
 
 def promote(
@@ -69,7 +59,8 @@ def promote(
     Raises:
         BelowFloorsError: the version misses a floor, and ``despite`` is empty.
         PromotionError: the version does not wait for approval, the reason is empty, or the artefact
-            is not the one that was registered.
+            is not the one that was registered. A version that was approved by a tag gets the tag
+            ``refused``, or ``pending`` if it misses a floor, with the error in another tag.
         TrackingError: there is no such category or version.
     """
     ensure_reason(reason)
@@ -91,43 +82,11 @@ def promote_automatically(
     _promote(tracking, category, version, AUTOMATIC, reason, settings, check=False)
 
 
-def approve_tagged(settings: Settings) -> list[PromotionRecord]:
-    """Promote the versions that a person has tagged ``stillwatch.approval=approved`` in MLflow.
-
-    Abandoned promotions of all categories are completed or cancelled first.
-
-    A version that may not be approved gets the tag ``refused``, with the reason in another tag; one
-    that misses a floor and has no tag ``stillwatch.despite`` waits on. A version that cannot be
-    checked now keeps its tag for the next call. None of them stops the others.
-
-    Raises:
-        StillwatchError: a version could not be checked.
-    """
-    tracking = open_tracking(settings)
-    promoted: list[PromotionRecord] = []
-    failed: list[StillwatchError] = []
-    for category in categories_with_open_intents(tracking):
-        with _collected(failed), changing_champion(tracking, category, settings):
+def complete_abandoned_promotions(tracking: Tracking, settings: Settings) -> None:
+    """Complete or cancel the promotions of all categories that were interrupted."""
+    for category in categories_with_abandoned_intents(tracking):
+        with changing_champion(tracking, category, settings):
             pass  # entering the context completes or cancels the intents
-    # Newest first: after its promotion, an older version of the category was compared with a former
-    # champion and is refused.
-    for version in versions_tagged(tracking, APPROVAL, APPROVED):
-        with _collected(failed):
-            try:
-                category, number = category_of(version.name), int(version.version)
-                who = version.tags.get(APPROVER) or UNKNOWN_APPROVER
-                despite = version.tags.get(DESPITE, "")
-                record = _promote(
-                    tracking, category, number, who, BY_TAG, settings, despite=despite
-                )
-                promoted.append(record)
-            except PromotionError as error:
-                logging.getLogger(__name__).warning("%s", error)
-                approval = PENDING if isinstance(error, BelowFloorsError) else REFUSED
-                tag_version(tracking, version, {NOT_PROMOTED: str(error), APPROVAL: approval})
-    if failed:
-        raise failed[0]
-    return promoted
 
 
 def describe_waiting(category: str, *, version: int | None, settings: Settings) -> str:
@@ -172,16 +131,6 @@ def waiting_version(tracking: Tracking, category: str, version: int | None) -> M
     return found
 
 
-@contextmanager
-def _collected(failed: list[StillwatchError]) -> Iterator[None]:
-    """Keep an error, so that it does not stop other categories and versions."""
-    try:
-        yield
-    except StillwatchError as error:
-        logging.getLogger(__name__).warning("Tried again next time: %s", error)
-        failed.append(error)
-
-
 def _promote(
     tracking: Tracking,
     category: str,
@@ -194,9 +143,14 @@ def _promote(
     check: bool = True,
 ) -> PromotionRecord:
     with changing_champion(tracking, category, settings):
-        waiting = waiting_version(tracking, category, version)
-        ensure_floors(waiting, despite)
-        checked = check_artefact(tracking, waiting, settings) if check else ""
+        try:
+            waiting = waiting_version(tracking, category, version)
+            ensure_floors(waiting, despite)
+            checked = check_artefact(tracking, waiting, settings) if check else ""
+        except PromotionError as error:
+            if version is not None:
+                _answer_tag(tracking, category, version, error)
+            raise
         champion = version_with_alias(tracking, waiting.name, CHAMPION)
         return make_champion(
             tracking,
@@ -209,3 +163,14 @@ def _promote(
             checked=checked,
             despite=despite,
         )
+
+
+def _answer_tag(tracking: Tracking, category: str, version: int, error: PromotionError) -> None:
+    """Tell a person whose tag has approved a version why the version is not promoted.
+
+    A version that lacks only the reason for a missed floor can be approved again.
+    """
+    found = registered_version(tracking, category, version)
+    if found.tags.get(APPROVAL) == APPROVED:
+        approval = PENDING if isinstance(error, BelowFloorsError) else REFUSED
+        tag_version(tracking, found, {NOT_PROMOTED: str(error), APPROVAL: approval})

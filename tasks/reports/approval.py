@@ -2,6 +2,7 @@
 
 from stillwatch.tasks.promotion.disagreement import Disagreement
 from stillwatch.tasks.registry.approval import DESPITE, MISSED_FLOORS
+from stillwatch.tasks.reports.decisions import REPORT_LINK
 from stillwatch.tasks.reports.record import RetrainingRecord, VersionRecord
 from stillwatch.tasks.reports.sentences import disagreement, gate, summary
 from stillwatch.tasks.reports.tables import Table, against_champion
@@ -11,12 +12,15 @@ MOST_PICTURES = 6
 """Shown on the page; the report has more."""
 
 
-def approval_page(record: RetrainingRecord, waiting: VersionRecord, report: str) -> str:
+def approval_page(
+    record: RetrainingRecord, waiting: VersionRecord, report: str, *, form: str | None = None
+) -> str:
     """Render the page as Markdown with embedded pictures.
 
     Args:
         waiting: the version that needs approval.
         report: address of the HTML report.
+        form: address of the form that promotes the version; None: ``stillwatch up`` has never run.
     """
     winner = record.winner
     against = None if winner is None else against_champion(winner)
@@ -27,13 +31,16 @@ def approval_page(record: RetrainingRecord, waiting: VersionRecord, report: str)
         gate(record)[0],
         *([] if against is None else [f"{against.caption}:", _markdown(against)]),
         *([] if disputed is None else _disputed(disputed)),
-        f"[The whole report]({report})",
-        "To approve, run the deployment *promote* with this category, version and a reason; or run "
-        "the command above; or, in MLflow, set the version's tag `stillwatch.approval` to "
-        "`approved`. To decline, do nothing: the champion stays.",
+        f"{REPORT_LINK}({report})",
+        f"To approve, {_by_form(form)}run the command above; or, in MLflow, set the version's tag "
+        "`stillwatch.approval` to `approved`. To decline, do nothing: the champion stays.",
         *([_despite(waiting)] if waiting.tags.get(MISSED_FLOORS) else []),
     ]
     return "\n\n".join(parts)
+
+
+def _by_form(form: str | None) -> str:
+    return "" if form is None else f"[fill in your name and a reason]({form}); or "
 
 
 def _despite(waiting: VersionRecord) -> str:

@@ -1,15 +1,19 @@
 """Write a retraining's HTML report: to its MLflow run, or to a file."""
 
+import json
 import tempfile
 from pathlib import Path
+from urllib.parse import quote
 
-from prefect import task
+from prefect import get_client, task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.exceptions import ObjectNotFound
 
 from stillwatch.files import atomic_file
 from stillwatch.settings import Settings
 from stillwatch.tasks.reports.approval import approval_page
+from stillwatch.tasks.reports.decisions import approval_key, waits
 from stillwatch.tasks.reports.page import report_page
 from stillwatch.tasks.reports.record import find_retraining, read_retraining
 from stillwatch.tasks.reports.sentences import headline
@@ -49,10 +53,21 @@ def attach_report(category: str, run_id: str, *, pages: str, settings: Settings)
             temporary.write_text(page, encoding="utf-8")
     if version is not None and version.approval == "pending":
         create_markdown_artifact(
-            markdown=approval_page(record, version, link),
-            key=f"approval-{category.replace('_', '-')}",
-            description=f"Version {version.number} of {category} waits for approval",
+            markdown=approval_page(record, version, link, form=_form(category, version.number)),
+            key=approval_key(category),
+            description=waits(category, version.number),
         )
+
+
+def _form(category: str, version: int) -> str | None:
+    """Path of the form of the deployment ``promote``, filled in; None without the deployment."""
+    with get_client(sync_client=True) as client:
+        try:
+            deployment = client.read_deployment_by_name("promote/promote")
+        except ObjectNotFound:
+            return None
+    filled_in = quote(json.dumps({"category": category, "version": version}))
+    return f"/v2/deployments/deployment/{deployment.id}/run?parameters={filled_in}"
 
 
 def report_file(state_dir: Path, category: str, version: int) -> Path:

@@ -27,19 +27,18 @@ class PrefectPages:
         self.page.get_by_role("menuitem", name="Custom run").click()
         self.page.get_by_role("heading", name="Parameters").wait_for()
 
+    def open_filled_in_form(self, path: str) -> None:
+        """The form that a link of another page leads to."""
+        self.page.goto(f"{self.url}{path}")
+        self.page.get_by_role("heading", name="Parameters").wait_for()
+
     def answer(self, **answers: str) -> None:
         """Fill in fields of text."""
         for field, text in answers.items():
             self.page.get_by_role("textbox", name=field, exact=True).fill(text)
 
-    def add_item(self, text: str) -> None:
-        """To the form's first list."""
-        self.page.get_by_role("button", name="Add item").first.click()
-        # Its field has no name; the first of the form is the run's.
-        self.page.get_by_role("textbox").nth(1).fill(text)
-
     def choose(self, field: str, option: str) -> None:
-        """In a field where several may be chosen."""
+        """In a field with a list to choose from."""
         self.page.get_by_role("button", name=f"Select {field}").click()
         self.page.get_by_role("option", name=option, exact=True).click()
         self.page.keyboard.press("Escape")

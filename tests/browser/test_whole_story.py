@@ -72,17 +72,20 @@ def test_from_retraining_to_rollback(
     prefect = PrefectPages(page, running.prefect, keep)
     mlflow = MlflowPages(page, running.mlflow, keep)
     retrain(prefect)
-    look_at_what_waits(prefect, mlflow)
+    form = look_at_what_waits(prefect, mlflow)
     with serving(running.plant, "bolt") as service, under_load(service, running) as replies:
         until(lambda: last_answers_by(replies) == {1})
-        prefect.open_form("promote")
-        prefect.answer(category="bolt", approver="Eva", reason="seen on line 3")
+        prefect.open_filled_in_form(form)
+        expect(page.get_by_role("button", name="Select category")).to_have_text("bolt")
+        expect(page.get_by_role("spinbutton", name="version")).to_have_value("2")
+        prefect.answer(approver="Eva", reason="seen on line 3")
         prefect.submit("promote bolt")
         until(lambda: last_answers_by(replies) == {2})
         mlflow.open_version("stillwatch-bolt", 2)
         expect(mlflow.alias("champion")).to_be_visible()
         prefect.open_form("rollback")
-        prefect.answer(category="bolt", approver="Tom", reason="too many false alarms")
+        prefect.choose("category", "bolt")
+        prefect.answer(approver="Tom", reason="too many false alarms")
         prefect.submit("rollback bolt")
         until(lambda: last_answers_by(replies) == {1})
     assert {reply.status for reply in replies} == {200}
@@ -90,15 +93,15 @@ def test_from_retraining_to_rollback(
     expect(mlflow.alias("champion")).to_be_visible()
     told = json.loads(running.plant.run("history", "bolt", "--json").stdout)
     assert [(one["kind"], one["from"], one["to"], one["who"], one["reason"]) for one in told] == [
-        ("rollback", 2, 1, "Tom (Prefect form, not authenticated)", "too many false alarms"),
-        ("promotion", 1, 2, "Eva (Prefect form, not authenticated)", "seen on line 3"),
+        ("rollback", 2, 1, "Tom (not authenticated)", "too many false alarms"),
+        ("promotion", 1, 2, "Eva (not authenticated)", "seen on line 3"),
     ]
 
 
 def retrain(prefect: PrefectPages) -> None:
     prefect.open_form("retrain")
     expect(prefect.page.get_by_text("Product lines to retrain")).to_be_visible()
-    prefect.add_item("bolt")
+    prefect.choose("categories", "bolt")
     prefect.choose("detectors", "stfpm")
     prefect.submit("retrain bolt")
     tasks = prefect.tab("Task Runs")
@@ -106,8 +109,12 @@ def retrain(prefect: PrefectPages) -> None:
         expect(tasks.get_by_role("link", name=name, exact=True)).to_be_visible()
 
 
-def look_at_what_waits(prefect: PrefectPages, mlflow: MlflowPages) -> None:
-    """From the run's page: its table, the report behind its link, the registered version."""
+def look_at_what_waits(prefect: PrefectPages, mlflow: MlflowPages) -> str:
+    """From the run's page: its table, the report behind its link, the registered version.
+
+    Returns:
+        Where the approval page's link to the filled-in form leads.
+    """
     page = prefect.page
     run = page.url
     prefect.open_artifact("retraining")
@@ -118,6 +125,8 @@ def look_at_what_waits(prefect: PrefectPages, mlflow: MlflowPages) -> None:
     prefect.open_artifact("approval-bolt")
     expect(page.get_by_text("version 2 waits for approval").first).to_be_visible()
     expect(page.get_by_role("img", name=re.compile("^champion: "))).not_to_have_count(0)
+    form = page.get_by_role("link", name="fill in your name and a reason").get_attribute("href")
+    assert form is not None
     page.goto(run)
     prefect.open_artifact("report-bolt")
     page.get_by_role("link", name="Report of the retraining of bolt").click()
@@ -130,6 +139,7 @@ def look_at_what_waits(prefect: PrefectPages, mlflow: MlflowPages) -> None:
     expect(page.get_by_text("Rejects above")).to_be_visible()
     expect(mlflow.open_picture("stfpm", "gallery.png")).to_be_visible()
     mlflow.keep("gallery")
+    return form
 
 
 @contextmanager

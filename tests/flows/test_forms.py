@@ -9,27 +9,23 @@ import yaml
 
 from stillwatch.errors import SettingsError
 from stillwatch.flows.inspect import inspect
+from stillwatch.flows.promote import promote
 from stillwatch.flows.retrain import retrain
 from stillwatch.flows.retraining import Request, requested
 from stillwatch.flows.servers.deployments import prefect_file_for
+from stillwatch.flows.servers.forms import Categories, form_schema
 from stillwatch.flows.servers.worker import PARAMS_VARIABLE
 from stillwatch.settings import Settings
 
 
-def test_what_runs_by_itself_has_its_schedule(tmp_path: Path) -> None:
+def test_only_the_retraining_has_a_schedule(tmp_path: Path) -> None:
     file = prefect_file_for(tmp_path / "params.yaml")
     deployments = yaml.safe_load(file.read_text(encoding="utf-8"))["deployments"]
-    schedules = {one["name"]: one.get("schedules", []) for one in deployments}
-    assert {name: [one["cron"] for one in found] for name, found in schedules.items()} == {
-        "retrain": ["0 3 * * 0"],
-        "ingest": ["*/5 * * * *"],
-        "inspect": [],
-        "promote": [],
-        "rollback": [],
-        "approvals": ["* * * * *"],
-        "watch": ["*/15 * * * *"],
-    }
-    assert {one["timezone"] for found in schedules.values() for one in found} == {"UTC"}
+    schedules = {one["name"]: one["schedules"] for one in deployments if "schedules" in one}
+    assert schedules == {"retrain": [{"cron": "0 3 * * 0", "timezone": "UTC", "slug": "weekly"}]}
+    assert [one["name"] for one in deployments] == [
+        *("retrain", "ingest", "inspect", "promote", "rollback", "watch")
+    ]
 
 
 def test_the_form_takes_categories_detectors_seeds_and_force() -> None:
@@ -39,6 +35,27 @@ def test_the_form_takes_categories_detectors_seeds_and_force() -> None:
     assert (seeds["type"], seeds["items"]) == ("array", {"type": "integer", "minimum": 0})
     assert "the mean decides" in seeds["description"]
     assert retrain.parameters.required == []
+
+
+def test_a_category_is_chosen_and_a_version_is_a_plain_number_that_may_stay_empty() -> None:
+    schema = promote.parameters.model_dump()
+    form = form_schema(schema, Categories(["bolt", "nut"], []))["properties"]
+    assert list(form) == ["category", "approver", "reason", "version"]
+    assert form["category"]["enum"] == ["bolt", "nut"]
+    version = form["version"]
+    assert (version["type"], version["title"]) == ("integer", "version")
+    assert version.keys().isdisjoint({"anyOf", "default"})
+    assert "Which one" in version["description"]
+
+
+def test_the_retraining_offers_the_categories_of_the_image_set_and_then_those_that_came() -> None:
+    schema = retrain.parameters.model_dump()
+    first = form_schema(schema, Categories([], ["bolt"]))
+    assert first["properties"]["categories"]["items"]["enum"] == ["bolt"]
+    both = form_schema(first, Categories([], ["bolt", "nut"]))
+    assert both["properties"]["categories"]["items"]["enum"] == ["bolt", "nut"]
+    assert both["properties"]["detectors"] == schema["properties"]["detectors"]
+    assert form_schema(first, Categories([], [])) == schema
 
 
 def test_the_first_seed_is_that_of_the_settings_and_none_comes_twice() -> None:
@@ -107,9 +124,18 @@ def test_no_folder_outside_that_of_the_inspections_can_be_inspected(
         inspect.fn("bolt", "../data/bolt")
 
 
-def test_what_runs_every_few_minutes_does_not_import_torch() -> None:
-    modules = ", ".join(f"stillwatch.flows.{name}" for name in ("promote", "ingest", "watch"))
-    code = f"import sys, {modules}; print('torch' in sys.modules)"
+@pytest.mark.parametrize(
+    ("modules", "heavy"),
+    [
+        (("promote", "ingest", "watch"), {"torch"}),
+        (("servers.trigger_process",), {"torch", "dvc", "great_expectations"}),
+    ],
+)
+def test_what_runs_often_does_not_import_what_takes_long(
+    modules: tuple[str, ...], heavy: set[str]
+) -> None:
+    imported = ", ".join(f"stillwatch.flows.{name}" for name in modules)
+    code = f"import sys, {imported}; print(sorted({heavy!r} & set(sys.modules)))"
     command = [sys.executable, "-W", "ignore", "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout == "False\n"
+    assert done.stdout == "[]\n"

@@ -112,7 +112,7 @@ def plant(
 def urls(plant: Plant) -> dict[str, str]:
     """Where the servers are, by name."""
     shown = json.loads(plant.run_here("status", "--json").stdout)["services"]
-    assert [one["state"] for one in shown] == ["running"] * 3
+    assert [one["state"] for one in shown] == ["running"] * 4
     return {one["name"]: one["url"] for one in shown if one["url"]}
 
 
@@ -318,7 +318,9 @@ def test_no_password_is_kept_or_shown_anywhere(
     secrets = [text.rpartition(":")[2].encode() for text in PASSWORDS.values()]
     secrets.append(base64.b64encode(login))
     kept = {str(file): file.read_bytes() for file in plant.folder.rglob("*") if file.is_file()}
-    assert {"mlflow-server.log", "server.log", "worker.log"} <= {Path(name).name for name in kept}
+    assert {"mlflow-server.log", "server.log", "worker.log", "trigger.log"} <= {
+        Path(name).name for name in kept
+    }
     kept |= objects(s3)
     kept |= {url: dump(plant, url) for url in databases.values() if url is not None}
     for process in psutil.process_iter(["cmdline"]):

@@ -40,7 +40,7 @@ def up(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Start an MLflow server, a Prefect server and a worker, and deploy `prefect.yaml`.
+    """Start an MLflow server, a Prefect server, a worker and a trigger; deploy `prefect.yaml`.
 
     Services that run already are left alone. The servers listen on loopback, unless `services.host`
     says otherwise, and run until `stillwatch down`.

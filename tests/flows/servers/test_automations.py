@@ -14,16 +14,12 @@ from made_prefect import new_prefect_database, prefect_server
 from prefect import flow, get_client
 from prefect.automations import Automation, AutomationCore
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.objects import FlowRun, State
-from prefect.client.schemas.sorting import FlowRunSort
+from prefect.client.schemas.objects import State
 from prefect.events import emit_event
 from prefect.events.related import tags_as_related_resources
 from prefect.states import Crashed, Pending, Running, Scheduled
 
 from stillwatch.flows.servers.automations import REPEATABLE, TAG, ensure_automations
-from stillwatch.flows.servers.deployments import ensure_work_pool
-from stillwatch.flows.servers.missed_runs import drop_missed_runs
-from stillwatch.flows.servers.worker import WORK_POOL
 from stillwatch.settings import Settings
 
 pytestmark = [pytest.mark.servers, pytest.mark.xdist_group("crash_recovery")]
@@ -103,7 +99,7 @@ def new_run(client: SyncPrefectClient, *tags: str) -> UUID:
 
 def test_a_run_that_was_lost_in_a_power_cut_is_found(client: SyncPrefectClient) -> None:
     runs = {run.name: run.id for run in client.read_flow_runs()}
-    assert within(30, lambda: name_of(client, runs["lost"]) == "Crashed")
+    assert within(90, lambda: name_of(client, runs["lost"]) == "Crashed")
     assert name_of(client, runs["of others"]) == "Running"
 
 
@@ -132,7 +128,7 @@ def test_a_run_stuck_in_pending_is_rescheduled(client: SyncPrefectClient) -> Non
     run, of_others = new_run(client, TAG), new_run(client)
     for each in (run, of_others):
         client.set_flow_run_state(each, Pending())
-    assert within(60, lambda: name_of(client, run) == "Scheduled")
+    assert within(90, lambda: name_of(client, run) == "Scheduled")
     assert name_of(client, of_others) == "Pending"
     ensure_automations()
 
@@ -168,37 +164,15 @@ def test_automations_follow_their_definition_and_are_else_left_alone(
     assert after[restarts.name]["enabled"] is False, "somebody has disabled it"
 
 
-def test_what_the_schedules_missed_is_made_up_for_once(client: SyncPrefectClient) -> None:
-    ensure_work_pool()
-    deployments = [
-        nothing.to_deployment(
-            f"every-{minutes}",
-            cron=f"*/{minutes} * * * *",
-            work_pool_name=WORK_POOL,
-            work_queue_name="ingest",
-        ).apply()
-        for minutes in (1, 5)
-    ]
+def test_one_run_of_a_schedule_is_planned_ahead(client: SyncPrefectClient) -> None:
+    """As many as are made up for when the machine was off."""
+    deployment = nothing.to_deployment("weekly", cron="0 3 * * 0").apply()
 
-    def planned() -> dict[UUID | None, list[FlowRun]]:
-        runs: dict[UUID | None, list[FlowRun]] = {}
-        for run in client.read_flow_runs(sort=FlowRunSort.EXPECTED_START_TIME_ASC):
-            if run.auto_scheduled:
-                runs.setdefault(run.deployment_id, []).append(run)
-        return runs
+    def planned() -> int:
+        return sum(run.deployment_id == deployment for run in client.read_flow_runs())
 
-    assert within(60, lambda: set(planned()) == set(deployments))
-    asked_for = client.create_flow_run_from_deployment(deployments[0])
-    before, later = planned(), datetime.now(UTC) + timedelta(minutes=31)
-    drop_missed_runs(later)
-    left = {run.id for runs in planned().values() for run in runs}
-    for runs in before.values():
-        *missed, newest = (run.id for run in runs if run.expected_start_time < later)
-        assert missed
-        # By now Prefect may have planned them anew, for none of them is past yet.
-        assert left.isdisjoint(missed)
-        assert {newest, runs[-1].id} <= left
-    assert client.read_flow_run(asked_for.id).state_name == "Scheduled"
+    assert within(90, lambda: planned() > 0)
+    assert planned() == 1
 
 
 def test_a_second_process_of_a_run_leaves_it_to_the_first(

@@ -25,6 +25,7 @@ from stillwatch.errors import StorageError
 from stillwatch.flows.servers.deployments import PREFECT_FILE
 from stillwatch.flows.servers.prefect_server import prefect_api
 from stillwatch.flows.servers.service import answers
+from stillwatch.flows.servers.work import BY_TAG
 from stillwatch.flows.watch import DETECTED, ScoreReader, watch_champions
 from stillwatch.inference.score_log import open_score_log
 from stillwatch.settings import DriftSettings, Settings, load_settings
@@ -54,10 +55,10 @@ def test_all_of_it_runs_and_up_again_changes_nothing_and_names_a_left_over_deplo
     plant: Plant,
 ) -> None:
     before = status(plant)
-    assert [one["state"] for one in before.values()] == ["running"] * 3
+    assert [one["state"] for one in before.values()] == ["running"] * 4
     records = [
         *(plant.state / "mlflow-server.json", plant.state / "prefect" / "server.json"),
-        plant.state / "prefect" / "worker.json",
+        *(plant.state / "prefect" / f"{name}.json" for name in ("worker", "trigger")),
     ]
     contents = [file.read_bytes() for file in records]
     file = plant.folder / PREFECT_FILE
@@ -74,16 +75,30 @@ def test_all_of_it_runs_and_up_again_changes_nothing_and_names_a_left_over_deplo
             assert name in page.read().decode()
 
 
+def test_the_forms_offer_the_categories(plant: Plant) -> None:
+    found = Api(plant.state).post("deployments/filter", {})
+    forms = {one["name"]: one["parameter_openapi_schema"]["properties"] for one in found}
+    for name in ("promote", "rollback", "inspect"):
+        assert forms[name]["category"]["enum"] == ["bolt"]
+    assert forms["retrain"]["categories"]["items"]["enum"] == ["bolt"]
+    assert (forms["promote"]["version"]["type"], forms["rollback"]["to"]["type"]) == (
+        "integer",
+        "integer",
+    )
+
+
 def test_new_images_become_a_new_version_with_nobody_touching_anything(plant: Plant) -> None:
     api = Api(plant.state)
-    inbox = plant.folder / "inbox" / "bolt"
+    inbox = plant.folder / "arriving"  # all of it arrives at once
     write_image(inbox / "good" / "new.png", 5000)
     (inbox / "good" / "cut.png").write_bytes((inbox / "good" / "new.png").read_bytes()[:100])
     write_image(inbox / "spot" / "late.png", 5001, spot=True)
     mask = Image.new("L", (64, 64))
     mask.paste(255, (20, 20, 30, 30))
     mask.save(inbox / "spot" / "late_mask.png")
-    ingested = api.run("ingest")
+    (plant.folder / "inbox").mkdir()
+    inbox.rename(plant.folder / "inbox" / "bolt")
+    ingested = api.wait_for(lambda run: run["name"] == "ingest")
     assert ingested["state"]["message"] == "3 of 4 files admitted"
     assert (plant.state / "quarantine" / "bolt" / "good" / "cut.png.reason.txt").exists()
 
@@ -104,6 +119,8 @@ def test_a_folder_is_inspected_by_a_form(plant: Plant) -> None:
     (results,) = (plant.state / "inspections").iterdir()
     assert len(json.loads((results / "inspection.json").read_text())) == 2
     assert len(list(results.glob("*.png"))) == 2
+    watched = api.wait_for(lambda run: run["name"] == "watch")
+    assert watched["state"]["message"] == "1 watched; drifted: none"
 
 
 def test_a_version_is_approved_by_a_form(plant: Plant) -> None:
@@ -113,14 +130,31 @@ def test_a_version_is_approved_by_a_form(plant: Plant) -> None:
     assert promoted["state"]["message"] == "version 2 is the champion of bolt"
     (told,) = json.loads(plant.run_here("history", "bolt", "--json").stdout)
     assert (told["kind"], told["from"], told["to"]) == ("promotion", 1, 2)
-    assert told["who"] == "Eva (Prefect form, not authenticated)"
+    assert told["who"] == "Eva (not authenticated)"
 
-    client_of(plant).set_model_version_tag(
-        "stillwatch-bolt", "2", "stillwatch.approval", "approved"
-    )
-    api.run("approvals")
-    # A run sends its last lines after it has ended.
-    until(lambda: "version 2 of stillwatch-bolt is the champion already." in api.warnings())
+
+def test_a_version_that_is_approved_by_a_tag_is_promoted_or_the_tag_is_refused(
+    plant: Plant,
+) -> None:
+    """How the promotion itself goes, tests/flows/serving/test_champions.py shows."""
+    api, mlflow = Api(plant.state), client_of(plant)
+    mlflow.set_model_version_tag("stillwatch-bolt", "2", "stillwatch.approver", "Eva")
+    mlflow.set_model_version_tag("stillwatch-bolt", "2", "stillwatch.approval", "approved")
+    tried = api.wait_for(lambda run: run["parameters"].get("reason") == BY_TAG)
+    assert (tried["name"], tried["parameters"]["approver"]) == ("promote bolt", "Eva")
+    assert "version 2 of stillwatch-bolt is the champion already" in tried["state"]["message"]
+    tags = mlflow.get_model_version("stillwatch-bolt", "2").tags
+    assert tags["stillwatch.approval"] == "refused"
+
+
+def test_the_approval_page_says_who_approved(plant: Plant) -> None:
+    api, wanted = Api(plant.state), {"artifacts": {"key": {"any_": ["approval-bolt"]}}}
+
+    def description() -> str:
+        (page,) = api.post("artifacts/latest/filter", wanted)
+        return str(page["description"])
+
+    until(lambda: "Version 2 of bolt: Approved by Eva (not authenticated)" in description())
 
 
 def test_drift_is_announced_once_and_retrained_on_where_the_policy_says_so(

@@ -12,8 +12,9 @@ from made_stores import new_store
 from tests.flows.conftest import Plant
 from tests.tasks.made_registries import NAME, aliases
 
-from stillwatch.flows.promote import approvals, rollback
+from stillwatch.flows.promote import promote, rollback
 from stillwatch.flows.servers.prefect_server import prefect_api
+from stillwatch.flows.servers.work import versions_to_promote
 from stillwatch.flows.servers.worker import PARAMS_VARIABLE
 from stillwatch.settings import Settings, load_settings
 from stillwatch.tasks.promotion.history import history
@@ -70,12 +71,18 @@ def server(line: Line, prefect_server: Settings) -> Iterator[None]:
 def test_a_version_that_was_tagged_is_promoted_by_the_flow(line: Line) -> None:
     for key, value in {APPROVER: "grace", APPROVAL: APPROVED}.items():
         line.tracking.client.set_model_version_tag(NAME, "2", key, value)
-    first, again = (approvals(return_state=True) for _ in range(2))
-    assert (first.name, first.message) == ("Completed", "promoted: plate version 2")
-    assert (again.name, again.message) == ("Completed", "promoted: none")
+    (work,) = versions_to_promote(line.tracking)
+    assert work.flow == "promote"
+    promoted = promote(**work.parameters, return_state=True)
+    assert promoted.message == "version 2 is the champion of plate"
+    assert versions_to_promote(line.tracking) == []
     assert aliases(line.tracking) == {"champion": 2, "previous": 1, "challenger": None}
     (entry,) = history(line.tracking, "plate")
-    assert (entry.record.who, entry.record.from_version, entry.state) == ("grace", 1, "done")
+    assert (entry.record.from_version, entry.state) == (1, "done")
+    assert (entry.record.who, entry.record.reason) == (
+        "grace (not authenticated)",
+        "approved by a tag in MLflow",
+    )
 
 
 def test_a_version_is_withdrawn_by_the_flow_and_brought_back_by_the_command(line: Line) -> None:
@@ -85,7 +92,7 @@ def test_a_version_is_withdrawn_by_the_flow_and_brought_back_by_the_command(line
     assert aliases(line.tracking) == {"champion": 1, "previous": None, "challenger": None}
     record = history(line.tracking, "plate")[0].record
     assert (record.kind, record.from_version, record.to_version) == ("rollback", 2, 1)
-    assert record.who == "Eva (Prefect form, not authenticated)"
+    assert record.who == "Eva (not authenticated)"
     line.tracking.client.delete_registered_model_alias(NAME, "champion")
     done = line.plant.run_here("rollback", "plate", "--version", "2", "--reason", "x")
     assert done.stdout.strip() == "champion of plate is again version 2", done.stderr

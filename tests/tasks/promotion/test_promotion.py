@@ -8,14 +8,15 @@ from made_stores import new_store
 
 from stillwatch.errors import BelowFloorsError, PromotionError, StillwatchError, TrackingError
 from stillwatch.settings import Settings
+from stillwatch.tasks.liveness import HOST
 from stillwatch.tasks.promotion.alias import changing_champion, move_champion
 from stillwatch.tasks.promotion.history import (
-    categories_with_open_intents,
+    categories_with_abandoned_intents,
     history,
     log_intent,
 )
 from stillwatch.tasks.promotion.promote import (
-    approve_tagged,
+    complete_abandoned_promotions,
     describe_waiting,
     promote,
     promote_automatically,
@@ -90,8 +91,11 @@ class TestRefusals:
             promote("plate", reason="because", settings=settings)
         vetoed = pending_version(tracking, first)
         tag(tracking, vetoed, gate="refused", approval="approved")
-        assert approve_tagged(settings) == []
-        assert tags_of(tracking, vetoed)["stillwatch.approval"] == "refused"
+        with pytest.raises(PromotionError, match="the gate refused version 3"):
+            promote("plate", version=vetoed, reason="because", settings=settings)
+        tags = tags_of(tracking, vetoed)
+        assert tags["stillwatch.approval"] == "refused"
+        assert "the gate refused version 3" in tags["stillwatch.not_promoted"]
         assert aliases(tracking)["champion"] == first
 
     def test_a_version_compared_with_a_former_champion(
@@ -135,16 +139,11 @@ class TestRefusals:
     def test_a_version_that_cannot_be_read_keeps_its_approval_for_the_next_time(
         self, settings: Settings, tracking: Tracking, first: int
     ) -> None:
-        vetoed = pending_version(tracking, first)
-        tag(tracking, vetoed, gate="refused", approval="approved")
         waiting = pending_version(tracking, first)
-        with pytest.raises(TrackingError, match="could not hand out models:/stillwatch-plate/3"):
-            promote("plate", reason="because", settings=settings)
         tag(tracking, waiting, approval="approved")
-        with pytest.raises(TrackingError, match="could not hand out models:/stillwatch-plate/3"):
-            approve_tagged(settings)
+        with pytest.raises(TrackingError, match="could not hand out models:/stillwatch-plate/2"):
+            promote("plate", version=waiting, reason="because", settings=settings)
         assert tags_of(tracking, waiting)["stillwatch.approval"] == "approved"
-        assert tags_of(tracking, vetoed)["stillwatch.approval"] == "refused"
         assert aliases(tracking) == {"champion": first, "previous": None, "challenger": waiting}
         assert len(history(tracking, "plate")) == 1
 
@@ -175,37 +174,39 @@ def test_a_version_that_misses_a_floor_needs_a_second_reason(
     with pytest.raises(TrackingError, match="could not hand out"):  # the next check
         promote("plate", reason="because", despite="a trial", settings=settings)
     tag(tracking, waiting, approval="approved")
-    assert approve_tagged(settings) == []
+    with pytest.raises(BelowFloorsError):
+        promote("plate", version=waiting, reason="by a tag", settings=settings)
     tags = tags_of(tracking, waiting)
     assert tags["stillwatch.approval"] == "pending", "another approval may give the reason"
     assert "the tag stillwatch.despite" in tags["stillwatch.not_promoted"]
 
 
-def test_open_intents_are_found_in_all_categories(
+def test_abandoned_intents_are_found_in_all_categories(
     settings: Settings, tracking: Tracking, first: int
 ) -> None:
-    assert categories_with_open_intents(tracking) == []
+    assert categories_with_abandoned_intents(tracking) == []
     tracking.start_run("washer", "a training", {})
     intents = {
         category: log_intent(
             tracking, made_record(first, None).model_copy(update={"category": category})
         )
-        for category in ("bolt", "gear", "screw", "pin")
+        for category in ("bolt", "gear", "screw", "pin", "nut")
     }
     tracking.end_run(intents["gear"], "FINISHED")
     tracking.fail_run(intents["pin"], "for a test")
     tracking.end_run(intents["screw"], "KILLED")
     for run in intents.values():
         tracking.client.delete_tag(run, "stillwatch.kind")
-    assert categories_with_open_intents(tracking) == ["bolt", "screw"]
+    tracking.client.set_tag(intents["nut"], HOST, "another machine, which may work on it")
+    assert categories_with_abandoned_intents(tracking) == ["bolt", "screw"]
 
 
-def test_approvals_complete_an_abandoned_promotion_without_any_approval(
+def test_an_abandoned_promotion_is_completed_without_any_approval(
     settings: Settings, tracking: Tracking, first: int
 ) -> None:
     second = new_version(tracking)
     log_intent(tracking, made_record(second, first))
-    assert approve_tagged(settings) == []
+    complete_abandoned_promotions(tracking, settings)
     assert aliases(tracking) == {"champion": second, "previous": first, "challenger": None}
 
 

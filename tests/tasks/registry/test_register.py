@@ -31,13 +31,12 @@ from stillwatch.tasks.evaluation.winner import Choice
 from stillwatch.tasks.promotion.alias import changing_champion, move_champion
 from stillwatch.tasks.promotion.gate import judge_winner
 from stillwatch.tasks.promotion.history import history
-from stillwatch.tasks.promotion.promote import approve_tagged
+from stillwatch.tasks.promotion.promote import promote
 from stillwatch.tasks.promotion.rollback import rollback
 from stillwatch.tasks.registry.approval import (
     APPROVAL,
     APPROVED,
     COMPARED_WITH,
-    DESPITE,
     GATE,
     MISSED_FLOORS,
 )
@@ -248,7 +247,7 @@ def test_a_winner_whose_anomalies_are_no_files_is_registered_with_a_normal_as_it
     check_examples(bundle, examples, Scores((image.score,), (image.verdict,)))
 
 
-def test_without_a_free_gpu_slot_registering_waits_and_an_approval_by_tag_does_not(
+def test_without_a_free_gpu_slot_registering_waits_and_a_promotion_does_not(
     here: Settings,
     tracking: Tracking,
     plate: tuple[ExaminedCategory, DataVersion],
@@ -272,16 +271,16 @@ def test_without_a_free_gpu_slot_registering_waits_and_an_approval_by_tag_does_n
     with training_slot(here.state_dir, ["cuda:0"], 1):
         assert parity_processes() == []
         registering.join()
-        misses = {MISSED_FLOORS: "recall 0.1 is below its floor 0.5", DESPITE: "a trial"}
+        misses = {MISSED_FLOORS: "recall 0.1 is below its floor 0.5"}
         judged = {COMPARED_WITH: "none", GATE: "open", **misses}
         tag(tracking, version, {**judged, APPROVAL: APPROVED})
-        (approved,) = approve_tagged(on_gpu)
+        approved = promote(
+            "plate", version=version, reason="for a test", despite="a trial", settings=on_gpu
+        )
     assert (approved.from_version, approved.to_version) == (None, version)
-    assert approved.who == "MLflow tag, approver not authenticated"
     assert approved.checked.endswith("since its registration recorded no environment")
     (kept,) = history(tracking, "plate")
     assert (kept.record.missed, kept.record.despite) == (misses[MISSED_FLOORS], "a trial")
-    assert approve_tagged(here) == []
     assert aliases(tracking) == {"champion": version, "previous": None, "challenger": None}
 
 

@@ -190,7 +190,7 @@ def test_the_approval_page_has_the_evidence_and_the_instructions(second: Retrain
     tags = second.winner.version.tags | {MISSED_FLOORS: "recall 0.100 is below its floor 0.5"}
     waiting = replace(second.winner.version, approval="pending", tags=tags)
     record = replace(second, winner=replace(second.winner, version=waiting))
-    said = approval_page(record, waiting, "http://mlflow/report.html")
+    said = approval_page(record, waiting, "http://mlflow/report.html", form="/v2/form")
     assert said.startswith("# plate: version 2 waits for approval")
     for part in (
         "| figure | version 2 | champion, version 1 |",
@@ -200,6 +200,7 @@ def test_the_approval_page_has_the_evidence_and_the_instructions(second: Retrain
         "stillwatch promote plate --version 2 --approve --reason '...' --despite '...'",
         "recall 0.100 is below its floor 0.5",
         "the field *despite* of the form",
+        "[fill in your name and a reason](/v2/form)",
         "`stillwatch.approval`",
     ):
         assert part in said, part
