@@ -52,7 +52,7 @@ def small(settings: Settings) -> Settings:
                 size=SIDE, bootstrap_resamples=100, synthetic_anomalies=6
             ),
             "detectors": {
-                "stfpm": {"epochs": 2, "batch_size": 8},
+                "stfpm": {"epochs": 2, "batch_size": 8, "fusion": "published"},
                 "reverse_distillation": {"epochs": 1, "batch_size": 8},
             },
             "retrain": settings.retrain.model_copy(

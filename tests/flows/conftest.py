@@ -58,6 +58,10 @@ SHARED = RESUMABLE | {
 """Sections of the plant that the tests share."""
 
 
+_EVERY_5_SECONDS = ("PREFECT_SERVER_EVENTS_PROACTIVE_GRANULARITY", "PT5S")
+"""Automations look for what did not happen; an idle plant's server does so every 30 seconds."""
+
+
 @dataclass(frozen=True)
 class Plant:
     """A folder with settings, an image set and everything that stillwatch keeps."""
@@ -86,7 +90,9 @@ class Plant:
             "HOME": str(home),
             "GIT_CONFIG_NOSYSTEM": "1",
             "DVC_SITE_CACHE_DIR": str(home / "dvc-site"),
-            "PREFECT_WORKER_QUERY_SECONDS": "2",  # a plant is idle for longer, and slower
+            # A plant is idle for longer, and slower.
+            "PREFECT_WORKER_QUERY_SECONDS": "2",
+            _EVERY_5_SECONDS[0]: _EVERY_5_SECONDS[1],
             **self.variables,
         }
 
@@ -233,7 +239,9 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setting
     """Names the state folder of one Prefect server for all tests that run flows themselves."""
     settings = Settings(state_dir=tmp_path_factory.mktemp("prefect"))
     new_prefect_database(settings.state_dir)
-    ensure_local_server(settings)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(*_EVERY_5_SECONDS)
+        ensure_local_server(settings)
     yield settings
     local_server(settings).stop()
 

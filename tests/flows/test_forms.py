@@ -40,7 +40,7 @@ def test_the_form_takes_categories_detectors_seeds_and_force() -> None:
 def test_a_category_is_chosen_and_a_version_is_a_plain_number_that_may_stay_empty() -> None:
     schema = promote.parameters.model_dump()
     form = form_schema(schema, Categories(["bolt", "nut"], []))["properties"]
-    assert list(form) == ["category", "approver", "reason", "version"]
+    assert list(form) == ["category", "approver", "reason", "version", "despite"]
     assert form["category"]["enum"] == ["bolt", "nut"]
     version = form["version"]
     assert (version["type"], version["title"]) == ("integer", "version")

@@ -89,7 +89,11 @@ def test_it_leaves_a_bundle_and_no_checkpoint(finished: Finished) -> None:
     info = read_bundle(job.bundle).info
     assert not job.checkpoint.exists()
     assert (info.category, info.detector.name, info.fingerprint) == ("plate", "stfpm", "f" * 64)
-    assert info.detector.settings == {**job.detector_settings, "optimizer": "muon"}
+    assert info.detector.settings == {
+        **job.detector_settings,
+        "optimizer": "muon",
+        "fusion": "standardised",
+    }
     assert info.provenance == job.provenance
     assert info.groups == {"session 0": 4, "session 1": 5}
     assert outcome.device == info.training.device == "cpu"
