@@ -17,7 +17,7 @@ from stillwatch.flows.run_report import (
 from stillwatch.flows.servers.prefect_server import local_api
 from stillwatch.settings import Settings
 from stillwatch.tasks.evaluation.notes import group_sentences, promise, tested
-from stillwatch.tasks.evaluation.winner import below_floors
+from stillwatch.tasks.evaluation.winner import below_floors, too_many_false_alarms
 from stillwatch.tasks.reports.task import report_file
 
 _PARTS = {"train": "learn", "validation": "watch", "calibration": "calibrate", "test": "test"}
@@ -73,7 +73,8 @@ def _remarks(name: str, category: CategoryReport, settings: Settings) -> Iterato
     yield "promise", promise(category.result)
     for sentence in group_sentences(category.result):
         yield "groups", sentence
-    if below_floors(category.result, own.retrain.floors):
+    missed = below_floors(category.result, own.retrain.floors)
+    if missed:
         yield (
             "better",
             f"more good images ({category.images['train']} were learnt from), larger images "
@@ -85,7 +86,9 @@ def _remarks(name: str, category: CategoryReport, settings: Settings) -> Iterato
     else:
         yield "next", f"stillwatch inspect {name} --version {version} IMAGES"
     if category.approval == "pending":
-        yield "approve", f"stillwatch promote {name} --approve --reason '...'"
+        in_spite = missed or too_many_false_alarms(category.result)
+        despite = " --despite '...'" if in_spite else ""
+        yield "approve", f"stillwatch promote {name} --approve --reason '...'{despite}"
 
 
 def _report(name: str, version: int | None, settings: Settings) -> str:

@@ -54,7 +54,7 @@ def test_a_useless_detector_cannot_be_overlooked(
         "longer training "
         "report: .stillwatch/reports/screw-1.html "
         "next: stillwatch inspect screw --version 1 IMAGES "
-        "approve: stillwatch promote screw --approve --reason '...' "
+        "approve: stillwatch promote screw --approve --reason '...' --despite '...' "
         "data version d.dir"
     )
 
