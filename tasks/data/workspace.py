@@ -90,8 +90,10 @@ def find_workspace(root: Path, settings: Settings) -> Workspace | None:
     return open_workspace(settings.model_copy(update={"workspace": here}))
 
 
-def ensure_images(settings: Settings, root: Path | None, categories: Sequence[str] | None) -> None:
-    """Refuse an image set without a category, or without one that a person names.
+def ensure_images(
+    settings: Settings, root: Path | None, categories: Sequence[str] | None
+) -> tuple[str, ...]:
+    """Names of the categories that are asked for; refuse an image set without one of them.
 
     Args:
         settings: of all categories.
@@ -111,6 +113,7 @@ def ensure_images(settings: Settings, root: Path | None, categories: Sequence[st
     for name in categories or ():
         if name not in known:
             raise LayoutError(f"{folder}: {unknown_name('category', name, known)}.")
+    return tuple(categories or known)
 
 
 def _ensure_folder(root: Path) -> None:

@@ -57,7 +57,7 @@ def rewrite_decided(tracking: Tracking) -> None:
 
 
 def _decision(tracking: Tracking, category: str, number: int) -> str | None:
-    """What became of a version, in a sentence; None if a person may still approve it."""
+    """What became of a version, in a sentence; None while it waits or is being promoted."""
     name = model_name(category)
     versions = {int(one.version): one for one in versions_of(tracking, name)}
     if number not in versions:
@@ -68,7 +68,11 @@ def _decision(tracking: Tracking, category: str, number: int) -> str | None:
         return None
     for entry in history(tracking, category):
         record = entry.record
-        if record.to_version == number and record.kind == "promotion" and entry.state == "done":
+        if record.to_version != number or record.kind != "promotion":
+            continue
+        if entry.state == "open":
+            return None
+        if entry.state == "done":
             return f"Approved by {record.who}, {record.when}. Reason: {record.reason}"
     return f"Not promoted: {_reason(version, problem).replace('CATEGORY', category)}"
 

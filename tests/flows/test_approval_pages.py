@@ -12,7 +12,9 @@ from tests.tasks.made_registries import NAME, made_record, new_version, pending_
 
 from stillwatch.flows.servers.prefect_server import prefect_api
 from stillwatch.settings import Settings
-from stillwatch.tasks.promotion.alias import changing_champion, move_champion
+from stillwatch.tasks.promotion.alias import changing_champion
+from stillwatch.tasks.promotion.history import log_intent
+from stillwatch.tasks.registry.versions import CHAMPION
 from stillwatch.tasks.reports.decisions import REPORT_LINK, approval_key, rewrite_decided, waits
 
 pytestmark = [pytest.mark.servers, pytest.mark.xdist_group("prefect")]
@@ -47,8 +49,13 @@ def test_a_page_is_replaced_when_its_version_was_approved_or_refused(
         rewrite_decided(tracking)
         assert page() == before, "the version still waits"
 
+        log_intent(tracking, made_record(waiting, None))
+        tracking.client.set_registered_model_alias(NAME, CHAMPION, str(waiting))
+        rewrite_decided(tracking)
+        assert page() == before, "its promotion is not completed"
+
         with changing_champion(tracking, "plate", settings):
-            move_champion(tracking, made_record(waiting, None))
+            pass  # It completes the promotion.
         rewrite_decided(tracking)
         approved = page()
         assert "# plate: version 1 does not wait any more" in approved

@@ -55,7 +55,9 @@ def retrain(
     Exit code 1 when a category failed; the others are still done.
     """
     given: CommandContext = context.obj
-    _check(given.settings, root, category, detector, report)
+    names = _checked(given.settings, root, category, detector, report)
+    if not as_json:
+        say(f"{', '.join(names)}: check and version the images, then train")
 
     # These import Prefect, MLflow and torch, which takes seconds.
     from stillwatch.flows.cli.outcome import print_outcome, print_server
@@ -85,20 +87,23 @@ def retrain(
         raise typer.Exit(1)
 
 
-def _check(
+def _checked(
     settings: Settings,
     root: Path | None,
     categories: list[str] | None,
     detectors: list[str] | None,
     report: Path | None,
-) -> None:
-    """Refuse wrong names and a server that is gone before torch and MLflow are imported."""
+) -> tuple[str, ...]:
+    """Names of the categories.
+
+    Wrong names and a server that is gone are refused before torch and MLflow are imported.
+    """
     from stillwatch.files import ensure_writable
     from stillwatch.tasks.data.workspace import ensure_images
 
     if report is not None:
         ensure_writable(report.absolute().parent)
-    ensure_images(settings, root, categories)
+    names = ensure_images(settings, root, categories)
 
     if detectors:
         # It imports torch.
@@ -111,3 +116,4 @@ def _check(
     from stillwatch.flows.servers.prefect_server import ensure_answers
 
     ensure_answers()
+    return names
