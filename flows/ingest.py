@@ -20,7 +20,7 @@ from stillwatch.tasks.inbox.announcements import forget, unannounced
 from stillwatch.tasks.inbox.arrivals import still_files
 from stillwatch.tasks.inbox.champion_check import RejectedNormal, rejected_normals
 from stillwatch.tasks.locks import exclusive
-from stillwatch.tasks.validation.task import page_path, validate
+from stillwatch.tasks.validation.task import validate
 
 VERSIONED = "stillwatch.images.versioned"
 """The event that categories have new images, which are versioned and passed their checks; its
@@ -107,11 +107,7 @@ def _failure(name: str, data: DataVersion, settings: Settings) -> StillwatchErro
     try:
         examined = examine(data.categories[name], root=data.root, settings=settings)
         report = validate(
-            examined.manifest,
-            folder=examined.folder,
-            page=page_path(settings.state_dir, name),
-            settings=settings,
-            data_version=data.name,
+            examined.manifest, folder=examined.folder, settings=settings, data_version=data.name
         )
         report.raise_if_failed()
     except StillwatchError as error:

@@ -45,7 +45,7 @@ from stillwatch.tasks.training.candidates import DetectorSeed, list_candidates
 from stillwatch.tasks.training.retraining_run import finish_retraining_run, start_retraining_run
 from stillwatch.tasks.training.task import TrainedDetector, train_task
 from stillwatch.tasks.validation.report import ValidationReport
-from stillwatch.tasks.validation.task import page_path, validate
+from stillwatch.tasks.validation.task import validate
 
 
 @dataclass(frozen=True)
@@ -276,7 +276,16 @@ class _Retraining:
             with self._failures_of(name):
                 examined: ExaminedCategory = future.result()
                 own = self.asked[name].settings
-                validating[name] = examined, self._validate(examined, own)
+                validating[name] = (
+                    examined,
+                    self._submit(
+                        validate,
+                        manifest=examined.manifest,
+                        folder=examined.folder,
+                        settings=own,
+                        data_version=self.data.name,
+                    ),
+                )
         sound = {}
         for name, (examined, verdict) in validating.items():
             with self._failures_of(name):
@@ -284,18 +293,6 @@ class _Retraining:
                 validation.raise_if_failed()
                 sound[name] = examined, validation
         return sound
-
-    def _validate(
-        self, examined: ExaminedCategory, settings: Settings
-    ) -> PrefectFuture[ValidationReport]:
-        return self._submit(
-            validate,
-            manifest=examined.manifest,
-            folder=examined.folder,
-            page=page_path(settings.state_dir, examined.version.name),
-            settings=settings,
-            data_version=self.data.name,
-        )
 
     def _train(self, examined: ExaminedCategory, validation: ValidationReport) -> _Competition:
         asked = self.asked[examined.version.name]
