@@ -62,10 +62,8 @@ def evaluate_detector(
     """Evaluate a detector on the test images and store the result in its run, once.
 
     Args:
-        trained: names the run of the bundle.
         category: on which the detector was trained.
         data: the data version that ``category`` belongs to.
-        settings: of the category.
 
     Raises:
         StillwatchError: the bundle is damaged, or there is no usable test image.
@@ -225,14 +223,11 @@ def _by_group(groups: Mapping[str, GroupRejections]) -> dict[str, GroupResult]:
 def _feedback(inspector: Inspector, corrected: TestImages, size: int) -> FeedbackResult:
     rows = inspect_test(inspector, corrected, size).rows
     rejected = sum(row["verdict"] == "reject" for row in rows)
+    columns = CorrectedAnomaly.model_fields
     return FeedbackResult(
         images=tuple(
-            CorrectedAnomaly(
-                path=row["path"],
-                defect_type=row["defect_type"],
-                score=row["score"],
-                p_value=row["p_value"],
-                verdict=row["verdict"],
+            CorrectedAnomaly.model_validate(
+                {name: value for name, value in row.items() if name in columns}
             )
             for row in rows
         ),
