@@ -73,7 +73,11 @@ def _ingest(settings: Settings) -> State[None]:
     )
     # Last, and in this order: a run that is killed before leaves this to the next run.
     if sound:
-        announce(list(sound), data)
+        deliver(
+            VERSIONED,
+            resource={"prefect.resource.id": f"stillwatch.data-version.{data.name}"},
+            payload={"categories": list(sound), "data_version": data.dir_hash},
+        )
     # Images that failed a check wait for a person. A full disk says nothing about the images, so
     # the next run checks them again.
     forget(
@@ -85,19 +89,6 @@ def _ingest(settings: Settings) -> State[None]:
     if wrong:
         return Failed(message=" ".join(wrong))
     return Completed(message=_sentence(admissions, left_over))
-
-
-def announce(categories: Sequence[str], data: DataVersion) -> None:
-    """Emit the event that these categories have new images.
-
-    Raises:
-        ServerError: the Prefect server did not accept the event.
-    """
-    deliver(
-        VERSIONED,
-        resource={"prefect.resource.id": f"stillwatch.data-version.{data.name}"},
-        payload={"categories": list(categories), "data_version": data.dir_hash},
-    )
 
 
 def _failure(name: str, data: DataVersion, settings: Settings) -> StillwatchError | None:

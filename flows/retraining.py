@@ -24,7 +24,6 @@ from stillwatch.flows.run_report import (
     CategoryReport,
     RetrainReport,
     category_report,
-    failure_sentence,
     prefect_rows,
     seeds_sentence,
 )
@@ -120,7 +119,8 @@ def retrain_categories(
         description=f"{about}. {reading}" if reading else about,
     )
     if report.failed:
-        return Failed(message=failure_sentence(report), data=report)
+        sentences = (f"{name}: {reason}" for name, reason in report.failed.items())
+        return Failed(message=" ".join(sentences), data=report)
     count = len(report.categories)
     categories_are = "1 category is" if count == 1 else f"{count} categories are"
     return Completed(message=f"{categories_are} up to date", data=report)
@@ -135,7 +135,6 @@ def requested(
     """Check the detectors and seeds that a person chose, and the settings of each category.
 
     Args:
-        settings: of all categories.
         detectors: which compete; None or empty: ``retrain.detectors`` of each category.
         seeds: with which each detector is trained, the one for production first; None or empty:
             ``training.seed`` of each category.
