@@ -58,35 +58,20 @@ class Request:
     seeds: tuple[int, ...] = ()
     """Each detector is trained with each seed; none: ``training.seed`` of each category."""
 
-    def of_category(self, name: str) -> "CategoryRequest":
-        """What is asked of one category.
+    def of_category(self, name: str) -> Settings:
+        """The settings of one category in this retraining.
 
         What a person chose for this retraining comes before ``categories.NAME`` of the settings,
         which comes before the other sections.
         """
         own = self.settings.for_category(name)
-        seeds = self.seeds or (own.training.seed,)
+        seed = self.seeds[0] if self.seeds else own.training.seed
         detectors = self.detectors or own.retrain.detectors
         changed = {
-            "training": own.training.model_copy(update={"seed": seeds[0]}),
+            "training": own.training.model_copy(update={"seed": seed}),
             "retrain": own.retrain.model_copy(update={"detectors": detectors}),
         }
-        return CategoryRequest(own.model_copy(update=changed), seeds)
-
-
-@dataclass(frozen=True)
-class CategoryRequest:
-    """The settings and seeds of one category in one retraining."""
-
-    settings: Settings
-    """Of the category; ``retrain.detectors`` and ``training.seed`` are those of this retraining."""
-    seeds: tuple[int, ...]
-    """The first one is ``training.seed`` of the settings."""
-
-    @property
-    def candidates(self) -> tuple[DetectorSeed, ...]:
-        """Every detector with every seed."""
-        return list_candidates(self.settings.retrain.detectors, self.seeds)
+        return own.model_copy(update=changed)
 
 
 def retrain_categories(
@@ -108,9 +93,9 @@ def retrain_categories(
     ensure_categories_exist(settings, place.images)
     data = version(place.workspace, settings, root=place.imported_from, categories=categories)
     names = chosen_categories(data, categories)
-    asked = {name: request.of_category(name) for name in names}
+    own = {name: request.of_category(name) for name in names}
     with task_runner(settings) as runner, detector_runner(settings, runner) as detectors:
-        report = _Retraining(settings, asked, data, runner, detectors, force=force).run()
+        report = _Retraining(request, own, data, runner, detectors, force=force).run()
     about = f"Retraining on {data.name} ({data.dir_hash})"
     reading = seeds_sentence(report)
     create_table_artifact(
@@ -155,7 +140,7 @@ def requested(
     # The empty name stands for every category that the settings do not name.
     for category in categories or ("", *settings.categories):
         try:
-            _ensure_usable(request.of_category(category).settings)
+            _ensure_usable(request.of_category(category))
         except StillwatchError as error:
             if not category:
                 raise
@@ -218,10 +203,9 @@ class _Decision:
 class _Retraining:
     """The steps of all categories; a category that fails is left out of the later steps."""
 
-    settings: Settings
-    """Of all categories: for MLflow and the reports."""
-    asked: Mapping[str, CategoryRequest]
-    """By category."""
+    request: Request
+    own: Mapping[str, Settings]
+    """The settings of each category."""
     data: DataVersion
     runner: TaskRunner[Any]
     detectors: TaskRunner[Any]
@@ -237,12 +221,12 @@ class _Retraining:
         decisions = {}
         for name, competition in competitions.items():
             with self._failures_of(name, competition.parent_run):
-                decisions[name] = self._decide(competition, self.asked[name].settings)
+                decisions[name] = self._decide(competition, self.own[name])
         for name, decision in decisions.items():
             with self._failures_of(name, competitions[name].parent_run):
                 registration = decision.registration.result()
                 version = decision.judged.result()
-                finish_retraining_run(self.settings, competitions[name].parent_run)
+                finish_retraining_run(self.request.settings, competitions[name].parent_run)
                 self.reports[name] = category_report(
                     decision.results,
                     decision.choice,
@@ -253,7 +237,7 @@ class _Retraining:
         self._attach_reports({name: one.parent_run for name, one in competitions.items()})
         return RetrainReport(
             data_version=self.data.dir_hash,
-            categories={name: self.reports[name] for name in self.asked},
+            categories={name: self.reports[name] for name in self.own},
         )
 
     def _examined(self) -> dict[str, tuple[ExaminedCategory, ValidationReport]]:
@@ -265,26 +249,23 @@ class _Retraining:
                 examine,
                 version=self.data.categories[name],
                 root=self.data.root,
-                settings=asked.settings,
+                settings=own,
             )
-            for name, asked in self.asked.items()
+            for name, own in self.own.items()
             if name not in self.data.refused
         }
         validating = {}
         for name, future in examining.items():
             with self._failures_of(name):
                 examined: ExaminedCategory = future.result()
-                own = self.asked[name].settings
-                validating[name] = (
-                    examined,
-                    self._submit(
-                        validate,
-                        manifest=examined.manifest,
-                        folder=examined.folder,
-                        settings=own,
-                        data_version=self.data.name,
-                    ),
+                verdict = self._submit(
+                    validate,
+                    manifest=examined.manifest,
+                    folder=examined.folder,
+                    settings=self.own[name],
+                    data_version=self.data.name,
                 )
+                validating[name] = examined, verdict
         sound = {}
         for name, (examined, verdict) in validating.items():
             with self._failures_of(name):
@@ -294,21 +275,20 @@ class _Retraining:
         return sound
 
     def _train(self, examined: ExaminedCategory, validation: ValidationReport) -> _Competition:
-        asked = self.asked[examined.version.name]
-        parent_run = start_retraining_run(
-            examined.version, self.data, validation, asked.settings, asked.seeds
-        )
+        own = self.own[examined.version.name]
+        seeds = self.request.seeds or (own.training.seed,)
+        parent_run = start_retraining_run(examined.version, self.data, validation, own, seeds)
         competition = _Competition(examined, parent_run, {}, {})
         # Otherwise the file lists of all categories would be sent to another process each time.
         data = replace(self.data, categories={examined.version.name: examined.version})
-        for candidate in asked.candidates:
+        for candidate in list_candidates(own.retrain.detectors, seeds):
             trained = self._submit(
                 train_task,
                 self.detectors,
                 category=examined,
                 candidate=candidate,
                 data=data,
-                settings=asked.settings,
+                settings=own,
                 parent_run=parent_run,
                 force=self.force,
             )
@@ -319,7 +299,7 @@ class _Retraining:
                 trained=trained,
                 category=examined,
                 data=data,
-                settings=asked.settings,
+                settings=own,
             )
         return competition
 
@@ -345,10 +325,11 @@ class _Retraining:
 
     def _attach_reports(self, runs: Mapping[str, str]) -> None:
         """Attach the HTML reports; a report that cannot be made changes no outcome."""
-        pages = pages_address(self.settings)
+        settings = self.request.settings
+        pages = pages_address(settings)
         futures = [
             self._submit(
-                attach_report, category=name, run_id=run_id, pages=pages, settings=self.settings
+                attach_report, category=name, run_id=run_id, pages=pages, settings=settings
             )
             for name, run_id in runs.items()
         ]
@@ -371,7 +352,7 @@ class _Retraining:
             self.reports[name] = CategoryReport(status="failed", reason=reason)
             if parent_run is not None:
                 with suppress(TrackingError):
-                    finish_retraining_run(self.settings, parent_run, reason)
+                    finish_retraining_run(self.request.settings, parent_run, reason)
 
 
 def _sentence(error: Exception) -> str:
