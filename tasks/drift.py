@@ -19,12 +19,7 @@ from stillwatch.bundle import INFO_FILE, read_info
 from stillwatch.calibration import Calibration
 from stillwatch.drift import Alarm, StreamTests, run_stream_tests
 from stillwatch.settings import DriftSettings
-from stillwatch.tasks.registry.versions import (
-    model_name,
-    registered_version,
-    tag_version,
-    version_file,
-)
+from stillwatch.tasks.registry.versions import model_name, registered_version, version_file
 from stillwatch.tasks.tracking.client import BUNDLE, Tracking
 from stillwatch.tasks.training.training_images import TrainingAppearance, read_appearance
 from stillwatch.tasks.validation.statistics import (
@@ -147,11 +142,12 @@ def is_announced(tracking: Tracking, category: str, version: int) -> bool:
 
 def remember_announced(tracking: Tracking, stream: WatchedStream) -> None:
     """Record in the registry that the alarm of this version was announced."""
+    name = model_name(stream.category)
     said = json.dumps(
         {"announced": datetime.now(UTC).isoformat(timespec="seconds"), "alarm": stream.sentence}
     )
-    version = registered_version(tracking, stream.category, stream.version)
-    tag_version(tracking, version, {ANNOUNCED: said})
+    with tracking.errors(f"tag version {stream.version} of {name}"):
+        tracking.client.set_model_version_tag(name, str(stream.version), ANNOUNCED, said)
 
 
 def _seed(name: str, version: int) -> int:

@@ -52,8 +52,10 @@ from stillwatch.tasks.training.slots import evaluation_device
 from stillwatch.tasks.training.task import TrainedDetector
 from stillwatch.tasks.validation.costs import measured_cost, record_cost
 
-FROM_NORMALS_ONLY = frozenset({"false_alarm_rate", "review_rate"})
+FROM_NORMALS_ONLY = ("false_alarm_rate", "review_rate")
 """Figures that are computed from normals alone."""
+_REFUSED = r"[^\w.\- ]"
+"""Characters that MLflow does not allow in the name of a metric."""
 
 
 def evaluate_detector(
@@ -101,13 +103,13 @@ def named_metrics(result: DetectorResult) -> dict[str, float]:
     for name, (low, high) in result.intervals.items():
         named |= {f"{name}_low": low, f"{name}_high": high}
     for defect, recall in result.recall_by_defect.items():
-        named[f"recall/{_metric_name(defect)}"] = recall
+        named[f"recall/{re.sub(_REFUSED, '_', defect)}"] = recall
     for place, rate in result.false_alarms.items():
         if isinstance(rate, float):
             named[f"false_alarm_rate/{place}"] = rate
     if result.synthetic:
         named = {
-            name if _from_normals_only(name) else f"synthetic_{name}": value
+            name if name.startswith(FROM_NORMALS_ONLY) else f"synthetic_{name}": value
             for name, value in named.items()
         }
     return named | feedback_metrics(result) | {"ms_per_image": result.ms_per_image}
@@ -223,11 +225,14 @@ def _by_group(groups: Mapping[str, GroupRejections]) -> dict[str, GroupResult]:
 def _feedback(inspector: Inspector, corrected: TestImages, size: int) -> FeedbackResult:
     rows = inspect_test(inspector, corrected, size).rows
     rejected = sum(row["verdict"] == "reject" for row in rows)
-    columns = CorrectedAnomaly.model_fields
     return FeedbackResult(
         images=tuple(
-            CorrectedAnomaly.model_validate(
-                {name: value for name, value in row.items() if name in columns}
+            CorrectedAnomaly(
+                path=row["path"],
+                defect_type=row["defect_type"],
+                score=row["score"],
+                p_value=row["p_value"],
+                verdict=row["verdict"],
             )
             for row in rows
         ),
@@ -259,11 +264,3 @@ def _record(tracking: Tracking, result: DetectorResult, data: DataVersion, evide
 def _origin_of_normals(evaluation: Evaluation) -> str:
     normals = [row["path"] for row in evaluation.rows if row["defect_type"] == NORMAL]
     return "validation" if any(section_of(path) == "train" for path in normals) else "test"
-
-
-def _from_normals_only(name: str) -> bool:
-    return any(name.startswith(figure) for figure in FROM_NORMALS_ONLY)
-
-
-def _metric_name(text: str) -> str:
-    return re.sub(r"[^\w.\- ]", "_", text)

@@ -122,7 +122,11 @@ def label_images(
 
 
 def count_labels(settings: Settings, category: str) -> list[LabelCount]:
-    """Count the images per verdict and label; of several labels of an image the last one counts."""
+    """Count the images per verdict and label; of several labels of an image the last one counts.
+
+    Raises:
+        LayoutError: the name is not allowed for a category.
+    """
     with open_score_log(settings) as log:
         labels = log.read_labels(category)
     last = {one.md5: one for one in labels}.values()

@@ -4,8 +4,7 @@ import logging
 import math
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -119,8 +118,12 @@ def train_detector(
         if parent_run is not None:
             _end_abandoned_run(tracking, plan.job, parent_run)
         run_id = tracking.start_run(plan.job.category, candidate.name, tags, parent_run)
-        with _failures_recorded(tracking, run_id):
+        try:
             reused = _fill_run(tracking, run_id, plan, force=force)
+        except BaseException as error:
+            with suppress(TrackingError):
+                tracking.fail_run(run_id, error)
+            raise
         _remove_local_files(plan.job)
     return _trained(plan, run_id, reused=reused)
 
@@ -353,16 +356,6 @@ def _with_alphas(bundle: Bundle, job: TrainingJob, folder: Path) -> Bundle:
         alpha_review=wanted.alpha_review,
         groups=job.calibration_groups,
     )
-
-
-@contextmanager
-def _failures_recorded(tracking: Tracking, run_id: str) -> Iterator[None]:
-    try:
-        yield
-    except BaseException as error:
-        with suppress(TrackingError):
-            tracking.fail_run(run_id, error)
-        raise
 
 
 def _trained(plan: _Plan, run_id: str, *, reused: bool) -> TrainedDetector:

@@ -34,10 +34,7 @@ logging.getLogger("great_expectations.data_context.types.base").setLevel(logging
 _ONE_AT_A_TIME = threading.Lock()
 """Great Expectations keeps its current context in a global variable."""
 
-_TEXTS_OF_ROW = (
-    *("path", "split", "part", "defect_type", "decode_error"),
-    *("mode", "mask", "mask_error", "mask_doubt"),
-)
+_TEXTS_OF_ROW = ("path", "split", "part", "defect_type", "decode_error", "mode")
 _TEXTS_OF_IMAGE = ("unsafe_name", "refused_by_windows", "size", "earlier_copy", "mask_size")
 _NUMBERS_OF_ROW = ("pages", "turned_from_region", "mask_area", "mask_area_in_region", "mask_values")
 _NUMBERS_OF_IMAGE = ("shortest_side", "sharpness_z", "exposure_z", "clipped", "light")
@@ -84,6 +81,9 @@ def manifest_frame(
         "near_in_train": [
             "; ".join(n.path for n in image.near_in_train) or None for image in images
         ],
+        "mask": [row.mask for row in rows],
+        "mask_error": [row.mask_error for row in rows],
+        "mask_doubt": [row.mask_doubt for row in rows],
         "stray_masks": ["; ".join(manifest.stray_masks) or None for _ in rows],
         "unread_images": ["; ".join(manifest.unread_images) or None for _ in rows],
         "litter": ["; ".join(manifest.litter) or None for _ in rows],
