@@ -26,6 +26,7 @@ def refuse(arrival: Arrival, reason: str, settings: Settings) -> None:
         reason: a phrase that follows the file's name.
 
     Raises:
+        StorageError: the quarantine cannot be written to, or the disk is full.
         OSError: this arrival cannot be moved for another reason.
     """
     folder = quarantine(settings)

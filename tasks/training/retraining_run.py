@@ -56,9 +56,6 @@ def start_retraining_run(
     """Start the parent run and return its id; end the runs that killed retrainings left running.
 
     Args:
-        data: the data version of the category.
-        validation: the outcome of the category's checks.
-        settings: of the category.
         seeds: each detector is trained with each of them; none: ``training.seed`` of the settings.
     """
     tracking = open_tracking(settings)

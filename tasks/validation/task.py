@@ -45,9 +45,7 @@ def validate_images(
 
     Args:
         manifest: facts of the category's images, ``part`` included.
-        folder: of the category.
         page: the HTML file.
-        settings: of the category.
     """
     report = validate_manifest(manifest, settings)
     thumbnails = Thumbnails.of(manifest, folder, settings)
