@@ -12,10 +12,8 @@ from stillwatch.tasks.data.version import (
     import_and_version,
 )
 from stillwatch.tasks.data.workspace import place_of
-from stillwatch.tasks.html import Thumbnails
-from stillwatch.tasks.validation.page import write_page
 from stillwatch.tasks.validation.report import ValidationReport
-from stillwatch.tasks.validation.task import page_path, validate_manifest
+from stillwatch.tasks.validation.task import page_path, validate_images
 from stillwatch.text import unknown_name
 
 
@@ -29,7 +27,6 @@ def version_images(
     """Import ``root`` if it is outside a workspace, then version the image set; needs no flow.
 
     Args:
-        settings: of all categories.
         root: as for ``place_of``.
         categories: which are imported; None: all of them.
         say: called with progress messages.
@@ -49,27 +46,22 @@ def check_category(
 ) -> tuple[ValidationReport, Path]:
     """Check the images of a category and write the page about them; needs no flow.
 
-    Args:
-        data: a version of the image set.
-        name: of the category.
-        settings: of all categories.
-
     Returns:
         What the checks found, and the page.
 
     Raises:
-        StillwatchError: as ``examine_category``, or the page cannot be written.
+        StillwatchError: as ``examine_category``.
     """
     own = settings.for_category(name)
     examined = examine_category(data.categories[name], root=data.root, settings=own)
-    report = validate_manifest(examined.manifest, own)
     page = page_path(own.state_dir, name)
-    thumbnails = Thumbnails(
-        examined.folder,
-        white_level=examined.manifest.white_level,
-        max_megapixels=own.images.max_megapixels,
+    report = validate_images(
+        examined.manifest,
+        folder=examined.folder,
+        page=page,
+        settings=own,
+        data_version=data.name,
     )
-    write_page(page, report, thumbnails, data_version=data.name)
     return report, page
 
 

@@ -20,7 +20,7 @@ from stillwatch.tasks.inbox.announcements import forget, unannounced
 from stillwatch.tasks.inbox.arrivals import still_files
 from stillwatch.tasks.inbox.champion_check import RejectedNormal, rejected_normals
 from stillwatch.tasks.locks import exclusive
-from stillwatch.tasks.validation.task import page_path, validate
+from stillwatch.tasks.validation.task import validate
 
 VERSIONED = "stillwatch.images.versioned"
 """The event that categories have new images, which are versioned and passed their checks; its
@@ -73,7 +73,11 @@ def _ingest(settings: Settings) -> State[None]:
     )
     # Last, and in this order: a run that is killed before leaves this to the next run.
     if sound:
-        announce(list(sound), data)
+        deliver(
+            VERSIONED,
+            resource={"prefect.resource.id": f"stillwatch.data-version.{data.name}"},
+            payload={"categories": list(sound), "data_version": data.dir_hash},
+        )
     # Images that failed a check wait for a person. A full disk says nothing about the images, so
     # the next run checks them again.
     forget(
@@ -87,19 +91,6 @@ def _ingest(settings: Settings) -> State[None]:
     return Completed(message=_sentence(admissions, left_over))
 
 
-def announce(categories: Sequence[str], data: DataVersion) -> None:
-    """Emit the event that these categories have new images.
-
-    Raises:
-        ServerError: the Prefect server did not accept the event.
-    """
-    deliver(
-        VERSIONED,
-        resource={"prefect.resource.id": f"stillwatch.data-version.{data.name}"},
-        payload={"categories": list(categories), "data_version": data.dir_hash},
-    )
-
-
 def _failure(name: str, data: DataVersion, settings: Settings) -> StillwatchError | None:
     """Why a category must not be trained on; None if it passed its checks."""
     if name not in data.categories:
@@ -107,11 +98,7 @@ def _failure(name: str, data: DataVersion, settings: Settings) -> StillwatchErro
     try:
         examined = examine(data.categories[name], root=data.root, settings=settings)
         report = validate(
-            examined.manifest,
-            folder=examined.folder,
-            page=page_path(settings.state_dir, name),
-            settings=settings,
-            data_version=data.name,
+            examined.manifest, folder=examined.folder, settings=settings, data_version=data.name
         )
         report.raise_if_failed()
     except StillwatchError as error:

@@ -21,7 +21,6 @@ def open_model(source: str, settings: Settings, version: int | None = None) -> O
     Args:
         source: a category, ``models:/NAME/VERSION``, ``models:/NAME@ALIAS``, or a bundle folder as
             ``names_folder`` says.
-        settings: name the registry.
         version: of the category; None: its champion.
 
     Raises:
@@ -43,12 +42,7 @@ def open_model(source: str, settings: Settings, version: int | None = None) -> O
 
 
 def open_registered(category: str, settings: Settings, version: int | None = None) -> OpenedModel:
-    """Open a registered version of a category.
-
-    Args:
-        category: the category.
-        settings: name the registry.
-        version: which version; None: the champion.
+    """Open a registered version of a category, or else its champion.
 
     Raises:
         TrackingError: the registry does not answer, or has no such category, version or champion.

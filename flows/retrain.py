@@ -76,8 +76,7 @@ def run_retraining(
     """Run the flow against the configured Prefect server, or a local one, and return its report.
 
     Args:
-        settings: those of ``params``.
-        params: the settings file.
+        params: the file of the settings.
         root: an image set outside the workspace, which is imported; None: the settings' own.
         categories: which to retrain; None: all of them.
         detectors: which methods compete, in all of these categories; None: ``retrain.detectors``

@@ -24,7 +24,6 @@ from stillwatch.flows.run_report import (
     CategoryReport,
     RetrainReport,
     category_report,
-    failure_sentence,
     prefect_rows,
     seeds_sentence,
 )
@@ -45,7 +44,7 @@ from stillwatch.tasks.training.candidates import DetectorSeed, list_candidates
 from stillwatch.tasks.training.retraining_run import finish_retraining_run, start_retraining_run
 from stillwatch.tasks.training.task import TrainedDetector, train_task
 from stillwatch.tasks.validation.report import ValidationReport
-from stillwatch.tasks.validation.task import page_path, validate
+from stillwatch.tasks.validation.task import validate
 
 
 @dataclass(frozen=True)
@@ -59,35 +58,20 @@ class Request:
     seeds: tuple[int, ...] = ()
     """Each detector is trained with each seed; none: ``training.seed`` of each category."""
 
-    def of_category(self, name: str) -> "CategoryRequest":
-        """What is asked of one category.
+    def of_category(self, name: str) -> Settings:
+        """The settings of one category in this retraining.
 
         What a person chose for this retraining comes before ``categories.NAME`` of the settings,
         which comes before the other sections.
         """
         own = self.settings.for_category(name)
-        seeds = self.seeds or (own.training.seed,)
+        seed = self.seeds[0] if self.seeds else own.training.seed
         detectors = self.detectors or own.retrain.detectors
         changed = {
-            "training": own.training.model_copy(update={"seed": seeds[0]}),
+            "training": own.training.model_copy(update={"seed": seed}),
             "retrain": own.retrain.model_copy(update={"detectors": detectors}),
         }
-        return CategoryRequest(own.model_copy(update=changed), seeds)
-
-
-@dataclass(frozen=True)
-class CategoryRequest:
-    """The settings and seeds of one category in one retraining."""
-
-    settings: Settings
-    """Of the category; ``retrain.detectors`` and ``training.seed`` are those of this retraining."""
-    seeds: tuple[int, ...]
-    """The first one is ``training.seed`` of the settings."""
-
-    @property
-    def candidates(self) -> tuple[DetectorSeed, ...]:
-        """Every detector with every seed."""
-        return list_candidates(self.settings.retrain.detectors, self.seeds)
+        return own.model_copy(update=changed)
 
 
 def retrain_categories(
@@ -109,9 +93,9 @@ def retrain_categories(
     ensure_categories_exist(settings, place.images)
     data = version(place.workspace, settings, root=place.imported_from, categories=categories)
     names = chosen_categories(data, categories)
-    asked = {name: request.of_category(name) for name in names}
+    own = {name: request.of_category(name) for name in names}
     with task_runner(settings) as runner, detector_runner(settings, runner) as detectors:
-        report = _Retraining(settings, asked, data, runner, detectors, force=force).run()
+        report = _Retraining(request, own, data, runner, detectors, force=force).run()
     about = f"Retraining on {data.name} ({data.dir_hash})"
     reading = seeds_sentence(report)
     create_table_artifact(
@@ -120,7 +104,8 @@ def retrain_categories(
         description=f"{about}. {reading}" if reading else about,
     )
     if report.failed:
-        return Failed(message=failure_sentence(report), data=report)
+        sentences = (f"{name}: {reason}" for name, reason in report.failed.items())
+        return Failed(message=" ".join(sentences), data=report)
     count = len(report.categories)
     categories_are = "1 category is" if count == 1 else f"{count} categories are"
     return Completed(message=f"{categories_are} up to date", data=report)
@@ -135,7 +120,6 @@ def requested(
     """Check the detectors and seeds that a person chose, and the settings of each category.
 
     Args:
-        settings: of all categories.
         detectors: which compete; None or empty: ``retrain.detectors`` of each category.
         seeds: with which each detector is trained, the one for production first; None or empty:
             ``training.seed`` of each category.
@@ -156,7 +140,7 @@ def requested(
     # The empty name stands for every category that the settings do not name.
     for category in categories or ("", *settings.categories):
         try:
-            _ensure_usable(request.of_category(category).settings)
+            _ensure_usable(request.of_category(category))
         except StillwatchError as error:
             if not category:
                 raise
@@ -219,10 +203,9 @@ class _Decision:
 class _Retraining:
     """The steps of all categories; a category that fails is left out of the later steps."""
 
-    settings: Settings
-    """Of all categories: for MLflow and the reports."""
-    asked: Mapping[str, CategoryRequest]
-    """By category."""
+    request: Request
+    own: Mapping[str, Settings]
+    """The settings of each category."""
     data: DataVersion
     runner: TaskRunner[Any]
     detectors: TaskRunner[Any]
@@ -238,12 +221,12 @@ class _Retraining:
         decisions = {}
         for name, competition in competitions.items():
             with self._failures_of(name, competition.parent_run):
-                decisions[name] = self._decide(competition, self.asked[name].settings)
+                decisions[name] = self._decide(competition, self.own[name])
         for name, decision in decisions.items():
             with self._failures_of(name, competitions[name].parent_run):
                 registration = decision.registration.result()
                 version = decision.judged.result()
-                finish_retraining_run(self.settings, competitions[name].parent_run)
+                finish_retraining_run(self.request.settings, competitions[name].parent_run)
                 self.reports[name] = category_report(
                     decision.results,
                     decision.choice,
@@ -254,7 +237,7 @@ class _Retraining:
         self._attach_reports({name: one.parent_run for name, one in competitions.items()})
         return RetrainReport(
             data_version=self.data.dir_hash,
-            categories={name: self.reports[name] for name in self.asked},
+            categories={name: self.reports[name] for name in self.own},
         )
 
     def _examined(self) -> dict[str, tuple[ExaminedCategory, ValidationReport]]:
@@ -266,17 +249,23 @@ class _Retraining:
                 examine,
                 version=self.data.categories[name],
                 root=self.data.root,
-                settings=asked.settings,
+                settings=own,
             )
-            for name, asked in self.asked.items()
+            for name, own in self.own.items()
             if name not in self.data.refused
         }
         validating = {}
         for name, future in examining.items():
             with self._failures_of(name):
                 examined: ExaminedCategory = future.result()
-                own = self.asked[name].settings
-                validating[name] = examined, self._validate(examined, own)
+                verdict = self._submit(
+                    validate,
+                    manifest=examined.manifest,
+                    folder=examined.folder,
+                    settings=self.own[name],
+                    data_version=self.data.name,
+                )
+                validating[name] = examined, verdict
         sound = {}
         for name, (examined, verdict) in validating.items():
             with self._failures_of(name):
@@ -285,34 +274,21 @@ class _Retraining:
                 sound[name] = examined, validation
         return sound
 
-    def _validate(
-        self, examined: ExaminedCategory, settings: Settings
-    ) -> PrefectFuture[ValidationReport]:
-        return self._submit(
-            validate,
-            manifest=examined.manifest,
-            folder=examined.folder,
-            page=page_path(settings.state_dir, examined.version.name),
-            settings=settings,
-            data_version=self.data.name,
-        )
-
     def _train(self, examined: ExaminedCategory, validation: ValidationReport) -> _Competition:
-        asked = self.asked[examined.version.name]
-        parent_run = start_retraining_run(
-            examined.version, self.data, validation, asked.settings, asked.seeds
-        )
+        own = self.own[examined.version.name]
+        seeds = self.request.seeds or (own.training.seed,)
+        parent_run = start_retraining_run(examined.version, self.data, validation, own, seeds)
         competition = _Competition(examined, parent_run, {}, {})
         # Otherwise the file lists of all categories would be sent to another process each time.
         data = replace(self.data, categories={examined.version.name: examined.version})
-        for candidate in asked.candidates:
+        for candidate in list_candidates(own.retrain.detectors, seeds):
             trained = self._submit(
                 train_task,
                 self.detectors,
                 category=examined,
                 candidate=candidate,
                 data=data,
-                settings=asked.settings,
+                settings=own,
                 parent_run=parent_run,
                 force=self.force,
             )
@@ -323,7 +299,7 @@ class _Retraining:
                 trained=trained,
                 category=examined,
                 data=data,
-                settings=asked.settings,
+                settings=own,
             )
         return competition
 
@@ -349,10 +325,11 @@ class _Retraining:
 
     def _attach_reports(self, runs: Mapping[str, str]) -> None:
         """Attach the HTML reports; a report that cannot be made changes no outcome."""
-        pages = pages_address(self.settings)
+        settings = self.request.settings
+        pages = pages_address(settings)
         futures = [
             self._submit(
-                attach_report, category=name, run_id=run_id, pages=pages, settings=self.settings
+                attach_report, category=name, run_id=run_id, pages=pages, settings=settings
             )
             for name, run_id in runs.items()
         ]
@@ -375,7 +352,7 @@ class _Retraining:
             self.reports[name] = CategoryReport(status="failed", reason=reason)
             if parent_run is not None:
                 with suppress(TrackingError):
-                    finish_retraining_run(self.settings, parent_run, reason)
+                    finish_retraining_run(self.request.settings, parent_run, reason)
 
 
 def _sentence(error: Exception) -> str:

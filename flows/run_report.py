@@ -74,11 +74,7 @@ class RetrainReport(BaseModel):
         }
 
     def write(self, path: Path) -> None:
-        """Write the report as JSON, atomically.
-
-        Raises:
-            StorageError: the folder cannot be written to.
-        """
+        """Write the report as JSON, atomically."""
         write_json(path, self.model_dump(mode="json"))
 
 
@@ -123,11 +119,6 @@ def _image_counts(assignment: Mapping[str, str], winner: DetectorResult) -> dict
     normals = winner.normals if winner.test_normals_from == "test" else 0
     anomalies = 0 if winner.synthetic else winner.anomalies
     return {part: parts[part] for part in PARTS} | {"test": normals + anomalies}
-
-
-def failure_sentence(report: RetrainReport) -> str:
-    """One sentence per failed category."""
-    return " ".join(f"{name}: {reason}" for name, reason in report.failed.items())
 
 
 def seeds_sentence(report: RetrainReport) -> str:

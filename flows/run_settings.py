@@ -21,7 +21,6 @@ def run_settings() -> Settings:
     Raises:
         Abort: as ``ensure_sole_process``.
         SettingsError: the settings file is not valid.
-        StorageError: the state folder cannot be written to.
     """
     settings = load_settings(Path(os.environ.get(PARAMS_VARIABLE, "params.yaml")))
     set_thread_policy(settings.runtime.threads)
@@ -40,7 +39,6 @@ def ensure_sole_process(state_dir: Path) -> None:
     Raises:
         Abort: another process of this machine works on the run. Prefect ends this process and
             leaves the state of the run to the other one.
-        StorageError: the state folder cannot be written to.
     """
     lock = state_dir / "locks" / f"flow-run-{runtime.flow_run.id}.lock"
     if not hold(lock):

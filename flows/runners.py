@@ -39,27 +39,19 @@ def task_runner(settings: Settings) -> TaskRunner[Any]:
     if settings.runtime.task_runner == "ray":
         return ThreadPoolTaskRunner(max_workers=1 + _OVERLAP)
     slots = len(usable_devices(settings.training.device)) * slots_per_device(settings)
-    if settings.runtime.task_runner == "process":
-        return _process_pool(slots + _OVERLAP)
-    return ThreadPoolTaskRunner(max_workers=_THREADS_PER_SLOT * slots + _OVERLAP)
-
-
-def _process_pool(workers: int) -> TaskRunner[Any]:
-    """A process pool whose processes log to the file that this process logs to, if there is one."""
+    if settings.runtime.task_runner == "thread":
+        return ThreadPoolTaskRunner(max_workers=_THREADS_PER_SLOT * slots + _OVERLAP)
     file = log_file()
     if file is None:
-        return ProcessPoolTaskRunner(workers)
-    return ProcessPoolTaskRunner(workers, initializer=log_to, initargs=(file,))
+        return ProcessPoolTaskRunner(slots + _OVERLAP)
+    # The processes of the pool log to the file that this process logs to.
+    return ProcessPoolTaskRunner(slots + _OVERLAP, initializer=log_to, initargs=(file,))
 
 
 def detector_runner(
     settings: Settings, here: TaskRunner[Any]
 ) -> AbstractContextManager[TaskRunner[Any]]:
-    """The task runner for trainings and evaluations: a Ray cluster, or else ``here``.
-
-    Raises (from the context):
-        StillwatchError: as ``ray_cluster``.
-    """
+    """The task runner for trainings and evaluations: ``ray_cluster``, or else ``here``."""
     return ray_cluster(settings) if settings.runtime.task_runner == "ray" else nullcontext(here)
 
 

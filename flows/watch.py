@@ -1,9 +1,7 @@
 """The flow ``watch``: test the scores of the champions for drift, and announce alarms."""
 
-import base64
 import io
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 
 import pandas as pd
 from prefect import flow, get_run_logger
@@ -18,6 +16,7 @@ from stillwatch.inference.score_log import open_score_log
 from stillwatch.settings import DriftSettings, Settings
 from stillwatch.tasks import drift
 from stillwatch.tasks.drift import WatchedStream, is_announced, remember_announced
+from stillwatch.tasks.html import data_uri
 from stillwatch.tasks.locks import exclusive
 from stillwatch.tasks.registry.versions import champions, model_name
 from stillwatch.tasks.tracking.client import Tracking, open_tracking
@@ -49,19 +48,8 @@ _ADVICE = {
 def watch() -> State[None]:
     """Test the scores of every champion for drift, and announce an alarm once."""
     settings = run_settings()
-    with score_reader(settings) as read_scores:
-        return watch_champions(settings, read_scores)
-
-
-@contextmanager
-def score_reader(settings: Settings) -> Iterator[ScoreReader]:
-    """Open the score log of the state folder.
-
-    Raises:
-        StorageError: the score log cannot be used.
-    """
     with open_score_log(settings) as log:
-        yield log.read_scores
+        return watch_champions(settings, log.read_scores)
 
 
 def watched_streams(
@@ -70,14 +58,11 @@ def watched_streams(
     """The champions' streams of scores as they are now; announces no alarm, and needs no flow.
 
     Args:
-        settings: name the registry and the probability of a false alarm.
         category: whose champion; None: all of them.
-        read_scores: reads the score log.
 
     Raises:
         TrackingError: no such category or no champion in it, or the registry does not answer.
         BundleError: a champion's bundle is damaged.
-        StorageError: the score log cannot be read.
     """
     tracking = open_tracking(settings)
     found = champions(tracking)
@@ -101,13 +86,6 @@ def watch_champions(settings: Settings, read_scores: ScoreReader) -> State[None]
 
     Categories are independent: a category whose stream cannot be tested stops no other. The state
     is then Failed, with a sentence for each such category.
-
-    Args:
-        settings: name the registry, the probability of a false alarm and what an alarm causes.
-        read_scores: reads the score log.
-
-    Raises:
-        TrackingError: the registry does not answer.
     """
     tracking = open_tracking(settings)
     streams, failures = [], []
@@ -181,7 +159,7 @@ def _picture(stream: WatchedStream) -> str:
     figure = drift_chart(stream.scores, stream.calibration, stream.tests, title=stream.title)
     encoded = io.BytesIO()
     figure.savefig(encoded, format="png")
-    return f"data:image/png;base64,{base64.b64encode(encoded.getvalue()).decode('ascii')}"
+    return data_uri(encoded.getvalue(), "image/png")
 
 
 def _rows(streams: Iterable[WatchedStream]) -> list[dict[str, str]]:

@@ -1,4 +1,8 @@
-"""The steps of the pipeline, as Prefect tasks; only this package uses DVC, GX and MLflow."""
+"""The steps of the pipeline, as Prefect tasks; only this package uses DVC, GX and MLflow.
+
+Every function that writes a file raises ``StorageError`` if the folder cannot be written to or the
+disk is full. A docstring names the error again only where something else raises it, too.
+"""
 
 import os
 

@@ -99,13 +99,11 @@ def watch_stream(
     """Test all scores of a registered version for drift.
 
     Args:
-        tracking: the store with the version's calibration scores and training images.
         rows: all rows of this version in the score log, in the order of inspection, with columns
             ``time`` (UTC), ``score``, ``brightness``, ``sharpness``.
-        settings: the probability of a false alarm.
 
     Raises:
-        TrackingError: there is no such version, or a record is damaged.
+        TrackingError: a record is damaged.
         BundleError: the version's ``bundle.json`` is damaged.
     """
     name = model_name(category)
@@ -119,7 +117,9 @@ def watch_stream(
         seed=_seed(name, version),
     )
     learnt = read_appearance(tracking, run_id) if run_id else None
-    alarm = tests.alarm
+    alarm, alarm_time = tests.alarm, None
+    if alarm is not None:
+        alarm_time = rows["time"].iloc[alarm.image - 1].isoformat(timespec="seconds")
     return WatchedStream(
         category=category,
         version=version,
@@ -127,7 +127,7 @@ def watch_stream(
         calibration=info.calibration,
         tests=tests,
         alarm=alarm,
-        alarm_time=None if alarm is None else _iso(rows["time"].iloc[alarm.image - 1]),
+        alarm_time=alarm_time,
         looks=unusual_looks(learnt, rows["brightness"], rows["sharpness"]) if learnt else (),
     )
 
@@ -136,11 +136,7 @@ watch = task(name="watch", task_run_name="watch {category}", cache_policy=NO_CAC
 
 
 def is_announced(tracking: Tracking, category: str, version: int) -> bool:
-    """Whether an alarm of this version was announced.
-
-    Raises:
-        TrackingError: there is no such version.
-    """
+    """Whether an alarm of this version was announced."""
     return ANNOUNCED in registered_version(tracking, category, version).tags
 
 
@@ -157,10 +153,6 @@ def remember_announced(tracking: Tracking, stream: WatchedStream) -> None:
 def _seed(name: str, version: int) -> int:
     """A seed per version, fixed before the first score."""
     return int.from_bytes(f"{name}/{version}".encode())
-
-
-def _iso(time: pd.Timestamp) -> str:
-    return time.isoformat(timespec="seconds")
 
 
 def unusual_looks(

@@ -3,6 +3,7 @@
 import base64
 from io import BytesIO
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -11,9 +12,11 @@ from PIL import Image
 
 from stillwatch.errors import ImageError
 from stillwatch.images.decode import decode_image, read_bytes
+from stillwatch.images.manifest import Manifest
 from stillwatch.images.masks import read_mask
 from stillwatch.images.region import read_region
 from stillwatch.inference.overlays import MASK_COLOUR, draw_contour
+from stillwatch.settings import Settings
 from stillwatch.text import printable
 
 TEMPLATES = Environment(
@@ -52,6 +55,15 @@ class Thumbnails:
         self.folder = folder
         self.white_level = white_level
         self.max_megapixels = max_megapixels
+
+    @classmethod
+    def of(cls, manifest: Manifest, folder: Path, settings: Settings) -> Self:
+        """Thumbnails of the images of a manifest."""
+        return cls(
+            folder,
+            white_level=manifest.white_level,
+            max_megapixels=settings.images.max_megapixels,
+        )
 
     def data_uri(self, path: str) -> str | None:
         """A JPEG of at most 128 pixels a side; None for a file that cannot be shown.

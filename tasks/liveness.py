@@ -72,9 +72,6 @@ def hold(file: Path) -> bool:
 
     Returns:
         False if another process holds the lock.
-
-    Raises:
-        StorageError: the file cannot be written.
     """
     if file in _held:
         return True
@@ -88,14 +85,7 @@ def hold(file: Path) -> bool:
 
 
 def owner_tags(folder: Path) -> dict[str, str]:
-    """The tags of a run that this process owns.
-
-    Args:
-        folder: for the lock of this process, which is taken at the first call.
-
-    Raises:
-        StorageError: the folder cannot be written to.
-    """
+    """The tags of a run that this process owns; ``folder`` gets its lock at the first call."""
     host = socket.gethostname()
     if folder not in _own:
         file = folder.resolve() / f"process-{host}-{uuid4().hex}.lock"

@@ -18,12 +18,8 @@ def exclusive(settings: Settings, name: str, doing: str) -> Iterator[None]:
     """Hold a lock of the state folder; log a warning while another process holds it.
 
     Args:
-        settings: name the state folder.
         name: of the lock; part of its file name.
         doing: what the holder does, for the warning.
-
-    Raises:
-        StorageError: the state folder cannot be written to.
     """
     file = settings.state_dir / "locks" / f"{name}.lock"
     with held(file, f"Another stillwatch is {doing}: waiting for it.", logger.warning):
@@ -32,11 +28,7 @@ def exclusive(settings: Settings, name: str, doing: str) -> Iterator[None]:
 
 @contextmanager
 def held(file: Path, message: str, log: Callable[[str], None]) -> Iterator[None]:
-    """Hold the lock ``file``; while another holds it, call ``log`` with ``message`` and wait.
-
-    Raises:
-        StorageError: the file cannot be created.
-    """
+    """Hold the lock ``file``; while another holds it, call ``log`` with ``message`` and wait."""
     lock = FileLock(file)
     with storage_errors(file):
         file.parent.mkdir(parents=True, exist_ok=True)

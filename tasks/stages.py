@@ -25,12 +25,10 @@ from stillwatch.tasks.data.version import (
 from stillwatch.tasks.data.workspace import open_workspace
 from stillwatch.tasks.evaluation.scores import read_scores
 from stillwatch.tasks.evaluation.task import evaluate_detector, feedback_metrics
-from stillwatch.tasks.html import Thumbnails
 from stillwatch.tasks.tracking.client import BUNDLE, open_tracking
 from stillwatch.tasks.training.candidates import DetectorSeed
 from stillwatch.tasks.training.task import train_detector
-from stillwatch.tasks.validation.page import write_page
-from stillwatch.tasks.validation.task import validate_manifest
+from stillwatch.tasks.validation.task import validate_images
 from stillwatch.threads import set_thread_policy
 
 RESULTS = Path("results")
@@ -43,16 +41,15 @@ def validate_stage(settings: Settings, category: str) -> None:
         ValidationError: a critical check failed.
     """
     data, examined, own = _examined(settings, category)
-    report = validate_manifest(examined.manifest, own)
-    folder = RESULTS / category
-    thumbnails = Thumbnails(
-        examined.folder,
-        white_level=examined.manifest.white_level,
-        max_megapixels=own.images.max_megapixels,
+    report = validate_images(
+        examined.manifest,
+        folder=examined.folder,
+        page=RESULTS / category / "validation.html",
+        settings=own,
+        data_version=data.name,
     )
-    write_page(folder / "validation.html", report, thumbnails, data_version=data.name)
     report.raise_if_failed()
-    write_json(folder / "validation.json", asdict(report))
+    write_json(RESULTS / category / "validation.json", asdict(report))
 
 
 def train_stage(settings: Settings, category: str, detector: str) -> None:

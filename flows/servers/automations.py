@@ -1,6 +1,6 @@
 """Prefect automations that find runs whose process or worker died, and start them again."""
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from types import MappingProxyType
 
@@ -44,57 +44,37 @@ def ensure_automations() -> None:
 
 def _automations() -> Sequence[AutomationCore]:
     return (
-        AutomationCore(
-            name="stillwatch: mark runs without a heartbeat as crashed",
-            description="The process or the machine died; the last checkpoint has the training.",
-            trigger=_trigger(
-                posture=Posture.Proactive,
-                after={_HEARTBEAT},
-                expect={_HEARTBEAT, *_events(_ENDS)},
-                within=_TIMEOUT,
-                tag=TAG,
+        _automation(
+            "mark runs without a heartbeat as crashed",
+            "The process or the machine died; the last checkpoint has the training.",
+            ChangeFlowRunState(
+                state=StateType.CRASHED, message="no heartbeat: the process has died"
             ),
-            actions=[
-                ChangeFlowRunState(
-                    state=StateType.CRASHED, message="no heartbeat: the process has died"
-                )
-            ],
+            after={_HEARTBEAT},
+            expect={_HEARTBEAT, *_events(_ENDS)},
         ),
-        AutomationCore(
-            name="stillwatch: reschedule runs stuck in Pending",
-            description="The worker or the machine died before the run started.",
-            trigger=_trigger(
-                posture=Posture.Proactive,
-                after=_events(["Pending"]),
-                expect=_events([*_STARTS, *_ENDS]),
-                within=_TIMEOUT,
-                tag=TAG,
+        _automation(
+            "reschedule runs stuck in Pending",
+            "The worker or the machine died before the run started.",
+            ChangeFlowRunState(
+                state=StateType.SCHEDULED, message="the worker died before the run started"
             ),
-            actions=[
-                ChangeFlowRunState(
-                    state=StateType.SCHEDULED, message="the worker died before the run started"
-                )
-            ],
+            after=_events(["Pending"]),
+            expect=_events([*_STARTS, *_ENDS]),
         ),
-        AutomationCore(
-            name="stillwatch: restart crashed runs",
-            description="The run continues its training from the last checkpoint.",
-            trigger=_trigger(
-                posture=Posture.Reactive,
-                # A run that crashes before it is Running would be restarted for ever.
-                after=_events(_STARTS),
-                expect=_events(["Crashed"]),
-                within=_LONGEST_RUN,
-                labels={"prefect.run-count": [str(count) for count in range(1, _MAX_STARTS)]},
-                tag=REPEATABLE,
+        _automation(
+            "restart crashed runs",
+            "The run continues its training from the last checkpoint.",
+            ChangeFlowRunState(
+                state=StateType.SCHEDULED, name="AwaitingRetry", message="restarted after a crash"
             ),
-            actions=[
-                ChangeFlowRunState(
-                    state=StateType.SCHEDULED,
-                    name="AwaitingRetry",
-                    message="restarted after a crash",
-                )
-            ],
+            posture=Posture.Reactive,
+            # A run that crashes before it is Running would be restarted for ever.
+            after=_events(_STARTS),
+            expect=_events(["Crashed"]),
+            within=_LONGEST_RUN,
+            labels={"prefect.run-count": [str(count) for count in range(1, _MAX_STARTS)]},
+            tag=REPEATABLE,
         ),
     )
 
@@ -103,22 +83,28 @@ def _events(states: Sequence[str]) -> set[str]:
     return {f"prefect.flow-run.{state}" for state in states}
 
 
-def _trigger(
+def _automation(
+    name: str,
+    description: str,
+    action: ChangeFlowRunState,
     *,
-    posture: Posture,
-    after: Set[str],
-    expect: Set[str],
-    within: timedelta,
-    tag: str,
+    after: set[str],
+    expect: set[str],
+    posture: Posture = Posture.Proactive,
+    within: timedelta = _TIMEOUT,
+    tag: str = TAG,
     labels: Mapping[str, list[str]] = MappingProxyType({}),
-) -> EventTrigger:
-    return EventTrigger(
+) -> AutomationCore:
+    trigger = EventTrigger(
         posture=posture,
         match={"prefect.resource.id": "prefect.flow-run.*", **labels},
         match_related={"prefect.resource.id": f"prefect.tag.{tag}"},
         for_each={"prefect.resource.id"},
-        after=set(after),
-        expect=set(expect),
+        after=after,
+        expect=expect,
         threshold=1,
         within=within,
+    )
+    return AutomationCore(
+        name=f"stillwatch: {name}", description=description, trigger=trigger, actions=[action]
     )

@@ -1,13 +1,12 @@
 """The MLflow server of the local store, and the address of its pages."""
 
-import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from stillwatch.files import atomic_file
 from stillwatch.flows.servers.network import ANY_ADDRESS, ensure_protected, is_loopback
-from stillwatch.flows.servers.service import RunningService, Service
+from stillwatch.flows.servers.service import RunningService, Service, unless_set
 from stillwatch.settings import Settings
 
 PREFERRED_PORT = 5000
@@ -53,7 +52,6 @@ def start_mlflow_server(
     Raises:
         SettingsError: the server would be reachable without passwords.
         ServerError: the server did not start; the message names its log.
-        StorageError: the state folder cannot be written to.
     """
     ensure_protected(host, PASSWORDS)
     protected = not is_loopback(host)
@@ -87,4 +85,4 @@ def _protection(host: str, folder: Path) -> Mapping[str, str]:
     variables = {"MLFLOW_AUTH_CONFIG_PATH": str(users)}
     if host != ANY_ADDRESS:
         variables["MLFLOW_SERVER_ALLOWED_HOSTS"] = f"{host}:*,localhost:*,127.0.0.1:*"
-    return {name: value for name, value in variables.items() if name not in os.environ}
+    return unless_set(variables)

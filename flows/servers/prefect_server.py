@@ -7,7 +7,7 @@ server stays until ``stillwatch down``, and every run of the same state folder u
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http import HTTPStatus
 
@@ -50,14 +50,10 @@ _IDLE = {
 def prefect_api(settings: Settings) -> Iterator[str]:
     """Yield the URL of a Prefect API that answers, and make this process use it.
 
-    Args:
-        settings: name the state folder, and where a local server listens.
-
     Raises:
         SettingsError: a local server would be reachable without a password.
         ServerError: the server does not answer, cannot be started, asks for another password than
             the environment has, or fails before the block ends.
-        StorageError: the state folder cannot be written to.
     """
     url = PREFECT_API_URL.value()
     if not url:
@@ -67,7 +63,8 @@ def prefect_api(settings: Settings) -> Iterator[str]:
     else:
         ensure_answers()
         environment, advice = {}, "It"
-    with _prefect_environment(**environment, **_heartbeat()), _server_errors(url, advice):
+    environment |= unless_set({"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS)})
+    with _prefect_environment(environment), _server_errors(url, advice):
         _ensure_admitted(url)
         try:
             yield url
@@ -78,11 +75,7 @@ def prefect_api(settings: Settings) -> Iterator[str]:
 
 
 def ensure_answers() -> None:
-    """Refuse a configured Prefect server that does not answer.
-
-    Raises:
-        ServerError: it does not answer.
-    """
+    """Raise a ``ServerError`` if a Prefect server is configured and does not answer."""
     url = PREFECT_API_URL.value()
     if url and not answers(f"{url}/health"):
         place = "the environment"
@@ -113,7 +106,6 @@ def ensure_local_server(settings: Settings) -> str:
     Raises:
         SettingsError: the server would be reachable without a password.
         ServerError: the server did not start; the message names its log.
-        StorageError: the state folder cannot be written to.
     """
     server = local_server(settings)
     with server.exclusive():
@@ -185,12 +177,6 @@ def _password() -> dict[str, str]:
     return {client: os.environ[server]} if server in os.environ and client not in os.environ else {}
 
 
-def _heartbeat() -> dict[str, str]:
-    """Interval of the heartbeats of this process's runs, unless the environment has one."""
-    name = "PREFECT_FLOWS_HEARTBEAT_FREQUENCY"
-    return {} if name in os.environ else {name: str(HEARTBEAT_SECONDS)}
-
-
 def _ensure_admitted(api_url: str) -> None:
     try:
         with get_client(sync_client=True) as client:
@@ -205,7 +191,7 @@ def _ensure_admitted(api_url: str) -> None:
 
 
 @contextmanager
-def _prefect_environment(**values: str) -> Iterator[None]:
+def _prefect_environment(values: Mapping[str, str]) -> Iterator[None]:
     """Set variables for child processes and for every thread of this one.
 
     Prefect's own ``temporary_settings`` reaches neither: not the threads in which a process pool

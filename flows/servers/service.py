@@ -56,11 +56,7 @@ class Service:
         self._exclusive = FileLock(self.log.with_suffix(".start.lock"), is_singleton=True)
 
     def exclusive(self) -> FileLock:
-        """A lock to hold while the service is looked for, started or stopped.
-
-        Raises:
-            StorageError: the folder of the log cannot be written to.
-        """
+        """A lock to hold while the service is looked for, started or stopped."""
         with storage_errors(self.log.parent):
             self.log.parent.mkdir(parents=True, exist_ok=True)
         return self._exclusive
@@ -109,7 +105,6 @@ class Service:
         Raises:
             ServerError: the program ended, or did not answer within ``START_SECONDS``; nothing is
                 left running.
-            StorageError: the folder of the log cannot be written to.
         """
         with self.exclusive():
             while True:

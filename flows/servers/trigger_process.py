@@ -28,12 +28,7 @@ from prefect.exceptions import ObjectNotFound
 
 from stillwatch.errors import ServerError, StillwatchError
 from stillwatch.flows.servers.forms import Categories, offered_categories, update_forms
-from stillwatch.flows.servers.work import (
-    Work,
-    images_to_admit,
-    scores_to_test,
-    versions_to_promote,
-)
+from stillwatch.flows.servers.work import Work, images_to_admit, scores_to_test, versions_to_promote
 from stillwatch.flows.servers.worker import PARAMS_VARIABLE
 from stillwatch.settings import Settings, load_settings
 from stillwatch.tasks.promotion.promote import complete_abandoned_promotions
@@ -125,11 +120,7 @@ def _key(work: Work) -> tuple[object, ...]:
 
 
 class Trigger:
-    """Looks for work again and again, and starts the runs.
-
-    Args:
-        params: the settings file.
-    """
+    """Looks for work again and again, and starts the runs."""
 
     def __init__(self, params: Path) -> None:
         self._params = params

@@ -20,8 +20,13 @@ from stillwatch.flows.servers.network import ensure_protected
 from stillwatch.flows.servers.prefect_server import PASSWORDS as PREFECT_PASSWORDS
 from stillwatch.flows.servers.prefect_server import local_server, prefect_api
 from stillwatch.flows.servers.service import Service, answers
-from stillwatch.flows.servers.trigger import start_trigger, trigger_service
-from stillwatch.flows.servers.worker import start_worker, worker_service, worker_settings
+from stillwatch.flows.servers.worker import (
+    start_trigger,
+    start_worker,
+    trigger_service,
+    worker_service,
+    worker_settings,
+)
 from stillwatch.settings import Settings
 from stillwatch.tasks.tracking.client import open_tracking
 
@@ -72,8 +77,6 @@ class Services:
         Raises:
             SettingsError: a server would be reachable without passwords.
             ServerError: a service did not start, or a server that runs elsewhere does not answer.
-            StorageError: the state folder cannot be written to.
-            TrackingError: the MLflow store cannot be opened.
         """
         ensure_protected(self._settings.services.host, self._passwords())
         with ThreadPoolExecutor() as threads:
@@ -95,8 +98,8 @@ class Services:
             when_up: called once all services answer.
 
         Raises:
+            SettingsError: as ``up``.
             ServerError: as ``up``, or a service ended by itself.
-            SettingsError, StorageError, TrackingError: as ``up``.
         """
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
@@ -167,14 +170,7 @@ def _up(
 def _status(
     name: str, service: Service, elsewhere: str | None = None, health_path: str = ""
 ) -> ServiceStatus:
-    """The state of a service of this state folder, or of the server that is used instead.
-
-    Args:
-        name: as it is shown.
-        service: of this state folder.
-        elsewhere: address of a server that is used instead; None: there is none.
-        health_path: below that address.
-    """
+    """The state of a service, or of the server ``elsewhere`` that is used instead."""
     log = str(service.log) if service.log.exists() else None
     running = None if elsewhere else service.running()
     if elsewhere:

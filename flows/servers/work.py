@@ -11,13 +11,7 @@ from stillwatch.inference.score_log import FOLDER
 from stillwatch.settings import Settings
 from stillwatch.tasks.inbox.announcements import unannounced
 from stillwatch.tasks.inbox.arrivals import still_files
-from stillwatch.tasks.registry.approval import (
-    APPROVAL,
-    APPROVED,
-    APPROVER,
-    DESPITE,
-    NOT_PROMOTED,
-)
+from stillwatch.tasks.registry.approval import APPROVAL, APPROVED, APPROVER, DESPITE, NOT_PROMOTED
 from stillwatch.tasks.registry.versions import category_of, versions_tagged
 from stillwatch.tasks.tracking.client import Tracking
 
@@ -46,9 +40,6 @@ def images_to_admit(settings: Settings) -> list[Work]:
 
     Ingests are minutes apart, since every ingest with images makes a version of the image set and
     starts a retraining.
-
-    Raises:
-        StorageError: the inbox cannot be read.
     """
     arrivals = [
         (one.name, one.stamp)

@@ -1,4 +1,8 @@
-"""The Prefect worker, which runs each flow run of a deployment in a process of its own."""
+"""The Prefect worker and the trigger of a state folder.
+
+The worker runs each flow run of a deployment in a process of its own. The trigger starts a flow run
+when there is something to do.
+"""
 
 import sys
 from pathlib import Path
@@ -10,7 +14,8 @@ WORK_POOL = "stillwatch"
 PARAMS_VARIABLE = "STILLWATCH_PARAMS"
 """Environment variable that names the settings file to the flows."""
 
-_PREFERRED_PORT = 8080
+_WORKER_PORT, _TRIGGER_PORT = 8080, 8081
+"""Taken if they are free."""
 _INTERVALS = {"PREFECT_WORKER_HEARTBEAT_SECONDS": "60", "PREFECT_WORKER_QUERY_SECONDS": "20"}
 """For each query, the server marks queues and deployments as ready in its database."""
 
@@ -23,20 +28,14 @@ def worker_service(state_dir: Path) -> Service:
 def start_worker(worker: Service, settings: dict[str, str]) -> None:
     """Start a worker and wait until it answers; it does so while it polls for runs.
 
-    Args:
-        worker: as ``worker_service`` gives it.
-        settings: as ``worker_settings`` gives them.
-
-    Raises:
-        ServerError: the worker did not start; the message names its log.
-        StorageError: the state folder cannot be written to.
+    ``settings`` are as ``worker_settings`` gives them.
     """
     worker.start(
         lambda _port: [
             *(sys.executable, "-m", "prefect", "worker", "start", "--pool", WORK_POOL),
             *("--type", "process", "--with-healthcheck"),
         ],
-        preferred_port=_PREFERRED_PORT,
+        preferred_port=_WORKER_PORT,
         health_path="/health",
         environment=lambda port: {
             "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
@@ -53,11 +52,28 @@ def start_worker(worker: Service, settings: dict[str, str]) -> None:
     )
 
 
+def trigger_service(state_dir: Path) -> Service:
+    """The trigger of a state folder, whether or not it runs."""
+    return Service(state_dir / "prefect" / "trigger.log")
+
+
+def start_trigger(trigger: Service, settings: dict[str, str]) -> None:
+    """Start a trigger and wait until it answers; it does so between two looks.
+
+    ``settings`` are as ``worker_settings`` gives them.
+    """
+    trigger.start(
+        lambda port: [sys.executable, "-m", "stillwatch.flows.servers.trigger_process", str(port)],
+        preferred_port=_TRIGGER_PORT,
+        health_path="/health",
+        environment=lambda _port: {"PREFECT_HOME": str(trigger.log.parent), **settings},
+        settings=settings,
+    )
+
+
 def worker_settings(api_url: str, params: Path) -> dict[str, str]:
     """The environment variables that a worker and a trigger keep for their life.
 
-    Args:
-        api_url: of the Prefect server.
-        params: the settings file of the flows.
+    ``params`` is the settings file of the flows.
     """
     return {"PREFECT_API_URL": api_url, PARAMS_VARIABLE: str(params.resolve())}

@@ -12,11 +12,7 @@ RETRY_AFTER = {"Retry-After": "1"}  # seconds
 
 
 class Admission:
-    """The requests in progress; for one event loop.
-
-    Args:
-        settings: limits.
-    """
+    """The requests in progress; for one event loop."""
 
     def __init__(self, settings: ServingSettings) -> None:
         self._settings = settings

@@ -47,14 +47,7 @@ class Answer(BaseModel):
 
 
 def answer(model: ServedModel, upload: Upload, image: InspectedImage, *, mask: bool) -> Answer:
-    """Build the response.
-
-    Args:
-        model: the version that inspected the image.
-        upload: the image that was sent.
-        image: the result of the inspection.
-        mask: whether the response has the mask.
-    """
+    """The response to an upload; with the defect's pixels if ``mask``."""
     calibration = model.bundle.info.calibration
     reject, review = calibration.reject, calibration.review
     return Answer(

@@ -15,12 +15,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import ClientDisconnect
 
 from stillwatch import __version__
-from stillwatch.errors import (
-    ImageError,
-    ImageTooLargeError,
-    StillwatchError,
-    UnknownFormatError,
-)
+from stillwatch.errors import ImageError, ImageTooLargeError, StillwatchError, UnknownFormatError
 from stillwatch.flows.serving.answers import Answer
 from stillwatch.flows.serving.champions import Champions
 from stillwatch.flows.serving.metrics import INSPECT_PATH, CountRequests, Metrics
@@ -58,7 +53,6 @@ def make_app(champions: Champions, settings: ServingSettings, key: str | None) -
 
     Args:
         champions: started and stopped with the application.
-        settings: limits.
         key: that every request must send, except those for health; None: no key.
     """
     metrics = Metrics()

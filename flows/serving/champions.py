@@ -43,11 +43,8 @@ class Champions:
     cannot be loaded, the previous model stays.
 
     Args:
-        tracking: the registry.
-        settings: the polling interval, and how to load a model.
         categories: which to serve; None: all categories that have a champion.
         compute: the only thread that scores images.
-        log: of the scores.
     """
 
     def __init__(

@@ -74,11 +74,7 @@ class Metrics:
             self._scores.labels(answer.category, version).observe(share)
 
     def page(self, states: Mapping[str, CategoryState]) -> bytes:
-        """The metrics in Prometheus' text format.
-
-        Args:
-            states: of the categories.
-        """
+        """The metrics in Prometheus' text format, with the states of the categories."""
         self._versions.clear()
         self._not_served.clear()
         for category, state in states.items():
@@ -92,8 +88,6 @@ class CountRequests:
     """ASGI middleware that counts and times the requests to inspect an image.
 
     Args:
-        app: the application.
-        metrics: of the service.
         is_known: whether a category gets a label of its own. Otherwise anybody could create any
             number of labels.
     """

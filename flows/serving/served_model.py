@@ -48,11 +48,8 @@ class ServedModel:
     """A version with its inspector; the score of an image is logged before the response is sent.
 
     Args:
-        version: of the registry.
-        inspector: of its bundle.
-        settings: of batches.
+        inspector: of the version's bundle.
         compute: the only thread that scores images.
-        log: of the scores.
     """
 
     def __init__(
@@ -77,20 +74,12 @@ class ServedModel:
         )
 
     def megapixels(self, data: bytes) -> float:
-        """Megapixels of an image file by its header, in any thread.
-
-        Raises:
-            ImageError: as ``shape_of``.
-        """
+        """Megapixels of an image file by its header, in any thread; raises as ``shape_of``."""
         height, width = shape_of(data, name=_NAME, max_megapixels=self.max_megapixels)
         return height * width / 1e6
 
     def read(self, data: bytes, *, overlay: bool) -> Upload:
         """Decode and scale an image file for this version, in any thread.
-
-        Args:
-            data: the file's bytes.
-            overlay: whether a picture was requested.
 
         Raises:
             ImageError: as ``Inspector.decode``.
@@ -116,9 +105,6 @@ def load_model(
     """Load a version and check that its example images get the scores of the evaluation.
 
     Args:
-        tracking: the registry.
-        version: of the registry.
-        settings: of the category.
         compute: the only thread that scores images, also the examples.
         log: of the scores of requests; the scores of the examples are not logged.
 

@@ -37,7 +37,6 @@ def serve(
     """Inspect images over HTTP until SIGTERM or SIGINT; answer the requests in progress.
 
     Args:
-        settings: all of them.
         categories: which to serve; None: all categories that have a champion.
         host: name or address to listen on; beyond loopback, the environment variable
             ``STILLWATCH_SERVE_KEY`` must have a key.

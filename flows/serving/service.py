@@ -23,13 +23,7 @@ Result = TypeVar("Result")
 
 
 class InspectionService:
-    """Inspects the images of the requests that are admitted.
-
-    Args:
-        champions: the models.
-        settings: limits.
-        metrics: count the verdicts.
-    """
+    """Inspects the images of the requests that are admitted."""
 
     def __init__(self, champions: Champions, settings: ServingSettings, metrics: Metrics) -> None:
         self._champions = champions

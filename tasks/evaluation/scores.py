@@ -21,11 +21,7 @@ def write_scores(folder: Path, rows: "Sequence[ImageRow]") -> None:
 
 
 def read_scores(tracking: Tracking, run_id: str) -> "list[ImageRow]":
-    """Read the table from a run.
-
-    Raises:
-        TrackingError: the run has no table.
-    """
+    """Read the table from a run."""
     with tracking.artifact(run_id, SCORES_FILE) as path:
         rows: list[ImageRow] = pq.read_table(path).to_pylist()
     return rows

@@ -52,8 +52,10 @@ from stillwatch.tasks.training.slots import evaluation_device
 from stillwatch.tasks.training.task import TrainedDetector
 from stillwatch.tasks.validation.costs import measured_cost, record_cost
 
-FROM_NORMALS_ONLY = frozenset({"false_alarm_rate", "review_rate"})
+FROM_NORMALS_ONLY = ("false_alarm_rate", "review_rate")
 """Figures that are computed from normals alone."""
+_REFUSED = r"[^\w.\- ]"
+"""Characters that MLflow does not allow in the name of a metric."""
 
 
 def evaluate_detector(
@@ -62,10 +64,8 @@ def evaluate_detector(
     """Evaluate a detector on the test images and store the result in its run, once.
 
     Args:
-        trained: names the run of the bundle.
         category: on which the detector was trained.
         data: the data version that ``category`` belongs to.
-        settings: of the category.
 
     Raises:
         StillwatchError: the bundle is damaged, or there is no usable test image.
@@ -103,13 +103,13 @@ def named_metrics(result: DetectorResult) -> dict[str, float]:
     for name, (low, high) in result.intervals.items():
         named |= {f"{name}_low": low, f"{name}_high": high}
     for defect, recall in result.recall_by_defect.items():
-        named[f"recall/{_metric_name(defect)}"] = recall
+        named[f"recall/{re.sub(_REFUSED, '_', defect)}"] = recall
     for place, rate in result.false_alarms.items():
         if isinstance(rate, float):
             named[f"false_alarm_rate/{place}"] = rate
     if result.synthetic:
         named = {
-            name if _from_normals_only(name) else f"synthetic_{name}": value
+            name if name.startswith(FROM_NORMALS_ONLY) else f"synthetic_{name}": value
             for name, value in named.items()
         }
     return named | feedback_metrics(result) | {"ms_per_image": result.ms_per_image}
@@ -264,11 +264,3 @@ def _record(tracking: Tracking, result: DetectorResult, data: DataVersion, evide
 def _origin_of_normals(evaluation: Evaluation) -> str:
     normals = [row["path"] for row in evaluation.rows if row["defect_type"] == NORMAL]
     return "validation" if any(section_of(path) == "train" for path in normals) else "test"
-
-
-def _from_normals_only(name: str) -> bool:
-    return any(name.startswith(figure) for figure in FROM_NORMALS_ONLY)
-
-
-def _metric_name(text: str) -> str:
-    return re.sub(r"[^\w.\- ]", "_", text)

@@ -15,7 +15,7 @@ from stillwatch.evaluation.evaluation import NORMAL, TestImages
 from stillwatch.evaluation.pixel_metrics import evaluation_shape
 from stillwatch.files import storage_errors
 from stillwatch.images.layout import FEEDBACK
-from stillwatch.images.manifest import ImageFacts, Manifest
+from stillwatch.images.manifest import ImageFacts
 from stillwatch.images.masks import read_mask, resize_mask
 from stillwatch.images.region import Region
 from stillwatch.images.store import ImageStore, on_disk
@@ -37,17 +37,15 @@ def read_test_set(category: ExaminedCategory, settings: EvaluationSettings) -> T
     anomalies, synthetic ones are made from these normals. Calibration normals are never used.
     Anomalies whose whole defect is outside the region of interest are only named.
 
-    Args:
-        category: manifest, store, and folder of the masks.
-        settings: evaluation size and number of synthetic anomalies.
-
     Raises:
         ImageError: a mask or the region of interest cannot be read.
         StorageError: the store cannot be opened.
     """
     region = category.read_region()
-    normals = normals_of(category.manifest)
     test = [row for row in category.manifest.rows if row.part == "test"]
+    normals = [row for row in test if row.defect_type == NORMAL]
+    if not normals:
+        normals = [row for row in category.manifest.rows if row.part == "validation"]
     anomalies = [row for row in test if row.defect_type != NORMAL]
     outside = [row for row in anomalies if row.mask_area and row.mask_area_in_region == 0]
     anomalies = [row for row in anomalies if row not in outside]
@@ -70,11 +68,7 @@ def read_test_set(category: ExaminedCategory, settings: EvaluationSettings) -> T
 
 
 def read_part(category: ExaminedCategory, part: str) -> list[NDArray[np.uint8]]:
-    """The scaled images of one part, uint8 (h, w, 3) each.
-
-    Raises:
-        StorageError: the store cannot be opened.
-    """
+    """The scaled images of one part, uint8 (h, w, 3) each."""
     return _stored(category, [row for row in category.manifest.rows if row.part == part])
 
 
@@ -82,9 +76,6 @@ def read_corrected_anomalies(category: ExaminedCategory) -> TestImages | None:
     """Read the corrected anomalies from the store, without masks; None if there are none.
 
     They were chosen by their scores, so they are not test images.
-
-    Raises:
-        StorageError: the store cannot be opened.
     """
     rows = [row for row in category.manifest.rows if row.part == FEEDBACK]
     if not rows:
@@ -95,12 +86,6 @@ def read_corrected_anomalies(category: ExaminedCategory) -> TestImages | None:
         defect_types=tuple(row.defect_type for row in rows),
         masks=None,
     )
-
-
-def normals_of(manifest: Manifest) -> list[ImageFacts]:
-    """The normals of the test: ``test/good``, or the validation normals if there are none."""
-    test = [row for row in manifest.rows if row.part == "test" and row.defect_type == NORMAL]
-    return test or [row for row in manifest.rows if row.part == "validation"]
 
 
 def image_file(

@@ -58,7 +58,6 @@ def choose_winner(results: Sequence[DetectorResult], settings: RetrainSettings) 
 
     Args:
         results: of one category, at least one; the results of one detector are its seeds.
-        settings: ``select_by`` and ``allow_baselines``.
 
     Raises:
         SettingsError: no detector may win, or none has the figure ``select_by``.

@@ -5,6 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path, PurePosixPath
 
 from prefect import get_run_logger, task
@@ -92,17 +94,15 @@ def admit_arrivals(
 
     Returns:
         The outcome of each arrival, except of those that changed since the scan.
-
-    Raises:
-        StorageError: a folder cannot be written to, or the disk is full.
     """
     admissions = []
     with one_writer(workspace, log):
-        for category, files in _by_category(arrivals).items():
+        for category, group in groupby(sorted(arrivals), attrgetter("category")):
+            files = sorted(group, key=_order)
             masks = {one.mask: one for one in files if one.is_mask and one.source == "collection"}
             own = settings.for_category(category)
             intake = CategoryIntake(workspace, category, own, masks)
-            for arrival in sorted(files, key=_order):
+            for arrival in files:
                 admission = intake.admit(arrival)
                 if admission is None:
                     log(
@@ -245,11 +245,7 @@ class CategoryIntake:
             raise Refusal(f"has the name of a mask of {image}, and a good part needs none")
 
     def _check_mask_of(self, arrival: Arrival, size: tuple[int, int]) -> None:
-        """Refuse an image whose mask cannot be used: without its mask it would block training.
-
-        Raises:
-            Refusal: the mask that arrived with the image cannot be used.
-        """
+        """Refuse an image whose mask cannot be used: without its mask it would block training."""
         mask = self.masks.get(arrival.mask)
         if mask is None:
             return
@@ -289,11 +285,7 @@ class CategoryIntake:
         return target
 
     def _checked_image(self, mask: Arrival) -> PurePosixPath:
-        """The image of a mask, after the mask was checked against the image.
-
-        Raises:
-            Refusal: there is no such image, or the mask cannot be used.
-        """
+        """The image of a mask, after the mask was checked against the image."""
         if mask.mask in self.unusable_masks:
             raise Refusal(self.unusable_masks[mask.mask])
         image = (
@@ -400,10 +392,3 @@ def _order(arrival: Arrival) -> tuple[bool, bool, Arrival]:
     # Masks after the images that they belong to. Corrected images before collected ones: of two
     # files with the same bytes, the corrected one must not reach calibration or test.
     return arrival.is_mask, arrival.source != "feedback", arrival
-
-
-def _by_category(arrivals: Sequence[Arrival]) -> dict[str, list[Arrival]]:
-    grouped: dict[str, list[Arrival]] = {}
-    for arrival in arrivals:
-        grouped.setdefault(arrival.category, []).append(arrival)
-    return grouped

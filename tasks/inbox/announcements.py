@@ -7,14 +7,7 @@ from stillwatch.files import storage_errors
 
 
 def add(category: str, path: str, state_dir: Path) -> None:
-    """Record that a file is about to be admitted.
-
-    Args:
-        path: POSIX, of the file in the category's folder.
-
-    Raises:
-        StorageError: the record cannot be written.
-    """
+    """Record that a file is about to be admitted; ``path`` is POSIX, in the category's folder."""
     file = _folder(state_dir) / category
     with storage_errors(file):
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -31,11 +24,7 @@ def unannounced(state_dir: Path) -> dict[str, list[str]]:
 
 
 def forget(categories: Iterable[str], state_dir: Path) -> None:
-    """Remove the records of these categories.
-
-    Raises:
-        StorageError: the state folder cannot be written to.
-    """
+    """Remove the records of these categories."""
     for category in categories:
         file = _folder(state_dir) / category
         with storage_errors(file):

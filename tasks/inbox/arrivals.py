@@ -13,11 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from stillwatch.errors import StorageError
-from stillwatch.images.layout import (
-    FEEDBACK,
-    is_normal_folder,
-    is_system_file,
-)
+from stillwatch.images.layout import FEEDBACK, is_normal_folder, is_system_file
 from stillwatch.images.mask_names import MASK_ENDING, image_of_mask
 
 

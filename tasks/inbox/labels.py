@@ -74,14 +74,11 @@ def label_images(
 
     Args:
         files: image files that a detector has inspected.
-        category: a category of the image set.
         label: ``good``, or the defect type.
-        settings: name inbox, workspace and score log.
 
     Raises:
         LayoutError: there is no such category, or the label is not allowed as a defect type.
         ImageError: a file is no usable image, or is already in the image set or the inbox.
-        StorageError: the inbox or the score log cannot be written.
         WorkspaceError: there is no image set.
     """
     data = open_workspace(settings).data
@@ -129,7 +126,6 @@ def count_labels(settings: Settings, category: str) -> list[LabelCount]:
 
     Raises:
         LayoutError: the name is not allowed for a category.
-        StorageError: the score log cannot be read.
     """
     with open_score_log(settings) as log:
         labels = log.read_labels(category)

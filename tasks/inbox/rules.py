@@ -41,9 +41,6 @@ def check_image(data: bytes, *, name: str, settings: Settings) -> tuple[int, int
 
     Returns:
         Width and height in pixels.
-
-    Raises:
-        Refusal: the image cannot be used.
     """
     if Path(name).suffix.lower() not in IMAGE_SUFFIXES:
         raise Refusal(f"does not end in {', '.join(sorted(IMAGE_SUFFIXES))}")
@@ -61,12 +58,8 @@ def check_mask(file: Path, *, image: Path, size: tuple[int, int], settings: Sett
     Masks that mark more than a defect are refused, too (``masks.doubt_about``).
 
     Args:
-        file: of the mask.
         image: the file of the mask's image.
         size: width and height of the mask's image in pixels.
-
-    Raises:
-        Refusal: the mask cannot be used.
     """
     limit = settings.images.max_megapixels
     mask = _decoded(lambda: read_mask(file, image=image, max_megapixels=limit))

@@ -7,40 +7,29 @@ intent that was abandoned is completed before the next change, or cancelled if t
 changed in the meantime.
 """
 
-import logging
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 
 from stillwatch.settings import Settings
 from stillwatch.tasks.locks import exclusive
 from stillwatch.tasks.promotion.history import (
-    PATIENCE,
     Kind,
     PromotionRecord,
+    abandoned_intents,
     log_intent,
-    may_continue,
     now,
-    open_intents,
     read_record,
 )
-from stillwatch.tasks.registry.approval import (
-    ANSWER,
-    APPROVAL,
-    CHAMPION_SINCE,
-    COMPARISON,
-    MISSED_FLOORS,
-    PROMOTED,
-)
+from stillwatch.tasks.registry import approval
 from stillwatch.tasks.registry.versions import (
     CHALLENGER,
     CHAMPION,
     PREVIOUS,
     category_of,
     model_name,
+    set_alias,
     version_numbers,
     version_with_alias,
 )
@@ -49,13 +38,8 @@ from stillwatch.tasks.tracking.client import Tracking
 
 @contextmanager
 def changing_champion(tracking: Tracking, category: str, settings: Settings) -> Iterator[None]:
-    """Hold the lock of a category's champion; first complete or cancel abandoned intents.
-
-    Raises:
-        StorageError: the state folder cannot be written to.
-    """
-    doing = f"changing the champion of {category}"
-    with exclusive(settings, f"promote-{category}", doing):
+    """Hold the lock of a category's champion; first complete or cancel abandoned intents."""
+    with exclusive(settings, f"promote-{category}", f"changing the champion of {category}"):
         _recover(tracking, category)
         yield
 
@@ -85,12 +69,12 @@ def make_champion(
         to_version=int(version.version),
         previous_before=version_with_alias(tracking, version.name, PREVIOUS),
         previous_after=previous,
-        answer=version.tags.get(ANSWER) or None,
-        comparison=version.tags.get(COMPARISON, ""),
+        answer=version.tags.get(approval.ANSWER) or None,
+        comparison=version.tags.get(approval.COMPARISON, ""),
         data_version=version.tags.get("stillwatch.data_version", ""),
         reason=reason.strip(),
         checked=checked,
-        missed=version.tags.get(MISSED_FLOORS, ""),
+        missed=version.tags.get(approval.MISSED_FLOORS, ""),
         despite=despite.strip(),
     )
     move_champion(tracking, record)
@@ -106,7 +90,7 @@ def move_champion(tracking: Tracking, record: PromotionRecord) -> None:
 def _recover(tracking: Tracking, category: str) -> None:
     """Complete or cancel the abandoned intents of a category."""
     name = model_name(category)
-    for run in _abandoned_intents(tracking, category):
+    for run in abandoned_intents(tracking, category):
         record, run_id = read_record(run), run.info.run_id
         champion = version_with_alias(tracking, name, CHAMPION)
         if record is None:
@@ -121,33 +105,17 @@ def _recover(tracking: Tracking, category: str) -> None:
             _complete(tracking, record, run_id)
 
 
-def _abandoned_intents(tracking: Tracking, category: str) -> list[Run]:
-    """The open intents, once no other process can be working on one of them."""
-    until = time.monotonic() + PATIENCE.total_seconds()
-    waiting = False
-    while True:
-        intents = open_intents(tracking, category)
-        if not any(map(may_continue, intents)) or time.monotonic() > until:
-            return intents
-        if not waiting:
-            waiting = True
-            logging.getLogger(__name__).warning(
-                "Another process is changing the champion of %s: waiting for it.", category
-            )
-        time.sleep(1)
-
-
 def _complete(tracking: Tracking, record: PromotionRecord, run_id: str) -> None:
     """Apply an intent and end its run; every step may be repeated after a kill."""
     name, version = model_name(record.category), str(record.to_version)
-    _set_alias(tracking, name, PREVIOUS, record.previous_after)
-    _set_alias(tracking, name, CHAMPION, record.to_version)
+    set_alias(tracking, name, PREVIOUS, record.previous_after)
+    set_alias(tracking, name, CHAMPION, record.to_version)
     with tracking.errors(f"tag version {version} of {name}"):
         client = tracking.client
-        client.set_model_version_tag(name, version, CHAMPION_SINCE, record.when)
-        client.set_model_version_tag(name, version, APPROVAL, PROMOTED)
+        client.set_model_version_tag(name, version, approval.CHAMPION_SINCE, record.when)
+        client.set_model_version_tag(name, version, approval.APPROVAL, approval.PROMOTED)
     if version_with_alias(tracking, name, CHALLENGER) == record.to_version:
-        _set_alias(tracking, name, CHALLENGER, None)
+        set_alias(tracking, name, CHALLENGER, None)
     tracking.end_run(run_id, "FINISHED")
 
 
@@ -156,12 +124,4 @@ def _restore_previous(tracking: Tracking, record: PromotionRecord) -> None:
     name, before = model_name(record.category), record.previous_before
     if version_with_alias(tracking, name, PREVIOUS) == record.previous_after:
         exists = before in version_numbers(tracking, name)
-        _set_alias(tracking, name, PREVIOUS, before if exists else None)
-
-
-def _set_alias(tracking: Tracking, name: str, alias: str, version: int | None) -> None:
-    with tracking.errors(f"set the alias {alias} of {name}"):
-        if version is None:
-            tracking.client.delete_registered_model_alias(name, alias)
-        else:
-            tracking.client.set_registered_model_alias(name, alias, str(version))
+        set_alias(tracking, name, PREVIOUS, before if exists else None)

@@ -54,14 +54,6 @@ def compare_with(
     out, and so are the synthetic anomalies made from them. The comparison and its pictures are
     stored in the winner's run.
 
-    Args:
-        tracking: the store and registry.
-        champion: the version in production.
-        challenger: the registered winner.
-        choice: the winner and the results that it was chosen from.
-        category: whose test images are inspected.
-        settings: of the category.
-
     Returns:
         The comparison and its sentence; or None and why a version cannot inspect the images.
 

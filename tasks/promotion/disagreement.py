@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from stillwatch import pictures
 from stillwatch.calibration import Verdict
@@ -74,9 +74,6 @@ def record_disagreement(
     """Store the disagreement in the challenger's run, and replace an earlier one.
 
     ``champion`` and ``challenger`` have the same images in the same order.
-
-    Raises:
-        StorageError: the temporary folder cannot be written to.
     """
     pairs = sorted(
         (
@@ -110,19 +107,10 @@ def read_disagreement(
 ) -> Disagreement | None:
     """Read the disagreement of a challenger and a champion, with the pictures as ``data:`` URIs.
 
-    None if the two were not compared.
-
-    Raises:
-        ArtefactError: the stored disagreement is damaged.
+    None if the two were not compared. The record is read as ``JsonArtifact.parse``.
     """
-    content = _INDEX.read(tracking, run_id)
-    if content is None:
-        return None
-    try:
-        found = Disagreement.model_validate(content)
-    except ValidationError as error:
-        raise _INDEX.damaged(tracking, run_id, error) from error
-    if found.champion_version != champion_version:
+    found = _INDEX.parse(tracking, run_id, TypeAdapter(Disagreement | None).validate_python)
+    if found is None or found.champion_version != champion_version:
         return None
     if not found.images:
         return found

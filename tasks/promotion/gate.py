@@ -20,21 +20,8 @@ from stillwatch.tasks.evaluation.winner import (
 from stillwatch.tasks.locks import exclusive
 from stillwatch.tasks.promotion.alias import changing_champion
 from stillwatch.tasks.promotion.compare import compare_with
-from stillwatch.tasks.promotion.promote import promote_automatically
-from stillwatch.tasks.registry.approval import (
-    ANSWER,
-    APPROVAL,
-    CHAMPION_SINCE,
-    COMPARED_WITH,
-    COMPARISON,
-    GATE,
-    JUDGED_EVALUATION,
-    MISSED_FLOORS,
-    NOT_PROMOTED,
-    PENDING,
-    REFUSED,
-    compared_with,
-)
+from stillwatch.tasks.promotion.promote import AUTOMATIC, promote
+from stillwatch.tasks.registry import approval
 from stillwatch.tasks.registry.artefact_check import check_artefact
 from stillwatch.tasks.registry.register import Registration
 from stillwatch.tasks.registry.versions import (
@@ -43,6 +30,7 @@ from stillwatch.tasks.registry.versions import (
     RegisteredVersion,
     described_version,
     model_name,
+    set_alias,
     tag_version,
     version_with_alias,
     versions_of,
@@ -68,7 +56,6 @@ def judge_winner(
         registration: of the winner.
         choice: the winner and the results that it was chosen from.
         category: on whose test images champion and challenger are compared.
-        settings: of the category.
 
     Returns:
         The version after the decision.
@@ -106,14 +93,15 @@ def _judge(
     evaluation = tracking.tags(winner.run_id).get(EVALUATION, "")
     if not _needs_judgement(challenger, champion, evaluation):
         return
-    with tracking.errors(f"set an alias of {name}"):
-        tracking.client.set_registered_model_alias(name, CHALLENGER, str(number))
+    set_alias(tracking, name, CHALLENGER, number)
     comparison, sentence = None, ""
     if champion is not None:
         comparison, sentence = compare_with(
             tracking, versions[champion], challenger, choice, category, settings
         )
-    withdrawn = champion is None and any(CHAMPION_SINCE in v.tags for v in versions.values())
+    withdrawn = champion is None and any(
+        approval.CHAMPION_SINCE in version.tags for version in versions.values()
+    )
     surely_better = comparison is not None and comparison.answer == "better"
     missed = [
         *(() if surely_better else below_floors(winner, settings.retrain.floors)),
@@ -131,21 +119,29 @@ def _judge(
         reasons = artefact_problems(tracking, challenger, settings)
     refused = comparison is not None and comparison.refused
     tags = {
-        ANSWER: comparison.answer if comparison else "",
-        GATE: REFUSED if refused else "open",
-        COMPARISON: sentence,
-        NOT_PROMOTED: "; ".join(reasons),
-        MISSED_FLOORS: "; ".join(missed),
-        APPROVAL: REFUSED if refused else PENDING,
-        JUDGED_EVALUATION: evaluation,
-        COMPARED_WITH: compared_with(champion),  # last, since it marks the version as judged
+        approval.ANSWER: comparison.answer if comparison else "",
+        approval.GATE: approval.REFUSED if refused else "open",
+        approval.COMPARISON: sentence,
+        approval.NOT_PROMOTED: "; ".join(reasons),
+        approval.MISSED_FLOORS: "; ".join(missed),
+        approval.APPROVAL: approval.REFUSED if refused else approval.PENDING,
+        approval.JUDGED_EVALUATION: evaluation,
+        # Last, since this tag marks the version as judged.
+        approval.COMPARED_WITH: approval.compared_with(champion),
     }
     tag_version(tracking, challenger, tags)
     if reasons:
         return
     reason = sentence or "the category's first champion, and it reaches the floors"
     try:
-        promote_automatically(tracking, winner.category, number, reason=reason, settings=settings)
+        promote(
+            winner.category,
+            version=number,
+            reason=reason,
+            settings=settings,
+            who=AUTOMATIC,
+            check=False,
+        )
     except PromotionError as error:
         # The champion has changed since; the next retraining compares with the new one.
         logging.getLogger(__name__).warning("%s", error)
@@ -154,12 +150,15 @@ def _judge(
 def _needs_judgement(version: ModelVersion, champion: int | None, evaluation: str) -> bool:
     """Whether a version was not judged like this before, or its promotion failed."""
     tags = version.tags
-    if int(version.version) == champion or CHAMPION_SINCE in tags:
+    if int(version.version) == champion or approval.CHAMPION_SINCE in tags:
         return False
-    like_this = {COMPARED_WITH: compared_with(champion), JUDGED_EVALUATION: evaluation}
+    like_this = {
+        approval.COMPARED_WITH: approval.compared_with(champion),
+        approval.JUDGED_EVALUATION: evaluation,
+    }
     judged = like_this.items() <= tags.items()
     # Without a reason against it, a judged version would be champion: its promotion failed.
-    return not judged or bool(tags.get(NOT_PROMOTED) == "")
+    return not judged or bool(tags.get(approval.NOT_PROMOTED) == "")
 
 
 def reasons_to_withhold(

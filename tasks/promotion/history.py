@@ -6,6 +6,8 @@ is a completed intent, FAILED is a cancelled one, and any other status is an ope
 name of the run, which anybody may edit, have no meaning.
 """
 
+import logging
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
@@ -22,9 +24,8 @@ from stillwatch.tasks.tracking.tags import KIND
 Kind = Literal["promotion", "rollback"]
 State = Literal["done", "cancelled", "open"]
 
-PATIENCE = timedelta(minutes=5)
+_PATIENCE = timedelta(minutes=5)
 """An intent that is open for longer is abandoned."""
-
 _MARK = {KIND: "promotion"}
 """Parameter of a run that records a promotion or a rollback."""
 _CLOSED: dict[str, State] = {"FINISHED": "done", "FAILED": "cancelled"}
@@ -73,11 +74,7 @@ def now() -> str:
 
 
 def ensure_reason(reason: str) -> None:
-    """Refuse an empty reason.
-
-    Raises:
-        PromotionError: the reason is empty.
-    """
+    """Raise a ``PromotionError`` if the reason is empty."""
     if not reason.strip():
         raise PromotionError("--reason is missing. Say why: the history keeps it.")
 
@@ -135,6 +132,22 @@ def open_intents(tracking: Tracking, category: str) -> list[Run]:
     return [run for run in tracking.find_runs(category, {}, _MARK) if _state(run) == "open"]
 
 
+def abandoned_intents(tracking: Tracking, category: str) -> list[Run]:
+    """The open intents of a category, once no other process can be working on one of them."""
+    until = time.monotonic() + _PATIENCE.total_seconds()
+    waiting = False
+    while True:
+        intents = open_intents(tracking, category)
+        if not any(map(_may_continue, intents)) or time.monotonic() > until:
+            return intents
+        if not waiting:
+            waiting = True
+            logging.getLogger(__name__).warning(
+                "Another process is changing the champion of %s: waiting for it.", category
+            )
+        time.sleep(1)
+
+
 def categories_with_abandoned_intents(tracking: Tracking) -> list[str]:
     """The categories with an open intent that no process works on, sorted; one search for all."""
     categories = tracking.categories_by_experiment()
@@ -148,13 +161,13 @@ def categories_with_abandoned_intents(tracking: Tracking) -> list[str]:
             experiment_ids=list(categories),
             filter_string=" and ".join(wanted),
         )
-    abandoned = (run for run in found if not may_continue(run))
+    abandoned = (run for run in found if not _may_continue(run))
     return sorted({categories[run.info.experiment_id] for run in abandoned})
 
 
-def may_continue(intent: Run) -> bool:
+def _may_continue(intent: Run) -> bool:
     """Whether another process, perhaps on another machine, may be working on an open intent."""
-    oldest = milliseconds() - PATIENCE / timedelta(milliseconds=1)
+    oldest = milliseconds() - _PATIENCE / timedelta(milliseconds=1)
     recent = intent.info.status == "RUNNING" and intent.info.start_time > oldest
     return recent and may_live_elsewhere(intent.data.tags)
 

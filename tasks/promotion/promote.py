@@ -11,17 +11,7 @@ from stillwatch.tasks.promotion.history import (
     categories_with_abandoned_intents,
     ensure_reason,
 )
-from stillwatch.tasks.registry.approval import (
-    APPROVAL,
-    APPROVED,
-    COMPARISON,
-    MISSED_FLOORS,
-    NOT_PROMOTED,
-    PENDING,
-    REFUSED,
-    ensure_floors,
-    obstacle,
-)
+from stillwatch.tasks.registry import approval
 from stillwatch.tasks.registry.artefact_check import check_artefact
 from stillwatch.tasks.registry.versions import (
     CHALLENGER,
@@ -35,6 +25,7 @@ from stillwatch.tasks.registry.versions import (
 from stillwatch.tasks.tracking.client import Tracking, open_tracking
 
 AUTOMATIC = "stillwatch, automatic"
+"""Who promotes, in the history, where the gate does."""
 
 
 def promote(
@@ -45,41 +36,47 @@ def promote(
     despite: str = "",
     settings: Settings,
     who: str | None = None,
+    check: bool = True,
 ) -> PromotionRecord:
     """Make a version that waits for approval the champion.
 
     Args:
-        category: whose champion.
         version: which version; None: the challenger.
         reason: for the history.
         despite: why a version that misses a floor becomes champion, for the history.
-        settings: of all categories.
         who: for the history; None: the OS account of this process.
+        check: check the artefact, unless the gate has just done so.
 
     Raises:
         BelowFloorsError: the version misses a floor, and ``despite`` is empty.
         PromotionError: the version does not wait for approval, the reason is empty, or the artefact
             is not the one that was registered. A version that was approved by a tag gets the tag
             ``refused``, or ``pending`` if it misses a floor, with the error in another tag.
-        TrackingError: there is no such category or version.
     """
     ensure_reason(reason)
     tracking = open_tracking(settings)
     ensure_registered(tracking, category)
-    return _promote(
-        tracking, category, version, who or os_user(), reason, settings, despite=despite
-    )
-
-
-def promote_automatically(
-    tracking: Tracking, category: str, version: int, *, reason: str, settings: Settings
-) -> None:
-    """Make a version the champion that the gate has just judged and whose artefact was checked.
-
-    Raises:
-        PromotionError: the champion has changed since the comparison.
-    """
-    _promote(tracking, category, version, AUTOMATIC, reason, settings, check=False)
+    with changing_champion(tracking, category, settings):
+        try:
+            waiting = _waiting_version(tracking, category, version)
+            approval.ensure_floors(waiting, despite)
+            checked = check_artefact(tracking, waiting, settings) if check else ""
+        except PromotionError as error:
+            if version is not None:
+                _answer_tag(tracking, category, version, error)
+            raise
+        champion = version_with_alias(tracking, waiting.name, CHAMPION)
+        return make_champion(
+            tracking,
+            waiting,
+            kind="promotion",
+            champion=champion,
+            previous=champion,
+            who=who or os_user(),
+            reason=reason,
+            checked=checked,
+            despite=despite,
+        )
 
 
 def complete_abandoned_promotions(tracking: Tracking, settings: Settings) -> None:
@@ -94,28 +91,22 @@ def describe_waiting(category: str, *, version: int | None, settings: Settings) 
 
     Raises:
         PromotionError: no version waits.
-        TrackingError: there is no such category or version.
     """
     tracking = open_tracking(settings)
     ensure_registered(tracking, category)
-    found = waiting_version(tracking, category, version)
-    comparison = found.tags.get(COMPARISON) or "There is no champion to compare it with."
-    missed = found.tags.get(MISSED_FLOORS)
+    found = _waiting_version(tracking, category, version)
+    comparison = found.tags.get(approval.COMPARISON) or "There is no champion to compare it with."
+    missed = found.tags.get(approval.MISSED_FLOORS)
     options = "--approve and --reason" if not missed else "--approve, --reason and --despite"
     return (
         f"version {found.version} of {found.name} waits for approval "
-        f"({found.tags.get(NOT_PROMOTED, '')}). {comparison} To make it champion, add {options}."
-        + (f" --despite says why, although {missed}." if missed else "")
+        f"({found.tags.get(approval.NOT_PROMOTED, '')}). {comparison} To make it champion, add "
+        f"{options}." + (f" --despite says why, although {missed}." if missed else "")
     )
 
 
-def waiting_version(tracking: Tracking, category: str, version: int | None) -> ModelVersion:
-    """The version that waits for approval; None: the challenger.
-
-    Raises:
-        PromotionError: the version does not wait for approval.
-        TrackingError: there is no such version.
-    """
+def _waiting_version(tracking: Tracking, category: str, version: int | None) -> ModelVersion:
+    """The version, or else the challenger; a ``PromotionError`` if it waits for no approval."""
     name = model_name(category)
     if version is None:
         version = version_with_alias(tracking, name, CHALLENGER)
@@ -125,44 +116,10 @@ def waiting_version(tracking: Tracking, category: str, version: int | None) -> M
             "is registered."
         )
     found = registered_version(tracking, category, version)
-    problem = obstacle(found, version_with_alias(tracking, name, CHAMPION))
+    problem = approval.obstacle(found, version_with_alias(tracking, name, CHAMPION))
     if problem is not None:
         raise PromotionError(problem.replace("CATEGORY", category))
     return found
-
-
-def _promote(
-    tracking: Tracking,
-    category: str,
-    version: int | None,
-    who: str,
-    reason: str,
-    settings: Settings,
-    *,
-    despite: str = "",
-    check: bool = True,
-) -> PromotionRecord:
-    with changing_champion(tracking, category, settings):
-        try:
-            waiting = waiting_version(tracking, category, version)
-            ensure_floors(waiting, despite)
-            checked = check_artefact(tracking, waiting, settings) if check else ""
-        except PromotionError as error:
-            if version is not None:
-                _answer_tag(tracking, category, version, error)
-            raise
-        champion = version_with_alias(tracking, waiting.name, CHAMPION)
-        return make_champion(
-            tracking,
-            waiting,
-            kind="promotion",
-            champion=champion,
-            previous=champion,
-            who=who,
-            reason=reason,
-            checked=checked,
-            despite=despite,
-        )
 
 
 def _answer_tag(tracking: Tracking, category: str, version: int, error: PromotionError) -> None:
@@ -171,6 +128,10 @@ def _answer_tag(tracking: Tracking, category: str, version: int, error: Promotio
     A version that lacks only the reason for a missed floor can be approved again.
     """
     found = registered_version(tracking, category, version)
-    if found.tags.get(APPROVAL) == APPROVED:
-        approval = PENDING if isinstance(error, BelowFloorsError) else REFUSED
-        tag_version(tracking, found, {NOT_PROMOTED: str(error), APPROVAL: approval})
+    if found.tags.get(approval.APPROVAL) == approval.APPROVED:
+        below_floors = isinstance(error, BelowFloorsError)
+        tags = {
+            approval.NOT_PROMOTED: str(error),
+            approval.APPROVAL: approval.PENDING if below_floors else approval.REFUSED,
+        }
+        tag_version(tracking, found, tags)

@@ -39,17 +39,14 @@ def rollback(
     further back and never to the version that was just withdrawn.
 
     Args:
-        category: whose champion.
         to: an earlier champion; None: the alias ``previous``.
         reason: for the history.
-        settings: of all categories.
         who: for the history; None: the OS account of this process.
 
     Raises:
         PromotionError: there is no earlier champion, ``to`` has never been champion, the reason is
             empty, the champion changed while this call waited, or the artefact is not the one that
             was registered.
-        TrackingError: there is no such category or version.
     """
     ensure_reason(reason)
     tracking = open_tracking(settings)

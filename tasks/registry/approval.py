@@ -33,9 +33,7 @@ Standing = Literal["pending", "refused"]
 def obstacle(version: ModelVersion, champion: int | None) -> str | None:
     """Why nobody can approve a version, in one sentence; None if it may be approved.
 
-    Args:
-        version: of the registry.
-        champion: the version that is champion now.
+    ``champion`` is the present one.
     """
     tags, title = version.tags, f"version {version.version} of {version.name}"
     if int(version.version) == champion:
@@ -45,7 +43,7 @@ def obstacle(version: ModelVersion, champion: int | None) -> str | None:
             f"{title} has been champion before. To bring it back, use "
             f"'stillwatch rollback CATEGORY --version {version.version}'."
         )
-    if is_refused(version):
+    if tags.get(GATE) == REFUSED:
         return (
             f"the gate refused {title} ({tags.get(COMPARISON, '')}) Train a better one; or change "
             "gate in params.yaml, delete the version in MLflow and retrain, so that it is judged "
@@ -63,13 +61,8 @@ def obstacle(version: ModelVersion, champion: int | None) -> str | None:
 
 
 def standing(version: ModelVersion, champion: int | None) -> Standing | None:
-    """Whether a person can still make a version champion; None for present and past champions.
-
-    Args:
-        version: of the registry.
-        champion: the version that is champion now.
-    """
-    if is_refused(version):
+    """Whether a person can still make a version champion; None for present and past champions."""
+    if version.tags.get(GATE) == REFUSED:
         return "refused"
     return "pending" if obstacle(version, champion) is None else None
 
@@ -87,11 +80,6 @@ def ensure_floors(version: ModelVersion, despite: str) -> None:
             f"{missed}. To make it champion in spite of that, say why: --despite 'reason'; in "
             f"Prefect's form the field despite; in MLflow the tag {DESPITE}, then {APPROVAL} again."
         )
-
-
-def is_refused(version: ModelVersion) -> bool:
-    """Whether the gate refused a version."""
-    return bool(version.tags.get(GATE) == REFUSED)
 
 
 def compared_with(champion: int | None) -> str:

@@ -4,7 +4,7 @@ import base64
 import json
 import math
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,11 +71,6 @@ def check_artefact(tracking: Tracking, version: ModelVersion, settings: Settings
     The registration reloaded the version already. Where the files of the model, the package
     versions, the installed code, the architecture and the device are those of the registration,
     another reload would repeat the same computation, and does not run.
-
-    Args:
-        tracking: the registry.
-        version: of the registry.
-        settings: name the device.
 
     Returns:
         Whether the version was reloaded, and why, in one sentence.
@@ -151,10 +146,7 @@ def registered_bundle(
 ) -> Bundle:
     """The bundle of a version, with its digests and thresholds checked.
 
-    Args:
-        tracking: the registry.
-        version: of the registry.
-        into: as for ``version_file``.
+    ``into`` is as for ``version_file``.
 
     Raises:
         ArtefactError: the thresholds differ from the registered ones.
@@ -169,22 +161,17 @@ def _ensure_thresholds(bundle: Bundle, version: ModelVersion) -> None:
     thresholds = threshold_tags(*_thresholds(bundle))
     recorded = {tag: version.tags.get(tag) for tag in thresholds}
     if thresholds != recorded:
-        raise ArtefactError(
-            f"its thresholds are {_listed(thresholds)} and were {_listed(recorded)}."
-        )
+        found, registered = (" and ".join(map(str, one.values())) for one in (thresholds, recorded))
+        raise ArtefactError(f"its thresholds are {found} and were {registered}.")
 
 
 def read_examples(tracking: Tracking, version: ModelVersion, into: Path | None = None) -> Examples:
     """The example images of a version, and their scores in the evaluation.
 
-    Args:
-        tracking: the registry.
-        version: of the registry.
-        into: as for ``version_file``.
+    ``into`` is as for ``version_file``.
 
     Raises:
         ArtefactError: the file of the examples is damaged.
-        TrackingError: the version has no examples.
     """
     path = version_file(tracking, version.name, int(version.version), _EXAMPLE_FILE, into)
     try:
@@ -203,11 +190,7 @@ def read_examples(tracking: Tracking, version: ModelVersion, into: Path | None =
 
 
 def check_examples(bundle: Bundle, examples: Examples, scored: Scores) -> None:
-    """Refuse a reloaded version whose scores differ from those of its evaluation.
-
-    Raises:
-        ArtefactError: the scores or verdicts of the examples differ.
-    """
+    """Raise an ``ArtefactError`` if a reloaded version does not score as in its evaluation."""
     thresholds = _thresholds(bundle)
     tolerance = tolerance_of(thresholds[0], examples.evaluated.scores)
     problem = difference(examples.evaluated, scored, thresholds, tolerance)
@@ -222,10 +205,6 @@ def _longest_seconds(examples: Examples) -> float:
     ]
     megapixels = sum(height * width for height, width in shapes) / 1e6
     return _LONGEST_SECONDS + megapixels * _LONGEST_SECONDS_PER_MEGAPIXEL
-
-
-def _listed(tags: Mapping[str, str | None]) -> str:
-    return " and ".join(str(value) for value in tags.values())
 
 
 def _thresholds(bundle: Bundle) -> tuple[float, float]:

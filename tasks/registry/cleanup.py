@@ -21,7 +21,6 @@ def remove_unfinished(tracking: Tracking, name: str, run_id: str, patience: time
     even if their tag ``PARITY`` is missing: anybody may edit tags.
 
     Args:
-        tracking: the store.
         name: of the registered model.
         run_id: whose versions are deleted at any age; the caller holds the category's lock.
         patience: longer than any registration takes.

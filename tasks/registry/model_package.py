@@ -69,12 +69,10 @@ def log_detector_model(
     uploaded by the client.
 
     Args:
-        tracking: the store.
         run_id: the run that the bundle comes from.
         name: of the model.
         bundle: the bundle's folder.
         example: image files for the input example.
-        tags: of the model.
         max_megapixels: the model refuses larger images.
     """
     with tracking.errors("log the model"), tempfile.TemporaryDirectory() as folder:

@@ -29,9 +29,6 @@ def reload_record(package: Path, device: str) -> str:
     Args:
         package: the folder of the model.
         device: on which the version was reloaded: ``auto``, ``cpu`` or ``cuda[:i]``.
-
-    Raises:
-        SettingsError: the device is a GPU that this machine does not have.
     """
     return json.dumps({_MODEL_FILES: _digest(package)} | _environment(device))
 
@@ -40,7 +37,6 @@ def differences(version: ModelVersion, package: Path, device: str) -> list[str]:
     """What is different here from the record of a version; one phrase each.
 
     Args:
-        version: of the registry.
         package: the folder of the model.
         device: that this machine computes on: ``auto``, ``cpu`` or ``cuda[:i]``.
 

@@ -4,7 +4,7 @@ import atexit
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -15,13 +15,7 @@ from mlflow.exceptions import MlflowException
 
 from stillwatch.bundle import Bundle, read_bundle
 from stillwatch.errors import TrackingError
-from stillwatch.tasks.registry.approval import (
-    ANSWER,
-    COMPARISON,
-    NOT_PROMOTED,
-    Standing,
-    standing,
-)
+from stillwatch.tasks.registry.approval import ANSWER, COMPARISON, NOT_PROMOTED, Standing, standing
 from stillwatch.tasks.tracking.client import BUNDLE, Tracking, every_page
 from stillwatch.tasks.tracking.tags import METHOD
 from stillwatch.text import unknown_name
@@ -66,10 +60,6 @@ class RegisteredVersion:
         """``champion`` or ``challenger``; None if the version has neither alias."""
         return next((alias for alias in (CHAMPION, CHALLENGER) if alias in self.aliases), None)
 
-    def as_dict(self) -> dict[str, object]:
-        """For JSON."""
-        return asdict(self)
-
 
 def model_name(category: str) -> str:
     """The registered model of a category."""
@@ -105,11 +95,7 @@ def registered_versions(tracking: Tracking) -> list[RegisteredVersion]:
 
 
 def described_version(tracking: Tracking, category: str, version: int) -> RegisteredVersion:
-    """Describe one version of a category.
-
-    Raises:
-        TrackingError: there is no such version.
-    """
+    """Describe one version of a category, which must exist."""
     name = model_name(category)
     found = registered_version(tracking, category, version)
     with tracking.errors(f"look up the model {name}"):
@@ -151,12 +137,17 @@ def tag_version(tracking: Tracking, version: ModelVersion, tags: Mapping[str, st
             tracking.client.set_model_version_tag(name, number, key, value)
 
 
-def registered_version(tracking: Tracking, category: str, version: int) -> ModelVersion:
-    """One version of a category's model.
+def set_alias(tracking: Tracking, name: str, alias: str, version: int | None) -> None:
+    """Let an alias of a registered model name a version; None: remove the alias."""
+    with tracking.errors(f"set the alias {alias} of {name}"):
+        if version is None:
+            tracking.client.delete_registered_model_alias(name, alias)
+        else:
+            tracking.client.set_registered_model_alias(name, alias, str(version))
 
-    Raises:
-        TrackingError: there is no such version.
-    """
+
+def registered_version(tracking: Tracking, category: str, version: int) -> ModelVersion:
+    """One version of a category's model; a ``TrackingError`` if there is no such version."""
     name = model_name(category)
     found = {int(one.version): one for one in versions_of(tracking, name)}
     if version not in found:
@@ -167,20 +158,12 @@ def registered_version(tracking: Tracking, category: str, version: int) -> Model
 
 
 def ensure_registered(tracking: Tracking, category: str) -> None:
-    """Refuse a category without a registered model.
-
-    Raises:
-        TrackingError: the category, or every category, has no registered model.
-    """
+    """Raise a ``TrackingError`` for a category without a registered model."""
     ensure_known(category, registered_categories(tracking))
 
 
 def ensure_known(category: str, known: list[str]) -> None:
-    """Refuse a category that is not among the known ones.
-
-    Raises:
-        TrackingError: the category is not known, or there is none.
-    """
+    """Raise a ``TrackingError`` for a category that is not among the known ones."""
     if not known:
         raise TrackingError("nothing is registered yet. 'stillwatch retrain' registers winners.")
     if category not in known:
@@ -203,12 +186,10 @@ def fetch_bundle(tracking: Tracking, source: str, into: Path | None = None) -> B
     """The bundle of a registered model.
 
     Args:
-        tracking: the registry.
         source: ``models:/NAME/VERSION`` or ``models:/NAME@ALIAS``.
         into: as for ``version_file``.
 
     Raises:
-        TrackingError: there is no such model, version or alias.
         BundleError: the bundle is damaged.
     """
     name, version = resolve_version(tracking, source)
@@ -218,17 +199,11 @@ def fetch_bundle(tracking: Tracking, source: str, into: Path | None = None) -> B
 def version_file(
     tracking: Tracking, name: str, version: int, path: str, into: Path | None = None
 ) -> Path:
-    """A file or folder of a registered model.
+    """A file or folder of a registered model; of a local registry the original.
 
     Args:
-        tracking: the registry; of a local registry the original file is returned.
-        name: of the model.
-        version: of the model.
         path: in the model's folder; empty: the whole folder.
         into: folder for downloads; None: a folder that is removed when the process ends.
-
-    Raises:
-        TrackingError: there is no such version or file.
     """
     with tracking.errors(f"hand out models:/{name}/{version}"):
         location = tracking.client.get_model_version_download_uri(name, str(version))

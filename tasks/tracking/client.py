@@ -4,7 +4,8 @@ Every call names the store's address and the run's id. MLflow's process-wide "cu
 experiment and run are never used, so the client works from any thread and process.
 
 Every function of ``stillwatch.tasks`` that contacts MLflow raises ``TrackingError`` if the store
-does not answer; a docstring names the error again only where something else raises it, too.
+does not answer or does not have what is asked for: a run, an artifact, a version. A docstring names
+the error again only where something else raises it, too.
 """
 
 import logging
@@ -114,11 +115,7 @@ class Tracking:
             self.client.search_experiments(max_results=1)
 
     def experiment(self, category: str) -> str:
-        """Return the id of the category's experiment, which is created if it is missing.
-
-        Raises:
-            TrackingError: the experiment was deleted.
-        """
+        """Return the id of the category's experiment, which is created if it is missing."""
         name = experiment_name(category)
         with self.errors(f"open the experiment {name}"):
             found = self.client.get_experiment_by_name(name)
@@ -169,11 +166,7 @@ class Tracking:
         params: Mapping[str, object] | None = None,
         tags: Mapping[str, object] | None = None,
     ) -> None:
-        """Log metrics, parameters and tags in as few requests as MLflow's limits allow.
-
-        Raises:
-            TrackingError: MLflow refuses a name.
-        """
+        """Log metrics, parameters and tags in as few requests as MLflow's limits allow."""
         all_params = [Param(k, _shortened(v)) for k, v in (params or {}).items()]
         all_tags = [RunTag(k, _shortened(v)) for k, v in (tags or {}).items()]
         with self.errors("log to a run"):
@@ -207,22 +200,14 @@ class Tracking:
 
     @contextmanager
     def artifact(self, run_id: str, path: str) -> Iterator[Path]:
-        """Download an artifact, a file or a folder, and delete the copy at the end of the block.
-
-        Raises:
-            TrackingError: there is no such artifact.
-        """
+        """Download an artifact, a file or a folder, and delete the copy at the end of the block."""
         with tempfile.TemporaryDirectory(prefix="stillwatch-") as folder:
             with self.errors(f"download {path} of run {run_id}"):
                 where = Path(self.client.download_artifacts(run_id, path, folder))
             yield where
 
     def artifact_names(self, run_id: str) -> frozenset[str]:
-        """The files and folders at the top level of a run's artifacts.
-
-        Raises:
-            TrackingError: there is no such run.
-        """
+        """The files and folders at the top level of a run's artifacts."""
         with self.errors(f"list the artifacts of run {run_id}"):
             return frozenset(item.path for item in self.client.list_artifacts(run_id))
 
@@ -255,11 +240,7 @@ class Tracking:
             )
 
     def tags(self, run_id: str) -> dict[str, str]:
-        """The tags of a run.
-
-        Raises:
-            TrackingError: there is no such run.
-        """
+        """The tags of a run."""
         with self.errors(f"read run {run_id}"):
             return dict(self.client.get_run(run_id).data.tags)
 
@@ -277,9 +258,7 @@ class Tracking:
         return len(dead)
 
     def _create_experiment(self, name: str) -> str:
-        location = None
-        if self.artifacts is not None:
-            location = f"{self.artifacts}/{name}"
+        location = None if self.artifacts is None else f"{self.artifacts}/{name}"
         try:
             return str(
                 self.client.create_experiment(
@@ -298,11 +277,7 @@ class Tracking:
 
 
 def open_tracking(settings: Settings) -> Tracking:
-    """Open the MLflow store of ``settings``; a missing local one is created.
-
-    Raises:
-        StorageError: the state folder cannot be written to.
-    """
+    """Open the MLflow store of ``settings``; a missing local one is created."""
     tracking = Tracking(
         tracking_uri(settings), artifact_uri(settings), settings.state_dir / "locks"
     )

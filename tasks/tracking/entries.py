@@ -2,10 +2,10 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.data.sources import LocalArtifactDatasetSource
@@ -13,6 +13,8 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric
 
 from stillwatch.errors import ArtefactError
 from stillwatch.tasks.tracking.client import Tracking
+
+Parsed = TypeVar("Parsed")
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,18 @@ class JsonArtifact:
                 return json.loads(path.read_bytes())
             except ValueError as error:
                 raise self.damaged(tracking, run_id, error) from error
+
+    def parse(self, tracking: Tracking, run_id: str, parser: Callable[[Any], Parsed]) -> Parsed:
+        """Read the file of a run and give its content, or None, to ``parser``.
+
+        Raises:
+            ArtefactError: the file is missing, or is not what the parser expects.
+        """
+        content = self.read(tracking, run_id)
+        try:
+            return parser(content)
+        except (KeyError, TypeError, ValueError) as error:
+            raise self.damaged(tracking, run_id, error) from error
 
     def damaged(self, tracking: Tracking, run_id: str, error: Exception) -> ArtefactError:
         """The error for a missing or damaged file."""

@@ -41,7 +41,6 @@ def evaluation_key(settings: Settings, test_digest: str) -> str:
     """Hash what the thresholds and test figures of a trained detector depend on.
 
     Args:
-        settings: of the category.
         test_digest: of the files that nothing is trained or calibrated on.
     """
     return _digest(
@@ -58,16 +57,13 @@ def evaluation_key(settings: Settings, test_digest: str) -> str:
 def find_finished_run(
     tracking: Tracking, category: str, detector_fingerprint: str, evaluation: str | None = None
 ) -> str | None:
-    """Find the newest run that holds a trained detector.
+    """Find the newest run that holds a trained detector, preferably an evaluated one.
 
     Args:
-        tracking: the store.
-        category: whose experiment is searched.
-        detector_fingerprint: of the detector.
         evaluation: only runs with this ``evaluation_key``; None: any.
 
     Returns:
-        The run's id; None if there is none. An evaluated run is preferred to a trained one.
+        The run's id; None if there is none.
     """
     tags = {FINGERPRINT: detector_fingerprint} | ({EVALUATION: evaluation} if evaluation else {})
     runs = tracking.find_runs(category, tags)

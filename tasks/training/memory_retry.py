@@ -31,7 +31,6 @@ def with_half_batch(job: TrainingJob, error: DeviceMemoryError) -> TrainingJob:
     Raises:
         DeviceMemoryError: ``error`` itself, if no batch size is to blame, if the size was halved
             before, or if the detector does not allow a smaller one.
-        StorageError: the state folder cannot be written to.
     """
     setting = error.batch_setting
     if setting is None or _retry_file(job).exists():

@@ -1,7 +1,7 @@
 """Show the progress of running trainings to other processes, in files of the state folder."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -43,40 +43,30 @@ class TrainingProgress:
 
 
 @contextmanager
-def visible_progress(state_dir: Path, title: str) -> Iterator["ProgressFile"]:
-    """Yield the progress file of a training, which is removed when the training ends.
+def visible_progress(state_dir: Path, title: str) -> Iterator[Callable[[EpochReport], None]]:
+    """Yield a function that shows the progress of a training after an epoch.
 
-    Raises:
-        StorageError: the state folder cannot be written to.
+    The function writes a file, which is removed when the training ends.
     """
     owner = owner_tags(state_dir / "locks")
-    file = ProgressFile(_folder(state_dir) / f"{title.replace('/', '--')}.json", title, owner)
-    try:
-        yield file
-    finally:
-        file.path.unlink(missing_ok=True)
+    file = _folder(state_dir) / f"{title.replace('/', '--')}.json"
 
-
-@dataclass(frozen=True)
-class ProgressFile:
-    """The progress file of one training."""
-
-    path: Path
-    title: str
-    owner: Mapping[str, str]
-
-    def show(self, epoch: EpochReport) -> None:
-        """Write the progress after an epoch."""
+    def show(epoch: EpochReport) -> None:
         progress = TrainingProgress(
-            title=self.title,
+            title=title,
             phase=epoch.phase,
             epoch=epoch.epoch + 1,
             epochs=epoch.epochs,
             validation_loss=epoch.validation_loss,
             seconds_left=epoch.seconds_left,
-            owner=self.owner,
+            owner=owner,
         )
-        write_json(self.path, asdict(progress))
+        write_json(file, asdict(progress))
+
+    try:
+        yield show
+    finally:
+        file.unlink(missing_ok=True)
 
 
 def running_trainings(state_dir: Path) -> list[TrainingProgress]:

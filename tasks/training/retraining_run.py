@@ -56,14 +56,7 @@ def start_retraining_run(
     """Start the parent run and return its id; end the runs that killed retrainings left running.
 
     Args:
-        category: to be retrained.
-        data: the data version of the category.
-        validation: the outcome of the category's checks.
-        settings: of the category.
         seeds: each detector is trained with each of them; none: ``training.seed`` of the settings.
-
-    Raises:
-        StorageError: the state folder cannot be written to.
     """
     tracking = open_tracking(settings)
     tracking.close_dead_runs(category.name)
@@ -102,29 +95,13 @@ def data_tags(category: CategoryVersion, data: DataVersion) -> dict[str, str]:
 
 
 def read_validation(tracking: Tracking, run_id: str) -> ValidationReport:
-    """Read the outcome of the checks from a retraining's run.
-
-    Raises:
-        ArtefactError: the file is missing or damaged.
-    """
-    values = _VALIDATION.read(tracking, run_id)
-    try:
-        return TypeAdapter(ValidationReport).validate_python(values)
-    except ValueError as error:
-        raise _VALIDATION.damaged(tracking, run_id, error) from error
+    """Read the outcome of the checks from a retraining's run, as ``JsonArtifact.parse``."""
+    return _VALIDATION.parse(tracking, run_id, TypeAdapter(ValidationReport).validate_python)
 
 
 def read_changed_settings(tracking: Tracking, run_id: str) -> dict[str, object]:
-    """Read the settings that differ from the defaults, dotted name -> value.
-
-    Raises:
-        ArtefactError: the file is missing or damaged.
-    """
-    values = _SETTINGS.read(tracking, run_id)
-    try:
-        return dict(values)
-    except (ValueError, TypeError) as error:
-        raise _SETTINGS.damaged(tracking, run_id, error) from error
+    """Read what ``changed_settings`` gave at the start of a run, as ``JsonArtifact.parse``."""
+    return _SETTINGS.parse(tracking, run_id, dict)
 
 
 def changed_settings(settings: Settings) -> dict[str, object]:

@@ -4,7 +4,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from itertools import product
 from pathlib import Path
 
@@ -26,9 +26,6 @@ def slots_per_device(settings: Settings) -> int:
     trainings there are: the slots share the cores, and another number of threads gives other
     floating-point sums and thus other weights under the same fingerprint. A training that runs
     alone leaves the cores of the other slot idle.
-
-    Raises:
-        SettingsError: as ``training_device``.
     """
     runtime = settings.runtime
     if runtime.slots_per_device is not None:
@@ -44,8 +41,8 @@ def training_device(settings: Settings) -> Iterator[str]:
     """Wait for a free slot of a device and yield the device to train on.
 
     Raises:
-        SettingsError: ``training.device`` names a GPU that this machine does not have.
-        StorageError: the state folder cannot be written to.
+        SettingsError: ``training.device`` names a GPU that this machine does not have; the other
+            functions of this module raise it as well.
     """
     if settings.runtime.task_runner == "ray":
         # Ray assigns the GPU itself, and its processes see only that GPU, as cuda:0.
@@ -57,11 +54,7 @@ def training_device(settings: Settings) -> Iterator[str]:
 
 
 def training_threads(settings: Settings) -> int | None:
-    """Threads of one training; None: Ray has given this process its share already.
-
-    Raises:
-        SettingsError: as ``training_device``.
-    """
+    """Threads of one training; None: Ray has given this process its share already."""
     runtime = settings.runtime
     if runtime.threads is not None or runtime.task_runner == "ray":
         return runtime.threads
@@ -73,33 +66,21 @@ def evaluation_device(settings: Settings) -> Iterator[str]:
     """Yield the device to evaluate on: a GPU as ``training_device`` does, the CPU without waiting.
 
     Do not call while holding a slot: two processes could wait for each other forever.
-
-    Raises:
-        SettingsError, StorageError: as ``training_device``.
     """
     if _without_slots(settings):
         yield settings.training.device
-        return
-    with training_device(settings) as device:
-        yield device
+    else:
+        with training_device(settings) as device:
+            yield device
 
 
 @contextmanager
 def spare_device(settings: Settings) -> Iterator[str]:
-    """Yield a GPU with a free slot, else the CPU, without waiting; for a small number of images.
-
-    Raises:
-        SettingsError, StorageError: as ``training_device``.
-    """
-    if _without_slots(settings):
-        yield "cpu"
-        return
-    devices = _devices(settings)
-    found = _take_slot(settings.state_dir, devices, slots_per_device(settings))
-    if found is None:
-        yield "cpu"
-        return
-    device, held = found
+    """Yield a GPU with a free slot, else the CPU, without waiting; for a small number of images."""
+    found = None
+    if not _without_slots(settings):
+        found = _take_slot(settings.state_dir, _devices(settings), slots_per_device(settings))
+    device, held = found or ("cpu", nullcontext())
     with held:
         yield device
 
@@ -115,9 +96,6 @@ def training_slot(state_dir: Path, devices: Sequence[str], slots: int) -> Iterat
         state_dir: the state folder, which all processes of this machine share.
         devices: of this machine, for example ``cuda:0`` and ``cuda:1``.
         slots: number of slots per device.
-
-    Raises:
-        StorageError: the state folder cannot be written to.
     """
     while (found := _take_slot(state_dir, devices, slots)) is None:
         time.sleep(_POLL_SECONDS)
@@ -143,8 +121,7 @@ def _take_slot(
 
 def _without_slots(settings: Settings) -> bool:
     """Whether evaluations need no slot: Ray assigns the GPUs, or there is no GPU."""
-    ray = settings.runtime.task_runner == "ray"
-    return ray or _devices(settings) == ("cpu",)
+    return settings.runtime.task_runner == "ray" or _devices(settings) == ("cpu",)
 
 
 def _devices(settings: Settings) -> tuple[str, ...]:

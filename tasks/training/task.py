@@ -4,13 +4,11 @@ import logging
 import math
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from mlflow.entities import DatasetInput
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
@@ -100,7 +98,6 @@ def train_detector(
         category: to train on; its manifest assigns the images to parts.
         candidate: the detector and its seed, which replaces ``training.seed``.
         data: the data version that ``category`` belongs to.
-        settings: of the category.
         parent_run: MLflow run of the whole retraining.
         force: train even if MLflow holds the same detector.
 
@@ -113,7 +110,7 @@ def train_detector(
     with exclusive(settings, f"train-{plan.job.fingerprint}", f"training {plan.title}"):
         if force:
             _remove_local_files(plan.job)
-        elif (run_id := _find_finished(tracking, plan)) is not None:
+        elif (run_id := _finished_run(tracking, plan, plan.evaluation)) is not None:
             if parent_run is not None:
                 tracking.log(parent_run, tags={f"{REUSED}{candidate.name}": run_id})
             return _trained(plan, run_id, reused=True)
@@ -121,8 +118,12 @@ def train_detector(
         if parent_run is not None:
             _end_abandoned_run(tracking, plan.job, parent_run)
         run_id = tracking.start_run(plan.job.category, candidate.name, tags, parent_run)
-        with _failures_recorded(tracking, run_id):
+        try:
             reused = _fill_run(tracking, run_id, plan, force=force)
+        except BaseException as error:
+            with suppress(TrackingError):
+                tracking.fail_run(run_id, error)
+            raise
         _remove_local_files(plan.job)
     return _trained(plan, run_id, reused=reused)
 
@@ -202,20 +203,22 @@ def _end_abandoned_run(tracking: Tracking, job: TrainingJob, parent_run: str) ->
             tracking.end_run(run.info.run_id, "KILLED")
 
 
-def _find_finished(tracking: Tracking, plan: _Plan) -> str | None:
-    return find_finished_run(
-        tracking, plan.job.category, plan.job.fingerprint, evaluation=plan.evaluation
-    )
+def _finished_run(tracking: Tracking, plan: _Plan, evaluation: str | None = None) -> str | None:
+    return find_finished_run(tracking, plan.job.category, plan.job.fingerprint, evaluation)
 
 
 def _fill_run(tracking: Tracking, run_id: str, plan: _Plan, *, force: bool) -> bool:
     """Store a bundle in the run; return whether an earlier retraining trained it."""
     tracking.log(run_id, params=_params(plan))
-    tracking.log_data(run_id, _training_data(plan))
+    image_set = training_data(
+        name=plan.job.category,
+        digest=plan.data.dir_hash,
+        folder=plan.data.root / plan.job.category,
+        profile={part: len(paths) for part, paths in plan.job.parts.items()},
+    )
+    tracking.log_data(run_id, image_set)
     losses = EpochLog(tracking, run_id)
-    earlier = None
-    if not force:
-        earlier = find_finished_run(tracking, plan.job.category, plan.job.fingerprint)
+    earlier = None if force else _finished_run(tracking, plan)
     if earlier is not None:
         with tracking.artifact(earlier, BUNDLE) as folder:
             _record(tracking, run_id, plan, read_bundle(folder), losses)
@@ -233,7 +236,7 @@ def _run(plan: _Plan, run_id: str, tracking: Tracking, losses: EpochLog) -> Bund
     region = _write_region(here, plan.job.bundle.with_name(REGION_FILE))
     with (
         training_device(plan.settings) as device,
-        visible_progress(plan.settings.state_dir, plan.title) as progress,
+        visible_progress(plan.settings.state_dir, plan.title) as show,
     ):
         job = as_last_tried(
             plan.job.model_copy(update={"store": here.store, "region": region}).on_device(device)
@@ -241,7 +244,7 @@ def _run(plan: _Plan, run_id: str, tracking: Tracking, losses: EpochLog) -> Bund
 
         def on_epoch(epoch: EpochReport) -> None:
             losses.add(epoch.phase, epoch.epoch, epoch.train_loss, epoch.validation_loss)
-            progress.show(epoch)
+            show(epoch)
 
         train = partial(run_training, on_epoch=on_epoch, threads=training_threads(plan.settings))
         try:
@@ -355,16 +358,6 @@ def _with_alphas(bundle: Bundle, job: TrainingJob, folder: Path) -> Bundle:
     )
 
 
-@contextmanager
-def _failures_recorded(tracking: Tracking, run_id: str) -> Iterator[None]:
-    try:
-        yield
-    except BaseException as error:
-        with suppress(TrackingError):
-            tracking.fail_run(run_id, error)
-        raise
-
-
 def _trained(plan: _Plan, run_id: str, *, reused: bool) -> TrainedDetector:
     job = plan.job
     if reused:
@@ -406,12 +399,3 @@ def _params(plan: _Plan) -> dict[str, object]:
         **flattened(job.detector_settings, job.detector),
         **{f"images.{part}": len(paths) for part, paths in job.parts.items()},
     }
-
-
-def _training_data(plan: _Plan) -> DatasetInput:
-    return training_data(
-        name=plan.job.category,
-        digest=plan.data.dir_hash,
-        folder=plan.data.root / plan.job.category,
-        profile={part: len(paths) for part, paths in plan.job.parts.items()},
-    )

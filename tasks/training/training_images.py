@@ -1,7 +1,7 @@
 """Record which images a detector was trained on, and what these images look like.
 
 The gate leaves the recorded images out of a comparison; the drift watch compares the brightness and
-sharpness of new images with the recorded ones.
+sharpness of new images with the recorded ones. Both read the record as ``JsonArtifact.parse``.
 """
 
 from dataclasses import dataclass
@@ -38,26 +38,14 @@ def record_training_images(tracking: Tracking, run_id: str, manifest: Manifest) 
 
 
 def read_training_images(tracking: Tracking, run_id: str) -> frozenset[str]:
-    """The MD5 digests (hexadecimal) of the images that the detector of a run was trained on.
-
-    Raises:
-        ArtefactError: the record is missing or damaged.
-    """
-    record = TRAINING_IMAGES.read(tracking, run_id)
-    try:
-        return frozenset(record["md5"])
-    except (KeyError, TypeError) as error:
-        raise TRAINING_IMAGES.damaged(tracking, run_id, error) from error
+    """The MD5 digests (hexadecimal) of the images that the detector of a run was trained on."""
+    return TRAINING_IMAGES.parse(tracking, run_id, lambda record: frozenset(record["md5"]))
 
 
 def read_appearance(tracking: Tracking, run_id: str) -> TrainingAppearance:
-    """The brightness and sharpness of the images that the detector of a run was trained on.
-
-    Raises:
-        ArtefactError: the record is missing or damaged.
-    """
-    record = TRAINING_IMAGES.read(tracking, run_id)
-    try:
-        return TrainingAppearance(tuple(record["brightness"]), tuple(record["sharpness"]))
-    except (KeyError, TypeError) as error:
-        raise TRAINING_IMAGES.damaged(tracking, run_id, error) from error
+    """The brightness and sharpness of the images that the detector of a run was trained on."""
+    return TRAINING_IMAGES.parse(
+        tracking,
+        run_id,
+        lambda one: TrainingAppearance(tuple(one["brightness"]), tuple(one["sharpness"])),
+    )

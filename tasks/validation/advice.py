@@ -7,7 +7,7 @@ from typing import Literal
 
 from stillwatch.geometry import STRIDE, Geometry, Shape
 from stillwatch.images.manifest import ImageFacts, Manifest
-from stillwatch.settings import ImageSettings, Settings, TrainingSettings
+from stillwatch.settings import ImageSettings, Settings
 from stillwatch.tasks.validation.costs import (
     TWO_CORES,
     Cost,
@@ -127,14 +127,9 @@ class ScaleAdvice:
 
 
 def advise(manifest: Manifest, settings: Settings) -> ScaleAdvice | None:
-    """Compare the present ``images.scale`` with others.
+    """Compare the present ``images.scale`` with others; None if no training image can be decoded.
 
-    Args:
-        manifest: facts of the category's images.
-        settings: of the category; the state folder holds the times of earlier trainings.
-
-    Returns:
-        None if no training image can be decoded.
+    The times are those of earlier trainings, which the state folder holds.
     """
     learnt = [row for row in manifest.rows if row.split == "train"]
     shapes = _shapes(learnt)
@@ -144,20 +139,14 @@ def advise(manifest: Manifest, settings: Settings) -> ScaleAdvice | None:
     recorded = [recorded_cost(settings, name) for name in detectors]
     costs = [cost or TWO_CORES.get(name) for name, cost in zip(detectors, recorded, strict=True)]
     defect = _smallest(manifest, shapes, settings)
-    estimates = _Estimates(
-        shapes, _shapes([row for row in learnt if row.part == "train"]), costs, settings.training
+    if defect is None:
+        return ScaleAdvice(None, (), detectors, all(recorded))
+    trained = _shapes([row for row in learnt if row.part == "train"])
+    options = tuple(
+        _option(images, settings, defect, shapes, trained, costs)
+        for images in _alternatives(settings.images)
     )
-    return ScaleAdvice(
-        defect=None if defect is None else defect.defect,
-        options=()
-        if defect is None
-        else tuple(
-            estimates.option(images, defect, chosen=images == settings.images)
-            for images in _alternatives(settings.images)
-        ),
-        detectors=detectors,
-        measured=all(recorded),
-    )
+    return ScaleAdvice(defect.defect, options, detectors, all(recorded))
 
 
 @dataclass(frozen=True)
@@ -175,39 +164,35 @@ class _Defect:
         )
 
 
-@dataclass(frozen=True)
-class _Estimates:
-    """What the estimates of all options have in common."""
-
-    shapes: list[Shape]
-    """Of all train normals, whose median sets the geometry."""
-    trained: list[Shape]
-    """Of those that are trained on."""
-    costs: list[Cost | None]
-    """Of each detector."""
-    training: TrainingSettings
-
-    def option(self, images: ImageSettings, defect: _Defect, *, chosen: bool) -> ScaleOption:
-        geometry = images.geometry(self.shapes)
-        seen_width, seen_height = defect.seen(geometry)
-        scaled = [geometry.scaled_shape(*shape) for shape in self.shapes]
-        tiles = tile_count(scaled, geometry) / len(scaled)
-        trained = [geometry.scaled_shape(*shape) for shape in self.trained]
-        epoch = epoch_megapixels(trained, geometry, self.training)
-        known = [cost for cost in self.costs if cost is not None]
-        complete = len(known) == len(self.costs)
-        seconds = sum(cost.training_seconds for cost in known) * epoch
-        slowest = max((cost.inspection_ms for cost in known), default=0.0)
-        return ScaleOption(
-            scale=images.scale,
-            size=images.size,
-            chosen=chosen,
-            seen_width=seen_width,
-            seen_height=seen_height,
-            tiles=round(tiles),
-            training_minutes=seconds / 60 if complete else None,
-            ms_per_image=slowest * tiles * megapixels(geometry) if complete else None,
-        )
+def _option(
+    images: ImageSettings,
+    settings: Settings,
+    defect: _Defect,
+    shapes: list[Shape],
+    trained: list[Shape],
+    costs: list[Cost | None],
+) -> ScaleOption:
+    """Estimate one option from the shapes of all train normals and of those trained on."""
+    geometry = images.geometry(shapes)
+    seen_width, seen_height = defect.seen(geometry)
+    scaled = [geometry.scaled_shape(*shape) for shape in shapes]
+    tiles = tile_count(scaled, geometry) / len(scaled)
+    scaled = [geometry.scaled_shape(*shape) for shape in trained]
+    epoch = epoch_megapixels(scaled, geometry, settings.training)
+    known = [cost for cost in costs if cost is not None]
+    complete = len(known) == len(costs)
+    seconds = sum(cost.training_seconds for cost in known) * epoch
+    slowest = max((cost.inspection_ms for cost in known), default=0.0)
+    return ScaleOption(
+        scale=images.scale,
+        size=images.size,
+        chosen=images == settings.images,
+        seen_width=seen_width,
+        seen_height=seen_height,
+        tiles=round(tiles),
+        training_minutes=seconds / 60 if complete else None,
+        ms_per_image=slowest * tiles * megapixels(geometry) if complete else None,
+    )
 
 
 def _shapes(rows: Sequence[ImageFacts]) -> list[Shape]:

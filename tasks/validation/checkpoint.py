@@ -34,6 +34,12 @@ logging.getLogger("great_expectations.data_context.types.base").setLevel(logging
 _ONE_AT_A_TIME = threading.Lock()
 """Great Expectations keeps its current context in a global variable."""
 
+_TEXTS_OF_ROW = ("path", "split", "part", "defect_type", "decode_error", "mode")
+_TEXTS_OF_IMAGE = ("unsafe_name", "refused_by_windows", "size", "earlier_copy", "mask_size")
+_NUMBERS_OF_ROW = ("pages", "turned_from_region", "mask_area", "mask_area_in_region", "mask_values")
+_NUMBERS_OF_IMAGE = ("shortest_side", "sharpness_z", "exposure_z", "clipped", "light")
+"""The columns of the frame that are attributes of ``ImageFacts`` or ``ImageStatistics``."""
+
 
 @dataclass(frozen=True)
 class Judgement:
@@ -64,28 +70,19 @@ def manifest_frame(
     shown = statistics.scenes.counted(rows)
     repeated = statistics.scenes.sentence()
     texts: dict[str, list[str | None]] = {
-        "path": [row.path for row in rows],
-        "split": [row.split for row in rows],
-        "part": [row.part for row in rows],
-        "defect_type": [row.defect_type for row in rows],
+        **{name: [getattr(row, name) for row in rows] for name in _TEXTS_OF_ROW},
+        **{name: [getattr(image, name) for image in images] for name in _TEXTS_OF_IMAGE},
         "md5": [row.md5 or None for row in rows],
         "recorded_md5": [(row.expected_md5 or "") if versioned else None for row in rows],
-        "decode_error": [row.decode_error for row in rows],
-        "unsafe_name": [image.unsafe_name for image in images],
-        "refused_by_windows": [image.refused_by_windows for image in images],
-        "size": [image.size for image in images],
-        "mode": [row.mode for row in rows],
         "copies_in_train": ["; ".join(image.copies_in_train) or None for image in images],
         "copies_in_test": ["; ".join(image.copies_in_test) or None for image in images],
         "shown": [shown[row.path] for row in rows],
         "repeated": [repeated for _ in rows],
-        "earlier_copy": [image.earlier_copy for image in images],
         "near_in_train": [
             "; ".join(n.path for n in image.near_in_train) or None for image in images
         ],
         "mask": [row.mask for row in rows],
         "mask_error": [row.mask_error for row in rows],
-        "mask_size": [image.mask_size for image in images],
         "mask_doubt": [row.mask_doubt for row in rows],
         "stray_masks": ["; ".join(manifest.stray_masks) or None for _ in rows],
         "unread_images": ["; ".join(manifest.unread_images) or None for _ in rows],
@@ -94,17 +91,9 @@ def manifest_frame(
         "region_size": [size_text(region.width, region.height) if region else None for _ in rows],
     }
     numbers: dict[str, list[float | None]] = {
-        "shortest_side": [image.shortest_side for image in images],
-        "sharpness_z": [image.sharpness_z for image in images],
-        "exposure_z": [image.exposure_z for image in images],
-        "clipped": [image.clipped for image in images],
-        "pages": [row.pages for row in rows],
-        "turned_from_region": [row.turned_from_region for row in rows],
+        **{name: [getattr(row, name) for row in rows] for name in _NUMBERS_OF_ROW},
+        **{name: [getattr(image, name) for image in images] for name in _NUMBERS_OF_IMAGE},
         "above_white": [row.above_white and row.above_white[2] for row in rows],
-        "light": [image.light for image in images],
-        "mask_area": [row.mask_area for row in rows],
-        "mask_area_in_region": [row.mask_area_in_region for row in rows],
-        "mask_values": [row.mask_values for row in rows],
         "seen_defect": [scale.seen_side if scale else None for _ in rows],
     }
     columns = {

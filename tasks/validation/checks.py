@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import great_expectations.expectations as gxe
 from great_expectations.expectations.expectation import Expectation
 from great_expectations.expectations.row_conditions import Column
 
 from stillwatch.images.manifest import ImageFacts
+from stillwatch.tasks.validation.report import Severity
 from stillwatch.tasks.validation.statistics import ImageStatistics
 from stillwatch.text import printable
 
@@ -55,6 +56,30 @@ class CategoryCheck:
 Check = ImageCheck | CategoryCheck
 
 
+def empty(column: str, severity: Severity, condition: object = None) -> Expectation:
+    """Expect no value in the column of any image."""
+    return gxe.ExpectColumnValuesToBeNull(column=column, row_condition=condition, severity=severity)
+
+
+def between(
+    column: str, severity: Severity, *, condition: object = None, **limits: float
+) -> Expectation:
+    """Expect a value from ``min_value`` to ``max_value``, if any, in the column of each image."""
+    return gxe.ExpectColumnValuesToBeBetween(
+        column=column, row_condition=condition, severity=severity, **limits
+    )
+
+
+def equal(column: str, other: str) -> Expectation:
+    """Expect the same value in both columns of each image that has a value in both; critical."""
+    return gxe.ExpectColumnPairValuesToBeEqual(
+        column_A=column,
+        column_B=other,
+        ignore_row_if="either_value_is_missing",
+        severity="critical",
+    )
+
+
 def some_images(column: str, condition: object) -> Expectation:
     """Expect a value in the column of at least one image."""
     return gxe.ExpectColumnUniqueValueCountToBeBetween(
@@ -62,7 +87,7 @@ def some_images(column: str, condition: object) -> Expectation:
     )
 
 
-def no_value(column: str, severity: Literal["critical", "warning"]) -> Expectation:
+def no_value(column: str, severity: Severity) -> Expectation:
     """Expect no value in a column that has the same value for each image of the category."""
     return gxe.ExpectColumnUniqueValueCountToBeBetween(
         column=column, max_value=0, severity=severity

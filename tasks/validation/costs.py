@@ -46,11 +46,7 @@ first guess only: the times of the machine's own trainings replace it."""
 def record_cost(settings: Settings, detector: str, cost: Cost) -> None:
     """Keep the times of a detector's last training and evaluation on this machine.
 
-    Args:
-        settings: of the category; categories with other settings of the detector have times of
-            their own.
-        detector: its name.
-        cost: the times.
+    Categories with other settings of the detector have times of their own.
     """
     write_json(_file(settings, detector), cost.model_dump(mode="json"))
 
@@ -78,7 +74,6 @@ def measured_cost(
         settings: that it was trained with.
         trained: shapes of the scaled training images, at least one.
         inspected: shapes of the scaled images of the evaluation, at least one.
-        ms_per_image: of the evaluation.
     """
     seconds = info.training.seconds + sum(info.training.taken_over.values())
     pixels = epoch_megapixels(trained, info.geometry, settings)

@@ -10,12 +10,7 @@ from stillwatch.files import atomic_file
 from stillwatch.images.split import PARTS
 from stillwatch.tasks.html import TEMPLATES, Thumbnails
 from stillwatch.tasks.validation.advice import ScaleAdvice
-from stillwatch.tasks.validation.report import (
-    CheckOutcome,
-    Failure,
-    ReportedRegion,
-    ValidationReport,
-)
+from stillwatch.tasks.validation.report import CheckOutcome, Failure, ValidationReport
 from stillwatch.text import printable
 
 MOST_ON_THE_PAGE = 50
@@ -64,17 +59,15 @@ class Count:
 def write_page(
     path: Path, report: ValidationReport, thumbnails: Thumbnails, *, data_version: str
 ) -> None:
-    """Write the HTML page atomically; the page needs no other file and no network.
-
-    Raises:
-        StorageError: the folder cannot be written to or the disk is full.
-    """
+    """Write the HTML page atomically; the page needs no other file and no network."""
+    region = report.region
+    picture = thumbnails.region_uri(region.image, region.file) if region and region.image else None
     text = TEMPLATES.get_template("validation.html.j2").render(
         report=report,
         sections=sections(report, thumbnails, at_most=MOST_ON_THE_PAGE),
         counts=counts(report),
-        region=report.region,
-        region_picture=region_picture(report.region, thumbnails),
+        region=region,
+        region_picture=picture,
         data_version=data_version,
         checked=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
@@ -135,13 +128,6 @@ def sections(
     )
 
 
-def region_picture(region: ReportedRegion | None, thumbnails: Thumbnails) -> str | None:
-    """A sample image with the region outlined; None without a region or an image of its size."""
-    if region is None or region.image is None:
-        return None
-    return thumbnails.region_uri(region.image, region.file)
-
-
 def counts(report: ValidationReport) -> tuple[Count, ...]:
     """Number of images per folder, with their use."""
     split, parts = report.facts["split"], report.facts["part"]
@@ -182,13 +168,10 @@ def _row(failure: Failure, thumbnails: Thumbnails) -> Row:
 
 
 def _markdown_row(row: Row) -> str:
-    path = "" if row.failure.path is None else _escaped(printable(row.failure.path))
-    cells = (_images(row), path, _escaped(row.failure.expected), _escaped(row.failure.found))
-    return f"| {' | '.join(cells)} |"
-
-
-def _images(row: Row) -> str:
-    return " ".join(f"![]({picture.uri})" for picture in row.pictures if picture.uri)
+    failure = row.failure
+    images = " ".join(f"![]({picture.uri})" for picture in row.pictures if picture.uri)
+    texts = (printable(failure.path or ""), failure.expected, failure.found)
+    return f"| {' | '.join([images, *map(_escaped, texts)])} |"
 
 
 def _escaped(text: str) -> str:

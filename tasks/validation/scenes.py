@@ -65,33 +65,26 @@ def find_scenes(rows: Sequence[ImageFacts]) -> Scenes:
     """Compare each train image with those before it; files with equal bytes count once."""
     distinct = {row.md5: row for row in reversed(rows) if row.split == "train" and row.thumbnail}
     train = list(reversed(distinct.values()))
-    seen = _Seen(len(train))
-    scene_of = {row.path: seen.add(row) for row in train}
+    scene_of: dict[str, str] = {}
+    # The first image of each scene, its thumbnail without the mean, and the mean of the squares.
+    firsts: list[str] = []
+    centred = np.empty((len(train), THUMBNAIL_SIDE**2), np.float32)
+    powers = np.empty(len(train), np.float32)
+    for row in train:
+        values = np.frombuffer(bytes.fromhex(row.thumbnail or ""), np.uint8).astype(np.float32)
+        values -= values.mean()
+        power, count = float(np.mean(values**2)), len(firsts)
+        if count:
+            # The mean of (a - b)², without an array of all differences.
+            products = centred[:count] @ values / values.size
+            squares = powers[:count] + power - 2 * products
+            nearest = int(squares.argmin())
+            if squares[nearest] <= min(LARGEST_DIFFERENCE**2, LARGEST_SHARE**2 * power):
+                scene_of[row.path] = firsts[nearest]
+                continue
+        centred[count], powers[count] = values, power
+        firsts.append(row.path)
+        scene_of[row.path] = row.path
     by_md5 = {row.md5: scene_of[row.path] for row in train}
     scene_of |= {row.path: by_md5[row.md5] for row in rows if row.md5 in by_md5}
     return Scenes(scene_of, len(train))
-
-
-class _Seen:
-    """The thumbnails of the scenes."""
-
-    def __init__(self, most: int) -> None:
-        self._paths: list[str] = []
-        self._centred = np.empty((most, THUMBNAIL_SIDE**2), np.float32)
-        self._powers = np.empty(most, np.float32)
-
-    def add(self, row: ImageFacts) -> str:
-        """The path of the first image that shows the same, this one included."""
-        values = np.frombuffer(bytes.fromhex(row.thumbnail or ""), np.uint8).astype(np.float32)
-        values -= values.mean()
-        power, count = float(np.mean(values**2)), len(self._paths)
-        if count:
-            # The mean of (a - b)², without an array of all differences.
-            products = self._centred[:count] @ values / values.size
-            squares = self._powers[:count] + power - 2 * products
-            nearest = int(squares.argmin())
-            if squares[nearest] <= min(LARGEST_DIFFERENCE**2, LARGEST_SHARE**2 * power):
-                return self._paths[nearest]
-        self._centred[count], self._powers[count] = values, power
-        self._paths.append(row.path)
-        return row.path

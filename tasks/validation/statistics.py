@@ -4,7 +4,7 @@ Pure functions; the limits are in the expectations.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,8 +84,12 @@ def category_statistics(manifest: Manifest, *, near_duplicate_ratio: float) -> C
     rows = manifest.rows
     train = [row for row in rows if row.split == "train"]
     distinct_train = _distinct(train)
-    sharpness = _z_scores(rows, distinct_train, log_sharpness, SHARPNESS_FLOOR)
-    exposure = _z_scores(rows, distinct_train, logit_brightness, EXPOSURE_FLOOR)
+    sharpness = _z_scores(
+        {row.path: row.sharpness for row in rows}, distinct_train, sharpness_scale, SHARPNESS_FLOOR
+    )
+    exposure = _z_scores(
+        {row.path: row.mean for row in rows}, distinct_train, brightness_scale, EXPOSURE_FLOOR
+    )
     usual_neighbour, near = near_duplicates(rows, ratio=near_duplicate_ratio)
     copies_of: dict[tuple[str, str], list[str]] = {}
     for row in rows:
@@ -168,16 +172,6 @@ def near_duplicates(
     return usual, near
 
 
-def log_sharpness(row: ImageFacts) -> float | None:
-    """``sharpness_scale`` of an image; None if it could not be decoded."""
-    return None if row.sharpness is None else float(sharpness_scale(row.sharpness))
-
-
-def logit_brightness(row: ImageFacts) -> float | None:
-    """``brightness_scale`` of an image; None if it could not be decoded."""
-    return None if row.mean is None else float(brightness_scale(row.mean))
-
-
 def sharpness_scale(sharpness: ArrayLike) -> NDArray[np.float64]:
     """Natural logarithm of variances of the Laplacian, which differ by factors."""
     return np.asarray(np.log(np.asarray(sharpness, dtype=np.float64) + 0.1))
@@ -208,16 +202,17 @@ def robust_z(
 
 
 def _z_scores(
-    rows: Sequence[ImageFacts],
-    reference: Sequence[ImageFacts],
-    measure: Callable[[ImageFacts], float | None],
+    values: Mapping[str, float | None],
+    reference: Iterable[ImageFacts],
+    scale: Callable[[ArrayLike], NDArray[np.float64]],
     floor: float,
 ) -> dict[str, float]:
-    usual = [value for row in reference if (value := measure(row)) is not None]
+    """``robust_z`` of the scaled values by path; an image that cannot be decoded has no value."""
+    measured = {path: value for path, value in values.items() if value is not None}
+    usual = [measured[row.path] for row in reference if row.path in measured]
     if len(usual) < FEWEST_FOR_STATISTICS:
         return {}
-    measured = {row.path: value for row in rows if (value := measure(row)) is not None}
-    scores = robust_z(np.array(list(measured.values())), np.array(usual), floor)
+    scores = robust_z(scale(list(measured.values())), scale(usual), floor)
     return dict(zip(measured, scores.tolist(), strict=True))
 
 

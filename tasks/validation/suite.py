@@ -25,6 +25,9 @@ from stillwatch.tasks.validation.checks import (
     Check,
     ImageCheck,
     Wording,
+    between,
+    empty,
+    equal,
     named,
     no_value,
     printable_name,
@@ -76,7 +79,7 @@ def _file_checks(checks: CheckSettings) -> tuple[Check, ...]:
             name="decodes",
             title="Unreadable files",
             advice="Replace the file by a good copy, or delete it.",
-            expectation=gxe.ExpectColumnValuesToBeNull(column="decode_error", severity="critical"),
+            expectation=empty("decode_error", "critical"),
             describe=lambda row, _: Wording(
                 "a complete PNG, JPEG, BMP or TIFF image", reason_of(row.decode_error, row.path)
             ),
@@ -85,9 +88,7 @@ def _file_checks(checks: CheckSettings) -> tuple[Check, ...]:
             name="one_page",
             title="Files with several pages",
             advice="Nothing, if the other pages are thumbnails; else save the page that is meant.",
-            expectation=gxe.ExpectColumnValuesToBeBetween(
-                column="pages", max_value=1, severity="warning"
-            ),
+            expectation=between("pages", "warning", max_value=1),
             describe=lambda row, image: Wording(
                 "one page", f"{row.pages} pages; the largest is read, {image.size} pixels"
             ),
@@ -97,21 +98,14 @@ def _file_checks(checks: CheckSettings) -> tuple[Check, ...]:
             title="Files that differ from the data version",
             advice="Restore the file (stillwatch data checkout TAG); if the change was meant, "
             "version the image set again.",
-            expectation=gxe.ExpectColumnPairValuesToBeEqual(
-                column_A="md5",
-                column_B="recorded_md5",
-                ignore_row_if="either_value_is_missing",
-                severity="critical",
-            ),
+            expectation=equal("md5", "recorded_md5"),
             describe=lambda row, _: _describe_bytes(row),
         ),
         ImageCheck(
             name="large_enough",
             title="Images that are too small",
             advice="Replace it by the image at full size (limit: setting checks.min_side).",
-            expectation=gxe.ExpectColumnValuesToBeBetween(
-                column="shortest_side", min_value=checks.min_side, severity="critical"
-            ),
+            expectation=between("shortest_side", "critical", min_value=checks.min_side),
             describe=lambda _, image: Wording(
                 f"shortest side at least {checks.min_side} pixels", f"{image.size} pixels"
             ),
@@ -120,7 +114,7 @@ def _file_checks(checks: CheckSettings) -> tuple[Check, ...]:
             name="safe_names",
             title="Unsafe file names",
             advice="Rename the file or folder, best to letters, digits, '-', '_' and '.'.",
-            expectation=gxe.ExpectColumnValuesToBeNull(column="unsafe_name", severity="critical"),
+            expectation=empty("unsafe_name", "critical"),
             describe=lambda _, image: Wording(
                 "a name that every system can store and print", printable(image.unsafe_name or "")
             ),
@@ -129,9 +123,7 @@ def _file_checks(checks: CheckSettings) -> tuple[Check, ...]:
             name="names_for_windows",
             title="File names that Windows refuses",
             advice="Nothing, unless the images are to be copied to Windows: then rename them.",
-            expectation=gxe.ExpectColumnValuesToBeNull(
-                column="refused_by_windows", severity="warning"
-            ),
+            expectation=empty("refused_by_windows", "warning"),
             describe=lambda _, image: Wording(
                 "a name that every system can store", image.refused_by_windows or ""
             ),
@@ -173,7 +165,7 @@ def _light_checks(manifest: Manifest) -> tuple[Check, ...]:
             title="Pixels above the white level",
             advice="Nothing, if it is a dead pixel of the sensor: it is shown as white. If the "
             "samples are right, set images.white_level to the largest one.",
-            expectation=gxe.ExpectColumnValuesToBeNull(column="above_white", severity="warning"),
+            expectation=empty("above_white", "warning"),
             describe=lambda row, _: Wording(
                 f"samples up to {manifest.white_level}, the white level that most pixels of the "
                 "train normals need",
@@ -270,12 +262,7 @@ def _region_checks(region: RegionFacts | None) -> tuple[Check, ...]:
             title="Images of another size than the region of interest",
             advice=f"Draw {region.path} at the size of all images, or remove the images of another "
             "size: they would be refused in production, too.",
-            expectation=gxe.ExpectColumnPairValuesToBeEqual(
-                column_A="size",
-                column_B="region_size",
-                ignore_row_if="either_value_is_missing",
-                severity="critical",
-            ),
+            expectation=equal("size", "region_size"),
             describe=lambda _, image: Wording(
                 f"{size} pixels, as {region.path}", f"{image.size} pixels"
             ),
@@ -285,9 +272,7 @@ def _region_checks(region: RegionFacts | None) -> tuple[Check, ...]:
             title="Images that EXIF turns under the region of interest",
             advice=f"Look at the picture of the region: {region.path} is for the upright image. If "
             "it was drawn on the stored pixels, save the images upright.",
-            expectation=gxe.ExpectColumnValuesToBeNull(
-                column="turned_from_region", severity="warning"
-            ),
+            expectation=empty("turned_from_region", "warning"),
             describe=lambda row, _: Wording(
                 f"an upright image, as {region.path} is drawn for",
                 f"turned by its EXIF orientation {row.turned_from_region}",
@@ -298,11 +283,8 @@ def _region_checks(region: RegionFacts | None) -> tuple[Check, ...]:
             title="Defects outside the region of interest",
             advice="Nothing, if these defects do not matter: the images are in no figure. Else "
             f"correct {region.path}.",
-            expectation=gxe.ExpectColumnValuesToBeBetween(
-                column="mask_area_in_region",
-                min_value=1,
-                row_condition=TEST_ANOMALIES,
-                severity="warning",
+            expectation=between(
+                "mask_area_in_region", "warning", min_value=1, condition=TEST_ANOMALIES
             ),
             describe=lambda row, _: Wording(
                 "a defect that is in the region, at least in part",

@@ -10,6 +10,8 @@ from stillwatch.tasks.validation.checks import (
     Check,
     ImageCheck,
     Wording,
+    between,
+    empty,
     no_value,
 )
 from stillwatch.tasks.validation.statistics import CategoryStatistics, ImageStatistics
@@ -26,9 +28,7 @@ def duplicate_checks(statistics: CategoryStatistics) -> tuple[Check, ...]:
             title="Test images and corrected anomalies that are also in train",
             advice="Delete one of the two files: figures from images seen in training are worth "
             "nothing.",
-            expectation=gxe.ExpectColumnValuesToBeNull(
-                column="copies_in_train", severity="critical"
-            ),
+            expectation=empty("copies_in_train", "critical"),
             describe=lambda _, image: Wording(
                 "an image that is not in train",
                 f"the same bytes as {' and '.join(map(printable, image.copies_in_train))}",
@@ -40,9 +40,7 @@ def duplicate_checks(statistics: CategoryStatistics) -> tuple[Check, ...]:
             title="Corrected anomalies that are also in test",
             advice="Delete the one in test: images that were chosen by their scores would bias "
             "its figures.",
-            expectation=gxe.ExpectColumnValuesToBeNull(
-                column="copies_in_test", severity="critical"
-            ),
+            expectation=empty("copies_in_test", "critical"),
             describe=lambda _, image: Wording(
                 "an image that is not in test",
                 f"the same bytes as {' and '.join(map(printable, image.copies_in_test))}",
@@ -53,16 +51,14 @@ def duplicate_checks(statistics: CategoryStatistics) -> tuple[Check, ...]:
             name="no_test_image_nearly_in_train",
             title="Test images that are nearly in train",
             advice="Look at both: if it is the same part and shot, delete one of them.",
-            expectation=gxe.ExpectColumnValuesToBeNull(
-                column="near_in_train", row_condition=IN_TEST, severity="warning"
-            ),
+            expectation=empty("near_in_train", "warning", IN_TEST),
             describe=lambda _, image: _describe_near(image, statistics),
         ),
         ImageCheck(
             name="distinct_in_train",
             title="Copies in train",
             advice="Delete the copy; it counts once anyway.",
-            expectation=gxe.ExpectColumnValuesToBeNull(column="earlier_copy", severity="warning"),
+            expectation=empty("earlier_copy", "warning"),
             describe=lambda _, image: Wording(
                 "an image that train has once",
                 f"the same bytes as {printable(image.earlier_copy or '')}",
@@ -74,9 +70,7 @@ def duplicate_checks(statistics: CategoryStatistics) -> tuple[Check, ...]:
             title="Nearly equal train images",
             advice="Look at both: two shots of one part at rest teach nothing new, and the "
             "false-alarm bound is too good if one of them is in calibration.",
-            expectation=gxe.ExpectColumnValuesToBeNull(
-                column="near_in_train", row_condition=IN_TRAIN, severity="warning"
-            ),
+            expectation=empty("near_in_train", "warning", IN_TRAIN),
             describe=lambda _, image: _describe_near(image, statistics),
         ),
         CategoryCheck(
@@ -132,9 +126,7 @@ def picture_checks(checks: CheckSettings) -> tuple[Check, ...]:
             name="not_blurred",
             title="Blurred normals",
             advice="Look at it: delete it if it is out of focus or moved.",
-            expectation=gxe.ExpectColumnValuesToBeBetween(
-                column="sharpness_z", min_value=-limit, severity="warning"
-            ),
+            expectation=between("sharpness_z", "warning", min_value=-limit),
             describe=lambda row, image: Wording(
                 expected, f"blurred: sharpness {row.sharpness:.3g}, {_off(image.sharpness_z)}"
             ),
@@ -143,9 +135,7 @@ def picture_checks(checks: CheckSettings) -> tuple[Check, ...]:
             name="not_dark",
             title="Dark normals",
             advice="Look at it: delete it if the light or the trigger failed.",
-            expectation=gxe.ExpectColumnValuesToBeBetween(
-                column="exposure_z", min_value=-limit, severity="warning"
-            ),
+            expectation=between("exposure_z", "warning", min_value=-limit),
             describe=lambda row, image: Wording(
                 expected, f"dark: mean grey value {row.mean:.0f}, {_off(image.exposure_z)}"
             ),
@@ -154,9 +144,7 @@ def picture_checks(checks: CheckSettings) -> tuple[Check, ...]:
             name="not_blown_out",
             title="Blown-out normals",
             advice="Look at it: delete it if it is overexposed.",
-            expectation=gxe.ExpectColumnValuesToBeBetween(
-                column="exposure_z", max_value=limit, severity="warning"
-            ),
+            expectation=between("exposure_z", "warning", max_value=limit),
             describe=lambda row, image: Wording(
                 expected, f"blown out: mean grey value {row.mean:.0f}, {_off(image.exposure_z)}"
             ),
@@ -187,9 +175,7 @@ def clipping_checks(statistics: CategoryStatistics, limit: float) -> tuple[Check
             name="not_clipped",
             title=title,
             advice="Look at it: delete it if the exposure failed.",
-            expectation=gxe.ExpectColumnValuesToBeBetween(
-                column="clipped", max_value=limit, severity="warning"
-            ),
+            expectation=between("clipped", "warning", max_value=limit),
             describe=lambda row, image: Wording(expected, f"{image.clipped:.0%}"),
         ),
     )

@@ -10,6 +10,9 @@ from stillwatch.tasks.validation.checks import (
     Check,
     ImageCheck,
     Wording,
+    between,
+    empty,
+    equal,
     named,
     no_value,
     printable_name,
@@ -63,9 +66,7 @@ def _present_mask_checks() -> tuple[Check, ...]:
             name="normals_without_mask",
             title="Normals with a defect in their mask",
             advice="Delete the mask, or move the image to the folder of its defect.",
-            expectation=gxe.ExpectColumnValuesToBeBetween(
-                column="mask_area", max_value=0, row_condition=NORMALS, severity="critical"
-            ),
+            expectation=between("mask_area", "critical", max_value=0, condition=NORMALS),
             describe=lambda row, _: Wording(
                 "no mask, or a black one",
                 f"the mask {printable_name(row.mask)} marks {row.mask_area} pixels",
@@ -76,7 +77,7 @@ def _present_mask_checks() -> tuple[Check, ...]:
             name="mask_readable",
             title="Unreadable masks",
             advice="Replace the mask by a good copy.",
-            expectation=gxe.ExpectColumnValuesToBeNull(column="mask_error", severity="critical"),
+            expectation=empty("mask_error", "critical"),
             describe=lambda row, _: Wording(
                 "a readable mask",
                 f"{printable_name(row.mask)}: {reason_of(row.mask_error, row.mask)}",
@@ -87,12 +88,7 @@ def _present_mask_checks() -> tuple[Check, ...]:
             name="mask_size",
             title="Masks of another size than the image",
             advice="Save the mask again at the size of the image.",
-            expectation=gxe.ExpectColumnPairValuesToBeEqual(
-                column_A="size",
-                column_B="mask_size",
-                ignore_row_if="either_value_is_missing",
-                severity="critical",
-            ),
+            expectation=equal("size", "mask_size"),
             describe=lambda row, image: Wording(
                 f"a mask of {image.size} pixels", f"{image.mask_size} pixels", row.mask
             ),
@@ -102,9 +98,7 @@ def _present_mask_checks() -> tuple[Check, ...]:
             title="Masks with more than two values",
             advice="Look at the mask: if it shows less or more than the defect, save it as PNG "
             "with two values, black where there is no defect.",
-            expectation=gxe.ExpectColumnValuesToBeBetween(
-                column="mask_values", max_value=2, severity="warning"
-            ),
+            expectation=between("mask_values", "warning", max_value=2),
             describe=lambda row, _: Wording(
                 "two values",
                 f"{printable_name(row.mask)} has {row.mask_values}: those from half of its range "
@@ -132,9 +126,7 @@ def _anomaly_mask_checks() -> tuple[Check, ...]:
             name="mask_not_empty",
             title="Empty masks",
             advice="Draw the defect, or move the image to test/good if there is none.",
-            expectation=gxe.ExpectColumnValuesToBeBetween(
-                column="mask_area", min_value=1, row_condition=TEST_ANOMALIES, severity="critical"
-            ),
+            expectation=between("mask_area", "critical", min_value=1, condition=TEST_ANOMALIES),
             describe=lambda row, _: Wording(
                 "at least one marked pixel", f"{printable_name(row.mask)} marks none", row.mask
             ),
@@ -143,9 +135,7 @@ def _anomaly_mask_checks() -> tuple[Check, ...]:
             name="mask_plausible",
             title="Masks that are probably inverted",
             advice="Save the mask black where there is no defect and white where the defect is.",
-            expectation=gxe.ExpectColumnValuesToBeNull(
-                column="mask_doubt", row_condition=TEST_ANOMALIES, severity="critical"
-            ),
+            expectation=empty("mask_doubt", "critical", TEST_ANOMALIES),
             describe=lambda row, _: Wording(
                 "a mask that marks at most half of the image, and not its whole border",
                 f"{printable_name(row.mask)} {row.mask_doubt}",

@@ -18,31 +18,14 @@ from stillwatch.text import printable
 
 @task(name="validate", task_run_name="validate {manifest.category}", cache_policy=NO_CACHE)
 def validate(
-    manifest: Manifest,
-    *,
-    folder: Path,
-    page: Path,
-    settings: Settings,
-    data_version: str,
+    manifest: Manifest, *, folder: Path, settings: Settings, data_version: str
 ) -> ValidationReport:
-    """Validate a category; write the HTML page and two Prefect artifacts.
-
-    Failures raise no error here; ``ValidationReport.raise_if_failed`` raises one.
-
-    Args:
-        manifest: facts of the category's images, ``part`` included.
-        settings: of the category.
-
-    Raises:
-        StorageError: ``page`` cannot be written.
-    """
-    report = validate_manifest(manifest, settings)
-    thumbnails = Thumbnails(
-        folder,
-        white_level=manifest.white_level,
-        max_megapixels=settings.images.max_megapixels,
+    """``validate_images``, with two Prefect artifacts."""
+    page = page_path(settings.state_dir, manifest.category)
+    report = validate_images(
+        manifest, folder=folder, page=page, settings=settings, data_version=data_version
     )
-    write_page(page, report, thumbnails, data_version=data_version)
+    thumbnails = Thumbnails.of(manifest, folder, settings)
     key = artifact_key(manifest.category)
     create_table_artifact(table=table_rows(report), key=key, description=report.verdict())
     create_markdown_artifact(
@@ -53,8 +36,25 @@ def validate(
     return report
 
 
+def validate_images(
+    manifest: Manifest, *, folder: Path, page: Path, settings: Settings, data_version: str
+) -> ValidationReport:
+    """Run all checks on a category's images and write the HTML page.
+
+    Failures raise no error here; ``ValidationReport.raise_if_failed`` raises one.
+
+    Args:
+        manifest: facts of the category's images, ``part`` included.
+        page: the HTML file.
+    """
+    report = validate_manifest(manifest, settings)
+    thumbnails = Thumbnails.of(manifest, folder, settings)
+    write_page(page, report, thumbnails, data_version=data_version)
+    return report
+
+
 def validate_manifest(manifest: Manifest, settings: Settings) -> ValidationReport:
-    """Run all checks on a manifest; the arguments are those of ``validate``."""
+    """Run all checks on a manifest."""
     # Great Expectations takes three seconds to import.
     from stillwatch.tasks.validation.checkpoint import build_report, manifest_frame, run_checkpoint
     from stillwatch.tasks.validation.suite import build_suite

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,7 @@ from stillwatch import __version__
 from stillwatch.detectors import parse_detector_settings
 from stillwatch.flows.cli.options import CommandContext, PlantCommand
 from stillwatch.settings import Settings
-from stillwatch.tasks.liveness import HOST, LOCK
+from stillwatch.tasks.liveness import LOCK
 from stillwatch.tasks.promotion.alias import changing_champion, move_champion
 from stillwatch.tasks.registry.approval import MISSED_FLOORS
 from stillwatch.tasks.training.progress import visible_progress
@@ -138,11 +137,13 @@ def test_status_shows_the_trainings_that_run_now(line: Plant) -> None:
         seconds=1.0,
         seconds_left=65.0,
     )
-    with visible_progress(line.state, "bolt/stfpm") as progress:
-        progress.show(epoch)
-        killed = replace(progress, title="nut/stfpm", path=progress.path.with_name("nut.json"))
-        gone = {LOCK: str(line.state / "locks" / "gone.lock"), HOST: progress.owner[HOST]}
-        replace(killed, owner=gone).show(epoch)
+    with visible_progress(line.state, "bolt/stfpm") as show:
+        show(epoch)
+        folder = line.state / "progress"
+        running = json.loads((folder / "bolt--stfpm.json").read_text(encoding="utf-8"))
+        gone = running["owner"] | {LOCK: str(line.state / "locks" / "gone.lock")}
+        killed = running | {"title": "nut/stfpm", "owner": gone}
+        (folder / "nut.json").write_text(json.dumps(killed), encoding="utf-8")
         (row,) = json.loads(line.run_here("status", "--json").stdout)["trainings"]
         assert (row["category"], row["detector"], row["epoch"]) == ("bolt", "stfpm", 4)
         done = line.run_here("status")

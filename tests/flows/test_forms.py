@@ -60,29 +60,31 @@ def test_the_retraining_offers_the_categories_of_the_image_set_and_then_those_th
 
 def test_the_first_seed_is_that_of_the_settings_and_none_comes_twice() -> None:
     settings = Settings()
-    asked = requested(settings, (), (5, 2)).of_category("plate")
-    assert (asked.settings.training.seed, asked.seeds) == (5, (5, 2))
-    assert requested(settings, None, None).of_category("plate").seeds == (settings.training.seed,)
+    asked = requested(settings, (), (5, 2))
+    assert (asked.of_category("plate").training.seed, asked.seeds) == (5, (5, 2))
+    asked = requested(settings, None, None)
+    assert (asked.of_category("plate").training.seed, asked.seeds) == (settings.training.seed, ())
     with pytest.raises(SettingsError, match="seed 2 is given more than once"):
         requested(settings, None, [2, 1, 2])
 
 
 def competing(asked: Request, category: str = "plate") -> tuple[str, ...]:
-    return asked.of_category(category).settings.retrain.detectors
+    return asked.of_category(category).retrain.detectors
 
 
 def test_what_a_person_chooses_comes_before_the_category_and_the_category_before_the_file() -> None:
     own = {"retrain": {"detectors": ["stfpm"]}, "training": {"seed": 3}}
     settings = Settings.model_validate({"categories": {"plate": own}})
     by_itself = requested(settings, None, None)
-    assert (competing(by_itself), by_itself.of_category("plate").seeds) == (("stfpm",), (3,))
+    assert competing(by_itself) == ("stfpm",)
+    assert by_itself.of_category("plate").training.seed == 3
     assert competing(by_itself, "cloth") == Settings().retrain.detectors
-    assert by_itself.of_category("cloth").seeds == (0,)
+    assert by_itself.of_category("cloth").training.seed == 0
     chosen = requested(settings, ["reverse_distillation"], [7, 8])
     for category in ("plate", "cloth"):
         assert competing(chosen, category) == ("reverse_distillation",)
-        assert chosen.of_category(category).seeds == (7, 8)
-        assert chosen.of_category(category).settings.training.seed == 7
+        assert chosen.of_category(category).training.seed == 7
+    assert chosen.seeds == (7, 8)
 
 
 def test_wrong_settings_of_a_category_are_refused_when_it_is_retrained() -> None:

@@ -17,10 +17,10 @@ def test_a_file_gets_a_line_for_each_tenth_of_the_epochs(tmp_path: Path) -> None
     settings = Settings(state_dir=tmp_path)
     with (
         watched_trainings(settings, Console(file=output), disabled=False),
-        visible_progress(tmp_path, "plate/stfpm") as progress,
+        visible_progress(tmp_path, "plate/stfpm") as show,
     ):
         for epoch in (1, 2, 3, 4):
-            progress.show(
+            show(
                 EpochReport(
                     phase="student",
                     epoch=epoch - 1,

@@ -1,5 +1,7 @@
 """``stillwatch models``: list the registered versions."""
 
+from dataclasses import asdict
+
 import typer
 from rich import box
 from rich.table import Table
@@ -23,7 +25,7 @@ def models(context: typer.Context, as_json: AsJson = False) -> None:
     given: CommandContext = context.obj
     versions = registered_versions(open_tracking(given.settings))
     if as_json:
-        print_json([version.as_dict() for version in versions])
+        print_json([asdict(version) for version in versions])
         return
     if not versions:
         say("nothing is registered yet; `stillwatch retrain` registers the winner per category")

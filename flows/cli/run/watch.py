@@ -34,10 +34,11 @@ def watch(
         ensure_registered(open_tracking(given.settings), category)
 
     # It imports Prefect and pandas, which takes seconds.
-    from stillwatch.flows.watch import score_reader, watched_streams
+    from stillwatch.flows.watch import watched_streams
+    from stillwatch.inference.score_log import open_score_log
 
-    with score_reader(given.settings) as read_scores:
-        streams = watched_streams(given.settings, category, read_scores)
+    with open_score_log(given.settings) as log:
+        streams = watched_streams(given.settings, category, log.read_scores)
     if as_json:
         print_json([stream.as_dict() for stream in streams])
     elif not streams:

@@ -19,7 +19,6 @@ from stillwatch.tasks.promotion.promote import (
     complete_abandoned_promotions,
     describe_waiting,
     promote,
-    promote_automatically,
 )
 from stillwatch.tasks.promotion.rollback import rollback
 from stillwatch.tasks.registry.versions import registered_versions
@@ -106,7 +105,7 @@ class TestRefusals:
         with pytest.raises(PromotionError, match=r"champion now is another \(version 3\)"):
             promote("plate", version=stale, reason="because", settings=settings)
         with pytest.raises(PromotionError, match="compared with the champion of that time"):
-            promote_automatically(tracking, "plate", stale, reason="better", settings=settings)
+            promote("plate", version=stale, reason="r", settings=settings, check=False)
 
     def test_a_former_champion_needs_a_rollback(
         self, settings: Settings, tracking: Tracking, first: int
@@ -217,7 +216,7 @@ def test_of_two_promotions_at_once_one_succeeds(
 
     def attempt(version: int) -> StillwatchError | None:
         try:
-            promote_automatically(tracking, "plate", version, reason="better", settings=settings)
+            promote("plate", version=version, reason="r", settings=settings, check=False)
         except StillwatchError as error:
             return error
         return None

@@ -13,11 +13,17 @@ from prefect.artifacts import Artifact
 
 from stillwatch.errors import ValidationError
 from stillwatch.images.manifest import Manifest
-from stillwatch.settings import CalibrationSettings, Settings
+from stillwatch.settings import CalibrationSettings
 from stillwatch.tasks.validation.checkpoint import manifest_frame
 from stillwatch.tasks.validation.report import Failure, ValidationReport
 from stillwatch.tasks.validation.statistics import category_statistics
-from stillwatch.tasks.validation.task import artifact_key, table_rows, validate, validate_manifest
+from stillwatch.tasks.validation.task import (
+    artifact_key,
+    page_path,
+    table_rows,
+    validate,
+    validate_manifest,
+)
 
 
 @pytest.fixture(scope="module")
@@ -332,20 +338,20 @@ def test_the_task_creates_a_table_and_a_page_in_prefect(tmp_path: Path) -> None:
     folder = make_category(tmp_path / "metal_nut")
     (folder / TRAIN).write_bytes(b"")
     manifest = read_manifest(folder)
-    page = tmp_path / "reports" / "metal_nut.html"
+    settings = SETTINGS.model_copy(update={"state_dir": tmp_path / "state"})
+    page = page_path(settings.state_dir, "metal_nut")
 
     @flow
     def one_category() -> ValidationReport:
         return validate(
             manifest,
             folder=folder,
-            page=page,
-            settings=SETTINGS,
+            settings=settings,
             data_version="0123.dir",
         )
 
-    new_prefect_database(tmp_path / "state")
-    with prefect_server(Settings(state_dir=tmp_path / "state")):
+    new_prefect_database(settings.state_dir)
+    with prefect_server(settings):
         report = one_category()
         table = Artifact.get("validation-metal-nut")
         summary = Artifact.get("validation-metal-nut-page")
