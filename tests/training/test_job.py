@@ -17,7 +17,7 @@ from stillwatch.detectors.uninformed_students import UninformedStudents
 from stillwatch.errors import CalibrationError, TrainingError
 from stillwatch.geometry import Geometry, fitted, tiled
 from stillwatch.images.region import Region
-from stillwatch.images.store import StoreWriter
+from stillwatch.images.store import store_writer
 from stillwatch.inference.inspector import Inspector
 from stillwatch.inference.torch_scorer import load_scorer
 from stillwatch.settings import CalibrationSettings, TeacherSettings, TrainingSettings
@@ -41,7 +41,7 @@ def path_of(number: int) -> str:
 def write_store(folder: Path, images: NDArray[np.uint8], geometry: Geometry = ONE_TILE) -> Path:
     named = {path_of(number): image for number, image in enumerate(images)}
     shapes = {path: (image.shape[0], image.shape[1]) for path, image in named.items()}
-    with StoreWriter(folder, shapes, geometry) as store:
+    with store_writer(folder, shapes, geometry) as store:
         for path, image in named.items():
             store.add(path, image)
     return folder

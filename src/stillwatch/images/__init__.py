@@ -12,7 +12,7 @@ from stillwatch.images.manifest import ImageFacts, Manifest, build_manifest
 from stillwatch.images.masks import read_mask
 from stillwatch.images.region import Region
 from stillwatch.images.split import assign, read_split_file, write_split_file
-from stillwatch.images.store import ImageStore, StoreWriter
+from stillwatch.images.store import ImageStore, store_writer
 
 __all__ = [
     "Category",
@@ -22,7 +22,6 @@ __all__ = [
     "ImageStore",
     "Manifest",
     "Region",
-    "StoreWriter",
     "assign",
     "build_manifest",
     "category_folders",
@@ -31,5 +30,6 @@ __all__ = [
     "read_mask",
     "read_split_file",
     "scan_category",
+    "store_writer",
     "write_split_file",
 ]
