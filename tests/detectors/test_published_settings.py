@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import pytest
 import torch
 from torch import nn
+from toys import toy_teacher
 
 from stillwatch.detectors import detector_classes
 from stillwatch.detectors.base import Detector
 from stillwatch.teachers.networks import Teacher
-from stillwatch.testing.toys import toy_teacher
 
 
 @dataclass(frozen=True)

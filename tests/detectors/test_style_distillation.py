@@ -10,6 +10,7 @@ from made_normals import combined, levels_of, one_batch
 from scipy.ndimage import gaussian_filter
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
+from toys import toy_normals, toy_teacher
 
 from stillwatch.detectors.autoencoder import (
     Autoencoder,
@@ -21,7 +22,6 @@ from stillwatch.detectors.blocks.maps import gaussian_smooth
 from stillwatch.detectors.blocks.similarity import squared_error, structural_dissimilarity
 from stillwatch.detectors.style_distillation import StyleDistillation, StyleNetwork
 from stillwatch.teachers.networks import images_to_input
-from stillwatch.testing.toys import toy_normals, toy_teacher
 
 
 @pytest.fixture(scope="module")

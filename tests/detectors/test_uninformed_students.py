@@ -11,6 +11,7 @@ import torch
 from fixed_network import FixedNetwork
 from made_normals import MadeNormals, combined, known_levels, levels_of, one_batch
 from torch import nn
+from toys import SIDE, toy_normals, toy_teacher
 
 from stillwatch.detectors.blocks.maps import joined_neighbourhoods
 from stillwatch.detectors.blocks.patch_distillation import (
@@ -32,7 +33,6 @@ from stillwatch.errors import DetectorError, SettingsError, TrainingError
 from stillwatch.geometry import fitted
 from stillwatch.settings import TrainingSettings
 from stillwatch.teachers.networks import Teacher, images_to_input
-from stillwatch.testing.toys import SIDE, toy_normals, toy_teacher
 from stillwatch.training.job import EpochReport
 from stillwatch.training.loop import TrainingSummary, train
 

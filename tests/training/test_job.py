@@ -11,6 +11,7 @@ import psutil
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from toys import SIDE, toy_normals
 
 from stillwatch.bundle import Bundle, read_bundle, read_weights
 from stillwatch.detectors.uninformed_students import UninformedStudents
@@ -21,7 +22,6 @@ from stillwatch.images.store import store_writer
 from stillwatch.inference.inspector import Inspector
 from stillwatch.inference.torch_scorer import load_scorer
 from stillwatch.settings import CalibrationSettings, TeacherSettings, TrainingSettings
-from stillwatch.testing.toys import SIDE, toy_normals
 from stillwatch.training.child import run
 from stillwatch.training.job import EpochReport, TrainingJob, TrainingOutcome, run_training
 from stillwatch.training.rescoring import rescored
