@@ -6,6 +6,7 @@ where defects count, or ``ignore.png``, white where they do not. They are read a
 """
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -97,7 +98,7 @@ class Region:
             Image.fromarray(self.counted).save(temporary, format="PNG")
 
     @classmethod
-    def load(cls, path: Path, *, max_megapixels: float) -> Self:
+    def load(cls, path: Path, *, max_megapixels: float = math.inf) -> Self:
         """Read what ``save`` has written, a ``region.png`` or an ``ignore.png``.
 
         Raises:
