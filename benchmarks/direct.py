@@ -21,7 +21,7 @@ from stillwatch.images.decode import Pixels, read_image, read_shape
 from stillwatch.images.layout import Category, ImageFile, scan_category
 from stillwatch.images.masks import read_mask, resize_mask
 from stillwatch.images.split import PARTS, assign, group_of, part_of
-from stillwatch.images.store import ImageStore, StoreWriter
+from stillwatch.images.store import ImageStore, store_writer
 from stillwatch.inference.inspector import Inspector
 from stillwatch.inference.scorers import open_scorer
 from stillwatch.settings import Settings
@@ -121,7 +121,7 @@ def split_of(category: Category, settings: Settings) -> dict[str, str]:
 def _store(category: Category, settings: Settings, folder: Path) -> None:
     shapes = {image.path: read_shape(category.folder / image.path) for image in category.images}
     geometry = settings.images.geometry([shapes[image.path] for image in category.train_normals])
-    with StoreWriter(folder, shapes, geometry) as store:
+    with store_writer(folder, shapes, geometry) as store:
         for image in category.images:
             path = category.folder / image.path
             store.add(image.path, read_image(path, geometry, white_level=WHITE))

@@ -44,7 +44,7 @@ from stillwatch.geometry import Shape
 from stillwatch.images.decode import read_shape
 from stillwatch.images.layout import scan_category
 from stillwatch.images.manifest import build_manifest
-from stillwatch.images.store import ImageStore, StoreWriter
+from stillwatch.images.store import ImageStore, store_writer
 from stillwatch.inference.inspector import Inspector
 from stillwatch.inference.score_log import open_score_log
 from stillwatch.inference.torch_scorer import load_scorer
@@ -195,7 +195,7 @@ def read_images(root: Path, settings: Settings) -> None:
     category = scan_category(root / CATEGORY)
     shapes = {image.path: read_shape(category.folder / image.path) for image in category.images}
     geometry = settings.images.geometry(list(shapes.values()))
-    with StoreWriter(root / "store", shapes, geometry) as store:
+    with store_writer(root / "store", shapes, geometry) as store:
         build_manifest(
             category,
             images=settings.images,

@@ -13,8 +13,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.sheets import make_small_defects
 from stillwatch.errors import StillwatchError
-from stillwatch.sample.small_defects import make_small_defects
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -203,7 +203,7 @@ def write_bundle(
         update={
             "weights_sha256": hashlib.sha256(weights).hexdigest(),
             "weights_bytes": len(weights),
-            "region": None if region is None else _file_info(region),
+            "region": None if region is None else file_info(region),
         }
     )
     with atomic_folder(folder) as temporary:
@@ -248,31 +248,6 @@ def read_info(path: Path) -> BundleInfo:
         return parse_section(BundleInfo, values, where=str(path))
     except SettingsError as error:
         raise BundleError(f"{error} {_MAKE_AGAIN}") from error
-
-
-def write_graph_info(
-    folder: Path,
-    info: BundleInfo,
-    graph_format: GraphFormat,
-    *,
-    model_version: int | None = None,
-) -> Bundle:
-    """Write the ``bundle.json`` of an exported bundle into the folder of the graph.
-
-    Args:
-        folder: holds ``GRAPH_FILES[graph_format]``; ``bundle.json`` is written beside them.
-        info: of the bundle that the graph was made from.
-        graph_format: of the graph.
-        model_version: of the registry, if the graph gives the scores of one.
-    """
-    graph = GraphInfo(
-        format=graph_format,
-        files={name: _file_info(folder / name) for name in GRAPH_FILES[graph_format]},
-        model_version=model_version,
-    )
-    exported = info.model_copy(update={"graph": graph})
-    write_json(folder / INFO_FILE, exported.model_dump(mode="json"))
-    return Bundle(folder, exported)
 
 
 def read_weights(bundle: Bundle) -> dict[str, NDArray[np.generic]]:
@@ -329,7 +304,7 @@ def derive_bundle(bundle: Bundle, folder: Path, info: BundleInfo, region: Path |
         info: digest and size of the region are filled in here.
         region: PNG of the region of interest; None: defects count everywhere.
     """
-    found = None if region is None else _file_info(region)
+    found = None if region is None else file_info(region)
     info = info.model_copy(update={"region": found})
     with atomic_folder(folder) as temporary:
         for name in info.files:
@@ -339,7 +314,7 @@ def derive_bundle(bundle: Bundle, folder: Path, info: BundleInfo, region: Path |
     return Bundle(folder, info)
 
 
-def _file_info(path: Path) -> FileInfo:
+def file_info(path: Path) -> FileInfo:
     """Digest and size of a file."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -347,13 +322,9 @@ def _file_info(path: Path) -> FileInfo:
 
 
 def _check_file(path: Path, expected: FileInfo) -> None:
-    """Raise if a file is not the one that ``bundle.json`` describes.
-
-    Raises:
-        BundleError: it is missing, truncated or exchanged.
-    """
+    """Raise if a file is not the one that ``bundle.json`` describes."""
     try:
-        found = _file_info(path)
+        found = file_info(path)
     except OSError as error:
         raise BundleError(
             f"{path}: cannot be read ({error.strerror}), and the bundle needs it. {_MAKE_AGAIN}"

@@ -430,6 +430,14 @@ _OF_ALL_CATEGORIES = {
     "training": ("device", "photographs"),
 }
 """What of these sections names folders and devices as well."""
+_FOLDERS = {
+    "workspace": "path",
+    "inbox": "path",
+    "inspection": "path",
+    "teacher": "weights_dir",
+    "training": "photographs",
+}
+"""The setting of each section that names a folder."""
 
 
 class Settings(Section):
@@ -544,22 +552,9 @@ def load_settings(path: Path) -> Settings:
 
 
 def _anchor_paths(settings: Settings, base: Path) -> Settings:
-    photographs = settings.training.photographs
-    return settings.model_copy(
-        update={
-            "state_dir": base / settings.state_dir,
-            "workspace": settings.workspace.model_copy(
-                update={"path": base / settings.workspace.path}
-            ),
-            "inbox": settings.inbox.model_copy(update={"path": base / settings.inbox.path}),
-            "inspection": settings.inspection.model_copy(
-                update={"path": base / settings.inspection.path}
-            ),
-            "teacher": settings.teacher.model_copy(
-                update={"weights_dir": base / settings.teacher.weights_dir}
-            ),
-            "training": settings.training.model_copy(
-                update={"photographs": base / photographs if photographs else None}
-            ),
-        }
-    )
+    anchored: dict[str, Any] = {"state_dir": base / settings.state_dir}
+    for name, key in _FOLDERS.items():
+        section = getattr(settings, name)
+        if (folder := getattr(section, key)) is not None:
+            anchored[name] = section.model_copy(update={key: base / folder})
+    return settings.model_copy(update=anchored)

@@ -16,7 +16,7 @@ from stillwatch.images.layout import FEEDBACK, Category, scan_category, section_
 from stillwatch.images.manifest import Manifest, build_manifest
 from stillwatch.images.region import Region, read_region
 from stillwatch.images.split import part_of
-from stillwatch.images.store import ImageStore, StoreWriter, mark_used, store_folder
+from stillwatch.images.store import ImageStore, StoreWriter, mark_used, store_folder, store_writer
 from stillwatch.settings import ImageSettings, Settings
 from stillwatch.tasks.data.version import CategoryVersion, category_digest
 from stillwatch.text import printable
@@ -104,7 +104,7 @@ def _new_store(
     learnt = [shapes[image.path] for image in category.train_normals]
     if not learnt:
         return nullcontext()
-    return StoreWriter(folder, shapes, settings.geometry(learnt))
+    return store_writer(folder, shapes, settings.geometry(learnt))
 
 
 def _as_versioned(category: Category, version: CategoryVersion) -> Category:

@@ -1,7 +1,6 @@
 """Train one detector on one category, unless MLflow already holds the trained detector."""
 
 import logging
-import math
 import shutil
 import tempfile
 from contextlib import suppress
@@ -248,19 +247,20 @@ def _run(plan: _Plan, run_id: str, tracking: Tracking, losses: EpochLog) -> Bund
 
         train = partial(run_training, on_epoch=on_epoch, threads=training_threads(plan.settings))
         try:
-            outcome = train(job)
+            peak_memory_bytes = train(job)
         except DeviceMemoryError as error:
             smaller = with_half_batch(job, error)
             change = halved_batch(job, smaller.detector_settings)
             logging.getLogger(__name__).warning("%s Retrying with %s.", error, change)
             losses.start_over()
-            outcome = train(smaller)
+            peak_memory_bytes = train(smaller)
+    bundle = read_bundle(plan.job.bundle)
     tracking.log(
         run_id,
-        metrics=figures({"peak_memory_megabytes": outcome.peak_memory_bytes / 2**20}),
-        tags={"stillwatch.resumed": str(outcome.resumed).lower()},
+        metrics=figures({"peak_memory_megabytes": peak_memory_bytes / 2**20}),
+        tags={"stillwatch.resumed": str(bundle.info.training.resumed).lower()},
     )
-    return read_bundle(plan.job.bundle)
+    return bundle
 
 
 def _bundle_not_uploaded(job: TrainingJob) -> Bundle | None:
@@ -330,7 +330,7 @@ def _same_region(bundle: Bundle, facts: RegionFacts | None) -> bool:
     """Whether they are equal, without the category's file, which may be on another machine."""
     if facts is None or bundle.info.region is None:
         return facts is None and bundle.info.region is None
-    return Region.load(bundle.folder / REGION_FILE, max_megapixels=math.inf).digest == facts.digest
+    return Region.load(bundle.folder / REGION_FILE).digest == facts.digest
 
 
 def _write_region(category: ExaminedCategory, file: Path) -> Path | None:

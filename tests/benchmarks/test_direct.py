@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 from benchmarks.direct import measure, scale_of, split_of
+from benchmarks.sheets import make_small_defects
 
 from stillwatch.images.layout import scan_category
-from stillwatch.sample.small_defects import make_small_defects
 from stillwatch.settings import Settings
 
 

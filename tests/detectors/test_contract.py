@@ -7,6 +7,8 @@ from typing import ClassVar
 
 import pytest
 import torch
+from battery import CHECKS, Trial
+from toys import toy_normals, toy_teacher
 
 from stillwatch.detectors import detector_classes
 from stillwatch.detectors.base import Detector
@@ -15,8 +17,6 @@ from stillwatch.detectors.uninformed_students import UninformedStudents
 from stillwatch.errors import DetectorError
 from stillwatch.geometry import Shape, fitted
 from stillwatch.settings import TrainingSettings
-from stillwatch.testing.battery import CHECKS, Trial
-from stillwatch.testing.toys import toy_normals, toy_teacher
 from stillwatch.training.loop import train
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from toys import toy_teacher
 
 from stillwatch import detectors
 from stillwatch.detectors import (
@@ -16,7 +17,6 @@ from stillwatch.detectors import (
 from stillwatch.detectors.stfpm import STFPM
 from stillwatch.errors import DetectorError, SettingsError
 from stillwatch.settings import Settings
-from stillwatch.testing.toys import toy_teacher
 
 ONE_MORE = """
 from stillwatch.detectors.stfpm import STFPM

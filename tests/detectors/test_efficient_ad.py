@@ -11,6 +11,7 @@ import torch
 from fixed_network import FixedNetwork
 from made_normals import MadeNormals, combined, known_levels, one_batch
 from torch import nn
+from toys import toy_normals, toy_teacher
 
 from stillwatch.detectors.blocks.description_networks import (
     DescriptionNetwork,
@@ -25,7 +26,6 @@ from stillwatch.detectors.efficient_ad import (
     hard_feature_loss,
 )
 from stillwatch.errors import DetectorError, SettingsError, TeacherError
-from stillwatch.testing.toys import toy_normals, toy_teacher
 
 PIXELS = {"student_input": "pixels"}
 

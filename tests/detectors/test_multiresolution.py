@@ -9,10 +9,10 @@ import torch
 from fixed_network import FixedNetwork
 from made_normals import MadeNormals, combined, known_levels, one_batch
 from torch import nn
+from toys import toy_normals, toy_teacher
 
 from stillwatch.detectors.multiresolution import Multiresolution, direction_loss, value_loss
 from stillwatch.teachers.networks import Teacher, empty_teacher, images_to_input
-from stillwatch.testing.toys import toy_normals, toy_teacher
 
 VGG = "vgg16.tv_in1k"
 

@@ -11,11 +11,11 @@ from scipy.ndimage import gaussian_filter
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
+from toys import toy_normals, toy_teacher
 
 from stillwatch.detectors.patchcore import PatchCore
 from stillwatch.geometry import fitted
 from stillwatch.teachers.networks import images_to_input
-from stillwatch.testing.toys import toy_normals, toy_teacher
 from stillwatch.training.data import TilePool, TileSet
 
 

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 import pytest
 import torch
 from torch import nn
+from toys import toy_teacher
 
 from stillwatch.detectors import detector_classes
 from stillwatch.detectors.base import Detector
+from stillwatch.teachers.architectures import Architecture
 from stillwatch.teachers.networks import Teacher
-from stillwatch.testing.toys import toy_teacher
 
 
 @dataclass(frozen=True)
@@ -89,9 +90,10 @@ def test_settings_are_those_published(name: str) -> None:
 def test_efficient_ads_channels_are_384_with_the_authors_teacher() -> None:
     method = detector_classes()["efficient_ad"]
     # The levels at strides 8 and 16 of a Wide-ResNet-101; it is not asked for them here.
-    teacher = Teacher("wide", "0" * 64, nn.Identity, (512, 1024), (0.5,) * 3, (0.25,) * 3)
-    made = method.build(teacher, method.paper)
-    widths = {name: len(value) for name, value in made.state_dict().items()}
+    made = Architecture(nn.Identity, (512, 1024), (0.5,) * 3, (0.25,) * 3)
+    teacher = Teacher("wide", "0" * 64, made)
+    detector = method.build(teacher, method.paper)
+    widths = {name: len(value) for name, value in detector.state_dict().items()}
     assert widths["patch_teacher.network.8.weight"] == 384
     assert widths["trained.student.8.weight"] == 768
     assert widths["trained.autoencoder.refine.2.weight"] == 384

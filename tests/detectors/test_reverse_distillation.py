@@ -10,6 +10,7 @@ from made_normals import combined, known_levels, levels_of, one_batch
 from scipy.ndimage import gaussian_filter
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
+from toys import toy_normals, toy_teacher
 
 from stillwatch.detectors.reverse_distillation import (
     EmbeddingAndDecoder,
@@ -17,7 +18,6 @@ from stillwatch.detectors.reverse_distillation import (
     mined_share,
 )
 from stillwatch.teachers.networks import images_to_input
-from stillwatch.testing.toys import toy_normals, toy_teacher
 
 
 def features(channels: tuple[int, ...], side: int = 64, images: int = 1) -> list[torch.Tensor]:

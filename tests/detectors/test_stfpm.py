@@ -8,10 +8,10 @@ import torch
 from fixed_network import FixedNetwork
 from made_normals import combined, known_levels, levels_of, one_batch
 from torch.nn import functional as F  # noqa: N812
+from toys import toy_normals, toy_teacher
 
 from stillwatch.detectors.stfpm import STFPM
 from stillwatch.teachers.networks import images_to_input
-from stillwatch.testing.toys import toy_normals, toy_teacher
 
 
 def squared_distances(detector: STFPM, images: torch.Tensor) -> list[np.ndarray]:

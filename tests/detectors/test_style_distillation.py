@@ -7,9 +7,10 @@ import pytest
 import torch
 from fixed_network import FixedNetwork
 from made_normals import combined, levels_of, one_batch
-from scipy.ndimage import gaussian_filter
+from scipy import ndimage
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
+from toys import toy_normals, toy_teacher
 
 from stillwatch.detectors.autoencoder import (
     Autoencoder,
@@ -17,11 +18,10 @@ from stillwatch.detectors.autoencoder import (
     away_from_edges,
 )
 from stillwatch.detectors.base import Detector
-from stillwatch.detectors.blocks.maps import gaussian_smooth
+from stillwatch.detectors.blocks.maps import gaussian_filter
 from stillwatch.detectors.blocks.similarity import squared_error, structural_dissimilarity
 from stillwatch.detectors.style_distillation import StyleDistillation, StyleNetwork
 from stillwatch.teachers.networks import images_to_input
-from stillwatch.testing.toys import toy_normals, toy_teacher
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def test_ssim_is_exact_where_images_are_bright_and_nearly_flat() -> None:
     """Against double precision: an export that rounds otherwise must come to the same map."""
 
     def mean(x: torch.Tensor) -> torch.Tensor:
-        return gaussian_smooth(x.flatten(0, 1), 1.5).view_as(x)
+        return gaussian_filter(x.flatten(0, 1), 1.5)(x.flatten(0, 1)).view_as(x)
 
     a, b = (0.95 + 0.002 * torch.rand(1, 3, 32, 32) for _ in range(2))
     x, y = a.double(), b.double()
@@ -100,7 +100,7 @@ def assert_smoothed_averages(detector: Detector, errors: torch.Tensor) -> None:
     averages = errors.unfold(1, 4, 4).unfold(2, 4, 4).mean(dim=(3, 4)).numpy()
     levels = levels_of(detector, toy_normals(2, first=50))
     found = combined(levels, detector.combination(levels, 8.0))
-    expected = np.stack([gaussian_filter(one, 2.0) for one in averages])
+    expected = np.stack([ndimage.gaussian_filter(one, 2.0) for one in averages])
     np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 

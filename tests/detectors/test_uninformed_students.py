@@ -11,6 +11,7 @@ import torch
 from fixed_network import FixedNetwork
 from made_normals import MadeNormals, combined, known_levels, levels_of, one_batch
 from torch import nn
+from toys import SIDE, toy_normals, toy_teacher
 
 from stillwatch.detectors.blocks.maps import joined_neighbourhoods
 from stillwatch.detectors.blocks.patch_distillation import (
@@ -31,8 +32,8 @@ from stillwatch.detectors.uninformed_students import (
 from stillwatch.errors import DetectorError, SettingsError, TrainingError
 from stillwatch.geometry import fitted
 from stillwatch.settings import TrainingSettings
+from stillwatch.teachers.architectures import Architecture
 from stillwatch.teachers.networks import Teacher, images_to_input
-from stillwatch.testing.toys import SIDE, toy_normals, toy_teacher
 from stillwatch.training.job import EpochReport
 from stillwatch.training.loop import TrainingSummary, train
 
@@ -316,7 +317,8 @@ def test_a_patch_teacher_is_the_same_for_every_seed() -> None:
 
 def test_without_a_pretrained_network_the_teacher_is_not_asked() -> None:
     values = {**PIXELS, "knowledge_weight": 0, "metric_weight": 1}
-    unable = Teacher("unable", "0" * 64, nn.Module, (5,), (0.5,) * 3, (0.25,) * 3)  # no forward
+    made = Architecture(nn.Module, (5,), (0.5,) * 3, (0.25,) * 3)  # no forward
+    unable = Teacher("unable", "0" * 64, made)
     detector = UninformedStudents.build(unable, values)
     batch = one_batch(toy_normals(6), detector.teacher)
     phase = detector.phases()[0]

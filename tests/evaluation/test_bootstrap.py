@@ -4,18 +4,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from stillwatch.evaluation import metrics
 from stillwatch.evaluation.bootstrap import (
     grid_metrics,
-    image_intervals,
-    pixel_intervals,
+    image_metrics,
+    intervals,
     rejection_rates,
     resample_weights,
-)
-from stillwatch.evaluation.metrics import (
-    image_auroc,
-    image_average_precision,
-    image_f1,
-    oracle_f1,
 )
 from stillwatch.evaluation.pixel_metrics import (
     count_pixels,
@@ -70,15 +65,11 @@ def test_image_intervals_are_quantiles_over_resampled_images() -> None:
     rejected = scores > 0.8
     weights = resample_weights(STRATA, 200, seed=6)
     drawn = [np.repeat(np.arange(len(labels)), weight.astype(int)) for weight in weights]
-    found = image_intervals(labels, scores, rejected, weights)
-    expected = {
-        "image_auroc": [image_auroc(labels[d], scores[d]) for d in drawn],
-        "image_ap": [image_average_precision(labels[d], scores[d]) for d in drawn],
-        "f1_oracle": [oracle_f1(labels[d], scores[d]) for d in drawn],
-        "f1": [image_f1(labels[d], rejected[d]) for d in drawn],
-    }
-    assert found.keys() == expected.keys()
-    for name, values in expected.items():
+    found = intervals(image_metrics(labels, scores, rejected, weights))
+    expected = [metrics.image_metrics(labels[d], scores[d], rejected[d]) for d in drawn]
+    assert found.keys() == expected[0].keys()
+    for name in found:
+        values = [figures[name] for figures in expected]
         assert found[name] == pytest.approx(tuple(np.quantile(values, [0.025, 0.975])))
 
 
@@ -126,14 +117,14 @@ def test_the_interval_covers_the_true_auroc_about_as_often_as_it_says() -> None:
     for seed in range(200):
         scores = rng.normal(labels, 1)
         weights = resample_weights(strata, 200, seed)
-        low, high = image_intervals(labels, scores, labels, weights)["image_auroc"]
+        low, high = intervals(image_metrics(labels, scores, labels, weights))["image_auroc"]
         covered += low <= true_auroc <= high
     assert 0.88 <= covered / 200 <= 0.99
 
 
 def test_one_image_of_each_kind_has_intervals_without_width() -> None:
     weights = resample_weights(["good", "dent"], 100, 0)
-    found = image_intervals([False, True], [0.1, 0.9], [False, True], weights)
+    found = intervals(image_metrics([False, True], [0.1, 0.9], [False, True], weights))
     assert set(found.values()) == {(1.0, 1.0)}
 
 
@@ -141,7 +132,7 @@ def test_resamples_without_a_region_are_left_out() -> None:
     masks = np.zeros((3, 8, 8), bool)
     masks[2, 2:4, 2:4] = True  # the other anomaly of the stratum has no mask
     counts = grid_counts(masks.astype(np.float32), masks)
-    found = pixel_intervals(counts, resample_weights(["good", "dent", "dent"], 100, 0))
+    found = intervals(grid_metrics(counts, resample_weights(["good", "dent", "dent"], 100, 0)))
     assert found == {
         name: pytest.approx((1.0, 1.0)) for name in ("pixel_auroc", "pixel_ap", "aupro")
     }
@@ -158,5 +149,5 @@ def test_a_resample_without_a_region_keeps_its_place() -> None:
 
 def test_without_defect_free_pixels_there_is_only_precision() -> None:
     masks = np.ones((1, 4, 4), bool)
-    found = pixel_intervals(grid_counts(masks.astype(np.float32), masks), np.ones((10, 1)))
+    found = intervals(grid_metrics(grid_counts(masks.astype(np.float32), masks), np.ones((10, 1))))
     assert found == {"pixel_ap": (1.0, 1.0)}

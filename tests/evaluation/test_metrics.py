@@ -5,15 +5,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.metrics import f1_score
 
-from stillwatch.evaluation.bootstrap import image_metrics
+from stillwatch.evaluation import bootstrap
 from stillwatch.evaluation.counts import f1
-from stillwatch.evaluation.metrics import (
-    image_auroc,
-    image_average_precision,
-    image_f1,
-    oracle_f1,
-    roc_curve,
-)
+from stillwatch.evaluation.metrics import image_metrics, roc_curve
 
 Labelled = tuple[NDArray[np.bool_], NDArray[np.float64]]
 
@@ -27,22 +21,14 @@ def labelled_scores(draw: st.DrawFn) -> Labelled:
     return np.array(labels), np.array(scores, dtype=float) / 3
 
 
-RANKING_FIGURES = (image_auroc, image_average_precision, oracle_f1)
-
-
 @given(labelled_scores(), st.floats(-2, 2))
 def test_figures_from_counts_are_scikit_learns(data: Labelled, threshold: float) -> None:
     """The bootstrap computes its figures from counts, with weight 1 for each image here."""
     labels, scores = data
     rejected = scores > threshold
-    found = image_metrics(labels, scores, rejected, np.ones((1, len(labels))))
+    found = bootstrap.image_metrics(labels, scores, rejected, np.ones((1, len(labels))))
     assert {name: value[0] for name, value in found.items()} == pytest.approx(
-        {
-            "image_auroc": image_auroc(labels, scores),
-            "image_ap": image_average_precision(labels, scores),
-            "f1": image_f1(labels, rejected),
-            "f1_oracle": oracle_f1(labels, scores),
-        }
+        image_metrics(labels, scores, rejected)
     )
 
 
@@ -51,7 +37,7 @@ def test_figures_from_counts_are_scikit_learns(data: Labelled, threshold: float)
 def test_oracle_f1_is_the_highest_over_all_thresholds(data: Labelled) -> None:
     labels, scores = data
     best = max(f1_score(labels, scores >= threshold) for threshold in np.unique(scores))
-    assert oracle_f1(labels, scores) == pytest.approx(best)
+    assert image_metrics(labels, scores, labels)["f1_oracle"] == pytest.approx(best)
 
 
 @given(labelled_scores())
@@ -66,21 +52,22 @@ def test_roc_curve_has_a_point_for_each_distinct_score(data: Labelled) -> None:
 
 def test_known_cases() -> None:
     labels = np.array([False, False, True, True])
-    for figure in RANKING_FIGURES:
-        assert figure(labels, [1, 2, 3, 4]) == 1
-    assert image_auroc(labels, [1, 1, 1, 1]) == 0.5
-    assert image_auroc(labels, [4, 3, 2, 1]) == 0
-    assert image_average_precision(labels, [1, 3, 2, 4]) == pytest.approx((1 + 2 / 3) / 2)
-    assert oracle_f1(labels, [1, 3, 2, 4]) == pytest.approx(4 / 5)
-    assert image_f1(labels, [False, True, False, True]) == 0.5
-    assert image_f1(labels, [False] * 4) == 0
+    assert set(image_metrics(labels, [1, 2, 3, 4], labels).values()) == {1}
+    found = image_metrics(labels, [1, 3, 2, 4], [False, True, False, True])
+    assert found["image_ap"] == pytest.approx((1 + 2 / 3) / 2)
+    assert found["f1_oracle"] == pytest.approx(4 / 5)
+    assert found["f1"] == 0.5
+    assert image_metrics(labels, [1, 1, 1, 1], labels)["image_auroc"] == 0.5
+    found = image_metrics(labels, [4, 3, 2, 1], [False] * 4)
+    assert (found["image_auroc"], found["f1"]) == (0, 0)
 
 
 @pytest.mark.parametrize("labels", [[True, True], [False, False]])
 def test_one_kind_of_image_has_no_ranking(labels: list[bool]) -> None:
-    for figure in (*RANKING_FIGURES, image_f1, roc_curve):
-        with pytest.raises(ValueError, match="both anomalies and normals"):
-            figure(labels, [0.0, 1.0])
+    with pytest.raises(ValueError, match="both anomalies and normals"):
+        image_metrics(labels, [0.0, 1.0], [False, True])
+    with pytest.raises(ValueError, match="both anomalies and normals"):
+        roc_curve(labels, [0.0, 1.0])
 
 
 def test_f1_from_counts() -> None:

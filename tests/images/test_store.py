@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -17,16 +18,18 @@ from stillwatch.geometry import Geometry, Shape, fitted, tiled
 from stillwatch.images.decode import read_image, read_shape, scale_image
 from stillwatch.images.layout import Category, scan_category
 from stillwatch.images.manifest import build_manifest
-from stillwatch.images.store import ImageStore, StoreWriter, mark_used, store_folder
+from stillwatch.images.store import ImageStore, StoreWriter, mark_used, store_folder, store_writer
 from stillwatch.settings import ImageSettings
 
 MakeCategory = Callable[..., Path]
 GEOMETRY = fitted([(20, 30)], 8)
 
 
-def writer_of(folder: Path, *paths: str, geometry: Geometry = GEOMETRY) -> StoreWriter:
+def writer_of(
+    folder: Path, *paths: str, geometry: Geometry = GEOMETRY
+) -> AbstractContextManager[StoreWriter]:
     """For images like ``pixels``."""
-    return StoreWriter(folder, dict.fromkeys(paths, (20, 30)), geometry)
+    return store_writer(folder, dict.fromkeys(paths, (20, 30)), geometry)
 
 
 def pixels(seed: int, height: int = 20, width: int = 30) -> NDArray[np.uint8]:
@@ -41,7 +44,7 @@ def test_what_goes_in_comes_out_scaled(tmp_path: Path, geometry: Geometry) -> No
     images = [pixels(index, 20 + 3 * (index % 4), 30 - index) for index in range(20)]
     paths = [f"train/good/{index}.png" for index in range(20)]
     shapes = {path: image.shape[:2] for path, image in zip(paths, images, strict=True)}
-    with StoreWriter(folder, shapes, geometry) as writer, ThreadPoolExecutor(4) as pool:
+    with store_writer(folder, shapes, geometry) as writer, ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda index: writer.add(paths[index], images[index]), reversed(range(20))))
     store = ImageStore.open(folder)
     assert store.paths == tuple(paths)
@@ -167,7 +170,7 @@ def test_the_manifest_fills_the_store_as_inspection_reads_files(
     make_category: MakeCategory, tmp_path: Path
 ) -> None:
     category = scan_category(make_category(train=5))
-    with StoreWriter(tmp_path / "store", shapes_of(category), GEOMETRY) as writer:
+    with store_writer(tmp_path / "store", shapes_of(category), GEOMETRY) as writer:
         build_manifest(
             category,
             images=ImageSettings(),
@@ -188,7 +191,7 @@ def test_a_category_with_a_damaged_image_has_no_store(
     category = scan_category(folder)
     shapes = shapes_of(category)
     (folder / "train" / "good" / "001.png").write_bytes(b"")
-    with StoreWriter(tmp_path / "store", shapes, GEOMETRY) as writer:
+    with store_writer(tmp_path / "store", shapes, GEOMETRY) as writer:
         build_manifest(
             category, images=ImageSettings(), expected_md5=None, parts=None, on_pixels=writer.add
         )
@@ -200,11 +203,11 @@ import resource, sys
 from pathlib import Path
 from stillwatch.errors import StorageError
 from stillwatch.geometry import fitted
-from stillwatch.images.store import StoreWriter
+from stillwatch.images.store import store_writer
 
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 try:
-    with StoreWriter(Path(sys.argv[1]), {"a": (256, 256)}, fitted([(256, 256)], 256)):
+    with store_writer(Path(sys.argv[1]), {"a": (256, 256)}, fitted([(256, 256)], 256)):
         raise AssertionError("began to work")
 except StorageError as error:
     print(error)

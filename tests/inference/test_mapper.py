@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_bundles import ALONE, TILED, brightness
 from numpy.typing import NDArray
+from toys import toy_teacher
 
 from stillwatch.combination import Combination, Level
 from stillwatch.detectors.patchcore import PatchCore
@@ -19,7 +20,6 @@ from stillwatch.images.region import Region
 from stillwatch.inference.mapper import ImageMapper
 from stillwatch.inference.torch_scorer import TorchScorer
 from stillwatch.settings import TrainingSettings
-from stillwatch.testing.toys import toy_teacher
 from stillwatch.training.loop import train
 
 SEAM_TOLERANCE = 0.1

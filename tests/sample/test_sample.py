@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from benchmarks import sheets
 from PIL import Image
 
 from stillwatch.errors import LayoutError, StorageError
@@ -14,7 +15,6 @@ from stillwatch.sample import canvas as sample_canvas
 from stillwatch.sample import cloth as sample_cloth
 from stillwatch.sample import image_set as sample
 from stillwatch.sample import plate as sample_plate
-from stillwatch.sample import small_defects
 from stillwatch.sample.image_set import SUBJECTS, draw_image, image_key, make_sample_set
 
 pytestmark = pytest.mark.xdist_group("sample set")  # its fixture takes seconds
@@ -152,9 +152,7 @@ EXACT_ON_EVERY_MACHINE = {
 }
 
 
-@pytest.mark.parametrize(
-    "module", [sample, sample_canvas, sample_cloth, sample_plate, small_defects]
-)
+@pytest.mark.parametrize("module", [sample, sample_canvas, sample_cloth, sample_plate, sheets])
 def test_drawing_uses_only_operations_that_are_exact_on_every_machine(module):
     nodes = list(ast.walk(ast.parse(inspect.getsource(module))))
     attributes = [node for node in nodes if isinstance(node, ast.Attribute)]

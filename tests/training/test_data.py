@@ -6,11 +6,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from toys import SIDE, toy_normals, toy_teacher
 
 from stillwatch.geometry import Geometry, fitted
 from stillwatch.images.decode import Pixels
 from stillwatch.teachers.networks import Teacher
-from stillwatch.testing.toys import SIDE, toy_normals, toy_teacher
 from stillwatch.training.data import TilePool, TileSet, TrainingImages, evenly_spread
 
 CPU = torch.device("cpu")

@@ -11,6 +11,7 @@ import pytest
 import torch
 from small_disk import small_disk
 from torch import Tensor, nn
+from toys import toy_normals, toy_teacher
 
 from stillwatch.combination import Combination, Level, LevelMaps
 from stillwatch.detectors.base import Batch, Detector, Phase, warm_up_and_cosine
@@ -28,7 +29,6 @@ from stillwatch.images.decode import Pixels
 from stillwatch.sections import Section
 from stillwatch.settings import TrainingSettings
 from stillwatch.teachers.networks import Teacher
-from stillwatch.testing.toys import toy_normals, toy_teacher
 from stillwatch.training import data as training_data
 from stillwatch.training.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from stillwatch.training.job import EpochReport

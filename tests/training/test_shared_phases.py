@@ -9,6 +9,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from toys import SIDE, toy_normals, toy_teacher
 
 from stillwatch.combination import Combination, Level, LevelMaps
 from stillwatch.detectors.base import Batch, Detector, Phase
@@ -17,7 +18,6 @@ from stillwatch.geometry import fitted
 from stillwatch.sections import Section
 from stillwatch.settings import TrainingSettings
 from stillwatch.teachers.networks import Teacher
-from stillwatch.testing.toys import SIDE, toy_normals, toy_teacher
 from stillwatch.training.job import EpochReport
 from stillwatch.training.loop import TrainingSummary, train
 

@@ -16,7 +16,7 @@ rate of Adam warms up and decays, without weight decay.
 Our own figures are in docs/results.md.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -24,7 +24,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from stillwatch.combination import GRID, Combination, Level, LevelMaps
+from stillwatch.combination import GRID
 from stillwatch.detectors.base import Batch, Detector, Phase, warm_up_and_cosine
 from stillwatch.detectors.blocks.maps import averaged
 from stillwatch.detectors.blocks.parts import parts
@@ -93,10 +93,6 @@ class Autoencoder(Detector):
         # One image at a time: SSIM enlarges the rounding in which batches of other sizes differ.
         errors = [distance(image, self.autoencoder(image)) for image in parts(images, 1)]
         return [averaged(torch.cat(errors), GRID)]
-
-    def combination(self, normals: Sequence[LevelMaps], sigma: float) -> Combination:
-        """The one level, smoothed."""
-        return Combination(levels=(Level(),), sigma=sigma)
 
 
 def autoencoder_phase(

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Protocol, Self
 import torch
 from torch import Tensor, nn
 
-from stillwatch.combination import Combination, LevelMaps
+from stillwatch.combination import Combination, Level, LevelMaps
 from stillwatch.sections import Section, parse_section
 from stillwatch.teachers.networks import STRIDES, Teacher
 
@@ -220,14 +220,14 @@ class Detector(nn.Module, ABC):
             float32 (B, H / stride, W / stride) for each level.
         """
 
-    @abstractmethod
     def combination(self, normals: Sequence[LevelMaps], sigma: float) -> Combination:
-        """How the level maps of a whole image become its anomaly map.
+        """How the level maps of a whole image become its anomaly map: here their smoothed sum.
 
         Args:
             normals: level maps of validation normals, at least one; never of calibration images.
             sigma: of the papers' Gaussian filter, in pixels of the scaled image.
         """
+        return Combination(levels=(Level(),) * len(normals[0].maps), sigma=sigma)
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode of all modules except the teacher, which stays in eval mode."""

@@ -232,7 +232,7 @@ class EfficientAD(Detector):
         Of features the plain sum, smoothed.
         """
         if not self._sees_pixels:
-            return Combination(levels=(Level(), Level()), sigma=sigma)
+            return super().combination(normals, sigma)
         levels = []
         for maps in zip(*(one.maps for one in normals), strict=True):
             low, high = np.quantile(np.concatenate([one.ravel() for one in maps]), _QUANTILES)

@@ -34,7 +34,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from stillwatch.combination import Combination, Level, LevelMaps, standardised_by_normals
+from stillwatch.combination import Combination, LevelMaps, standardised_by_normals
 from stillwatch.detectors.base import Detector, Normals, Phase, schedule_of
 from stillwatch.detectors.blocks.maps import cosine_distance
 from stillwatch.detectors.blocks.optimizers import muon_or_adam
@@ -134,7 +134,7 @@ class Multiresolution(Detector):
         """Sum over the points, smoothed; unless as published, standardised by normals."""
         if self.settings.fusion == "standardised":
             return standardised_by_normals(normals, sigma)
-        return Combination(levels=(Level(),) * len(normals[0].maps), sigma=sigma)
+        return super().combination(normals, sigma)
 
     def _loss(self, features: list[Tensor], images: Tensor) -> Tensor:
         pairs = self._compared(features, images)

@@ -25,14 +25,13 @@ Our own figures are in docs/results.md.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from stillwatch.combination import Combination, Level, LevelMaps
 from stillwatch.detectors.base import Detector, Normals, Phase
 from stillwatch.detectors.blocks.coreset import greedy_coreset
 from stillwatch.detectors.blocks.maps import joined_neighbourhoods
@@ -90,10 +89,6 @@ class PatchCore(Detector):
     def level_maps(self, images: Tensor) -> list[Tensor]:
         """Distance to the nearest patch in memory, at stride 8, at least 0."""
         return [self._distances(_patches(self.teacher(images)))]
-
-    def combination(self, normals: Sequence[LevelMaps], sigma: float) -> Combination:
-        """The one level, smoothed."""
-        return Combination(levels=(Level(),), sigma=sigma)
 
     def _drawn_patches(self, normals: Normals) -> Tensor:
         drawn: list[Tensor] = []

@@ -35,7 +35,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from stillwatch.combination import Combination, Level, LevelMaps, standardised_by_normals
+from stillwatch.combination import Combination, LevelMaps, standardised_by_normals
 from stillwatch.detectors.base import Batch, Detector, Normals, Phase, schedule_of
 from stillwatch.detectors.blocks.disturbance import disturbed
 from stillwatch.detectors.blocks.maps import (
@@ -142,7 +142,7 @@ class ReverseDistillation(Detector):
         """Sum over the levels, smoothed; unless as published, standardised by normals."""
         if self.settings.fusion == "standardised":
             return standardised_by_normals(normals, sigma)
-        return Combination(levels=(Level(),) * len(normals[0].maps), sigma=sigma)
+        return super().combination(normals, sigma)
 
     def _distances(self, features: list[Tensor]) -> list[Tensor]:
         rebuilt = self.student(features)

@@ -25,7 +25,7 @@ its lengths are ours.
 Our own figures are in docs/results.md.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -33,7 +33,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from stillwatch.combination import GRID, Combination, Level, LevelMaps
+from stillwatch.combination import GRID
 from stillwatch.detectors.autoencoder import (
     ConvolutionalAutoencoder,
     Distance,
@@ -113,10 +113,6 @@ class StyleDistillation(Detector):
     def level_maps(self, images: Tensor) -> list[Tensor]:
         """Squared difference of style network and autoencoder at stride 4, at least 0."""
         return [averaged(squared_error(self.style(images), self.autoencoder(images)), GRID)]
-
-    def combination(self, normals: Sequence[LevelMaps], sigma: float) -> Combination:
-        """The one level, smoothed."""
-        return Combination(levels=(Level(),), sigma=sigma)
 
     def _loss(self, batch: Batch) -> Tensor:
         with torch.no_grad():

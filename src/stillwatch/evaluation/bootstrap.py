@@ -7,7 +7,7 @@ from weighted sums of the images' counts, so that no pixel is touched again. A r
 its image. The detector and its thresholds are fixed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -38,12 +38,17 @@ def resample_weights(strata: Sequence[str], resamples: int, seed: int) -> Floats
     return weights
 
 
-def image_intervals(
-    labels: ArrayLike, scores: ArrayLike, rejected: ArrayLike, weights: Floats
-) -> dict[str, Interval]:
-    """Intervals of the figures of ``image_metrics``, with its arguments."""
-    figures = image_metrics(labels, scores, rejected, weights)
-    return {name: percentile_interval(values) for name, values in figures.items()}
+def intervals(figures: Mapping[str, Floats]) -> dict[str, Interval]:
+    """Intervals of the figures of ``image_metrics`` or ``grid_metrics``.
+
+    Resamples that leave a figure undefined (no region, no defect-free pixel) are left out of its
+    interval, and a figure that all leave undefined is absent.
+    """
+    return {
+        name: percentile_interval(values[np.isfinite(values)])
+        for name, values in figures.items()
+        if np.isfinite(values).any()
+    }
 
 
 def image_metrics(
@@ -90,27 +95,15 @@ def rejection_rates(labels: ArrayLike, rejected: ArrayLike, weights: Floats) -> 
     }
 
 
-def pixel_intervals(counts: GridCounts, weights: Floats) -> dict[str, Interval]:
-    """Intervals of ``pixel_auroc``, ``pixel_ap`` and ``aupro``.
+def grid_metrics(counts: GridCounts, weights: Floats) -> dict[str, Floats]:
+    """``pixel_auroc``, ``pixel_ap`` and ``aupro`` of each resample, (B,) each.
 
-    Resamples that leave a figure undefined (no region, no defect-free pixel) are left out of its
-    interval.
+    A figure that a resample leaves undefined is NaN, so that the resamples keep their places and
+    two detectors can be compared within each.
 
     Args:
         counts: per image, on one threshold grid.
         weights: (B, N) from ``resample_weights``.
-    """
-    return {
-        name: percentile_interval(values[np.isfinite(values)])
-        for name, values in grid_metrics(counts, weights).items()
-        if np.isfinite(values).any()
-    }
-
-
-def grid_metrics(counts: GridCounts, weights: Floats) -> dict[str, Floats]:
-    """The pixel figures of each resample, (B,) each; NaN where a resample leaves one undefined.
-
-    The resamples keep their places, so that two detectors can be compared within each.
     """
     regions = weights @ counts.regions
     pixels = weights @ counts.false_positives[:, -1]

@@ -9,29 +9,22 @@ ROC: Fawcett, "An introduction to ROC analysis", 2006. Average precision: the st
 sum((R_i - R_{i-1}) P_i), without interpolation, as in scikit-learn.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
 
 
-class Ranking(NamedTuple):
-    """Images in the order of descending score."""
+def rank_images(scores: ArrayLike) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Order (N,) finite scores from the highest to the lowest.
 
-    order: NDArray[np.intp]
-    """(N,) image at each rank."""
-    last: NDArray[np.intp]
-    """(T,) rank of the last image of each distinct score."""
-
-
-def rank_images(scores: ArrayLike) -> Ranking:
-    """Order (N,) finite scores from the highest to the lowest."""
+    Returns:
+        (N,) image at each rank, and (T,) rank of the last image of each distinct score.
+    """
     values = np.asarray(scores)
     order = np.argsort(-values, kind="stable")
     changes = np.flatnonzero(np.diff(values[order]))
-    return Ranking(order, np.append(changes, len(values) - 1))
+    return order, np.append(changes, len(values) - 1)
 
 
 def auroc(true_positives: Floats, false_positives: Floats) -> Floats:

@@ -4,7 +4,7 @@ All images go through inspection, so that the figures are those of the verdicts 
 figure that is undefined for a test set (no anomalies, no normals, no masks) is absent.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from time import perf_counter
@@ -227,13 +227,8 @@ def _ranking(rows: Sequence[ImageRow], weights: Floats) -> _Figures:
     scores = np.array([row["score"] for row in rows])
     rejected = np.array([row["verdict"] == "reject" for row in rows])
     return _Figures(
-        metrics={
-            "image_auroc": metrics.image_auroc(labels, scores),
-            "image_ap": metrics.image_average_precision(labels, scores),
-            "f1": metrics.image_f1(labels, rejected),
-            "f1_oracle": metrics.oracle_f1(labels, scores),
-        },
-        intervals=bootstrap.image_intervals(labels, scores, rejected, weights),
+        metrics=metrics.image_metrics(labels, scores, rejected),
+        intervals=bootstrap.intervals(bootstrap.image_metrics(labels, scores, rejected, weights)),
         curves={"roc": metrics.roc_curve(labels, scores)},
     )
 
@@ -267,17 +262,14 @@ def _pixels(
     on_grid = pixel_metrics.count_on_grid(pixels, counts.ranks[grid])
     return _Figures(
         metrics=pixel_metrics.exact_pixel_metrics(counts),
-        intervals=bootstrap.pixel_intervals(on_grid, weights),
+        intervals=bootstrap.intervals(bootstrap.grid_metrics(on_grid, weights)),
         curves=pixel_metrics.pixel_curves(counts, grid),
     )
 
 
 def _recall_by_defect(rows: Sequence[ImageRow]) -> dict[str, float]:
-    verdicts: dict[str, list[Verdict]] = {}
-    for row in rows:
-        if row["label"]:
-            verdicts.setdefault(row["defect_type"], []).append(row["verdict"])
-    return {name: seen.count("reject") / len(seen) for name, seen in sorted(verdicts.items())}
+    anomalies = ((row["defect_type"], row["verdict"]) for row in rows if row["label"])
+    return {name: seen.count("reject") / len(seen) for name, seen in _sorted_lists(anomalies)}
 
 
 def _false_alarms(info: BundleInfo, rows: Sequence[ImageRow]) -> FalseAlarms:
@@ -297,11 +289,20 @@ def _false_alarms(info: BundleInfo, rows: Sequence[ImageRow]) -> FalseAlarms:
 def _by_group(
     rows: Sequence[ImageRow], groups: dict[str, str], *, label: int
 ) -> dict[str, GroupRejections]:
-    verdicts: dict[str, list[Verdict]] = {}
-    for row in rows:
-        if row["label"] == label and row["path"] in groups:
-            verdicts.setdefault(groups[row["path"]], []).append(row["verdict"])
+    grouped = (
+        (groups[row["path"]], row["verdict"])
+        for row in rows
+        if row["label"] == label and row["path"] in groups
+    )
     return {
         group: GroupRejections(len(seen), seen.count("reject"))
-        for group, seen in sorted(verdicts.items())
+        for group, seen in _sorted_lists(grouped)
     }
+
+
+def _sorted_lists(pairs: Iterable[tuple[str, Verdict]]) -> list[tuple[str, list[Verdict]]]:
+    """The verdicts of each name, in the order of the names."""
+    found: dict[str, list[Verdict]] = {}
+    for name, verdict in pairs:
+        found.setdefault(name, []).append(verdict)
+    return sorted(found.items())

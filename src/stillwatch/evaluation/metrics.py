@@ -19,52 +19,36 @@ class Curve(NamedTuple):
     y: Floats
 
 
-def image_auroc(labels: ArrayLike, scores: ArrayLike) -> float:
-    """Area under the ROC curve of (N,) images; ties count half.
+def image_metrics(labels: ArrayLike, scores: ArrayLike, rejected: ArrayLike) -> dict[str, float]:
+    """``image_auroc``, ``image_ap``, ``f1`` of the verdict reject and ``f1_oracle``.
+
+    In the area under the ROC curve ties count half. The oracle's F1 is the highest over all
+    thresholds, chosen with the test labels.
 
     Args:
         labels: (N,) bool, true for anomalies.
         scores: (N,) finite image scores.
+        rejected: (N,) bool.
 
     Raises:
         ValueError: there are no anomalies or no normals.
     """
-    from sklearn.metrics import roc_auc_score
+    from sklearn import metrics
 
-    return float(roc_auc_score(_both_kinds(labels), scores))
-
-
-def image_average_precision(labels: ArrayLike, scores: ArrayLike) -> float:
-    """Average precision of (N,) images; arguments and errors as ``image_auroc``."""
-    from sklearn.metrics import average_precision_score
-
-    return float(average_precision_score(_both_kinds(labels), scores))
-
-
-def image_f1(labels: ArrayLike, rejected: ArrayLike) -> float:
-    """F1 of the verdict reject on (N,) images.
-
-    Args:
-        labels: (N,) bool, true for anomalies.
-        rejected: (N,) bool.
-    """
-    from sklearn.metrics import f1_score
-
-    return float(f1_score(_both_kinds(labels), rejected))
-
-
-def oracle_f1(labels: ArrayLike, scores: ArrayLike) -> float:
-    """Highest F1 over all thresholds, chosen with the test labels; otherwise as ``image_auroc``."""
-    from sklearn.metrics import precision_recall_curve
-
-    precision, recall, _ = precision_recall_curve(_both_kinds(labels), scores)
+    anomalous = _both_kinds(labels)
+    precision, recall, _ = metrics.precision_recall_curve(anomalous, scores)
     total = precision + recall
     f1 = np.divide(2 * precision * recall, total, out=np.zeros_like(total), where=total > 0)
-    return float(f1.max())
+    return {
+        "image_auroc": float(metrics.roc_auc_score(anomalous, scores)),
+        "image_ap": float(metrics.average_precision_score(anomalous, scores)),
+        "f1": float(metrics.f1_score(anomalous, rejected)),
+        "f1_oracle": float(f1.max()),
+    }
 
 
 def roc_curve(labels: ArrayLike, scores: ArrayLike) -> Curve:
-    """ROC curve of (N,) images from (0, 0) to (1, 1); arguments and errors as ``image_auroc``."""
+    """ROC curve of (N,) images from (0, 0) to (1, 1); errors as ``image_metrics``."""
     from sklearn.metrics import roc_curve as points
 
     false_positive_rate, true_positive_rate, _ = points(

@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 
 from stillwatch.bundle import (
     GRAPH_FILES,
+    INFO_FILE,
     REGION_FILE,
     Bundle,
     GraphFormat,
+    GraphInfo,
+    file_info,
     read_bundle,
-    write_graph_info,
 )
 from stillwatch.detectors.base import Detector
 from stillwatch.errors import ExportError
@@ -72,7 +74,13 @@ def export_bundle(
         _write_graph(scorer.detector, bundle.info.geometry.tile, temporary, graph_format)
         if bundle.info.region is not None:
             shutil.copyfile(bundle.folder / REGION_FILE, temporary / REGION_FILE)
-        write_graph_info(temporary, bundle.info, graph_format, model_version=model_version)
+        graph = GraphInfo(
+            format=graph_format,
+            files={name: file_info(temporary / name) for name in GRAPH_FILES[graph_format]},
+            model_version=model_version,
+        )
+        info = bundle.info.model_copy(update={"graph": graph})
+        write_json(temporary / INFO_FILE, info.model_dump(mode="json"))
         exported = read_bundle(temporary)
         parity = compare(
             Inspector(bundle, scorer).inspect(for_detector),

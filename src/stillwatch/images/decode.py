@@ -140,22 +140,21 @@ def read_image(
     max_megapixels: float = MAX_MEGAPIXELS,
 ) -> NDArray[np.uint8]:
     """Read, decode and scale one file to uint8 (h, w, 3); see ``decode_image``."""
-    data = read_bytes(path)
     decoded = decode_image(
-        data, name=str(path), white_level=white_level, max_megapixels=max_megapixels
+        read_bytes(path), name=str(path), white_level=white_level, max_megapixels=max_megapixels
     )
     return scale_image(decoded.pixels, geometry)
 
 
 def read_shape(path: Path, *, max_megapixels: float = MAX_MEGAPIXELS) -> Shape:
     """Height and width of an image file's upright image, from its header alone."""
-    with _opened(path) as file:
+    with _errors_named(str(path)), path.open("rb") as file:
         return _shape(file, str(path), max_megapixels)
 
 
 def orientation_of(path: Path, *, max_megapixels: float = MAX_MEGAPIXELS) -> int:
     """The EXIF orientation of an image file, 1 to 8, from its header alone; 1 where it has none."""
-    with _opened(path) as file, _damage_named(str(path)):
+    with _errors_named(str(path)), path.open("rb") as file:
         return _orientation(_open(_without_pixels(file), str(path), max_megapixels))
 
 
@@ -173,7 +172,8 @@ def shape_of(data: bytes, *, name: str, max_megapixels: float = MAX_MEGAPIXELS) 
         name: what errors call the file.
         max_megapixels: a larger image is refused.
     """
-    return _shape(BytesIO(data), name, max_megapixels)
+    with _errors_named(name):
+        return _shape(BytesIO(data), name, max_megapixels)
 
 
 def white_level_of(peak: int) -> int:
@@ -183,26 +183,8 @@ def white_level_of(peak: int) -> int:
 
 def read_bytes(path: Path) -> bytes:
     """The bytes of an image file."""
-    try:
+    with _errors_named(str(path)):
         return path.read_bytes()
-    except OSError as error:
-        raise _unreadable(path, error) from error
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
-    try:
-        opened = path.open("rb")
-    except OSError as error:
-        raise _unreadable(path, error) from error
-    with opened as file:
-        yield file
-
-
-def _unreadable(path: Path, error: OSError) -> ImageError:
-    return ImageError(
-        f"{path}: cannot be read ({error.strerror}); check that it exists and may be read."
-    )
 
 
 def peak_of_16_bit(path: Path, *, max_megapixels: float = MAX_MEGAPIXELS) -> int | None:
@@ -212,7 +194,7 @@ def peak_of_16_bit(path: Path, *, max_megapixels: float = MAX_MEGAPIXELS) -> int
     sensor, which may have any value, does not.
     """
     name = str(path)
-    with _damage_named(name), _opened(path) as file:
+    with _errors_named(name), path.open("rb") as file:
         raw_mode = _raw_mode(_open(file, name, max_megapixels))
     if ";16" not in raw_mode and not raw_mode.startswith("I"):
         return None
@@ -226,7 +208,7 @@ def peak_of_16_bit(path: Path, *, max_megapixels: float = MAX_MEGAPIXELS) -> int
 
 def decode_samples(data: bytes, name: str, max_megapixels: float) -> tuple[Samples, str, int]:
     """Upright samples (H, W) or (H, W, 3) as the file has them, uint8 or uint16; mode and pages."""
-    with _damage_named(name):
+    with _errors_named(name):
         image = _open(BytesIO(data), name, max_megapixels)
         if isinstance(image, PngImagePlugin.PngImageFile):
             # Decoding does not check the checksums, and an image cannot be used after verify.
@@ -322,12 +304,11 @@ def _unread_pixels(name: str, file: BinaryIO) -> ImageError:
 
 
 def _shape(file: BinaryIO, name: str, max_megapixels: float) -> Shape:
-    with _damage_named(name):
-        image = _open(_without_pixels(file), name, max_megapixels)
-        width, height = image.size
-        if not isinstance(image, TiffImagePlugin.TiffImageFile):  # Pillow's size is upright there
-            stored = np.broadcast_to(np.uint8(0), (height, width))
-            height, width = turned_upright(stored, _orientation(image)).shape
+    image = _open(_without_pixels(file), name, max_megapixels)
+    width, height = image.size
+    if not isinstance(image, TiffImagePlugin.TiffImageFile):  # Pillow's size is upright there
+        stored = np.broadcast_to(np.uint8(0), (height, width))
+        height, width = turned_upright(stored, _orientation(image)).shape
     return height, width
 
 
@@ -416,13 +397,17 @@ def _orientation(image: PillowFile) -> int:
 
 
 @contextmanager
-def _damage_named(name: str) -> Iterator[None]:
-    """Turn what Pillow raises on damaged data into an ``ImageError``."""
+def _errors_named(name: str) -> Iterator[None]:
+    """Turn what opening a file and Pillow on damaged data raise into an ``ImageError``."""
     try:
         yield
     except (ImageError, MemoryError):
         raise
     except Exception as error:
+        if isinstance(error, OSError) and error.strerror:  # Pillow's own OSErrors have none
+            raise ImageError(
+                f"{name}: cannot be read ({error.strerror}); check that it exists and may be read."
+            ) from error
         raise ImageError(
             f"{name}: the image is damaged or cut short ({error}); copy it again from its source "
             "or remove it."

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,53 +56,53 @@ class ImageFacts:
     """Size of the file; 0 where it cannot be read."""
     md5: str
     """Of the bytes read, hexadecimal; "" where the file cannot be read."""
-    expected_md5: str | None
+    expected_md5: str | None = None
     """What the data version's file list says, if it was given."""
-    width: int | None
+    width: int | None = None
     """In pixels, upright."""
-    height: int | None
-    mode: str | None
+    height: int | None = None
+    mode: str | None = None
     """Of the file's pixels: L, RGB, I;16, ... (``DecodedImage.mode``)."""
-    turned_from_region: int | None
+    turned_from_region: int | None = None
     """EXIF orientation by which the image was turned, if it was and the category has a region of
     interest: the region is that of the upright image."""
-    pages: int | None
+    pages: int | None = None
     """Of the file; the facts are of the largest one."""
-    mean: float | None
+    mean: float | None = None
     """Of the grey image (Rec. 601 luma), 0 to 255."""
-    std: float | None
+    std: float | None = None
     """Of the grey image, 0 to 127.5."""
-    clipped: float | None
+    clipped: float | None = None
     """Share of samples, over all channels, that are 0 or 255: in [0, 1]."""
-    sharpness: float | None
+    sharpness: float | None = None
     """Variance of the Laplacian of the grey image, reduced to at most 512 pixels on a side."""
-    hash: str | None
+    hash: str | None = None
     """256-bit perceptual hash, 64 hexadecimal digits (``perceptual_hash``)."""
-    thumbnail: str | None
+    thumbnail: str | None = None
     """The grey image at 32 × 32, row by row, two hexadecimal digits each."""
-    above_white: tuple[int, int, int] | None
+    above_white: tuple[int, int, int] | None = None
     """x, y and value of the largest sample, if it is above the white level of the category that
     was taken from the images."""
-    decode_error: str | None
+    decode_error: str | None = None
     """Why the file cannot be decoded, in one sentence."""
-    mask: str | None
+    mask: str | None = None
     """The path of the mask or of the folder of masks, relative to the category's folder."""
-    mask_width: int | None
-    mask_height: int | None
-    mask_area: int | None
+    mask_width: int | None = None
+    mask_height: int | None = None
+    mask_area: int | None = None
     """Marked pixels."""
-    mask_area_in_region: int | None
+    mask_area_in_region: int | None = None
     """Those of them that are in the region of interest; None without one of the mask's size."""
-    smallest_defect: Shape | None
+    smallest_defect: Shape | None = None
     """Height and width in pixels of the 8-connected marked region whose bounding box has the
     shortest side, of those that are in the region of interest at least in part."""
-    mask_values: int | None
+    mask_values: int | None = None
     """As of ``masks.Mask``."""
-    mask_doubt: str | None
+    mask_doubt: str | None = None
     """Why the mask is probably inverted or not a mask (``masks.doubt_about``)."""
-    mask_error: str | None
+    mask_error: str | None = None
     """Why the mask cannot be used: not decodable, or not the file that the version lists."""
-    group: str | None
+    group: str | None = None
     """``group_of`` the path; None without a group pattern."""
 
 
@@ -212,28 +213,6 @@ def hash_distance_matrix(hashes: Sequence[str]) -> NDArray[np.int16]:
 
 
 @dataclass(frozen=True)
-class _Appearance:
-    mean: float | None = None
-    std: float | None = None
-    clipped: float | None = None
-    sharpness: float | None = None
-    hash: str | None = None
-    thumbnail: str | None = None
-
-
-@dataclass(frozen=True)
-class _MaskFacts:
-    width: int | None = None
-    height: int | None = None
-    area: int | None = None
-    area_in_region: int | None = None
-    smallest: Shape | None = None
-    values: int | None = None
-    doubt: str | None = None
-    error: str | None = None
-
-
-@dataclass(frozen=True)
 class _Reader:
     """What the worker threads share, read-only."""
 
@@ -252,8 +231,6 @@ class _Reader:
         data, decoded, error = self._decode(image.path)
         if decoded is not None and self.on_pixels is not None:
             self.on_pixels(image.path, decoded.pixels)
-        appearance = _appearance(decoded.pixels) if decoded else _Appearance()
-        mask = self._mask_facts(image, decoded is not None) if image.mask else _MaskFacts()
         without_part = "unassigned" if image.split == "train" else image.split
         return ImageFacts(
             path=image.path,
@@ -263,35 +240,27 @@ class _Reader:
             bytes=len(data or b""),
             md5="" if data is None else bytes_md5(data),
             expected_md5=self.expected_md5.get(image.path),
-            width=decoded.width if decoded else None,
-            height=decoded.height if decoded else None,
-            mode=decoded.mode if decoded else None,
-            turned_from_region=self._turned_from_region(image.path) if decoded else None,
-            pages=decoded.pages if decoded else None,
-            mean=appearance.mean,
-            std=appearance.std,
-            clipped=appearance.clipped,
-            sharpness=appearance.sharpness,
-            hash=appearance.hash,
-            thumbnail=appearance.thumbnail,
-            above_white=self._above_white(decoded),
             decode_error=error,
             mask=image.mask,
-            mask_width=mask.width,
-            mask_height=mask.height,
-            mask_area=mask.area,
-            mask_area_in_region=mask.area_in_region,
-            smallest_defect=mask.smallest,
-            mask_values=mask.values,
-            mask_doubt=mask.doubt,
-            mask_error=mask.error,
             group=group_of(image.path, self.group_pattern),
+            **(self._image_facts(image.path, decoded) if decoded else {}),
+            **(self._mask_facts(image, decoded is not None) if image.mask else {}),
         )
 
-    def _above_white(self, decoded: DecodedImage | None) -> tuple[int, int, int] | None:
-        if decoded is None or decoded.above_white is None or not self.white_level_is_theirs:
-            return None
-        return (*decoded.above_white, decoded.peak)
+    def _image_facts(self, path: str, decoded: DecodedImage) -> dict[str, Any]:
+        """The fields of ``ImageFacts`` about the pixels of an image."""
+        above_white = None
+        if decoded.above_white is not None and self.white_level_is_theirs:
+            above_white = (*decoded.above_white, decoded.peak)
+        return {
+            "width": decoded.width,
+            "height": decoded.height,
+            "mode": decoded.mode,
+            "pages": decoded.pages,
+            "turned_from_region": self._turned_from_region(path),
+            "above_white": above_white,
+            **_appearance(decoded.pixels),
+        }
 
     def _turned_from_region(self, path: str) -> int | None:
         if self.region is None:
@@ -313,7 +282,8 @@ class _Reader:
             return data, None, str(error)
         return data, decoded, None
 
-    def _mask_facts(self, image: ImageFile, image_decodes: bool) -> _MaskFacts:
+    def _mask_facts(self, image: ImageFile, image_decodes: bool) -> dict[str, Any]:
+        """The fields of ``ImageFacts`` about the mask of an image."""
         path = self.folder / str(image.mask)
         try:
             read = load_mask(
@@ -322,22 +292,23 @@ class _Reader:
                 max_megapixels=self.max_megapixels,
             )
         except ImageError as error:
-            return _MaskFacts(error=str(error))
+            return {"mask_error": str(error)}
         mask = read.marked
         height, width = mask.shape
         counted = None
         if self.region is not None and self.region.counted.shape == mask.shape:
             counted = self.region.counted
-        return _MaskFacts(
-            width=width,
-            height=height,
-            area=int(np.count_nonzero(mask)),
-            area_in_region=None if counted is None else int(np.count_nonzero(mask & counted)),
-            smallest=smallest_defect(mask, counted),
-            values=read.values,
-            doubt=doubt_about(mask),
-            error=next(filter(None, map(self._changed_mask, mask_files(path))), None),
-        )
+        in_region = None if counted is None else int(np.count_nonzero(mask & counted))
+        return {
+            "mask_width": width,
+            "mask_height": height,
+            "mask_area": int(np.count_nonzero(mask)),
+            "mask_area_in_region": in_region,
+            "smallest_defect": smallest_defect(mask, counted),
+            "mask_values": read.values,
+            "mask_doubt": doubt_about(mask),
+            "mask_error": next(filter(None, map(self._changed_mask, mask_files(path))), None),
+        }
 
     def _changed_mask(self, file: Path) -> str | None:
         expected = self.expected_md5.get(file.relative_to(self.folder).as_posix())
@@ -397,16 +368,17 @@ def _white_level(category: Category, images: ImageSettings, pool: ThreadPoolExec
     return white_level_of(max(pool.map(peak_of, category.train_normals), default=0))
 
 
-def _appearance(pixels: NDArray[np.uint8]) -> _Appearance:
+def _appearance(pixels: NDArray[np.uint8]) -> dict[str, Any]:
     grey = grey_image(pixels)
     counts = np.array(grey.histogram(), np.float64)
     mean = brightness(grey)
     samples = np.array(Image.fromarray(pixels).histogram(), np.int64).reshape(3, 256)
-    return _Appearance(
-        mean=mean,
-        std=float(np.sqrt(counts @ (np.arange(256) - mean) ** 2 / counts.sum())),
-        clipped=float((samples[:, 0] + samples[:, 255]).sum() / samples.sum()),
-        sharpness=sharpness(grey),
-        hash=perceptual_hash(grey),
-        thumbnail=grey.resize((THUMBNAIL_SIDE,) * 2, Image.Resampling.BILINEAR).tobytes().hex(),
-    )
+    thumbnail = grey.resize((THUMBNAIL_SIDE,) * 2, Image.Resampling.BILINEAR)
+    return {
+        "mean": mean,
+        "std": float(np.sqrt(counts @ (np.arange(256) - mean) ** 2 / counts.sum())),
+        "clipped": float((samples[:, 0] + samples[:, 255]).sum() / samples.sum()),
+        "sharpness": sharpness(grey),
+        "hash": perceptual_hash(grey),
+        "thumbnail": thumbnail.tobytes().hex(),
+    }

@@ -6,6 +6,7 @@ where defects count, or ``ignore.png``, white where they do not. They are read a
 """
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -97,21 +98,15 @@ class Region:
             Image.fromarray(self.counted).save(temporary, format="PNG")
 
     @classmethod
-    def load(cls, path: Path, *, max_megapixels: float) -> Self:
-        """Read what ``save`` has written, or a ``region.png``.
+    def load(cls, path: Path, *, max_megapixels: float = math.inf) -> Self:
+        """Read what ``save`` has written, a ``region.png`` or an ``ignore.png``.
 
         Raises:
             ImageError: the file cannot be decoded, or no pixel counts.
         """
-        return cls._checked(read_mask(path, max_megapixels=max_megapixels), path, "white")
-
-    @classmethod
-    def load_ignored(cls, path: Path, *, max_megapixels: float) -> Self:
-        """Read an ``ignore.png``; raises as ``load``."""
-        return cls._checked(~read_mask(path, max_megapixels=max_megapixels), path, "black")
-
-    @classmethod
-    def _checked(cls, counted: NDArray[np.bool_], path: Path, colour: str) -> Self:
+        marked = read_mask(path, max_megapixels=max_megapixels)
+        ignored = path.name == IGNORE_FILE
+        counted, colour = (~marked, "black") if ignored else (marked, "white")
         if not counted.any():
             raise ImageError(
                 f"{path}: no pixel is {colour}, so that no defect would count. Draw {colour} where "
@@ -138,5 +133,4 @@ def read_region(folder: Path, files: Sequence[str], *, max_megapixels: float) ->
             f"{folder}: has both {REGION_FILE} and {IGNORE_FILE}; keep the one that says where "
             "defects count, and delete the other."
         )
-    read = Region.load if files[0] == REGION_FILE else Region.load_ignored
-    return read(folder / files[0], max_megapixels=max_megapixels)
+    return Region.load(folder / files[0], max_megapixels=max_megapixels)

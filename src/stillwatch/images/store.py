@@ -2,10 +2,9 @@
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Self
 
 import numpy as np
@@ -90,7 +89,7 @@ class ImageStore:
 
     @classmethod
     def open(cls, folder: Path) -> Self:
-        """Open a store that a ``StoreWriter`` has finished.
+        """Open a store that ``store_writer`` has finished.
 
         Raises:
             StorageError: there is none, or it is damaged.
@@ -125,8 +124,11 @@ class ImageStore:
         return [self.images[self._rows[path]] for path in paths]
 
 
-class StoreWriter:
-    """Fills a new store; use as a context manager and ``add`` each image once, from any thread.
+@contextmanager
+def store_writer(
+    folder: Path, shapes: Mapping[str, Shape], geometry: Geometry
+) -> Iterator["StoreWriter"]:
+    """Fill a new store in the block: ``add`` each image once, from any thread.
 
     The whole file is allocated first, so that a full disk is met before any work. On a clean exit
     with every path added the store is put in its place; otherwise nothing is left of it (what is
@@ -137,28 +139,35 @@ class StoreWriter:
         shapes: path of each image -> height and width of its file, at least one.
         geometry: how the images are scaled.
 
-    Raises (from the context):
+    Raises:
         StorageError: the folder cannot be written or the disk is full.
     """
+    scaled = {path: geometry.scaled_shape(*shape) for path, shape in shapes.items()}
+    index = _Index(geometry=geometry, shapes=scaled)
+    with (
+        suppress(_IncompleteError),
+        atomic_folder(folder) as temporary,
+        (temporary / _PIXELS).open("wb") as file,
+    ):
+        os.posix_fallocate(file.fileno(), 0, sum(map(_bytes, scaled.values())))
+        (temporary / _INDEX).write_text(index.model_dump_json(), encoding="utf-8")
+        writer = StoreWriter(file.fileno(), scaled)
+        yield writer
+        if writer.missing:
+            raise _IncompleteError
+        os.fsync(file)  # a power cut must not leave the name without the pixels
 
-    def __init__(self, folder: Path, shapes: Mapping[str, Shape], geometry: Geometry) -> None:
-        self._folder = folder
-        scaled = {path: geometry.scaled_shape(*shape) for path, shape in shapes.items()}
-        self._index = _Index(geometry=geometry, shapes=scaled)
-        starts = np.cumsum([0, *map(_bytes, scaled.values())]).tolist()
-        self._bytes = starts.pop()
-        self._starts = dict(zip(scaled, starts, strict=True))
-        self._missing = set(scaled)
 
-    def __enter__(self) -> Self:
-        with ExitStack() as stack:
-            temporary = stack.enter_context(atomic_folder(self._folder))
-            file = stack.enter_context((temporary / _PIXELS).open("wb"))
-            self._file = file.fileno()
-            os.posix_fallocate(self._file, 0, self._bytes)
-            (temporary / _INDEX).write_text(self._index.model_dump_json(), encoding="utf-8")
-            self._resources = stack.pop_all()
-        return self
+class StoreWriter:
+    """Scales images and writes them to their places in the file of a new store."""
+
+    def __init__(self, file: int, shapes: Mapping[str, Shape]) -> None:
+        self._file = file
+        self._shapes = shapes
+        starts = np.cumsum([0, *map(_bytes, shapes.values())]).tolist()
+        self._starts = dict(zip(shapes, starts, strict=False))
+        self.missing = set(shapes)
+        """Paths that were not added yet."""
 
     def add(self, path: str, pixels: NDArray[np.uint8]) -> None:
         """Scale and write one image, uint8 (H, W, 3).
@@ -166,26 +175,12 @@ class StoreWriter:
         Raises:
             KeyError: the store was not announced this path.
         """
-        shape = self._index.shapes[path]
-        image = np.ascontiguousarray(resize_image(pixels, *shape)).reshape(-1)
+        image = np.ascontiguousarray(resize_image(pixels, *self._shapes[path])).reshape(-1)
         # Not through a memory map: on a full disk that kills the process instead of raising.
         written = 0
         while written < image.size:
             written += os.pwrite(self._file, image[written:].data, self._starts[path] + written)
-        self._missing.discard(path)
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        with suppress(_IncompleteError), self._resources:
-            if error is not None:
-                raise error
-            if self._missing:
-                raise _IncompleteError
-            os.fsync(self._file)  # a power cut must not leave the name without the pixels
+        self.missing.discard(path)
 
 
 def on_disk(image: NDArray[np.uint8], file: IO[bytes]) -> NDArray[np.uint8]:

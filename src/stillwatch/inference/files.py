@@ -4,6 +4,7 @@ import csv
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Self
@@ -29,22 +30,22 @@ _LONGEST_STEM = 60
 """Characters of an image's name in the name of its overlay."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class InspectionRow:
     """One file's line in ``inspection.csv`` and ``inspection.json``."""
 
     path: str
     """Bytes that are not UTF-8 are escaped."""
-    verdict: str | None
-    score: float | None
-    p_value: float | None
+    verdict: str | None = None
+    score: float | None = None
+    p_value: float | None = None
     threshold: float
     alpha: float
-    error: str | None
+    error: str | None = None
     """Why the file could not be inspected; then it has no verdict."""
-    note: str | None
+    note: str | None = None
     """Why an image that would pass needs a review."""
-    overlay: str | None
+    overlay: str | None = None
     """The picture of the map and mask, relative to the output folder."""
 
 
@@ -86,23 +87,18 @@ def inspect_files(
         max_megapixels=settings.images.max_megapixels,
     )
     reject = bundle.info.calibration.reject
+    row_of = partial(InspectionRow, threshold=reject.value, alpha=reject.alpha)
     with open_score_log(settings) as log:
         for number, path in enumerate(paths):
             try:
                 file = inspector.inspect_file(path)
             except StillwatchError as error:
-                yield InspectionRow(
-                    *(encodable(str(path)), None, None, None, reject.value, reject.alpha),
-                    *(encodable(str(error)), None, None),
-                )
+                reason = encodable(str(error))
+                yield row_of(path=encodable(str(path)), error=reason)
                 continue
             image = file.image
-            row = logged(
-                appearance(file.md5, file.pixels),
-                image,
-                model_version=model.version,
-                file=path.name,
-            )
+            looks = appearance(file.md5, file.pixels)
+            row = logged(looks, image, model_version=model.version, file=path.name)
             log.append(bundle.info.category, [row])
             overlay = None
             if out is not None:
@@ -110,16 +106,13 @@ def inspect_files(
                 with atomic_file(out / overlay) as temporary:
                     temporary.write_bytes(overlay_png(file.pixels, image, bundle))
             del file  # its pixels may be hundreds of megabytes
-            yield InspectionRow(
-                encodable(str(path)),
-                image.verdict,
-                image.score,
-                image.p_value,
-                reject.value,
-                reject.alpha,
-                None,
-                image.note,
-                overlay,
+            yield row_of(
+                path=encodable(str(path)),
+                verdict=image.verdict,
+                score=image.score,
+                p_value=image.p_value,
+                note=image.note,
+                overlay=overlay,
             )
 
 

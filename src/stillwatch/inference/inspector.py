@@ -5,7 +5,6 @@ The only inference path: calibration, evaluation, the command line and the servi
 """
 
 import math
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,9 +14,9 @@ from numpy.typing import NDArray
 
 from stillwatch.bundle import REGION_FILE, Bundle
 from stillwatch.calibration import Verdict, p_values, verdict
+from stillwatch.combination import LevelMaps
 from stillwatch.errors import DetectorError, ImageError
 from stillwatch.files import bytes_md5
-from stillwatch.geometry import Shape
 from stillwatch.images.decode import (
     MAX_MEGAPIXELS,
     decode_image,
@@ -80,21 +79,11 @@ class DecodedFile:
 class InspectedFile:
     """An inspected image file, with the pixels of the file."""
 
-    path: Path
     md5: str
+    """As of ``DecodedFile``."""
     pixels: NDArray[np.uint8]
     """(height, width, 3), upright, at the file's own size."""
     image: InspectedImage
-
-    @property
-    def width(self) -> int:
-        """Width of the file's image in pixels."""
-        return int(self.pixels.shape[1])
-
-    @property
-    def height(self) -> int:
-        """Height of the file's image in pixels."""
-        return int(self.pixels.shape[0])
 
 
 class Inspector:
@@ -158,40 +147,33 @@ class Inspector:
         Raises:
             DetectorError: an image is not scaled as the bundle's, or the maps are unusable.
         """
-        shapes: deque[Shape] = deque()
-        for anomaly_map, extent in self.mapper.maps_with_extents(self._checked(images, shapes)):
-            yield self._judge(anomaly_map, extent, shapes.popleft())
+        for anomaly_map, levels in self.mapper.maps_with_levels(map(self._checked, images)):
+            yield self._judge(anomaly_map, levels)
 
     def inspect_file(self, path: Path) -> InspectedFile:
         """Inspect one image file."""
         file = self.decode(read_bytes(path), name=str(path))
         (inspected,) = self.inspect([file.image])
-        return InspectedFile(path, file.md5, file.pixels, inspected)
+        return InspectedFile(file.md5, file.pixels, inspected)
 
-    def _checked(
-        self, images: Iterable[NDArray[np.uint8]], shapes: deque[Shape]
-    ) -> Iterator[NDArray[np.uint8]]:
+    def _checked(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         geometry = self.bundle.info.geometry
-        for image in images:
-            fits = image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
-            if fits and geometry.box is not None:
-                fits = geometry.scaled_shape(*image.shape[:2]) == image.shape[:2]
-            if not fits:
-                scaled = "" if geometry.box is None else f", scaled to fit into {geometry} pixels,"
-                raise DetectorError(
-                    f"this bundle inspects uint8 images (h, w, 3){scaled} and was given "
-                    f"{image.dtype} {image.shape}. Read them with Inspector.read."
-                )
-            shapes.append((image.shape[0], image.shape[1]))
-            yield image
+        fits = image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
+        if fits and geometry.box is not None:
+            fits = geometry.scaled_shape(*image.shape[:2]) == image.shape[:2]
+        if not fits:
+            scaled = "" if geometry.box is None else f", scaled to fit into {geometry} pixels,"
+            raise DetectorError(
+                f"this bundle inspects uint8 images (h, w, 3){scaled} and was given "
+                f"{image.dtype} {image.shape}. Read them with Inspector.read."
+            )
+        return image
 
-    def _judge(
-        self, anomaly_map: NDArray[np.float32], extent: Extent, shape: Shape
-    ) -> InspectedImage:
+    def _judge(self, anomaly_map: NDArray[np.float32], levels: LevelMaps) -> InspectedImage:
         calibration = self.bundle.info.calibration
         score = float(anomaly_map.max())
         result = verdict(score, calibration)
-        note = self._why_not_calibrated(shape)
+        note = self._why_not_calibrated(levels.height * levels.width)
         if note is not None and result == "pass":
             result = "review"
         (p_value,) = p_values(np.array([score], np.float32), calibration.scores).tolist()
@@ -201,12 +183,12 @@ class Inspector:
             verdict=result,
             anomaly_map=anomaly_map,
             mask=anomaly_map > np.float32(calibration.reject.value),
-            extent=extent,
+            extent=levels.extent,
             note=note,
         )
 
-    def _why_not_calibrated(self, shape: Shape) -> str | None:
-        pixels, largest = shape[0] * shape[1], self.bundle.info.largest_image
+    def _why_not_calibrated(self, pixels: int) -> str | None:
+        largest = self.bundle.info.largest_image
         if pixels <= largest:
             return None
         return (
@@ -219,7 +201,7 @@ class Inspector:
 def _region(bundle: Bundle) -> Region | None:
     if bundle.info.region is None:
         return None
-    return Region.load(bundle.folder / REGION_FILE, max_megapixels=math.inf)
+    return Region.load(bundle.folder / REGION_FILE)
 
 
 def find_images(paths: Sequence[Path]) -> list[Path]:
@@ -228,10 +210,7 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     Raises:
         ImageError: a path does not exist, or a folder holds no image.
     """
-    found: dict[Path, None] = {}
-    for path in paths:
-        found.update(dict.fromkeys(_images_under(path)))
-    return list(found)
+    return list(dict.fromkeys(file for path in paths for file in _images_under(path)))
 
 
 def ensure_one_readable(files: Iterable[Path]) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from stillwatch.combination import Combination, Map, combine
+from stillwatch.combination import Combination, LevelMaps, Map, combine
 from stillwatch.errors import DetectorError
 from stillwatch.geometry import Geometry
 from stillwatch.images.decode import Pixels
@@ -40,10 +40,10 @@ class ImageMapper:
         Raises:
             DetectorError: the scorer returns maps of another type or shape, or not finite numbers.
         """
-        return (anomaly_map for anomaly_map, _ in self.maps_with_extents(images))
+        return (anomaly_map for anomaly_map, _ in self.maps_with_levels(images))
 
-    def maps_with_extents(self, images: Iterable[Pixels]) -> Iterator[tuple[Map, Extent]]:
-        """As ``maps``, each with its height and width relative to those of its image."""
+    def maps_with_levels(self, images: Iterable[Pixels]) -> Iterator[tuple[Map, LevelMaps]]:
+        """As ``maps``, each with the level maps that were combined."""
         for levels in level_maps(self.scorer, self.geometry, images, self.batch_size):
             anomaly_map = combine(levels, self.combination)
             if not np.isfinite(anomaly_map).all():
@@ -51,7 +51,7 @@ class ImageMapper:
                     "the anomaly maps are not finite numbers, so no verdict can be given: the "
                     "bundle's statistics of normals are unusable. Train the detector again."
                 )
-            yield self._within_region(anomaly_map, levels.extent), levels.extent
+            yield self._within_region(anomaly_map, levels.extent), levels
 
     def _within_region(self, anomaly_map: Map, extent: Extent) -> Map:
         """The map, with its minimum wherever defects do not count."""

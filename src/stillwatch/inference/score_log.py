@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import (
     Column,
+    Connection,
     DateTime,
     Engine,
     Float,
@@ -186,11 +187,10 @@ class ScoreLog:
 
     def append(self, category: str, images: Sequence[LoggedImage]) -> None:
         """Add rows in one transaction, and remove what is then too old."""
-        check_category_name(category)
         now = datetime.now(UTC).replace(tzinfo=None)
         rows = [{"time": now, "category": category} | asdict(image) for image in images]
         newest = select(func.max(_SCORES.c.id)).scalar_subquery()
-        with self._errors(category), self._engine(category).begin() as connection:
+        with self._transaction(category) as connection:
             connection.execute(insert(_SCORES), rows)
             connection.execute(delete(_SCORES).where(_SCORES.c.id <= newest - self._most_rows))
 
@@ -208,10 +208,9 @@ class ScoreLog:
         """
         import pandas as pd
 
-        check_category_name(category)
         wanted = _SCORES.c.model_version.is_not_distinct_from(version)
         query = select(_SCORES).where(wanted).order_by(_SCORES.c.id)
-        with self._errors(category), self._engine(category).connect() as connection:
+        with self._transaction(category) as connection:
             frame = pd.read_sql_query(query, connection, index_col="id")
         frame["time"] = pd.to_datetime(frame["time"], utc=True)
         frame["model_version"] = frame["model_version"].astype("Int64")
@@ -219,10 +218,9 @@ class ScoreLog:
 
     def verdicts_of(self, category: str, md5s: Collection[str]) -> dict[str, GivenVerdict]:
         """The latest verdict on each of these images: md5 -> verdict, for images in the log."""
-        check_category_name(category)
         columns = _SCORES.c.md5, _SCORES.c.model_version, _SCORES.c.verdict
         query = select(*columns).where(_SCORES.c.md5.in_(md5s)).order_by(_SCORES.c.id)
-        with self._errors(category), self._engine(category).connect() as connection:
+        with self._transaction(category) as connection:
             return {
                 md5: GivenVerdict(version, verdict)
                 for md5, version, verdict in connection.execute(query)
@@ -230,7 +228,6 @@ class ScoreLog:
 
     def append_labels(self, category: str, images: Sequence[LabelledImage]) -> None:
         """Add labels that a person gave, in one transaction."""
-        check_category_name(category)
         now = datetime.now(UTC).replace(tzinfo=None)
         rows = [
             {
@@ -245,14 +242,13 @@ class ScoreLog:
             }
             for image in images
         ]
-        with self._errors(category), self._engine(category).begin() as connection:
+        with self._transaction(category) as connection:
             connection.execute(insert(_LABELS), rows)
 
     def read_labels(self, category: str) -> list[LabelledImage]:
         """All labels, in the order in which they were given."""
-        check_category_name(category)
         query = select(_LABELS).order_by(_LABELS.c.id)
-        with self._errors(category), self._engine(category).connect() as connection:
+        with self._transaction(category) as connection:
             return [
                 LabelledImage(
                     given=row.verdict and GivenVerdict(row.model_version, row.verdict),
@@ -282,9 +278,11 @@ class ScoreLog:
         return self._folder / f"{category}.db"
 
     @contextmanager
-    def _errors(self, category: str) -> Iterator[None]:
+    def _transaction(self, category: str) -> Iterator[Connection]:
+        check_category_name(category)
         try:
-            yield
+            with self._engine(category).begin() as connection:
+                yield connection
         except SQLAlchemyError as error:
             reason = str(error.__cause__ or error).strip().splitlines()[0]
             raise StorageError(

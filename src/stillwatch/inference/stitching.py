@@ -1,7 +1,9 @@
 """Cut images into tiles, run a scorer on batches of tiles, and stitch the level maps. No torch."""
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from itertools import islice
 from typing import Protocol
 
 import numpy as np
@@ -118,32 +120,22 @@ def level_maps(
     """
     pixels = geometry.tile[0] * geometry.tile[1]
     batch_size = max(1, min(batch_size, batch_size * _USUAL_TILE // pixels))
-    unfinished: list[_Canvas] = []
-    batch: list[Pixels] = []
-    owners: list[_Canvas] = []
-    for image in images:
-        canvas = _Canvas(geometry, image.shape[0], image.shape[1])
-        unfinished.append(canvas)
-        for tile in canvas.tiles:
-            batch.append(geometry.cut(image, tile))
-            owners.append(canvas)
-            if len(batch) == batch_size:
-                _fill(owners, _checked(scorer, batch))
-                batch, owners = [], []
-                yield from _take_finished(unfinished)
-    if batch:
-        _fill(owners, _checked(scorer, batch))
-        yield from _take_finished(unfinished)
+    unfinished: deque[_Canvas] = deque()
 
+    def cut_into_tiles() -> Iterator[tuple[_Canvas, Pixels]]:
+        for image in images:
+            canvas = _Canvas(geometry, image.shape[0], image.shape[1])
+            unfinished.append(canvas)
+            for tile in canvas.tiles:
+                yield canvas, geometry.cut(image, tile)
 
-def _fill(owners: list[_Canvas], levels: list[NDArray[np.float32]]) -> None:
-    for index, canvas in enumerate(owners):
-        canvas.add([level[index] for level in levels])
-
-
-def _take_finished(unfinished: list[_Canvas]) -> Iterator[LevelMaps]:
-    while unfinished and unfinished[0].is_full:
-        yield unfinished.pop(0).finished()
+    tiles = cut_into_tiles()
+    while batch := list(islice(tiles, batch_size)):
+        levels = _checked(scorer, [pixels for _, pixels in batch])
+        for index, (canvas, _) in enumerate(batch):
+            canvas.add([level[index] for level in levels])
+        while unfinished and unfinished[0].is_full:
+            yield unfinished.popleft().finished()
 
 
 def _checked(scorer: Scorer, batch: list[Pixels]) -> list[NDArray[np.float32]]:

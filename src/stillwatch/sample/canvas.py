@@ -162,27 +162,57 @@ def curve_distance(y: Field, x: Field, points: Sequence[Point]) -> Field:
     return distance
 
 
-def bend(start: Point, middle: Point, end: Point, steps: int = 12) -> list[Point]:
-    """Return the points of a quadratic Bézier curve."""
+def bow(centre: Point, way: Point, reach: float, bulge: float) -> list[Point]:
+    """Return the points of a quadratic Bézier curve that bulges to one side.
+
+    Args:
+        centre: of the line between its ends.
+        way: unit vector along that line.
+        reach: from the centre to each end, in pixels.
+        bulge: from the centre to the control point, in pixels.
+    """
+    (y, x), (way_y, way_x) = centre, way
+    start = y - way_y * reach, x - way_x * reach
+    control = y - way_x * bulge, x + way_y * bulge
+    end = y + way_y * reach, x + way_x * reach
+    steps = 12
     points = []
     for step in range(steps + 1):
         s = step / steps
         a, b, c = (1 - s) * (1 - s), 2 * s * (1 - s), s * s
-        points.append(
-            (
-                a * start[0] + b * middle[0] + c * end[0],
-                a * start[1] + b * middle[1] + c * end[1],
-            )
+        at_y, at_x = (
+            a * first + b * second + c * third
+            for first, second, third in zip(start, control, end, strict=True)
         )
+        points.append((at_y, at_x))
     return points
 
 
-def slope(height: Field) -> tuple[Field, Field]:
-    """Return the central differences (along y, along x) of a field, zero at its border."""
+def facing(height: Field, light: Point) -> Field:
+    """Return the slope of a relief towards the light, by central differences; zero at its border.
+
+    Args:
+        height: in pixels, at every pixel.
+        light: unit vector (y, x) to the lamp.
+    """
     along_y, along_x = np.zeros_like(height), np.zeros_like(height)
     along_y[1:-1] = (height[2:] - height[:-2]) / 2.0
     along_x[:, 1:-1] = (height[:, 2:] - height[:, :-2]) / 2.0
-    return along_y, along_x
+    return along_y * light[0] + along_x * light[1]
+
+
+def falloff(draws: Draws, tilt: float, vignette: float) -> Field:
+    """Return the light over the field of view: a slight tilt and the lens's vignette."""
+    tilt_y, tilt_x = draws.between(-tilt, tilt), draws.between(-tilt, tilt)
+    grid_y, grid_x = pixel_grid()
+    y, x = grid_y / SIZE, grid_x / SIZE
+    return 1.0 + tilt_y * y + tilt_x * x - vignette * (y * y + x * x)
+
+
+def expose_metal(scene: Field, noise: Field) -> NDArray[np.uint8]:
+    """Return the photograph of a grey scene: blurred, with noise that rises with the light."""
+    seen = soften(scene)
+    return to_bytes(seen + noise * (1.0 + seen / 200.0), 1)
 
 
 def soften(image: Field) -> Field:

@@ -1,6 +1,5 @@
 """The texture category of the built-in sample set: a twill cloth of blue warp and pale weft."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,12 +10,12 @@ from stillwatch.sample.canvas import (
     Draws,
     Field,
     Mask,
-    Picture,
     Point,
-    bend,
+    bow,
     circle,
     curve_distance,
     direction,
+    falloff,
     look_up,
     pixel_grid,
     ramp,
@@ -25,7 +24,6 @@ from stillwatch.sample.canvas import (
     stretch,
     to_bytes,
     turn,
-    widen,
 )
 
 _PITCH = 8.0
@@ -43,7 +41,7 @@ Index = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class _Weave:
+class Weave:
     """Where every pixel lies in the weave, before it is decided which thread is on top.
 
     ``warp`` and ``weft`` number the threads, ``across_warp`` and ``across_weft`` in [0, 1] run
@@ -61,31 +59,13 @@ class _Weave:
     tint: tuple[float, float, float]
 
 
-def draw_cloth(key: tuple[int, ...], defect: str | None, severity: float) -> Picture:
-    """Draw one piece of cloth, uint8 (SIZE, SIZE, 3) RGB.
-
-    Args:
-        key: names the random streams; the same key without a defect gives the same cloth.
-        defect: a key of :data:`CLOTH_DEFECTS`, or None for a normal.
-        severity: 1 for obvious down to 0 for hardly visible.
-    """
-    draws = Draws(*key, 0)
-    weave = _lay_out(draws)
-    clean = _shade(weave, weave.warp_on_top)
-    noise = draws.grain()
-    exposed = _expose(clean, noise)
-    if defect is None:
-        return Picture(exposed, np.zeros((SIZE, SIZE), dtype=np.bool_))
-    changed, touched = CLOTH_DEFECTS[defect](weave, clean, Draws(*key, 1), severity)
-    mask = widen(touched)
-    return Picture(np.where(mask[..., None], _expose(changed, noise), exposed), mask)
-
-
-def _expose(scene: Field, noise: Field) -> NDArray[np.uint8]:
+def expose(scene: Field, noise: Field) -> NDArray[np.uint8]:
+    """Return the photograph of a scene, uint8 (SIZE, SIZE, 3) RGB, in steps of 6 grey values."""
     return to_bytes(soften(scene) + (noise * 1.2)[..., None], _TONE_STEP)
 
 
-def _lay_out(draws: Draws) -> _Weave:
+def lay_out(draws: Draws) -> tuple[Weave, Field]:
+    """Return a piece of cloth without a defect and its scene, (SIZE, SIZE, 3) RGB."""
     grid_y, grid_x = pixel_grid()
     v, u = turn(grid_y, grid_x, draws.between(-0.035, 0.035))
     scale = draws.between(0.96, 1.04) / _PITCH
@@ -99,7 +79,7 @@ def _lay_out(draws: Draws) -> _Weave:
     warp_tone = _yarn(draws, warp, u, v)
     weft_tone = _yarn(draws, weft, v, u)
     columns, rows = warp.astype(np.int64), weft.astype(np.int64)
-    return _Weave(
+    weave = Weave(
         warp=columns,
         weft=rows,
         across_warp=u - warp,
@@ -107,17 +87,16 @@ def _lay_out(draws: Draws) -> _Weave:
         warp_tone=warp_tone,
         weft_tone=weft_tone,
         warp_on_top=(columns - rows) % 4 < 2,
-        gain=_light(draws, grid_y, grid_x),
+        gain=_light(draws),
         tint=(draws.between(0.97, 1.03), 1.0, draws.between(0.97, 1.03)),
     )
+    return weave, _shade(weave, weave.warp_on_top)
 
 
-def _light(draws: Draws, grid_y: Field, grid_x: Field) -> Field:
-    tilt_y, tilt_x = draws.between(-0.1, 0.1), draws.between(-0.1, 0.1)
-    y, x = grid_y / SIZE, grid_x / SIZE
+def _light(draws: Draws) -> Field:
+    lit = falloff(draws, 0.1, 0.2)
     folds = draws.clouds(96) * 0.05
-    level = draws.between(0.92, 1.08)
-    return (1.0 + tilt_y * y + tilt_x * x - 0.2 * (y * y + x * x) + folds) * level
+    return (lit + folds) * draws.between(0.92, 1.08)
 
 
 def _yarn(draws: Draws, thread: Field, across: Field, along: Field) -> Field:
@@ -129,7 +108,7 @@ def _yarn(draws: Draws, thread: Field, across: Field, along: Field) -> Field:
     return 1.0 + dye * 0.05 + slubs * 0.09 + twist * 0.13
 
 
-def _shade(weave: _Weave, warp_on_top: Mask) -> Field:
+def _shade(weave: Weave, warp_on_top: Mask) -> Field:
     """Return the light of the woven cloth, float (SIZE, SIZE, 3)."""
     across = np.where(warp_on_top, weave.across_warp, weave.across_weft)
     along = np.where(warp_on_top, weave.across_weft, weave.across_warp)
@@ -158,7 +137,7 @@ def _blend(scene: Field, colour: Field, share: Field) -> Field:
     return scene + (colour - scene) * share[..., None]
 
 
-def _hole(weave: _Weave, scene: Field, draws: Draws, severity: float) -> tuple[Field, Mask]:
+def _hole(weave: Weave, scene: Field, draws: Draws, severity: float) -> tuple[Field, Mask]:
     """Tear a ragged hole, through which the dark table and a few broken yarns are seen."""
     y, x = pixel_grid()
     radius = 2.2 + 10.6 * severity
@@ -174,18 +153,13 @@ def _hole(weave: _Weave, scene: Field, draws: Draws, severity: float) -> tuple[F
     return torn, (opening > 0.02) | (np.abs(fray) > 0.02)
 
 
-def _thread(weave: _Weave, scene: Field, draws: Draws, severity: float) -> tuple[Field, Mask]:
+def _thread(weave: Weave, scene: Field, draws: Draws, severity: float) -> tuple[Field, Mask]:
     """Lay a loose yarn on the cloth: red and long, or short and of the weft's own colour."""
     y, x = pixel_grid()
-    middle_y, middle_x = _spot(draws)
+    middle = _spot(draws)
     reach = 8.0 + 34.0 * severity
     way = direction(draws.between(-1.0, 1.0), draws.between(-1.0, 1.0) + 0.01)
-    bulge = draws.between(-0.9, 0.9) * reach
-    points = bend(
-        (middle_y - way[0] * reach, middle_x - way[1] * reach),
-        (middle_y - way[1] * bulge, middle_x + way[0] * bulge),
-        (middle_y + way[0] * reach, middle_x + way[1] * reach),
-    )
+    points = bow(middle, way, reach, draws.between(-0.9, 0.9) * reach)
     radius = 1.0 + 0.8 * severity
     distance = curve_distance(y, x, points)
     below = curve_distance(y, x, [(py + 1.6, px + 1.2) for py, px in points])
@@ -197,7 +171,7 @@ def _thread(weave: _Weave, scene: Field, draws: Draws, severity: float) -> tuple
     return laid, np.maximum(shadow, body) > 0.02
 
 
-def _stain(weave: _Weave, scene: Field, draws: Draws, severity: float) -> tuple[Field, Mask]:
+def _stain(weave: Weave, scene: Field, draws: Draws, severity: float) -> tuple[Field, Mask]:
     """Soak a blot of oil into the yarns: darker and warmer, most of all at its rim."""
     y, x = pixel_grid()
     radius = 9.0 + 17.0 * severity
@@ -209,7 +183,7 @@ def _stain(weave: _Weave, scene: Field, draws: Draws, severity: float) -> tuple[
     return soaked, np.maximum(body, rim) > 0.05
 
 
-def _misweave(weave: _Weave, scene: Field, draws: Draws, severity: float) -> tuple[Field, Mask]:
+def _misweave(weave: Weave, scene: Field, draws: Draws, severity: float) -> tuple[Field, Mask]:
     """Let picks of weft float over, or run under, the warps that they should have crossed."""
     picks = 1 + int(2.2 * severity)
     length = 3 + int(18.0 * severity)
@@ -226,9 +200,7 @@ def _misweave(weave: _Weave, scene: Field, draws: Draws, severity: float) -> tup
     return woven, wrong
 
 
-ClothDefect = Callable[[_Weave, Field, Draws, float], tuple[Field, Mask]]
-
-CLOTH_DEFECTS: dict[str, ClothDefect] = {
+DEFECTS = {
     "hole": _hole,
     "misweave": _misweave,
     "stain": _stain,

@@ -9,10 +9,11 @@ how. The bytes of the PNG files depend on the zlib that Pillow was built with as
 """
 
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +21,8 @@ from PIL import Image
 
 from stillwatch.errors import LayoutError
 from stillwatch.files import atomic_folder
-from stillwatch.sample.canvas import Picture
-from stillwatch.sample.cloth import CLOTH_DEFECTS, draw_cloth
-from stillwatch.sample.plate import PLATE_DEFECTS, draw_plate
+from stillwatch.sample import cloth, plate
+from stillwatch.sample.canvas import Draws, Field, Mask, Picture, expose_metal, widen
 
 TRAIN_NORMALS = 80
 TEST_NORMALS = 20
@@ -31,16 +31,45 @@ ANOMALIES_PER_TYPE = 8
 
 @dataclass(frozen=True)
 class _Subject:
-    """What is drawn for one category; ``number`` is part of every image's random key."""
+    """What is drawn for one category."""
 
     number: int
-    draw: Callable[[tuple[int, ...], str | None, float], Picture]
-    defect_types: tuple[str, ...]
+    """Part of every image's random key."""
+    lay_out: Callable[[Draws], tuple[Any, Field]]
+    """Gives a part without a defect, and its scene."""
+    expose: Callable[[Field, Field], NDArray[np.uint8]]
+    """Turns a scene and noise into pixels."""
+    defects: Mapping[str, Callable[[Any, Field, Draws, float], tuple[Field, Mask]]]
+    """By type: gives the scene with the defect, and the pixels that it changes."""
+
+    @property
+    def defect_types(self) -> tuple[str, ...]:
+        """The defect types, in the order of their numbers."""
+        return tuple(self.defects)
+
+    def draw(self, key: tuple[int, ...], defect: str | None, severity: float) -> Picture:
+        """Draw one image.
+
+        Args:
+            key: names the random streams; the same key without a defect gives the same part.
+            defect: one of ``defect_types``, or None for a normal.
+            severity: 1 for obvious down to 0 for hardly visible.
+        """
+        draws = Draws(*key, 0)
+        part, clean = self.lay_out(draws)
+        noise = draws.grain()
+        pixels = self.expose(clean, noise)
+        mask = np.zeros(pixels.shape[:2], dtype=np.bool_)
+        if defect is not None:
+            changed, touched = self.defects[defect](part, clean, Draws(*key, 1), severity)
+            mask = widen(touched)
+            pixels[mask] = self.expose(changed, noise)[mask]
+        return Picture(pixels, mask)
 
 
 SUBJECTS = {
-    "plate": _Subject(0, draw_plate, tuple(PLATE_DEFECTS)),
-    "cloth": _Subject(1, draw_cloth, tuple(CLOTH_DEFECTS)),
+    "plate": _Subject(0, plate.lay_out, expose_metal, plate.DEFECTS),
+    "cloth": _Subject(1, cloth.lay_out, cloth.expose, cloth.DEFECTS),
 }
 
 

@@ -1,33 +1,28 @@
 """The object category of the built-in sample set: a machined, brushed metal plate with holes."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from stillwatch.sample.canvas import (
     SIZE,
     Draws,
     Field,
     Mask,
-    Picture,
     Point,
-    bend,
+    bow,
     circle,
     curve_distance,
     direction,
+    facing,
+    falloff,
     look_up,
     pixel_grid,
     ramp,
     rounded_box,
-    slope,
     smooth_step,
-    soften,
     stretch,
-    to_bytes,
     turn,
-    widen,
 )
 
 _HALF_HEIGHT, _HALF_WIDTH, _CORNER = 74.0, 94.0, 13.0
@@ -47,7 +42,7 @@ _TILE = 320
 
 
 @dataclass(frozen=True)
-class _Plate:
+class Plate:
     """One plate as it lies before the camera.
 
     ``y`` and ``x`` are the coordinates on the plate of every pixel, in pixels from its middle;
@@ -61,31 +56,8 @@ class _Plate:
     hidden: Field
 
 
-def draw_plate(key: tuple[int, ...], defect: str | None, severity: float) -> Picture:
-    """Draw one plate, uint8 (SIZE, SIZE) grey.
-
-    Args:
-        key: names the random streams; the same key without a defect gives the same plate.
-        defect: a key of :data:`PLATE_DEFECTS`, or None for a normal.
-        severity: 1 for obvious down to 0 for hardly visible.
-    """
-    draws = Draws(*key, 0)
-    plate, clean = _lay_out(draws)
-    noise = draws.grain()
-    exposed = _expose(clean, noise)
-    if defect is None:
-        return Picture(exposed, np.zeros((SIZE, SIZE), dtype=np.bool_))
-    changed, touched = PLATE_DEFECTS[defect](plate, clean, Draws(*key, 1), severity)
-    mask = widen(touched)
-    return Picture(np.where(mask, _expose(changed, noise), exposed), mask)
-
-
-def _expose(scene: Field, noise: Field) -> NDArray[np.uint8]:
-    seen = soften(scene)
-    return to_bytes(seen + noise * (1.0 + seen / 200.0), 1)
-
-
-def _lay_out(draws: Draws) -> tuple[_Plate, Field]:
+def lay_out(draws: Draws) -> tuple[Plate, Field]:
+    """Return a plate without a defect and its scene, (SIZE, SIZE) grey."""
     grid_y, grid_x = pixel_grid()
     scale = draws.between(0.985, 1.015)
     y, x = turn(grid_y, grid_x, draws.between(-0.055, 0.055))
@@ -105,11 +77,11 @@ def _lay_out(draws: Draws) -> tuple[_Plate, Field]:
         drilled[near], hidden[near], rounded_box(y[near], x[near], _SLOT, *_SLOT_SHAPE), 1.5, light
     )
     table = _table(draws, outline, y, x, light)
-    gain = draws.between(0.92, 1.08) * _falloff(draws, grid_y, grid_x)
+    gain = draws.between(0.92, 1.08) * falloff(draws, 0.08, 0.22)
     plate = ramp(0.5 - outline)
     scene = (table + (drilled - table) * plate) * gain
     hidden = np.maximum(hidden, 1.0 - plate)
-    return _Plate(y=y, x=x, light=light, solid=solid * gain, hidden=hidden), scene
+    return Plate(y=y, x=x, light=light, solid=solid * gain, hidden=hidden), scene
 
 
 def _near(centre: Point, reach: float) -> tuple[slice, slice]:
@@ -119,14 +91,6 @@ def _near(centre: Point, reach: float) -> tuple[slice, slice]:
         slice(int(middle + centre[0] - around), int(middle + centre[0] + around)),
         slice(int(middle + centre[1] - around), int(middle + centre[1] + around)),
     )
-
-
-def _falloff(draws: Draws, grid_y: Field, grid_x: Field) -> Field:
-    """Return the light over the field of view: a slight tilt and the lens's vignette."""
-    tilt_y, tilt_x = draws.between(-0.08, 0.08), draws.between(-0.08, 0.08)
-    y, x = grid_y / SIZE, grid_x / SIZE
-    tilted = 1.0 + tilt_y * y + tilt_x * x
-    return tilted - 0.22 * (y * y + x * x)
 
 
 def _brushed(draws: Draws, y: Field, x: Field) -> Field:
@@ -156,10 +120,8 @@ def _wear(draws: Draws, metal: Field, y: Field, x: Field) -> Field:
 
 def _bevel(distance: Field, light: Point, width: float, strength: float) -> Field:
     """Return the light on the sloped rim just inside an outline."""
-    along_y, along_x = slope(distance)
-    facing = along_y * light[0] + along_x * light[1]
     rim = ramp(1.0 + distance / width) * ramp(0.5 - distance)
-    return rim * facing * strength
+    return rim * facing(distance, light) * strength
 
 
 def _mill_pocket(draws: Draws, metal: Field, y: Field, x: Field, light: Point) -> None:
@@ -175,12 +137,11 @@ def _mill_pocket(draws: Draws, metal: Field, y: Field, x: Field, light: Point) -
 
 def _drill(metal: Field, hidden: Field, hole: Field, sink: float, light: Point) -> None:
     """Cut a countersunk hole, in place: its wall catches light on the side away from the lamp."""
-    along_y, along_x = slope(hole)
-    facing = along_y * light[0] + along_x * light[1]
+    lit = facing(hole, light)
     ring = ramp(0.5 - (hole - sink))
-    metal += (138.0 - facing * 62.0 - metal) * ring * 0.85
+    metal += (138.0 - lit * 62.0 - metal) * ring * 0.85
     wall = ramp(1.0 + hole / 3.5)
-    depth = 24.0 + wall * ramp(0.15 - facing) * 62.0
+    depth = 24.0 + wall * ramp(0.15 - lit) * 62.0
     opening = ramp(0.5 - hole)
     metal += (depth - metal) * opening
     np.maximum(hidden, opening, out=hidden)
@@ -209,16 +170,11 @@ def _free_spot(draws: Draws, margin: float) -> Point:
             return y, x
 
 
-def _scratch(plate: _Plate, scene: Field, draws: Draws, severity: float) -> tuple[Field, Mask]:
-    y, x = _free_spot(draws, 5.0)
+def _scratch(plate: Plate, scene: Field, draws: Draws, severity: float) -> tuple[Field, Mask]:
+    centre = _free_spot(draws, 5.0)
     reach = 6.0 + 25.0 * severity
     way = direction(draws.between(0.5, 1.0), draws.between(-0.9, 0.9))
-    bulge = draws.between(-0.4, 0.4) * reach
-    points = bend(
-        (y - way[0] * reach, x - way[1] * reach),
-        (y - way[1] * bulge, x + way[0] * bulge),
-        (y + way[0] * reach, x + way[1] * reach),
-    )
+    points = bow(centre, way, reach, draws.between(-0.4, 0.4) * reach)
     width = 0.5 + 0.7 * severity
     groove = ramp(width + 0.5 - curve_distance(plate.y, plate.x, points))
     flank = [(point[0] + 1.4, point[1] + 1.0) for point in points]
@@ -229,21 +185,20 @@ def _scratch(plate: _Plate, scene: Field, draws: Draws, severity: float) -> tupl
     return scene + change, (np.maximum(groove, dark) * on_metal) > 0.1
 
 
-def _dent(plate: _Plate, scene: Field, draws: Draws, severity: float) -> tuple[Field, Mask]:
+def _dent(plate: Plate, scene: Field, draws: Draws, severity: float) -> tuple[Field, Mask]:
     radius = 6.0 + 9.0 * severity
     centre_y, centre_x = _free_spot(draws, radius * 0.8)
     squeeze = draws.between(0.7, 1.0)
     y, x = turn(plate.y - centre_y, plate.x - centre_x, draws.between(-0.9, 0.9))
     y = y / squeeze
     fall = ramp(1.0 - (y * y + x * x) / (radius * radius))
-    along_y, along_x = slope(fall * fall * radius)
-    facing = along_y * plate.light[0] + along_x * plate.light[1]
     on_metal = 1.0 - plate.hidden
-    change = facing * (16.0 + 46.0 * severity) - fall * fall * 10.0 * severity
+    lit = facing(fall * fall * radius, plate.light)
+    change = lit * (16.0 + 46.0 * severity) - fall * fall * 10.0 * severity
     return scene + change * on_metal, (fall * on_metal) > 0.05
 
 
-def _stain(plate: _Plate, scene: Field, draws: Draws, severity: float) -> tuple[Field, Mask]:
+def _stain(plate: Plate, scene: Field, draws: Draws, severity: float) -> tuple[Field, Mask]:
     radius = 7.0 + 12.0 * severity
     centre = _free_spot(draws, 2.0 + radius * 0.4)
     ragged = circle(plate.y, plate.x, centre, radius) + draws.clouds(12) * radius * 0.35
@@ -255,7 +210,7 @@ def _stain(plate: _Plate, scene: Field, draws: Draws, severity: float) -> tuple[
     return scene * (1.0 - change), (np.maximum(body, rim) * on_metal) > 0.1
 
 
-def _missing_hole(plate: _Plate, scene: Field, draws: Draws, severity: float) -> tuple[Field, Mask]:
+def _missing_hole(plate: Plate, scene: Field, draws: Draws, severity: float) -> tuple[Field, Mask]:
     """Leave a corner hole or, when subtle, a dowel hole undrilled or not drilled through."""
     if severity > 0.55:
         centre = _CORNER_HOLES[draws.below(len(_CORNER_HOLES))]
@@ -271,9 +226,7 @@ def _missing_hole(plate: _Plate, scene: Field, draws: Draws, severity: float) ->
     return scene + (plate.solid - scene) * fill, spot < 1.0
 
 
-PlateDefect = Callable[[_Plate, Field, Draws, float], tuple[Field, Mask]]
-
-PLATE_DEFECTS: dict[str, PlateDefect] = {
+DEFECTS = {
     "dent": _dent,
     "missing_hole": _missing_hole,
     "scratch": _scratch,

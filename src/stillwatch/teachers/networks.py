@@ -1,6 +1,6 @@
 """Teachers: frozen pretrained networks that give feature maps at several strides."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -25,12 +25,8 @@ class Teacher(nn.Module):
     Args:
         name: the name in ``teacher.name``.
         digest: sha256 of the weights file.
-        build: makes the network without pretrained weights; its forward pass takes normalised
-            images and returns one feature map per stride.
-        channels: of the levels, from shallow to deep.
-        mean: of the three colour channels, subtracted from images in [0, 1].
-        std: of the three colour channels, divided by.
-        network: ``build()`` with its pretrained weights.
+        made: its architecture.
+        network: ``made.build()`` with its pretrained weights; None: with random weights.
         strides: of the levels, from shallow to deep.
     """
 
@@ -41,23 +37,20 @@ class Teacher(nn.Module):
         self,
         name: str,
         digest: str,
-        build: Callable[[], nn.Module],
-        channels: tuple[int, ...],
-        mean: tuple[float, ...],
-        std: tuple[float, ...],
+        made: Architecture,
         network: nn.Module | None = None,
         strides: tuple[int, ...] = STRIDES,
     ) -> None:
         super().__init__()
         self.name = name
         self.digest = digest
-        self.channels = channels
+        self.channels = made.channels
         self.strides = strides
-        self.untrained_network = build
+        self.untrained_network = made.build
         """Makes the same architecture with random weights."""
-        self.network = build() if network is None else network
-        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
+        self.network = made.build() if network is None else network
+        self.register_buffer("mean", torch.tensor(made.mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(made.std).view(1, 3, 1, 1))
         self.requires_grad_(False).eval()
 
     def normalise(self, images: Tensor) -> Tensor:
@@ -101,28 +94,19 @@ def load_teacher(settings: TeacherSettings, strides: tuple[int, ...] = STRIDES) 
             f"{weights.path}: does not hold the weights of '{settings.name}' ({error}). "
             "Replace the file."
         ) from error
-    return _teacher(settings.name, weights.sha256, made, strides, network)
+    return Teacher(settings.name, weights.sha256, made, network, strides)
 
 
 def empty_teacher(name: str, digest: str, strides: tuple[int, ...] = STRIDES) -> Teacher:
     """Build a teacher with random weights, whose state is then loaded from a bundle."""
     if not strides:
         return _no_teacher()
-    return _teacher(name, digest, architecture(name, strides), strides)
+    return Teacher(name, digest, architecture(name, strides), strides=strides)
 
 
 def _no_teacher() -> Teacher:
-    return Teacher(NO_TEACHER, "", nn.Identity, (), (0.0,) * 3, (1.0,) * 3, strides=())
-
-
-def _teacher(
-    name: str,
-    digest: str,
-    made: Architecture,
-    strides: tuple[int, ...],
-    network: nn.Module | None = None,
-) -> Teacher:
-    return Teacher(name, digest, made.build, made.channels, made.mean, made.std, network, strides)
+    made = Architecture(nn.Identity, (), (0.0,) * 3, (1.0,) * 3)
+    return Teacher(NO_TEACHER, "", made, strides=())
 
 
 def _filled(network: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:

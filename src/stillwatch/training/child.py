@@ -7,7 +7,6 @@ when stdin closes.
 """
 
 import json
-import math
 import os
 import resource
 import shutil
@@ -41,7 +40,7 @@ from stillwatch.inference.mapper import ImageMapper
 from stillwatch.inference.torch_scorer import TorchScorer
 from stillwatch.teachers.networks import load_teacher
 from stillwatch.training.data import PHOTOGRAPH_ENLARGEMENT
-from stillwatch.training.job import TrainingJob, TrainingOutcome
+from stillwatch.training.job import TrainingJob
 from stillwatch.training.loop import TrainingSummary, train
 from stillwatch.training.rescoring import scored
 
@@ -54,19 +53,23 @@ def main() -> int:
     job = TrainingJob.model_validate_json(sys.stdin.readline())
     threading.Thread(target=_exit_with_parent, name="parent-watch", daemon=True).start()
     try:
-        outcome = run(job, emit)
+        peak_memory_bytes = run(job, emit)
     except StillwatchError as error:
         failed: dict[str, Any] = {"message": f"{job.category}: {error}", "memory": False}
         if isinstance(error, DeviceMemoryError):
             failed |= {"memory": True, "batch_setting": error.batch_setting}
         emit("failed", failed)
         return 1
-    emit("finished", asdict(outcome))
+    emit("finished", {"peak_memory_bytes": peak_memory_bytes})
     return 0
 
 
-def run(job: TrainingJob, emit: Emit) -> TrainingOutcome:
-    """Run the whole job; afterwards the bundle is complete and the checkpoint is removed."""
+def run(job: TrainingJob, emit: Emit) -> int:
+    """Run the whole job; afterwards the bundle is complete and the checkpoint is removed.
+
+    Returns:
+        Peak memory in bytes, of the GPU if there is one, else of the process.
+    """
     device = choose_device(job.training.device)
     store = ImageStore.open(job.store)
     strides = detector_class(job.detector).teacher_strides(job.teacher.name, job.detector_settings)
@@ -94,12 +97,7 @@ def run(job: TrainingJob, emit: Emit) -> TrainingOutcome:
     tensors = {name: value.cpu().numpy() for name, value in detector.state_dict().items()}
     write_bundle(job.bundle, info, tensors, job.region)
     shutil.rmtree(job.checkpoint, ignore_errors=True)
-    return TrainingOutcome(
-        seconds=summary.seconds,
-        resumed=summary.resumed,
-        peak_memory_bytes=_peak_memory(device),
-        device=_device_name(device),
-    )
+    return _peak_memory(device)
 
 
 def _describe(
@@ -113,7 +111,7 @@ def _describe(
         TorchScorer(detector, device),
         store.geometry,
         summary.combination,
-        region=None if job.region is None else Region.load(job.region, max_megapixels=math.inf),
+        region=None if job.region is None else Region.load(job.region),
     )
 
     calibration, normal_scores = scored(
@@ -150,7 +148,7 @@ def _training_info(seed: int, device: torch.device, summary: TrainingSummary) ->
     return TrainingInfo(
         seed=seed,
         seconds=summary.seconds,
-        device=_device_name(device),
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         resumed=summary.resumed,
         kept_epochs=summary.kept_epochs,
         taken_over=summary.taken_over,
@@ -174,10 +172,6 @@ def _photographs(
     if folder is None or not detector.uses_photographs(job.detector_settings):
         return None
     return read_photographs(folder, PHOTOGRAPH_ENLARGEMENT * max(geometry.tile))
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
 def _peak_memory(device: torch.device) -> int:

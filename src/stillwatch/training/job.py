@@ -82,21 +82,9 @@ class EpochReport:
     seconds_left: float
 
 
-@dataclass(frozen=True)
-class TrainingOutcome:
-    """Result of a training whose bundle is written."""
-
-    seconds: float
-    """Seconds of training, those before a resume included."""
-    resumed: bool
-    peak_memory_bytes: int
-    """Peak memory of the GPU if there is one, else of the process."""
-    device: str
-
-
 def run_training(
     job: TrainingJob, *, on_epoch: Callable[[EpochReport], None], threads: int | None = None
-) -> TrainingOutcome:
+) -> int:
     """Train, calibrate and write the bundle in a child process; wait for it.
 
     Args:
@@ -104,6 +92,9 @@ def run_training(
         on_epoch: called after every epoch; the child is killed when it raises.
         threads: to compute with on the CPU, unless the user's ``OMP_NUM_THREADS`` says otherwise;
             None: as many as this process.
+
+    Returns:
+        Peak memory in bytes, of the GPU if there is one, else of the process.
 
     Raises:
         TrainingError: the child's own sentence, a timeout, or a crash with the end of its stderr.
@@ -126,7 +117,7 @@ def run_training(
                         raise DeviceMemoryError(event["message"], event["batch_setting"])
                     raise TrainingError(event["message"])
                 case "finished":
-                    return TrainingOutcome(**event)
+                    return int(event["peak_memory_bytes"])
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """Score the normals of a trained detector: after the training, and for another region."""
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -38,7 +37,7 @@ def rescored(
         load_scorer(bundle, device),
         info.geometry,
         info.combination,
-        region=None if region is None else Region.load(region, max_megapixels=math.inf),
+        region=None if region is None else Region.load(region),
     )
     calibration, normal_scores = scored(
         mapper,

@@ -78,16 +78,12 @@ def averaged(maps: Tensor, stride: int) -> Tensor:
     return F.avg_pool2d(maps[:, None], stride)[:, 0]
 
 
-def gaussian_smooth(maps: Tensor, sigma: float) -> Tensor:
-    """Gaussian filter of maps (B, h, w), as ``scipy.ndimage.gaussian_filter`` with its defaults.
-
-    The kernel ends at 4 sigma and the map is mirrored at its edges, edge pixels repeated.
-    """
-    return gaussian_filter(maps, sigma)(maps)
-
-
 def gaussian_filter(maps: Tensor, sigma: float) -> Callable[[Tensor], Tensor]:
-    """``gaussian_smooth`` for several maps with the shape, type and device of these."""
+    """A Gaussian filter of maps (B, h, w) with the shape, type and device of these.
+
+    As ``scipy.ndimage.gaussian_filter`` with its defaults: the kernel ends at 4 sigma, and the map
+    is mirrored at its edges, edge pixels repeated.
+    """
     rows = _smoothing_matrix(maps.shape[1], sigma).to(maps)
     columns = _smoothing_matrix(maps.shape[2], sigma).to(maps)
     return lambda x: rows @ x @ columns.T

@@ -1,10 +1,10 @@
 """The battery lets sound methods of any shape pass and catches each broken promise."""
 
 import pytest
+from battery import check_detector
 from toy_methods import BROKEN, SOUND
 
 from stillwatch.detectors.base import Detector
-from stillwatch.testing.battery import check_detector
 
 
 @pytest.mark.parametrize("method", SOUND, ids=lambda method: method.__name__)

@@ -1,4 +1,4 @@
-"""Checks that every method passes, like scikit-learn's ``check_estimator``.
+"""Checks that every detection method passes, like scikit-learn's ``check_estimator``.
 
 It trains the method with its ``quick`` settings on a dozen toy images with a toy teacher, which
 takes seconds on one core.
@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
+from toys import DEFECT, SIDE, planted_defects, toy_normals, toy_teacher
 
 from stillwatch.combination import GRID, Combination
 from stillwatch.detectors.base import Detector
@@ -29,7 +30,6 @@ from stillwatch.inference.parity import tolerance_of
 from stillwatch.inference.stitching import Scorer
 from stillwatch.inference.torch_scorer import TorchScorer
 from stillwatch.settings import TrainingSettings
-from stillwatch.testing.toys import DEFECT, SIDE, planted_defects, toy_normals, toy_teacher
 from stillwatch.training.job import EpochReport
 from stillwatch.training.loop import train
 

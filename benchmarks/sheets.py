@@ -1,4 +1,4 @@
-"""A category of large images with small defects, for benchmarks: sheets of brushed metal.
+"""Draw a category of large images with small defects: sheets of brushed metal.
 
 A defect is a dent or a scratch of some pixels in an image of some megapixels: light on one flank
 and dark on the other, so that little of it is left where an image is made smaller. Good sheets have
@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from stillwatch.files import atomic_folder
 from stillwatch.sample.canvas import (
@@ -23,12 +22,11 @@ from stillwatch.sample.canvas import (
     circle,
     curve_distance,
     direction,
+    expose_metal,
+    facing,
     pixel_grid,
     ramp,
-    slope,
-    soften,
     stretch,
-    to_bytes,
     widen,
 )
 from stillwatch.sample.image_set import require_new, write_png
@@ -113,7 +111,7 @@ def draw_sheet(key: tuple[int, ...], side: int, defect: SmallDefect | None) -> P
     scene = _brushed(draws, side)
     _wear(draws, scene)
     noise = draws.grain(side)
-    exposed = _expose(scene, noise)
+    exposed = expose_metal(scene, noise)
     mask = np.zeros((side, side), dtype=np.bool_)
     if defect is not None:
         spots = Draws(*key, 1)
@@ -121,15 +119,10 @@ def draw_sheet(key: tuple[int, ...], side: int, defect: SmallDefect | None) -> P
         centre = spots.between(margin, side - margin), spots.between(margin, side - margin)
         near = _near(centre, margin, side)
         change, touched = _DEFECTS[defect.kind](near, defect.size, spots)
-        changed = _expose(scene[near.place] + change, noise[near.place])
+        changed = expose_metal(scene[near.place] + change, noise[near.place])
         mask[near.place] = widen(touched)
         exposed[mask] = changed[mask[near.place]]
     return Picture(exposed, mask)
-
-
-def _expose(scene: Field, noise: Field) -> NDArray[np.uint8]:
-    seen = soften(scene)
-    return to_bytes(seen + noise * (1.0 + seen / 200.0), 1)
 
 
 @dataclass(frozen=True)
@@ -185,9 +178,8 @@ def _dent(near: _Near, size: int, draws: Draws) -> tuple[Field, Mask]:
     """Press a round dent; its far flank faces the light."""
     radius = (size - 1.0) / 2.0
     fall = ramp(1.0 - (near.y * near.y + near.x * near.x) / (radius * radius))
-    along_y, along_x = slope(fall * fall * _DENT_DEPTH)
-    facing = along_y * _LIGHT[0] + along_x * _LIGHT[1]
-    return facing * (_DENT_CONTRAST * draws.between(0.9, 1.1)), fall > 0.05
+    lit = facing(fall * fall * _DENT_DEPTH, _LIGHT)
+    return lit * (_DENT_CONTRAST * draws.between(0.9, 1.1)), fall > 0.05
 
 
 def _scratch(near: _Near, size: int, draws: Draws) -> tuple[Field, Mask]:

@@ -5,6 +5,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from stillwatch.teachers.architectures import Architecture
 from stillwatch.teachers.networks import Teacher
 
 SIDE = 64
@@ -28,10 +29,10 @@ def planted_defects(count: int) -> NDArray[np.uint8]:
 
 def toy_teacher() -> Teacher:
     """A small network with fixed random weights, at strides 4, 8 and 16."""
-    channels = (12, 20, 28)
+    made = Architecture(_ToyNetwork, (12, 20, 28), (0.5,) * 3, (0.25,) * 3)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(123_456)  # a seed that no student has
-        return Teacher("toy", "0" * 64, _ToyNetwork, channels, (0.5,) * 3, (0.25,) * 3)
+        return Teacher("toy", "0" * 64, made)
 
 
 class _ToyNetwork(nn.Module):

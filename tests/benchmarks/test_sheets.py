@@ -3,10 +3,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from benchmarks.sheets import SmallDefect, draw_sheet, make_small_defects
 
 from stillwatch.images.layout import scan_category
 from stillwatch.images.masks import read_mask, smallest_defect
-from stillwatch.sample.small_defects import SmallDefect, draw_sheet, make_small_defects
 
 KEY = (0, 2, 1, 1, 7)
 
