@@ -1,5 +1,29 @@
 """The exceptions of stillwatch.
 
+::
+
+    StillwatchError
+    ├── SettingsError      params.yaml or a command-line value
+    ├── LayoutError        the folder tree of an image set
+    ├── ImageError         one image file
+    │   ├── UnknownFormatError  because it is no PNG, JPEG, BMP or TIFF
+    │   └── ImageTooLargeError  because it has more pixels than are allowed
+    ├── SplitError         the assignment of normals to train, validation, calibration
+    ├── TeacherError       pretrained weights: missing, wrong digest, unknown name
+    ├── DetectorError      a method, its settings, or inputs that it cannot take
+    ├── TrainingError      a training that ended without a detector
+    │   └── DeviceMemoryError  because its device has not enough memory for a batch
+    ├── CalibrationError   a threshold that cannot be given with its bound
+    ├── BundleError        the folder of a trained detector: damaged, changed, or of a newer schema
+    ├── ExportError        a graph that cannot be made, or whose scores differ from the detector's
+    ├── StorageError       a folder that cannot be written, a full disk
+    ├── WorkspaceError     git and DVC
+    ├── ValidationError    an image set that failed a critical check
+    ├── TrackingError      MLflow: store, artifacts, registry
+    │   └── ArtefactError      because a stored file differs from the one that was stored
+    ├── PromotionError     a version that may not become champion, or no earlier champion
+    └── ServerError        a server that does not start or does not answer
+
 Every message names the file or the setting, and says what is wrong and what to do.
 """
 

@@ -3,3 +3,7 @@
 ``weights`` finds a weights file and checks its digest, without torch; ``networks`` loads a teacher;
 ``architectures`` builds its network with timm or torchvision.
 """
+
+from stillwatch.teachers.weights import TeacherWeights, find_weights
+
+__all__ = ["TeacherWeights", "find_weights"]
