@@ -3,6 +3,7 @@
 Every step is a Prefect task of the current flow run.
 """
 
+import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -45,6 +46,8 @@ from stillwatch.tasks.training.retraining_run import finish_retraining_run, star
 from stillwatch.tasks.training.task import TrainedDetector, train_task
 from stillwatch.tasks.validation.report import ValidationReport
 from stillwatch.tasks.validation.task import validate
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -349,6 +352,8 @@ class _Retraining:
             yield
         except Exception as error:
             reason = _sentence(error)
+            # At once: if Prefect's server fails next, the flow's result is lost.
+            _logger.warning("%s: %s", name, reason)
             self.reports[name] = CategoryReport(status="failed", reason=reason)
             if parent_run is not None:
                 with suppress(TrackingError):

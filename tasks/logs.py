@@ -54,17 +54,20 @@ def logged_to(handlers: list[logging.Handler]) -> Iterator[None]:
     """Give the log lines and warnings of the block to these handlers alone.
 
     Prefect leaves the handlers of a root logger as they are if there are some when Prefect is
-    imported. Where Prefect was imported before, its handler for the terminal is taken off.
+    imported. Where Prefect was imported before, its handler for the terminal is taken off. A line
+    that cannot be logged, as when Prefect's server fails, is not reported.
 
     Args:
         handlers: closed at the end.
     """
     before = _replace_handlers(handlers)
+    raised, logging.raiseExceptions = logging.raiseExceptions, False
     logging.captureWarnings(True)
     try:
         yield
     finally:
         logging.captureWarnings(False)
+        logging.raiseExceptions = raised
         _replace_handlers(before)
         for handler in handlers:
             handler.close()

@@ -1,6 +1,7 @@
 """The log file of a command, and what a command shows in the terminal of what is logged."""
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -27,6 +28,7 @@ def command_log(state_dir: Path, command: str) -> Iterator[None]:
     """
     folder = state_dir / FOLDER
     file = LogFile(folder / f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{command}.log")
+    os.environ.setdefault("PREFECT_INTERNAL_LOGGING_LEVEL", "CRITICAL")  # has its own handler
     with logged_to([file, OwnWarnings()]):
         try:
             yield

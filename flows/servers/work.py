@@ -40,6 +40,9 @@ def images_to_admit(settings: Settings) -> list[Work]:
 
     Ingests are minutes apart, since every ingest with images makes a version of the image set and
     starts a retraining.
+
+    Raises:
+        StorageError: the inbox cannot be read.
     """
     arrivals = [
         (one.name, one.stamp)

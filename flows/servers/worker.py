@@ -29,6 +29,9 @@ def start_worker(worker: Service, settings: dict[str, str]) -> None:
     """Start a worker and wait until it answers; it does so while it polls for runs.
 
     ``settings`` are as ``worker_settings`` gives them.
+
+    Raises:
+        ServerError: it does not answer; the message names its log.
     """
     worker.start(
         lambda _port: [

@@ -45,7 +45,7 @@ def promote(
         reason: for the history.
         despite: why a version that misses a floor becomes champion, for the history.
         who: for the history; None: the OS account of this process.
-        check: check the artefact, unless the gate has just done so.
+        check: check the artefact first; False only for the gate, which has just checked it.
 
     Raises:
         BelowFloorsError: the version misses a floor, and ``despite`` is empty.
@@ -54,6 +54,7 @@ def promote(
             ``refused``, or ``pending`` if it misses a floor, with the error in another tag.
     """
     ensure_reason(reason)
+    who = who or os_user()
     tracking = open_tracking(settings)
     ensure_registered(tracking, category)
     with changing_champion(tracking, category, settings):
@@ -72,7 +73,7 @@ def promote(
             kind="promotion",
             champion=champion,
             previous=champion,
-            who=who or os_user(),
+            who=who,
             reason=reason,
             checked=checked,
             despite=despite,

@@ -29,6 +29,9 @@ def reload_record(package: Path, device: str) -> str:
     Args:
         package: the folder of the model.
         device: on which the version was reloaded: ``auto``, ``cpu`` or ``cuda[:i]``.
+
+    Raises:
+        SettingsError: there is no such GPU.
     """
     return json.dumps({_MODEL_FILES: _digest(package)} | _environment(device))
 

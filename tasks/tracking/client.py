@@ -115,7 +115,11 @@ class Tracking:
             self.client.search_experiments(max_results=1)
 
     def experiment(self, category: str) -> str:
-        """Return the id of the category's experiment, which is created if it is missing."""
+        """Return the id of the category's experiment, which is created if it is missing.
+
+        Raises:
+            TrackingError: the experiment was deleted.
+        """
         name = experiment_name(category)
         with self.errors(f"open the experiment {name}"):
             found = self.client.get_experiment_by_name(name)

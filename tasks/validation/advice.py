@@ -140,13 +140,15 @@ def advise(manifest: Manifest, settings: Settings) -> ScaleAdvice | None:
     costs = [cost or TWO_CORES.get(name) for name, cost in zip(detectors, recorded, strict=True)]
     defect = _smallest(manifest, shapes, settings)
     if defect is None:
-        return ScaleAdvice(None, (), detectors, all(recorded))
+        return ScaleAdvice(defect=None, options=(), detectors=detectors, measured=all(recorded))
     trained = _shapes([row for row in learnt if row.part == "train"])
     options = tuple(
-        _option(images, settings, defect, shapes, trained, costs)
+        _option(images, settings, defect, shapes=shapes, trained=trained, costs=costs)
         for images in _alternatives(settings.images)
     )
-    return ScaleAdvice(defect.defect, options, detectors, all(recorded))
+    return ScaleAdvice(
+        defect=defect.defect, options=options, detectors=detectors, measured=all(recorded)
+    )
 
 
 @dataclass(frozen=True)
@@ -168,17 +170,27 @@ def _option(
     images: ImageSettings,
     settings: Settings,
     defect: _Defect,
+    *,
     shapes: list[Shape],
     trained: list[Shape],
     costs: list[Cost | None],
 ) -> ScaleOption:
-    """Estimate one option from the shapes of all train normals and of those trained on."""
+    """Estimate what one scale shows of the defect, and what it costs.
+
+    Args:
+        images: with the scale.
+        settings: of the category.
+        defect: the smallest one.
+        shapes: height and width of all train normals.
+        trained: of those that are trained on.
+        costs: of each detector that is to be trained; None: unknown.
+    """
     geometry = images.geometry(shapes)
     seen_width, seen_height = defect.seen(geometry)
     scaled = [geometry.scaled_shape(*shape) for shape in shapes]
     tiles = tile_count(scaled, geometry) / len(scaled)
-    scaled = [geometry.scaled_shape(*shape) for shape in trained]
-    epoch = epoch_megapixels(scaled, geometry, settings.training)
+    learnt = [geometry.scaled_shape(*shape) for shape in trained]
+    epoch = epoch_megapixels(learnt, geometry, settings.training)
     known = [cost for cost in costs if cost is not None]
     complete = len(known) == len(costs)
     seconds = sum(cost.training_seconds for cost in known) * epoch

@@ -57,7 +57,7 @@ def retrain(
     given: CommandContext = context.obj
     names = _checked(given.settings, root, category, detector, report)
     if not as_json:
-        say(f"{', '.join(names)}: check and version the images, then train")
+        say(f"retraining {', '.join(names)}: first the images are checked and versioned")
 
     # These import Prefect, MLflow and torch, which takes seconds.
     from stillwatch.flows.cli.outcome import print_outcome, print_server

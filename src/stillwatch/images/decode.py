@@ -3,6 +3,7 @@
 Every function that reads or decodes a file raises ``ImageError`` where the file cannot be used.
 """
 
+import errno
 import os
 import re
 import warnings
@@ -404,7 +405,8 @@ def _errors_named(name: str) -> Iterator[None]:
     except (ImageError, MemoryError):
         raise
     except Exception as error:
-        if isinstance(error, OSError) and error.strerror:  # Pillow's own OSErrors have none
+        # Pillow's own OSErrors have no strerror; a damaged file makes it seek to an invalid place.
+        if isinstance(error, OSError) and error.strerror and error.errno != errno.EINVAL:
             raise ImageError(
                 f"{name}: cannot be read ({error.strerror}); check that it exists and may be read."
             ) from error

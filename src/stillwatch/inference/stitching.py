@@ -118,8 +118,8 @@ def level_maps(
     Raises:
         DetectorError: the scorer returns maps of another type or shape, or not finite numbers.
     """
-    pixels = geometry.tile[0] * geometry.tile[1]
-    batch_size = max(1, min(batch_size, batch_size * _USUAL_TILE // pixels))
+    tile_pixels = geometry.tile[0] * geometry.tile[1]
+    batch_size = max(1, min(batch_size, batch_size * _USUAL_TILE // tile_pixels))
     unfinished: deque[_Canvas] = deque()
 
     def cut_into_tiles() -> Iterator[tuple[_Canvas, Pixels]]:
