@@ -2,6 +2,7 @@
 
 import difflib
 import re
+from collections.abc import Sequence
 
 CATEGORY_NAME = re.compile(r"[a-z0-9_-]+")
 """The whole name of a category: it is the name of a folder, an experiment and a model."""
@@ -28,6 +29,11 @@ def is_text(name: str) -> bool:
 def encodable(text: str) -> str:
     """``text`` with bytes that are not UTF-8, which a file name may have, as backslash escapes."""
     return text.encode(errors="backslashreplace").decode()
+
+
+def some_of(names: Sequence[str]) -> str:
+    """The first three names, and dots if there are more: ``a, b, c, ...``."""
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 def unknown_name(kind: str, name: str, known: list[str]) -> str:

@@ -8,6 +8,7 @@ import typer
 
 from stillwatch.flows.cli.console import fail, say
 from stillwatch.flows.cli.options import LEARN, CommandContext, PlantCommand
+from stillwatch.text import some_of
 
 
 def add_to(app: typer.Typer) -> None:
@@ -25,8 +26,8 @@ def add(
     images: Annotated[
         Path,
         typer.Argument(
-            help="Folder of one category in MVTec layout, or of images with --good or --defect; it "
-            "is only read."
+            help="Folder of one category in the layout of MVTec AD, MVTec LOCO AD, VisA, BTAD or "
+            "anomalib's `Folder`, or of images with --good or --defect; it is only read."
         ),
     ],
     good: Annotated[
@@ -47,6 +48,13 @@ def add(
             help="All show this kind of defect; a mask may lie beside its image as IMAGE_mask.png.",
         ),
     ] = None,
+    follow_links: Annotated[
+        bool,
+        typer.Option(
+            "--follow-links",
+            help="Copy the files that symbolic links lead to, wherever they lie.",
+        ),
+    ] = False,
 ) -> None:
     """Copy images into the plant's image set, version them and check them.
 
@@ -56,18 +64,26 @@ def add(
         raise typer.BadParameter("give --good or --defect, not both", param_hint="--good")
     if test and not good:
         raise typer.BadParameter("is for good parts: give --good, too", param_hint="--test")
-    from stillwatch.tasks.data.adding import add_files, category_files, labelled_files
+    from stillwatch.images.source_layouts import category_files, labelled_files
+    from stillwatch.tasks.data.adding import add_files
     from stillwatch.tasks.data.workspace import open_workspace
 
     given: CommandContext = context.obj
     label = "good" if good else defect
-    files = category_files(images) if label is None else labelled_files(images, label, to_test=test)
+    found = (
+        category_files(images, follow_links=follow_links)
+        if label is None
+        else labelled_files(images, label, to_test=test, follow_links=follow_links)
+    )
+    say(f"layout: {found.layout}")
+    if found.left_out:
+        say(f"left out, as the layout has no place for them: {some_of(found.left_out)}")
     workspace = open_workspace(given.settings)
-    done = add_files(files, category, workspace, log=say)
+    done = add_files(found.files, category, workspace, log=say)
     there = f"; {done.kept} were there already" if done.kept else ""
-    say(f"{category}: {done.copied} of {len(files)} files copied{there}")
-    counts = Counter(path.partition("/")[0] for path in files)
-    listed = ", ".join(f"{section} {count}" for section, count in counts.items())
+    say(f"{category}: {done.copied} of {len(found.files)} files copied{there}")
+    counts = Counter("/".join(path.split("/")[:2]) for path in found.files)
+    listed = ", ".join(f"{folder} {count}" for folder, count in counts.items())
     say(f"in {workspace.data / category}: {listed}")
 
     # These import Prefect and Great Expectations, which takes seconds.

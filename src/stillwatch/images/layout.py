@@ -356,12 +356,12 @@ def _litter(path: str) -> str | None:
     )
 
 
-def visible_files(folder: Path, root: Path, above: tuple[Path, ...] = ()) -> Iterator[str]:
+def visible_files(folder: Path, root: Path | None, above: tuple[Path, ...] = ()) -> Iterator[str]:
     """POSIX paths of the files below a folder that are not hidden, relative to the folder.
 
     Args:
         folder: of a category.
-        root: the image set's folder, which links may not leave.
+        root: the image set's folder, which links may not leave; None: they may lead anywhere.
         above: the folders that lead to ``folder``, resolved.
 
     Raises:
@@ -403,7 +403,7 @@ def _entries(folder: Path) -> list["os.DirEntry[str]"]:
     return [entry for entry in entries if not entry.name.startswith(".")]
 
 
-def _resolved_inside(path: Path, root: Path) -> Path:
+def _resolved_inside(path: Path, root: Path | None) -> Path:
     """What a path leads to: a place in the image set, or a file of a DVC cache that DVC linked."""
     try:
         target = path.resolve(strict=True)
@@ -413,12 +413,16 @@ def _resolved_inside(path: Path, root: Path) -> Path:
         raise _broken_link(path) from error
     except (OSError, RuntimeError) as error:  # RuntimeError: a loop, before Python 3.13
         raise _broken_link(path) from error
-    if not target.is_relative_to(root.resolve()) and not _DVC_CACHE.fullmatch(target.as_posix()):
-        raise LayoutError(
-            f"{path}: leaves the image set by a symbolic link (to {target}); put the files "
-            "themselves in its place."
-        )
-    return target
+    if root is None or target.is_relative_to(root.resolve()) or _is_in_dvc_cache(target):
+        return target
+    raise LayoutError(
+        f"{path}: leaves the image set by a symbolic link (to {target}); put the files themselves "
+        "in its place, or copy them with 'stillwatch add CATEGORY FOLDER --follow-links'."
+    )
+
+
+def _is_in_dvc_cache(file: Path) -> bool:
+    return _DVC_CACHE.fullmatch(file.as_posix()) is not None
 
 
 def _broken_link(path: Path) -> LayoutError:

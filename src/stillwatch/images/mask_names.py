@@ -28,6 +28,11 @@ def image_of_mask(name: str) -> str | None:
     return match and match["image"]
 
 
+def is_mask_folder(name: str) -> bool:
+    """Whether a folder of this name, such as ``masks``, holds masks."""
+    return _MASK_FOLDER.fullmatch(name) is not None
+
+
 def separate_masks(paths: Sequence[str]) -> tuple[list[str], list[str]]:
     """The images of one folder, and the masks that lie beside them.
 
@@ -85,7 +90,7 @@ def _below_label(path: str) -> PurePosixPath:
 
 
 def _without_mask_folders(below: PurePosixPath) -> PurePosixPath:
-    folders = [part for part in below.parts[:-1] if not _MASK_FOLDER.fullmatch(part)]
+    folders = [part for part in below.parts[:-1] if not is_mask_folder(part)]
     return PurePosixPath(*folders, below.name)
 
 
