@@ -206,10 +206,15 @@ def test_a_plant_is_made_and_filled_by_two_commands(line: Plant) -> None:
     plant.set_params()
     added = plant.run_here("add", "bolt", "../images/bolt")
     assert added.returncode == 0, added.stderr
+    assert added.stdout.splitlines()[0] == "layout: MVTec AD"
     assert "bolt: 24 of 24 files copied" in added.stdout
     assert "new data version: data-1 (data: bolt +24)" in added.stdout
     assert added.stdout.splitlines()[-1] == "next: stillwatch retrain --category bolt"
-    again = plant.run_here("add", "bolt", "../images/bolt")
+    image = line.images / "bolt" / "train" / "good" / "000.png"
+    image.rename(line.folder / "pool.png")
+    image.symlink_to(line.folder / "pool.png")
+    assert "--follow-links" in refusal(plant, "add", "bolt", "../images/bolt")
+    again = plant.run_here("add", "bolt", "../images/bolt", "--follow-links")
     assert "bolt: 0 of 24 files copied; 24 were there already" in again.stdout
     assert "same data version: data-1" in again.stdout
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from dvc.repo import Repo
 from made_versions import (
     contents,
     git,
@@ -15,6 +16,7 @@ from made_versions import (
 
 from stillwatch.errors import WorkspaceError
 from stillwatch.images.split import read_split_file, write_split_file
+from stillwatch.tasks.data.adding import add_files
 from stillwatch.tasks.data.checkout import checkout_version
 from stillwatch.tasks.data.dvc_repository import LOCAL_REMOTE
 from stillwatch.tasks.data.history import list_versions
@@ -97,6 +99,27 @@ def test_an_unversioned_split_file_is_not_lost(
     write_split_file(workspace.split_file, {})
     with pytest.raises(WorkspaceError, match=r"data\.split\.json: has changes"):
         checkout_version(workspace, "data-1")
+
+
+def test_images_that_dvc_links_to_a_shared_cache_are_read(
+    workspace: Workspace, plate: Path, make_image: MakeImage, tmp_path: Path
+) -> None:
+    repo = Repo(str(workspace.root))
+    with repo.config.edit("repo") as config:
+        config["cache"] = {"type": "symlink", "dir": str(tmp_path / "shared")}
+    repo.close()
+    first = versioned(workspace)
+    image = plate / "train" / "good" / "000.png"
+    before = image.read_bytes()
+    make_image(image, 501)
+    versioned(workspace)
+    checkout_version(workspace, "data-1")
+    assert image.is_symlink()
+    assert image.read_bytes() == before
+    assert versioned(workspace) == replace(first, changed=False)
+    add_files({"train/good/000.png": image}, "cloth", workspace)
+    assert not (workspace.data / "cloth" / "train" / "good" / "000.png").is_symlink()
+    assert versioned(workspace).message == "data: cloth +1, plate ~1"
 
 
 def test_deleted_images_are_restored(
