@@ -112,7 +112,7 @@ def labelled_files(
 
 class _Layout(NamedTuple):
     name: str
-    sign: str
+    known_by: str
     """The folder by which a person knows the layout."""
     read: Callable[[Path, list[str]], _Targets]
     """Folder of a category, paths of its files -> targets; none if the layout is another one."""
@@ -217,10 +217,9 @@ def _with_defect(masks: Path, below: str, defects: set[str]) -> str:
     Raises:
         LayoutError: there are several types, and the mask is in no folder of one of them.
     """
-    first, slash, rest = below.partition("/")
-    for defect in defects:
-        if slash and folded(defect) == folded(first):
-            return f"{defect}/{rest}"
+    first, slash, _ = below.partition("/")
+    if slash and folded(first) in map(folded, defects):
+        return below
     if len(defects) == 1:
         return f"{min(defects)}/{below}"
     named = some_of(sorted(defects))
@@ -311,7 +310,7 @@ def _other_layout(folder: Path, paths: list[str]) -> str:
     if not inner and any(map(_is_image, paths)):
         return "has images, and nothing that says what they show. Add --good or --defect NAME."
     seen = f"the folders {some_of(inner)}" if inner else "no folder with files"
-    known = ", ".join(dict.fromkeys(f"{one.name} ({one.sign})" for one in _LAYOUTS))
+    known = ", ".join(dict.fromkeys(f"{one.name} ({one.known_by})" for one in _LAYOUTS))
     return (
         f"has {seen}, which fits no layout that is read: {known}. For a folder of images that all "
         "show the same, add --good or --defect NAME."
