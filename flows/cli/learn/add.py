@@ -77,7 +77,8 @@ def add(
     )
     say(f"layout: {found.layout}")
     if found.left_out:
-        say(f"left out, as the layout has no place for them: {some_of(found.left_out)}")
+        named = some_of(found.left_out)
+        say(f"left out: {len(found.left_out)} images without a place in this layout ({named})")
     workspace = open_workspace(given.settings)
     done = add_files(found.files, category, workspace, log=say)
     there = f"; {done.kept} were there already" if done.kept else ""
