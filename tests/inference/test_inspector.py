@@ -134,7 +134,7 @@ def test_unequal_shapes_in_one_category(tmp_path: Path, scale: str | float) -> N
         scaled = geometry.scaled_shape(*shape)
         assert file.image.anomaly_map.shape == scaled
         np.testing.assert_array_equal(file.image.anomaly_map, image.anomaly_map)
-        assert (file.height, file.width) == shape
+        assert file.pixels.shape[:2] == shape
         assert file.image.verdict == "reject"
         assert file.image.mask_at(*shape).shape == shape
 
