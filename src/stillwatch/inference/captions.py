@@ -9,11 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from stillwatch.calibration import Verdict
 from stillwatch.inference.overlays import Outline, draw_outline, heat_colours
 
 NARROWEST = 320
-"""Width of a captioned picture in pixels, at least."""
+"""Width of a captioned picture in pixels, at least, so that the caption has room."""
 _GROUND = (24, 26, 30)
 _INK = (240, 240, 240)
 _SMALLEST_TEXT, _LARGEST_TEXT = 14, 48
@@ -24,7 +23,7 @@ Entry = tuple[NDArray[np.uint8], str]
 """One entry of a legend: a sample, uint8 (h, w, 3), and the words beside it."""
 
 
-def verdict_line(verdict: Verdict, score: float, reject: float) -> str:
+def verdict_line(verdict: str, score: float, reject: float) -> str:
     """The verdict and the score in units of the reject threshold, in ASCII."""
     if reject <= 0:
         return f"{verdict}: score {score:.4g}, threshold {reject:.4g}"
@@ -69,7 +68,11 @@ def outline_sample(height: int, outline: Outline) -> NDArray[np.uint8]:
 
 
 def add_caption(
-    picture: NDArray[np.uint8], lines: Sequence[str], legend: Sequence[Entry]
+    picture: NDArray[np.uint8],
+    lines: Sequence[str],
+    legend: Sequence[Entry] = (),
+    *,
+    narrowest: int = NARROWEST,
 ) -> NDArray[np.uint8]:
     """Add lines of text and a legend below a picture, on a dark bar.
 
@@ -77,12 +80,13 @@ def add_caption(
         picture: uint8 (H, W, 3).
         lines: in ASCII; one that is too long is broken.
         legend: beside one another as far as there is room.
+        narrowest: width of the bar in pixels, at least.
 
     Returns:
-        uint8 (H + bar, max(W, 320), 3), with the picture in the upper left corner.
+        uint8 (H + bar, max(W, narrowest), 3), with the picture in the upper left corner.
     """
     height, width = picture.shape[:2]
-    full = max(width, NARROWEST)
+    full = max(width, narrowest)
     size = text_height(full)
     font = ImageFont.load_default(size)
     gap, pitch = size // 2, size * 3 // 2

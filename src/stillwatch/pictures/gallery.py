@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from stillwatch.calibration import Threshold, Verdict
 from stillwatch.evaluation.closeups import CloseUp
+from stillwatch.inference.captions import add_caption, verdict_line
 from stillwatch.inference.overlays import (
     MISSED_OUTLINE,
     REJECT_OUTLINE,
@@ -37,7 +38,7 @@ _HEAD_INCHES = 1.3
 _MARGIN_INCHES = 0.08
 _THUMBNAIL = 240
 _FRAME = Outline((255, 255, 255))
-_HIGHEST_SHARE = 0.6
+_HIGHEST_SHARE = 0.7
 """What of a missed defect's map is outlined: above this share of its range."""
 
 
@@ -92,6 +93,13 @@ class GalleryItem:
     def false_reject(self) -> bool:
         """Whether a normal has the verdict reject."""
         return self.defect_type == _NORMAL and self.verdict == "reject"
+
+    @property
+    def outcome(self) -> str:
+        """The verdict, or what is wrong with it."""
+        if self.false_pass:
+            return "missed"
+        return "false alarm" if self.false_reject else self.verdict
 
 
 def gallery(
@@ -159,6 +167,45 @@ def choose_items(items: Sequence[GalleryItem], limit: int, reject: float) -> lis
     ]
     turns.sort(key=lambda entry: entry[:2])
     return chosen + [item for _, _, item in turns[: limit - len(chosen)]]
+
+
+def one_of_each(items: Sequence[GalleryItem]) -> list[GalleryItem]:
+    """Pick four images: a defect with each verdict and a good part that passes.
+
+    Each is the one with the highest score; where a kind is missing, another image takes its place.
+    """
+    kinds = [(True, "reject"), (True, "review"), (True, "pass"), (False, "pass")]
+    ordered = sorted(items, key=lambda item: -item.score)
+    of_kind = [
+        [item for item in ordered if (item.defect_type != _NORMAL, item.verdict) == kind]
+        for kind in kinds
+    ]
+    chosen = [found[0] for found in of_kind if found]
+    others = [item for item in ordered if not any(item is one for one in chosen)]
+    return [*chosen, *others[: len(kinds) - len(chosen)]]
+
+
+def draw_strip(
+    items: Sequence[GalleryItem], limits: tuple[float, float], reject: float
+) -> NDArray[np.uint8]:
+    """Draw the overlays of some images side by side, each with its verdict below.
+
+    Args:
+        items: at least one.
+        limits: raw values of the darkest and brightest colour, from :func:`map_limits`.
+        reject: the threshold above which an image is rejected.
+
+    Returns:
+        uint8 (h, w, 3), 240 pixels for each image.
+    """
+    tiles = []
+    for item in items:
+        defect = item.defect_type.encode("ascii", "replace").decode("ascii")
+        lines = [defect, verdict_line(item.outcome, item.score, reject)]
+        drawn = draw_thumbnails(item, limits).overlay
+        tiles.append(add_caption(drawn, lines, narrowest=_THUMBNAIL))
+    height = max(len(tile) for tile in tiles)
+    return np.hstack([np.pad(tile, ((0, height - len(tile)), (0, 0), (0, 0))) for tile in tiles])
 
 
 def draw_thumbnails(item: GalleryItem, limits: tuple[float, float]) -> Thumbnails:
@@ -272,16 +319,11 @@ def _thumbnail(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _write_verdict(axes: Axes, item: GalleryItem, reject: Threshold, theme: Theme) -> None:
-    if item.false_pass:
-        said, colour = "missed: passes", theme.alarm
-    elif item.false_reject:
-        said, colour = "false alarm: reject", theme.alarm
-    else:
-        said, colour = item.verdict, theme.ink
+    colour = theme.alarm if item.false_pass or item.false_reject else theme.ink
     lines = [
         (item.defect_type, 11, "bold", theme.ink),
         (item.name, 9, "normal", theme.muted),
-        (said, 11, "bold", colour),
+        (item.outcome, 11, "bold", colour),
         (_against(item.score, reject.value), 10, "normal", theme.ink),
         (f"score {item.score:.4g}, p = {item.p_value:.3f}", 9, "normal", theme.muted),
     ]
