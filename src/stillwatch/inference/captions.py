@@ -18,7 +18,7 @@ _INK = (240, 240, 240)
 _SMALLEST_TEXT, _LARGEST_TEXT = 14, 48
 """Height of the letters in pixels; between them it is a fortieth of the picture's width."""
 
-
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 Entry = tuple[NDArray[np.uint8], str]
 """One entry of a legend: a sample, uint8 (h, w, 3), and the words beside it."""
 
@@ -107,7 +107,7 @@ def add_caption(
     return whole
 
 
-def _wrap(line: str, room: int, font: ImageFont.FreeTypeFont) -> list[str]:
+def _wrap(line: str, room: int, font: Font) -> list[str]:
     """Break a line between words so that each part is at most ``room`` pixels wide."""
     parts: list[str] = []
     for word in line.split():
@@ -119,9 +119,7 @@ def _wrap(line: str, room: int, font: ImageFont.FreeTypeFont) -> list[str]:
     return parts
 
 
-def _place(
-    legend: Sequence[Entry], full: int, gap: int, font: ImageFont.FreeTypeFont
-) -> list[tuple[int, int]]:
+def _place(legend: Sequence[Entry], full: int, gap: int, font: Font) -> list[tuple[int, int]]:
     """Row and left end, in pixels, of each entry of a legend on a bar of a width in pixels."""
     placed: list[tuple[int, int]] = []
     row, left = 0, gap

@@ -161,9 +161,8 @@ def overlay_png(pixels: NDArray[np.uint8], image: InspectedImage, bundle: Bundle
     calibration = bundle.info.calibration
     reject = calibration.reject.value
     rejected = image.verdict == "reject"
-    limit = reject if rejected else calibration.review.value
-    outlined = image.anomaly_map > np.float32(limit)
     outline = REJECT_OUTLINE if rejected else REVIEW_OUTLINE
+    outlined = image.anomaly_map > np.float32(reject if rejected else calibration.review.value)
     vmin, vmax = float(np.min(calibration.scores)) / 2, 2 * reject
     picture = overlay(
         resize_image(pixels, height, width),
@@ -179,7 +178,9 @@ def overlay_png(pixels: NDArray[np.uint8], image: InspectedImage, bundle: Bundle
     if outlined.any():
         threshold = "reject" if rejected else "review"
         legend.append((outline_sample(letters, outline), f"above {threshold} threshold"))
-    lines = [verdict_line(image.verdict, image.score, reject), *([image.note] * bool(image.note))]
+    lines = [verdict_line(image.verdict, image.score, reject)]
+    if image.note is not None:
+        lines.append(image.note)
     file = BytesIO()
     Image.fromarray(add_caption(picture, lines, legend)).save(file, format="PNG")
     return file.getvalue()

@@ -34,7 +34,7 @@ _NORMAL = "good"
 _ROWS_PER_BLOCK = 8
 _CELL_INCHES = 1.4
 _BLOCK_INCHES = 5.7 * _CELL_INCHES
-_HEAD_INCHES = 1.3
+_HEAD_INCHES = 1.36
 _MARGIN_INCHES = 0.08
 _THUMBNAIL = 240
 _FRAME = Outline((255, 255, 255))
@@ -377,7 +377,7 @@ def _draw_legend(
 ) -> None:
     """Draw the colour scale of the maps, and beside it the outlines that occur."""
     width, height = figure.get_size_inches()
-    level = 1 - 0.78 / height
+    level = 1 - 0.84 / height
     axes = figure.add_axes((_MARGIN_INCHES / width, level, 2.4 / width, 0.12 / height))
     axes.imshow(heat_colours(np.linspace(0, 1, 256, dtype=np.float32)[None]), aspect="auto")
     axes.set_yticks([])
@@ -386,8 +386,9 @@ def _draw_legend(
     )
     axes.spines[:].set_visible(False)
     axes.tick_params(labelsize=9, labelcolor=theme.muted, color=theme.muted, length=3)
-    for label, place in zip(axes.get_xticklabels(), ("left", "center", "right"), strict=True):
-        label.set_ha(place)
+    first, _, last = axes.get_xticklabels()
+    first.set_horizontalalignment("left")
+    last.set_horizontalalignment("right")
     figure.legend(
         handles=[_outline_sample(outline, words) for outline, words in _outlines(shown)],
         loc="center left",
@@ -413,9 +414,15 @@ def _outlines(shown: Sequence[GalleryItem]) -> list[tuple[Outline, str]]:
 
 
 def _outline_sample(outline: Outline, words: str) -> Line2D:
-    colour = [value / 255 for value in outline.colour]
-    style = "-" if outline.dash is None else (0, outline.dash)
-    edge = Stroke(linewidth=4, foreground="black", dashes={"dash_offset": 0, "dash_list": None})
-    line = Line2D([], [], color=colour, linewidth=2, linestyle=style, label=words)
-    line.set_path_effects([edge, Normal()])
-    return line
+    black_edge = Stroke(
+        linewidth=4, foreground="black", dashes={"dash_offset": 0, "dash_list": None}
+    )
+    return Line2D(
+        [],
+        [],
+        color="#{:02x}{:02x}{:02x}".format(*outline.colour),
+        linewidth=2,
+        linestyle="-" if outline.dash is None else (0, outline.dash),
+        label=words,
+        path_effects=[black_edge, Normal()],
+    )
