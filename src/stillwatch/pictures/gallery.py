@@ -40,6 +40,7 @@ _THUMBNAIL = 240
 _FRAME = Outline((255, 255, 255))
 _HIGHEST_SHARE = 0.7
 """What of a missed defect's map is outlined: above this share of its range."""
+_OWN_SCALE = "map on its own scale"
 
 
 @dataclass(frozen=True)
@@ -202,6 +203,8 @@ def draw_strip(
     for item in items:
         defect = item.defect_type.encode("ascii", "replace").decode("ascii")
         lines = [defect, verdict_line(item.outcome, item.score, reject)]
+        if item.false_pass:
+            lines.append(_OWN_SCALE)
         drawn = draw_thumbnails(item, limits).overlay
         tiles.append(add_caption(drawn, lines, narrowest=_THUMBNAIL))
     height = max(len(tile) for tile in tiles)
@@ -328,7 +331,7 @@ def _write_verdict(axes: Axes, item: GalleryItem, reject: Threshold, theme: Them
         (f"score {item.score:.4g}, p = {item.p_value:.3f}", 9, "normal", theme.muted),
     ]
     if item.false_pass:
-        lines.append(("map on its own scale", 9, "normal", theme.muted))
+        lines.append((_OWN_SCALE, 9, "normal", theme.muted))
     for place, (text, size, weight, ink) in enumerate(lines):
         axes.text(
             4.06,
