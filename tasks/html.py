@@ -15,7 +15,7 @@ from stillwatch.images.decode import decode_image, read_bytes
 from stillwatch.images.manifest import Manifest
 from stillwatch.images.masks import read_mask
 from stillwatch.images.region import read_region
-from stillwatch.inference.overlays import MASK_COLOUR, draw_contour
+from stillwatch.inference.overlays import REJECT_OUTLINE, draw_outline
 from stillwatch.settings import Settings
 from stillwatch.text import printable
 
@@ -100,7 +100,7 @@ class Thumbnails:
             return None
         counted = region.resized(*pixels.shape[:2])
         dark = np.where(counted[..., None], pixels, pixels // 3)
-        return _jpeg_uri(draw_contour(dark, counted, MASK_COLOUR))
+        return _jpeg_uri(draw_outline(dark, counted, REJECT_OUTLINE))
 
     def _pixels(self, path: str) -> NDArray[np.uint8]:
         data = read_bytes(self.folder / path)

@@ -9,6 +9,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 INDEX = ROOT / "docs" / "README.md"
 _LINK = re.compile(r"\]\(([^)#\s]+)(?:#([^)\s]+))?\)")
+_PICTURE = re.compile(r'\b(?:src|srcset)="([^"]+)"')
 
 
 @pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda page: page.name)
@@ -20,6 +21,12 @@ def test_links_lead_to_files_and_headings(page: Path) -> None:
         assert file.exists(), f"{page.name} links to {target}"
         if heading:
             assert heading in _anchors(file), f"{page.name} links to {target}#{heading}"
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda page: page.name)
+def test_pictures_exist(page: Path) -> None:
+    for picture in _PICTURE.findall(page.read_text(encoding="utf-8")):
+        assert (page.parent / picture).exists(), f"{page.name} shows {picture}"
 
 
 def test_the_index_names_every_page() -> None:

@@ -19,6 +19,8 @@ from stillwatch.tasks.tracking.client import Tracking
 
 GALLERY = "gallery"
 """Folder of the pictures among the artifacts of a run."""
+STRIP = "strip.jpg"
+"""In that folder: four images side by side, each with its verdict."""
 MOST = 24
 _INDEX = "gallery.json"
 
@@ -47,7 +49,7 @@ class ShownImage(BaseModel):
 def write_shown_images(
     folder: Path, items: Sequence[pictures.GalleryItem], *, reject: float
 ) -> None:
-    """Write the pictures of at most 24 test images, mistakes first, and their index.
+    """Write the pictures of at most 24 test images, mistakes first, their index, and a strip.
 
     Args:
         folder: is made.
@@ -64,6 +66,7 @@ def write_shown_images(
         _write(folder, number, item, limits)
         for number, item in enumerate(pictures.choose_items(items, MOST, reject))
     ]
+    save_jpeg(pictures.draw_strip(pictures.one_of_each(items), limits, reject), folder / STRIP)
     write_json(folder / _INDEX, [one.model_dump(mode="json") for one in shown])
 
 

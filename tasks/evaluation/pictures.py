@@ -8,7 +8,11 @@ from numpy.typing import NDArray
 
 from stillwatch import pictures
 from stillwatch.bundle import BundleInfo
+from stillwatch.calibration import Threshold
 from stillwatch.evaluation.evaluation import Evaluation, InspectedTest, TestImages
+
+_IN_GALLERY = 16
+"""Images in the gallery at most."""
 
 
 def write_pictures(
@@ -28,6 +32,7 @@ def write_pictures(
     figures = {
         "gallery": pictures.gallery(
             items,
+            pictures.choose_items(items, _IN_GALLERY, reject.value),
             reject=reject,
             title=f"{subject} · test images",
             synthetic=evaluation.synthetic,
@@ -70,7 +75,7 @@ def gallery_items(
     info: BundleInfo, test: TestImages, inspected: InspectedTest
 ) -> list[pictures.GalleryItem]:
     """The inspected test images for a gallery."""
-    threshold = info.calibration.reject.value
+    calibration = info.calibration
     return [
         pictures.GalleryItem(
             name=row["path"],
@@ -80,8 +85,8 @@ def gallery_items(
             anomaly_map=inspected.maps[number],
             mask=_mask(
                 inspected.maps[number] if closeup is None else closeup.anomaly_map,
-                threshold,
-                rejected=row["verdict"] == "reject",
+                calibration.reject if row["verdict"] == "reject" else calibration.review,
+                row["score"],
             ),
             score=row["score"],
             p_value=row["p_value"],
@@ -96,10 +101,16 @@ def gallery_items(
 
 
 def _mask(
-    anomaly_map: NDArray[np.float32], threshold: float, *, rejected: bool
+    anomaly_map: NDArray[np.float32], threshold: Threshold, score: float
 ) -> NDArray[np.bool_]:
-    """The map above the threshold; at least one pixel if rejected, as resizing may lose it."""
-    mask = anomaly_map > np.float32(threshold)
-    if rejected and not mask.any():
+    """The map above a threshold; at least one pixel if the score is above, as resizing may lose it.
+
+    Args:
+        anomaly_map: float32 (h, w).
+        threshold: of the verdict.
+        score: of the image.
+    """
+    mask = anomaly_map > np.float32(threshold.value)
+    if score > threshold.value and not mask.any():
         mask.flat[anomaly_map.argmax()] = True
     return mask

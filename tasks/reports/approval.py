@@ -56,7 +56,8 @@ def _disputed(found: Disagreement) -> list[str]:
     if shown:
         parts.append(
             "From left to right: the image; the true defect outlined in green, where there is a "
-            "mask; the champion's anomaly map; the new version's anomaly map."
+            "mask; the champion's anomaly map; the new version's anomaly map. Outlines: solid for "
+            "reject, dotted for review, dashed for a missed defect, whose map is on its own scale."
         )
     for image in shown:
         verdicts = f"champion: {image.champion}, new version: {image.challenger}"

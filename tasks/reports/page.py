@@ -16,6 +16,9 @@ from stillwatch.tasks.reports import tables as report_tables
 from stillwatch.tasks.reports.record import RetrainingRecord, WinnerRecord
 from stillwatch.tasks.reports.sentences import disagreement, gate, headline, summary
 
+_SHOWN_AT_ONCE = 6
+"""Images of each group that the page shows without a click."""
+
 
 @dataclass(frozen=True)
 class Chart:
@@ -55,6 +58,7 @@ def report_page(record: RetrainingRecord) -> str:
         histogram=None if winner is None else _histogram(winner),
         losses=_losses(record),
         groups=[] if winner is None else _groups(winner),
+        shown_at_once=_SHOWN_AT_ONCE,
         data_version=_data_version(record),
         started=_minute(record.started / 1000),
         made=_minute(datetime.now(UTC).timestamp()),

@@ -7,6 +7,7 @@ from stillwatch.tasks.evaluation.notes import (
     GROUPED_INTERVALS,
     depends_on_groups,
     outside_region_sentence,
+    promise,
 )
 from stillwatch.tasks.evaluation.result import FIGURE_NAMES
 from stillwatch.tasks.promotion.disagreement import Disagreement
@@ -57,10 +58,10 @@ def summary(record: RetrainingRecord) -> list[str]:
     winner = record.winner
     if winner is None:
         return list(_without_winner(record))
-    sentences = [_choice(record, winner), *_seeds(record), _caught(winner)]
+    sentences = [_caught(winner), f"Promise: {promise(winner.result)}."]
     if winner.version is not None:
         sentences += _standing(record, winner.version)
-    return sentences + caveats(winner)
+    return [*sentences, *caveats(winner), _choice(record, winner), *_seeds(record)]
 
 
 def outcome(detector: DetectorRecord) -> str:

@@ -9,15 +9,18 @@ from prefect import get_client, task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.exceptions import ObjectNotFound
+from prefect.settings import get_current_settings
 
 from stillwatch.files import atomic_file
 from stillwatch.settings import Settings
+from stillwatch.tasks.registry.versions import model_name
 from stillwatch.tasks.reports.approval import approval_page
 from stillwatch.tasks.reports.decisions import approval_key, waits
+from stillwatch.tasks.reports.description import version_description
 from stillwatch.tasks.reports.page import report_page
-from stillwatch.tasks.reports.record import find_retraining, read_retraining
+from stillwatch.tasks.reports.record import RetrainingRecord, find_retraining, read_retraining
 from stillwatch.tasks.reports.sentences import headline
-from stillwatch.tasks.tracking.client import open_tracking
+from stillwatch.tasks.tracking.client import Tracking, open_tracking
 from stillwatch.tasks.tracking.pages import mlflow_page
 
 REPORT_FILE = "report.html"
@@ -26,6 +29,8 @@ REPORT_FILE = "report.html"
 @task(name="report", task_run_name="report {category}", cache_policy=NO_CACHE)
 def attach_report(category: str, run_id: str, *, pages: str, settings: Settings) -> None:
     """Add the report to a retraining's run and the state folder, with two pages in Prefect.
+
+    The description of the version in MLflow gets the most important sentences and links.
 
     Args:
         pages: address of MLflow's pages.
@@ -40,7 +45,8 @@ def attach_report(category: str, run_id: str, *, pages: str, settings: Settings)
         (Path(folder) / REPORT_FILE).write_text(page, encoding="utf-8")
         tracking.log_folder(run_id, Path(folder))
     experiment = tracking.experiment(category)
-    link = mlflow_page(pages, f"experiments/{experiment}/runs/{run_id}/artifacts/{REPORT_FILE}")
+    path = f"experiments/{experiment}/runs/{run_id}/artifacts/{REPORT_FILE}"
+    link = mlflow_page(pages, path)
     create_link_artifact(
         link=link,
         link_text=f"Report of the retraining of {category}",
@@ -57,6 +63,24 @@ def attach_report(category: str, run_id: str, *, pages: str, settings: Settings)
             key=approval_key(category),
             description=waits(category, version.number),
         )
+    if version is not None:
+        # Relative: the server may move to another host or port.
+        _describe(tracking, record, mlflow_page("", path).removeprefix("/"))
+
+
+def _describe(tracking: Tracking, record: RetrainingRecord, report: str) -> None:
+    """Write the description of the winner's version, which exists."""
+    winner = record.winner
+    if winner is None or winner.version is None:
+        return
+    approval = None
+    pages = get_current_settings().ui_url
+    if winner.version.approval == "pending" and pages is not None:
+        approval = f"{pages}/artifacts/key/{approval_key(record.category)}"
+    text = version_description(record, winner, report, approval=approval)
+    name, number = model_name(record.category), str(winner.version.number)
+    with tracking.errors(f"describe version {number} of {name}"):
+        tracking.client.update_model_version(name, number, text)
 
 
 def _form(category: str, version: int) -> str | None:

@@ -134,7 +134,8 @@ def test_the_registry_holds_the_winner_with_its_evidence(
     assert version.tags["stillwatch.data_version"] == first["data_version"]
     assert version.tags["stillwatch.selected_on_test"] == "selected on test (best of 2)"
     assert version.description is not None
-    assert "Rejects above" in version.description
+    assert "Promise: of 100 new good parts" in version.description
+    assert "artifacts/report.html?workflowType=machine_learning)" in version.description
     assert version.run_id is not None
     run = client.get_run(version.run_id)
     assert run.inputs.dataset_inputs[0].dataset.digest == first["data_version"]

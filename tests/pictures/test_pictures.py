@@ -13,7 +13,13 @@ from stillwatch import pictures
 from stillwatch.calibration import calibrate
 from stillwatch.errors import StorageError
 from stillwatch.evaluation.closeups import CloseUp
-from stillwatch.inference.overlays import overlay
+from stillwatch.inference.overlays import (
+    MISSED_OUTLINE,
+    REJECT_OUTLINE,
+    REVIEW_OUTLINE,
+    draw_outline,
+    overlay,
+)
 from stillwatch.pictures import GalleryItem
 
 CALIBRATION = calibrate(
@@ -40,7 +46,7 @@ def make_item(defect_type: str, score: float, verdict: str, name: str = "000.png
         pixels=np.full((24, 32, 3), 90, np.uint8),
         truth=anomaly_map > 0.05 if anomalous else None,
         anomaly_map=anomaly_map,
-        mask=anomaly_map > REJECT.value,
+        mask=anomaly_map > (REJECT if verdict == "reject" else REVIEW).value,
         score=score,
         p_value=0.02,
         verdict=verdict,
@@ -67,7 +73,9 @@ def test_overlay_leaves_quiet_surface_alone_and_heats_the_rest():
     anomaly_map = np.zeros((40, 60), np.float32)
     anomaly_map[:, 40:] = 2.0
 
-    seen = overlay(pixels, anomaly_map, np.zeros((40, 60), bool), vmin=0.5, vmax=1.5)
+    seen = overlay(
+        pixels, anomaly_map, np.zeros((40, 60), bool), REJECT_OUTLINE, vmin=0.5, vmax=1.5
+    )
 
     assert seen.dtype == np.uint8
     assert np.array_equal(seen[:, :40], pixels[:, :40])
@@ -123,7 +131,7 @@ def test_a_large_image_is_shown_around_its_highest_score():
     assert 120 <= np.nonzero(framed)[0].min() <= np.nonzero(framed)[0].max() <= 160
     normal = replace(item, defect_type="good", truth=None)
     assert pictures.draw_thumbnails(normal, (0.0, 2.0)).truth is not None
-    written = texts(pictures.gallery([item, normal], reject=REJECT, title="bolt"))
+    written = texts(pictures.gallery([item, normal], [item, normal], reject=REJECT, title="bolt"))
     assert "close-up" in written
     assert "no mask" not in written
 
@@ -151,7 +159,14 @@ def test_overlay_takes_a_map_and_mask_of_another_size():
     anomaly_map = np.zeros((8, 8), np.float32)
     anomaly_map[2, 6] = 1.0
 
-    seen = overlay(np.zeros((64, 96, 3), np.uint8), anomaly_map, anomaly_map > 0.5, vmin=0, vmax=1)
+    seen = overlay(
+        np.zeros((64, 96, 3), np.uint8),
+        anomaly_map,
+        anomaly_map > 0.5,
+        REJECT_OUTLINE,
+        vmin=0,
+        vmax=1,
+    )
 
     hot_rows, hot_columns = np.nonzero(seen.any(axis=2))
     assert seen.shape == (64, 96, 3)
@@ -159,24 +174,63 @@ def test_overlay_takes_a_map_and_mask_of_another_size():
     assert 60 < hot_columns.min() <= hot_columns.max() < 92
 
 
-@given(st.integers(0, 31), st.integers(0, 47))
-def test_the_contour_of_a_single_pixel_is_visible_and_does_not_cover_it(row, column):
+@given(
+    st.integers(0, 31),
+    st.integers(0, 47),
+    st.sampled_from([REJECT_OUTLINE, REVIEW_OUTLINE, MISSED_OUTLINE]),
+)
+def test_the_outline_of_a_single_pixel_is_visible_and_does_not_cover_it(row, column, outline):
     mask = np.zeros((32, 48), bool)
     mask[row, column] = True
     pixels = np.full((32, 48, 3), 70, np.uint8)
 
-    seen = overlay(pixels, np.zeros((32, 48), np.float32), mask, vmin=0, vmax=1)
+    seen = overlay(pixels, np.zeros((32, 48), np.float32), mask, outline, vmin=0, vmax=1)
 
     changed = (seen != pixels).any(axis=2)
     assert not changed[mask].any()
     assert changed[max(0, row - 1) : row + 2, max(0, column - 1) : column + 2].any()
 
 
+def shares_of_colour(outline):
+    """The coloured share of the line along the upper edge of a square."""
+    mask = np.zeros((200, 200), bool)
+    mask[50:150, 50:150] = True
+    drawn = draw_outline(np.full((200, 200, 3), 90, np.uint8), mask, outline)
+    edge = np.all(drawn[49, 60:140] == outline.colour, axis=1)
+    return edge.mean(), np.count_nonzero(np.diff(edge.astype(int)) == 1)
+
+
+def test_outlines_differ_in_form_and_not_only_in_colour():
+    solid, solid_dashes = shares_of_colour(REJECT_OUTLINE)
+    dotted, dots = shares_of_colour(REVIEW_OUTLINE)
+    dashed, dashes = shares_of_colour(MISSED_OUTLINE)
+    assert (solid, solid_dashes) == (1, 0)
+    assert 0.3 < dotted < 0.7 < 1 > dashed > 0.5
+    assert dots > 2 * dashes > 4
+
+
+def test_a_missed_defect_is_drawn_on_the_scale_of_its_own_map():
+    missed = pictures.draw_thumbnails(make_item("hole", 0.4, "pass"), (0.0, 2.0))
+    passed = pictures.draw_thumbnails(make_item("good", 0.4, "pass"), (0.0, 2.0))
+
+    assert missed.heat.max() > 200 > passed.heat.max()
+    assert np.any(np.all(missed.overlay == MISSED_OUTLINE.colour, axis=2))
+    assert not np.any(np.all(passed.overlay == MISSED_OUTLINE.colour, axis=2))
+
+
+def test_an_image_for_review_has_an_outline_of_its_own():
+    item = make_item("hole", (REVIEW.value + REJECT.value) / 2, "review")
+    seen = pictures.draw_thumbnails(item, (0.0, 2.0)).overlay
+
+    assert np.any(np.all(seen == REVIEW_OUTLINE.colour, axis=2))
+    assert not np.any(np.all(seen == REJECT_OUTLINE.colour, axis=2))
+
+
 def test_a_scale_without_room_heats_nothing():
     pixels = np.full((8, 8, 3), 70, np.uint8)
     no_mask = np.zeros((8, 8), bool)
 
-    seen = overlay(pixels, np.ones((8, 8), np.float32), no_mask, vmin=1, vmax=1)
+    seen = overlay(pixels, np.ones((8, 8), np.float32), no_mask, REJECT_OUTLINE, vmin=1, vmax=1)
 
     assert np.array_equal(seen, pixels)
 
@@ -216,6 +270,25 @@ def test_a_short_gallery_keeps_room_for_false_rejects_and_every_defect_type():
     ]
 
 
+def test_four_images_show_each_verdict_on_a_defect_and_a_good_part_that_passes():
+    items = [make_item("dent", score, "reject") for score in (1.2, 1.4)]
+    items += [make_item("good", 0.9, "review"), make_item("cut", 0.95, "review")]
+    items += [make_item("good", 0.2, "pass"), make_item("stain", 0.3, "pass")]
+
+    assert pictures.one_of_each(items) == [items[1], items[3], items[5], items[4]]
+    assert pictures.one_of_each(items[:3]) == [items[1], items[0], items[2]]
+
+
+def test_a_strip_has_a_captioned_picture_for_each_image():
+    items = [make_item("dent", 1.4, "reject"), make_item("größe", 0.4, "pass")]
+    strip = pictures.draw_strip(items, (0.0, 2.0), REJECT.value)
+
+    assert strip.shape[1] == 2 * 240
+    assert strip.shape[0] > 180 + 40
+    for half in (strip[180:, :240], strip[180:, 240:]):
+        assert np.count_nonzero(half.min(axis=2) > 150) > 100, "letters are bright"
+
+
 @given(st.lists(st.sampled_from(["pass", "review", "reject"]), max_size=12), st.integers(1, 9))
 def test_the_gallery_never_shows_more_than_asked_for(verdicts, limit):
     items = [make_item("good" if i % 2 else "dent", 0.5, v) for i, v in enumerate(verdicts)]
@@ -238,21 +311,26 @@ def test_the_gallery_says_what_was_said_about_each_image():
         replace(make_item("cut", 1.3, "reject"), truth=None),
     ]
 
-    figure = pictures.gallery(items, reject=REJECT, title="bolt · stfpm", synthetic=True)
+    figure = pictures.gallery(items, items, reject=REJECT, title="bolt · stfpm", synthetic=True)
 
     written = texts(figure)
-    for words in ("FALSE PASS", "FALSE REJECT", "test/dent/001.png", "p = 0.020", "no mask"):
+    for words in (
+        *("missed", "map on its own scale", "false alarm", "test/dent/001.png"),
+        *(f"score ÷ threshold = {0.4 / REJECT.value:.2f}", "p = 0.020", "no mask"),
+        *("true defect", "above reject"),
+    ):
         assert words in written
+    assert "above review" not in written, "no image goes to review"
     assert "bolt · stfpm\nsynthetic anomalies" in written
-    assert "false passes: 1 of 2 anomalies · false rejects: 1 of 1 normals" in written
+    assert "missed: 1 of 2 defects · false alarms: 1 of 1 good parts" in written
     assert np.ptp(draw(figure)[..., :3]) > 0
 
 
 def test_the_gallery_grows_to_two_columns():
     items = [make_item("good", 0.3, "pass") for _ in range(20)]
 
-    narrow = pictures.gallery(items, reject=REJECT, title="bolt", limit=8)
-    wide = pictures.gallery(items, reject=REJECT, title="bolt")
+    narrow = pictures.gallery(items, items[:8], reject=REJECT, title="bolt")
+    wide = pictures.gallery(items, items[:16], reject=REJECT, title="bolt")
 
     assert wide.get_figwidth() == pytest.approx(2 * narrow.get_figwidth())
     assert "16 of 20 test images" in texts(wide)

@@ -17,15 +17,25 @@ from stillwatch.bundle import Bundle, read_bundle
 from stillwatch.errors import StillwatchError
 from stillwatch.files import atomic_file, ensure_writable, write_json
 from stillwatch.images.decode import resize_image
+from stillwatch.inference.captions import (
+    add_caption,
+    outline_sample,
+    scale_sample,
+    text_height,
+    verdict_line,
+)
 from stillwatch.inference.inspector import InspectedImage, Inspector
-from stillwatch.inference.overlays import overlay
+from stillwatch.inference.overlays import REJECT_OUTLINE, REVIEW_OUTLINE, overlay
+from stillwatch.inference.resizing import resize_mask_keeping_rejection
 from stillwatch.inference.score_log import appearance, logged, open_score_log
 from stillwatch.inference.scorers import open_scorer
 from stillwatch.settings import Settings
 from stillwatch.text import encodable
 
 _LARGEST_PICTURE = 4096
-"""Longer side of an overlay in pixels."""
+"""Longer side of an overlay in pixels, at most."""
+_SMALLEST_PICTURE = 320
+"""Longer side of an overlay in pixels; a smaller image is drawn larger."""
 _LONGEST_STEM = 60
 """Characters of an image's name in the name of its overlay."""
 
@@ -135,24 +145,42 @@ def write_rows(rows: Sequence[InspectionRow], out: Path) -> None:
 
 
 def overlay_png(pixels: NDArray[np.uint8], image: InspectedImage, bundle: Bundle) -> bytes:
-    """An inspected image with its map and the outline of its mask, as a PNG file.
+    """An inspected image with its map, an outline, a caption and a legend, as a PNG file.
+
+    What is above the threshold of the verdict is outlined: solid for reject, dotted for review.
 
     Args:
         pixels: uint8 (H, W, 3), the image at its own size; one of more than 4096 pixels a side is
-            drawn smaller.
+            drawn smaller, one of less than 320 larger.
         image: what was found on it.
         bundle: of the detector, whose calibration scales the colours.
     """
-    factor = min(1.0, _LARGEST_PICTURE / max(pixels.shape))
+    longer = max(pixels.shape)
+    factor = min(_LARGEST_PICTURE / longer, max(1.0, _SMALLEST_PICTURE / longer))
     height, width = (max(1, round(side * factor)) for side in pixels.shape[:2])
     calibration = bundle.info.calibration
+    reject = calibration.reject.value
+    rejected = image.verdict == "reject"
+    outline = REJECT_OUTLINE if rejected else REVIEW_OUTLINE
+    outlined = image.anomaly_map > np.float32(reject if rejected else calibration.review.value)
+    vmin, vmax = float(np.min(calibration.scores)) / 2, 2 * reject
     picture = overlay(
         resize_image(pixels, height, width),
         image.map_at(height, width),
-        image.mask_at(height, width),
-        vmin=float(np.min(calibration.scores)) / 2,
-        vmax=2 * calibration.reject.value,
+        resize_mask_keeping_rejection(outlined, height, width, image.extent),
+        outline,
+        vmin=vmin,
+        vmax=vmax,
     )
+    letters = text_height(width)
+    mark = (reject - vmin) / (vmax - vmin) if vmax > vmin else 1.0
+    legend = [(scale_sample(letters, mark), "map; mark: reject threshold")]
+    if outlined.any():
+        threshold = "reject" if rejected else "review"
+        legend.append((outline_sample(letters, outline), f"above {threshold} threshold"))
+    lines = [verdict_line(image.verdict, image.score, reject)]
+    if image.note is not None:
+        lines.append(image.note)
     file = BytesIO()
-    Image.fromarray(picture).save(file, format="PNG")
+    Image.fromarray(add_caption(picture, lines, legend)).save(file, format="PNG")
     return file.getvalue()

@@ -16,9 +16,11 @@ from stillwatch.pictures.gallery import (
     GalleryItem,
     Thumbnails,
     choose_items,
+    draw_strip,
     draw_thumbnails,
     gallery,
     map_limits,
+    one_of_each,
 )
 from stillwatch.pictures.style import save_figure, svg
 
@@ -27,11 +29,13 @@ __all__ = [
     "GalleryItem",
     "Thumbnails",
     "choose_items",
+    "draw_strip",
     "draw_thumbnails",
     "drift_chart",
     "gallery",
     "loss_curve",
     "map_limits",
+    "one_of_each",
     "pro_curve",
     "roc_curve",
     "save_figure",

@@ -9,28 +9,38 @@ import cv2
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patheffects import Normal, Stroke
 from numpy.typing import NDArray
 
 from stillwatch.calibration import Threshold, Verdict
 from stillwatch.evaluation.closeups import CloseUp
+from stillwatch.inference.captions import add_caption, verdict_line
 from stillwatch.inference.overlays import (
-    TRUTH_COLOUR,
-    draw_contour,
+    MISSED_OUTLINE,
+    REJECT_OUTLINE,
+    REVIEW_OUTLINE,
+    TRUTH_OUTLINE,
+    Outline,
+    draw_outline,
     heat_colours,
     heat_share,
     overlay,
 )
 from stillwatch.inference.resizing import resize_map
-from stillwatch.pictures.style import INK, MUTED, VERMILLION, heading, new_figure
+from stillwatch.pictures.style import LIGHT, Theme, heading, new_figure
 
 _NORMAL = "good"
 _ROWS_PER_BLOCK = 8
-_CELL_INCHES = 1.45
+_CELL_INCHES = 1.4
 _BLOCK_INCHES = 5.7 * _CELL_INCHES
-_HEAD_INCHES = 1.5
-_MARGIN_INCHES = 0.1
+_HEAD_INCHES = 1.36
+_MARGIN_INCHES = 0.08
 _THUMBNAIL = 240
-_FRAME_COLOUR = (255, 255, 255)
+_FRAME = Outline((255, 255, 255))
+_HIGHEST_SHARE = 0.7
+"""What of a missed defect's map is outlined: above this share of its range."""
+_OWN_SCALE = "map on its own scale"
 
 
 @dataclass(frozen=True)
@@ -46,7 +56,8 @@ class Thumbnails:
     the whole of it, with a frame around the part that the other pictures show."""
     heat: NDArray[np.uint8]
     overlay: NDArray[np.uint8]
-    """The image with the map laid over it and the outline of the mask."""
+    """The image with the map laid over it and an outline: solid for reject, dotted for review. Of a
+    missed defect, the outline is dashed, and map and outline are on a scale of their own."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +75,8 @@ class GalleryItem:
     anomaly_map: NDArray[np.float32]
     """(h, w), raw."""
     mask: NDArray[np.bool_]
-    """Of any size, non-empty exactly when the verdict is reject; that of a close-up, if any."""
+    """What is outlined, of any size: the map above the threshold of the verdict, empty for pass;
+    that of a close-up, if any."""
     score: float
     p_value: float
     verdict: Verdict
@@ -83,35 +95,44 @@ class GalleryItem:
         """Whether a normal has the verdict reject."""
         return self.defect_type == _NORMAL and self.verdict == "reject"
 
+    @property
+    def outcome(self) -> str:
+        """The verdict, or what is wrong with it."""
+        if self.false_pass:
+            return "missed"
+        return "false alarm" if self.false_reject else self.verdict
+
 
 def gallery(
     items: Sequence[GalleryItem],
+    shown: Sequence[GalleryItem],
     *,
     reject: Threshold,
     title: str,
-    limit: int = 16,
     synthetic: bool = False,
+    theme: Theme = LIGHT,
 ) -> Figure:
     """Draw test images: image, ground truth, map, overlay, score and verdict.
 
-    All maps share one colour scale, with the reject threshold in its middle.
+    All maps share one colour scale, with the reject threshold in its middle, but for those of
+    missed defects. The figure is 800 pixels wide, or 1600 with more than eight images.
 
     Args:
-        items: all test images, at least one; :func:`choose_items` picks those to show.
+        items: all test images, at least one, for the colour scale and the counts.
+        shown: those that are drawn, for example by :func:`choose_items`.
         reject: the threshold above which an image is rejected.
         title: above the figure.
-        limit: most images to show.
         synthetic: the anomalies are made, not photographed; the picture says so.
+        theme: colours of ground and words.
     """
-    shown = choose_items(items, limit, reject.value)
     limits = map_limits([item.anomaly_map for item in items], reject.value)
     blocks = -(-len(shown) // _ROWS_PER_BLOCK)
     rows = min(len(shown), _ROWS_PER_BLOCK)
     width, height = blocks * _BLOCK_INCHES, rows * _CELL_INCHES + _HEAD_INCHES
-    figure = new_figure(width, height)
+    figure = new_figure(width, height, theme.ground)
     figure.set_layout_engine("none")
-    _write_heading(figure, heading(title, synthetic, width), _summary(items, len(shown)))
-    _draw_scale(figure, limits, reject)
+    _write_heading(figure, heading(title, synthetic, width), _summary(items, len(shown)), theme)
+    _draw_legend(figure, shown, limits, reject, theme)
     for number, item in enumerate(shown):
         block, row = divmod(number, _ROWS_PER_BLOCK)
         left, bottom = block * _BLOCK_INCHES + _MARGIN_INCHES, (rows - 1 - row) * _CELL_INCHES
@@ -119,10 +140,10 @@ def gallery(
         axes = figure.add_axes(place)
         axes.set(xlim=(0, 5.6), ylim=(0, 1))
         axes.set_axis_off()
-        _draw_item(axes, item, limits, reject)
+        _draw_item(axes, item, limits, reject, theme)
         if row == 0:
             for column, name in enumerate(_column_names(shown)):
-                axes.text(column, 1.03, name, fontsize=8, color=MUTED)
+                axes.text(column, 1.03, name, fontsize=9, color=theme.muted)
     return figure
 
 
@@ -149,6 +170,47 @@ def choose_items(items: Sequence[GalleryItem], limit: int, reject: float) -> lis
     return chosen + [item for _, _, item in turns[: limit - len(chosen)]]
 
 
+def one_of_each(items: Sequence[GalleryItem]) -> list[GalleryItem]:
+    """Pick four images: a defect with each verdict and a good part that passes.
+
+    Each is the one with the highest score; where a kind is missing, another image takes its place.
+    """
+    kinds = [(True, "reject"), (True, "review"), (True, "pass"), (False, "pass")]
+    ordered = sorted(items, key=lambda item: -item.score)
+    of_kind = [
+        [item for item in ordered if (item.defect_type != _NORMAL, item.verdict) == kind]
+        for kind in kinds
+    ]
+    chosen = [found[0] for found in of_kind if found]
+    others = [item for item in ordered if not any(item is one for one in chosen)]
+    return [*chosen, *others[: len(kinds) - len(chosen)]]
+
+
+def draw_strip(
+    items: Sequence[GalleryItem], limits: tuple[float, float], reject: float
+) -> NDArray[np.uint8]:
+    """Draw the overlays of some images side by side, each with its verdict below.
+
+    Args:
+        items: at least one.
+        limits: raw values of the darkest and brightest colour, from :func:`map_limits`.
+        reject: the threshold above which an image is rejected.
+
+    Returns:
+        uint8 (h, w, 3), 240 pixels for each image.
+    """
+    tiles = []
+    for item in items:
+        defect = item.defect_type.encode("ascii", "replace").decode("ascii")
+        lines = [defect, verdict_line(item.outcome, item.score, reject)]
+        if item.false_pass:
+            lines.append(_OWN_SCALE)
+        drawn = draw_thumbnails(item, limits).overlay
+        tiles.append(add_caption(drawn, lines, narrowest=_THUMBNAIL))
+    height = max(len(tile) for tile in tiles)
+    return np.hstack([np.pad(tile, ((0, height - len(tile)), (0, 0), (0, 0))) for tile in tiles])
+
+
 def draw_thumbnails(item: GalleryItem, limits: tuple[float, float]) -> Thumbnails:
     """Draw the pictures of one image, at most 240 pixels a side.
 
@@ -165,13 +227,18 @@ def draw_thumbnails(item: GalleryItem, limits: tuple[float, float]) -> Thumbnail
         anomaly_map = resize_map(item.anomaly_map, height, width)
     else:
         anomaly_map = item.closeup.map_at(height, width)
+    mask, outline = item.mask, REJECT_OUTLINE if item.verdict == "reject" else REVIEW_OUTLINE
+    if item.false_pass:
+        limits = float(np.median(anomaly_map)), float(anomaly_map.max())
+        mask = heat_share(anomaly_map, *limits) > _HIGHEST_SHARE
+        outline = MISSED_OUTLINE
     low, high = limits
     ground = _dark_outside(small, item.counted) if item.closeup is None else small
     return Thumbnails(
         image=small,
         truth=_truth(item),
         heat=heat_colours(heat_share(anomaly_map, low, high)),
-        overlay=overlay(ground, anomaly_map, item.mask, vmin=low, vmax=high),
+        overlay=overlay(ground, anomaly_map, mask, outline, vmin=low, vmax=high),
     )
 
 
@@ -187,16 +254,16 @@ def _truth(item: GalleryItem) -> NDArray[np.uint8] | None:
             )
         )
         framed[rows, columns] = True
-        drawn = draw_contour(drawn, framed, _FRAME_COLOUR)
+        drawn = draw_outline(drawn, framed, _FRAME)
     if item.truth is not None and item.truth.any():
-        return draw_contour(drawn, item.truth, TRUTH_COLOUR)
+        return draw_outline(drawn, item.truth, TRUTH_OUTLINE)
     return None if item.closeup is None else drawn
 
 
 def _column_names(items: Sequence[GalleryItem]) -> tuple[str, str, str, str]:
     if any(item.closeup for item in items):
-        return "close-up", "whole image and truth", "anomaly map", "overlay and mask"
-    return "image", "ground truth", "anomaly map", "overlay and mask"
+        return "close-up", "whole image, true defect", "anomaly map", "overlay"
+    return "image", "true defect", "anomaly map", "overlay"
 
 
 def map_limits(maps: Sequence[NDArray[np.float32]], reject: float) -> tuple[float, float]:
@@ -210,20 +277,24 @@ def map_limits(maps: Sequence[NDArray[np.float32]], reject: float) -> tuple[floa
 
 
 def _draw_item(
-    axes: Axes, item: GalleryItem, limits: tuple[float, float], reject: Threshold
+    axes: Axes,
+    item: GalleryItem,
+    limits: tuple[float, float],
+    reject: Threshold,
+    theme: Theme,
 ) -> None:
     """Draw one row in units of cells: four pictures, then words."""
     drawn = draw_thumbnails(item, limits)
-    truth = np.full_like(drawn.image, 245) if drawn.truth is None else drawn.truth
+    truth = np.full_like(drawn.image, theme.blank) if drawn.truth is None else drawn.truth
     for column, picture in enumerate((drawn.image, truth, drawn.heat, drawn.overlay)):
         across, up = _drawn_size(picture)
         axes.imshow(picture, extent=(column, column + across, 0.96 - up, 0.96), aspect="auto")
     axes.set(xlim=(0, 5.6), ylim=(0, 1))
     if drawn.truth is None:
         across, up = _drawn_size(truth)
-        words = "normal" if item.defect_type == _NORMAL else "no mask"
-        axes.text(1 + across / 2, 0.96 - up / 2, words, ha="center", va="center", color=MUTED)
-    _write_verdict(axes, item, reject)
+        words = "no defect" if item.defect_type == _NORMAL else "no mask"
+        axes.text(1 + across / 2, 0.96 - up / 2, words, ha="center", va="center", color=theme.muted)
+    _write_verdict(axes, item, reject, theme)
 
 
 def _dark_outside(
@@ -250,24 +321,21 @@ def _thumbnail(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(cv2.resize(pixels, size, interpolation=how), dtype=np.uint8)
 
 
-def _write_verdict(axes: Axes, item: GalleryItem, reject: Threshold) -> None:
+def _write_verdict(axes: Axes, item: GalleryItem, reject: Threshold, theme: Theme) -> None:
+    colour = theme.alarm if item.false_pass or item.false_reject else theme.ink
+    lines = [
+        (item.defect_type, 11, "bold", theme.ink),
+        (item.name, 9, "normal", theme.muted),
+        (item.outcome, 11, "bold", colour),
+        (_against(item.score, reject.value), 10, "normal", theme.ink),
+        (f"score {item.score:.4g}, p = {item.p_value:.3f}", 9, "normal", theme.muted),
+    ]
     if item.false_pass:
-        said, colour = "FALSE PASS", VERMILLION
-    elif item.false_reject:
-        said, colour = "FALSE REJECT", VERMILLION
-    else:
-        said, colour = item.verdict, INK
-    lines = (
-        (item.defect_type, 10, "bold", INK),
-        (item.name, 7, "normal", MUTED),
-        (said, 10, "bold", colour),
-        (f"score {item.score:.4g}{_against(item.score, reject.value)}", 8, "normal", INK),
-        (f"p = {item.p_value:.3f}", 8, "normal", INK),
-    )
+        lines.append((_OWN_SCALE, 9, "normal", theme.muted))
     for place, (text, size, weight, ink) in enumerate(lines):
         axes.text(
             4.06,
-            0.8 - 0.15 * place,
+            0.86 - 0.15 * place,
             text,
             fontsize=size,
             fontweight=weight,
@@ -278,16 +346,18 @@ def _write_verdict(axes: Axes, item: GalleryItem, reject: Threshold) -> None:
 
 def _against(score: float, threshold: float) -> str:
     if threshold <= 0:
-        return ""
-    return f" = {score / threshold:.2f} × threshold"
+        return f"threshold {threshold:.4g}"
+    return f"score ÷ threshold = {score / threshold:.2f}"
 
 
-def _write_heading(figure: Figure, title: str, summary: str) -> None:
+def _write_heading(figure: Figure, title: str, summary: str, theme: Theme) -> None:
     width, height = figure.get_size_inches()
     left = _MARGIN_INCHES / width
-    figure.text(left, 1 - 0.1 / height, title, fontsize=12, fontweight="bold", color=INK, va="top")
+    figure.text(
+        left, 1 - 0.1 / height, title, fontsize=12, fontweight="bold", color=theme.ink, va="top"
+    )
     level = 0.26 + 0.2 * len(title.splitlines())
-    figure.text(left, 1 - level / height, summary, fontsize=9, color=MUTED)
+    figure.text(left, 1 - level / height, summary, fontsize=9, color=theme.muted)
 
 
 def _summary(items: Sequence[GalleryItem], shown: int) -> str:
@@ -295,21 +365,67 @@ def _summary(items: Sequence[GalleryItem], shown: int) -> str:
     rejects = sum(item.false_reject for item in items)
     anomalies = sum(item.defect_type != _NORMAL for item in items)
     return (
-        f"false passes: {passes} of {anomalies} anomalies · "
-        f"false rejects: {rejects} of {len(items) - anomalies} normals · "
-        f"{shown} of {len(items)} test images shown, mistakes first"
+        f"missed: {passes} of {anomalies} defects · "
+        f"false alarms: {rejects} of {len(items) - anomalies} good parts · "
+        f"{shown} of {len(items)} test images shown"
     )
 
 
-def _draw_scale(figure: Figure, limits: tuple[float, float], reject: Threshold) -> None:
+def _draw_legend(
+    figure: Figure,
+    shown: Sequence[GalleryItem],
+    limits: tuple[float, float],
+    reject: Threshold,
+    theme: Theme,
+) -> None:
+    """Draw the colour scale of the maps, and beside it the outlines that occur."""
     width, height = figure.get_size_inches()
-    level = 1 - 0.92 / height
-    figure.text(_MARGIN_INCHES / width, level, "anomaly map", fontsize=8, color=MUTED)
-    axes = figure.add_axes((1.0 / width, level, 2.4 / width, 0.12 / height))
+    level = 1 - 0.84 / height
+    axes = figure.add_axes((_MARGIN_INCHES / width, level, 2.4 / width, 0.12 / height))
     axes.imshow(heat_colours(np.linspace(0, 1, 256, dtype=np.float32)[None]), aspect="auto")
     axes.set_yticks([])
     axes.set_xticks(
         [0, 127.5, 255], ["quiet", f"reject above {reject.value:.3g}", f"{limits[1]:.3g}"]
     )
     axes.spines[:].set_visible(False)
-    axes.tick_params(labelsize=8, labelcolor=MUTED, color=MUTED, length=3)
+    axes.tick_params(labelsize=9, labelcolor=theme.muted, color=theme.muted, length=3)
+    first, _, last = axes.get_xticklabels()
+    first.set_horizontalalignment("left")
+    last.set_horizontalalignment("right")
+    figure.legend(
+        handles=[_outline_sample(outline, words) for outline, words in _outlines(shown)],
+        loc="center left",
+        bbox_to_anchor=(2.7 / width, level),
+        ncols=4,
+        frameon=False,
+        fontsize=9,
+        labelcolor=theme.muted,
+        columnspacing=1.4,
+        handlelength=2.2,
+    )
+
+
+def _outlines(shown: Sequence[GalleryItem]) -> list[tuple[Outline, str]]:
+    """The outlines of some pictures, and what each of them says."""
+    found = [(TRUTH_OUTLINE, "true defect")] if any(one.truth is not None for one in shown) else []
+    for verdict, outline in (("reject", REJECT_OUTLINE), ("review", REVIEW_OUTLINE)):
+        if any(one.verdict == verdict for one in shown):
+            found.append((outline, f"above {verdict}"))
+    if any(one.false_pass for one in shown):
+        found.append((MISSED_OUTLINE, "missed"))
+    return found
+
+
+def _outline_sample(outline: Outline, words: str) -> Line2D:
+    black_edge = Stroke(
+        linewidth=4, foreground="black", dashes={"dash_offset": 0, "dash_list": None}
+    )
+    return Line2D(
+        [],
+        [],
+        color="#{:02x}{:02x}{:02x}".format(*outline.colour),
+        linewidth=2,
+        linestyle="-" if outline.dash is None else (0, outline.dash),
+        label=words,
+        path_effects=[black_edge, Normal()],
+    )

@@ -3,6 +3,7 @@
 Colours are those of Okabe and Ito, which people with any kind of colour vision can tell apart.
 """
 
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from textwrap import wrap
@@ -19,10 +20,27 @@ BLUE, VERMILLION, GREEN = "#0072B2", "#D55E00", "#009E73"
 INK, MUTED, HAIRLINE = "#222222", "#6b6b6b", "#dddddd"
 
 
-def save_figure(figure: Figure, path: Path) -> None:
+@dataclass(frozen=True)
+class Theme:
+    """The colours of a picture's ground and words."""
+
+    ground: str
+    ink: str
+    muted: str
+    alarm: str
+    blank: int
+    """Grey level of a place without a picture, 0 to 255."""
+
+
+LIGHT = Theme("white", INK, MUTED, VERMILLION, 245)
+DARK = Theme("#0d1117", "#e6edf3", "#9aa4af", "#ff9d5c", 32)
+"""For pages with light words on a dark ground."""
+
+
+def save_figure(figure: Figure, path: Path, *, dpi: int = 100) -> None:
     """Write a figure as PNG, atomically and without a date or version in it."""
     with atomic_file(path) as temporary:
-        figure.savefig(temporary, format="png", metadata={"Software": None})
+        figure.savefig(temporary, format="png", dpi=dpi, metadata={"Software": None})
 
 
 def svg(figure: Figure) -> bytes:
@@ -32,9 +50,9 @@ def svg(figure: Figure) -> bytes:
     return file.getvalue()
 
 
-def new_figure(width: float, height: float) -> Figure:
-    """Return an empty white figure of a size in inches, at 100 dpi."""
-    figure = Figure(figsize=(width, height), dpi=100, layout="constrained", facecolor="white")
+def new_figure(width: float, height: float, ground: str = LIGHT.ground) -> Figure:
+    """Return an empty figure of a size in inches, at 100 dpi."""
+    figure = Figure(figsize=(width, height), dpi=100, layout="constrained", facecolor=ground)
     FigureCanvasAgg(figure)
     return figure
 

@@ -101,7 +101,8 @@ def test_the_picture_of_a_large_image_is_reduced_and_its_mask_is_not(line: Line)
     assert (answer["verdict"], answer["mask"]["size"]) == ("reject", [40, 5000])
     assert sum(answer["mask"]["counts"]) == 200_000
     picture = Image.open(io.BytesIO(base64.b64decode(answer["overlay"])))
-    assert picture.size == (4096, 33)
+    assert picture.width == 4096
+    assert 33 < picture.height < 300, "the caption is below the image"
     assert len(reply.content) < 100_000
 
 

@@ -1,6 +1,7 @@
 """Reports of evaluations in an MLflow store, and of records with one changed value."""
 
 import json
+import re
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -10,11 +11,12 @@ from made_pages import Page
 from made_retrainings import BLIND, SEES, SOUND, RetrainedPlate
 
 from stillwatch.errors import StorageError, TrackingError
-from stillwatch.tasks.evaluation.gallery import GALLERY, MOST, read_shown_images
+from stillwatch.tasks.evaluation.gallery import GALLERY, MOST, STRIP, read_shown_images
 from stillwatch.tasks.evaluation.result import GroupResult
 from stillwatch.tasks.promotion import disagreement
 from stillwatch.tasks.registry.approval import COMPARED_WITH, MISSED_FLOORS, NOT_PROMOTED
 from stillwatch.tasks.reports.approval import approval_page
+from stillwatch.tasks.reports.description import version_description
 from stillwatch.tasks.reports.page import report_page
 from stillwatch.tasks.reports.record import RetrainingRecord, find_retraining, read_retraining
 from stillwatch.tasks.reports.sentences import summary
@@ -90,6 +92,39 @@ def test_the_report_of_the_first_champion(first: RetrainingRecord) -> None:
         assert detector.run_id is not None
         assert f"{detector.result.metrics['image_auroc']:.3f}" in page.words
         assert detector.run_id in page.words
+
+
+def test_the_page_begins_with_sentences_and_pictures_and_folds_the_rest(
+    second: RetrainingRecord,
+) -> None:
+    page = page_of(second)
+    outside = re.sub(r"<details>.*?</details>", "", page.html, flags=re.DOTALL)
+    begin = [outside.index(part) for part in ("Of 12 test anomalies", "Promise: of 100", "<img")]
+    assert begin == sorted(begin)
+    assert "<table" not in outside
+    assert 'class="chart"' not in outside
+    assert "details::details-content { content-visibility: visible" in page.html, "for printing"
+    assert "prefers-color-scheme: dark" in page.html
+    assert "map on its own scale" in page.words
+
+
+def test_the_description_of_a_version_has_sentences_pictures_and_links(
+    plate: RetrainedPlate, first: RetrainingRecord
+) -> None:
+    assert first.winner is not None
+    run_id = first.winner.result.run_id
+    said = version_description(first, first.winner, "#/report", approval="http://prefect/page")
+    for part in (
+        "**patchcore** for plate",
+        "finds 12 of 12 defects; rejects",
+        "Promise: of 100 new good parts about 5 are rejected",
+        f"![Four test images](get-artifact?path=gallery%2F{STRIP}&run_uuid={run_id})",
+        "[Report](#/report) · [Approval](http://prefect/page)",
+    ):
+        assert part in said, part
+    assert "Approval" not in version_description(first, first.winner, "#/report", approval=None)
+    stored = plate.tracking.client.list_artifacts(run_id, GALLERY)
+    assert f"{GALLERY}/{STRIP}" in {one.path for one in stored}
 
 
 def test_pictures_show_test_images_with_mistakes_first(second: RetrainingRecord) -> None:
