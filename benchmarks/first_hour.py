@@ -103,19 +103,21 @@ def _write(path: Path, split: str, kind: str, index: int) -> None:
 def _run(command: str, folder: Path) -> Done:
     program = str(Path(sys.executable).parent / "stillwatch")
     started = time.perf_counter()
-    ended = subprocess.run(
-        [program, *shlex.split(command)],
-        cwd=folder,
-        env=os.environ | {"COLUMNS": _COLUMNS},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    seconds = time.perf_counter() - started
+    # A file, as a pipe would stay open as long as the Prefect server that a command starts has it.
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as output:
+        code = subprocess.run(
+            [program, *shlex.split(command)],
+            cwd=folder,
+            env=os.environ | {"COLUMNS": _COLUMNS},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+        ).returncode
+        seconds = time.perf_counter() - started
+        output.seek(0)
+        printed = output.read()
     home = folder if command == COMMANDS[0] else folder.parent
-    said = ended.stdout.replace(str(home), "~").strip()
-    return Done(command, ended.returncode, said, seconds)
+    return Done(command, code, printed.replace(str(home), "~").strip(), seconds)
 
 
 def _transcript(done: Done, *, is_first: bool) -> str:
