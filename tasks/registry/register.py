@@ -46,6 +46,9 @@ SELECTED = "stillwatch.selected_on_test"
 
 _MOST_EXAMPLE_BYTES = 20_000_000
 
+_SHOWN_FIGURES = ("image_auroc", "aupro", "recall", "false_alarm_rate")
+"""The figures among the tags of a version; MLflow shows all others as metrics of its model."""
+
 
 @dataclass(frozen=True)
 class Registration:
@@ -278,8 +281,8 @@ def _example_file(
 
 
 def _version_tags(tracking: Tracking, choice: Choice) -> dict[str, str]:
-    """The tags of the winner's run, without those about the run itself, and the figures."""
-    about_the_run = ("host", "process", "stage", "reason")
+    """The tags of the winner's run, without those about the run itself, and the main figures."""
+    about_the_run = ("host", "lock", "process", "stage", "reason")
     winner = choice.winner
     tags = {
         key: value
@@ -287,4 +290,8 @@ def _version_tags(tracking: Tracking, choice: Choice) -> dict[str, str]:
         if key.startswith("stillwatch.") and key.partition(".")[2] not in about_the_run
     }
     tags[SELECTED] = choice.selected
-    return tags | {name: f"{value:.6g}" for name, value in named_metrics(winner).items()}
+    return tags | {
+        name: f"{value:.6g}"
+        for name, value in named_metrics(winner).items()
+        if name.removeprefix("synthetic_") in _SHOWN_FIGURES
+    }

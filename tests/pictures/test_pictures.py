@@ -283,9 +283,9 @@ def test_a_strip_has_a_captioned_picture_for_each_image():
     items = [make_item("dent", 1.4, "reject"), make_item("größe", 0.4, "pass")]
     strip = pictures.draw_strip(items, (0.0, 2.0), REJECT.value)
 
-    assert strip.shape[1] == 2 * 240
-    assert strip.shape[0] > 180 + 40
-    for half in (strip[180:, :240], strip[180:, 240:]):
+    assert strip.shape[1] == 2 * 176
+    assert strip.shape[0] > 132 + 40
+    for half in (strip[132:, :176], strip[132:, 176:]):
         assert np.count_nonzero(half.min(axis=2) > 150) > 100, "letters are bright"
 
 

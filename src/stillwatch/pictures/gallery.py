@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from stillwatch.calibration import Threshold, Verdict
 from stillwatch.evaluation.closeups import CloseUp
+from stillwatch.images.decode import resize_image
 from stillwatch.inference.captions import add_caption, verdict_line
 from stillwatch.inference.overlays import (
     MISSED_OUTLINE,
@@ -37,6 +38,8 @@ _BLOCK_INCHES = 5.7 * _CELL_INCHES
 _HEAD_INCHES = 1.36
 _MARGIN_INCHES = 0.08
 _THUMBNAIL = 240
+_IN_STRIP = 176
+"""Width in pixels: MLflow's page has room for four beside its assistant."""
 _FRAME = Outline((255, 255, 255))
 _HIGHEST_SHARE = 0.7
 """What of a missed defect's map is outlined: above this share of its range."""
@@ -197,7 +200,7 @@ def draw_strip(
         reject: the threshold above which an image is rejected.
 
     Returns:
-        uint8 (h, w, 3), 240 pixels for each image.
+        uint8 (h, w, 3), 176 pixels wide for each image.
     """
     tiles = []
     for item in items:
@@ -206,9 +209,12 @@ def draw_strip(
         if item.false_pass:
             lines.append(_OWN_SCALE)
         drawn = draw_thumbnails(item, limits).overlay
-        tiles.append(add_caption(drawn, lines, narrowest=_THUMBNAIL))
+        shown = resize_image(drawn, round(len(drawn) * _IN_STRIP / drawn.shape[1]), _IN_STRIP)
+        tiles.append(add_caption(shown, lines, narrowest=_IN_STRIP))
     height = max(len(tile) for tile in tiles)
-    return np.hstack([np.pad(tile, ((0, height - len(tile)), (0, 0), (0, 0))) for tile in tiles])
+    return np.hstack(
+        [np.pad(tile, ((0, height - len(tile)), (0, 0), (0, 0)), mode="edge") for tile in tiles]
+    )
 
 
 def draw_thumbnails(item: GalleryItem, limits: tuple[float, float]) -> Thumbnails:
