@@ -36,7 +36,15 @@ from stillwatch.tasks.registry.reload_record import RELOADED_WITH, reload_record
 from stillwatch.tasks.registry.versions import model_name, tag_version, version_file, versions_of
 from stillwatch.tasks.tracking.client import BUNDLE, Tracking, open_tracking
 from stillwatch.tasks.tracking.entries import figures
-from stillwatch.tasks.tracking.tags import FINGERPRINT, REGION, threshold_tags
+from stillwatch.tasks.tracking.tags import (
+    FINGERPRINT,
+    METHOD,
+    REGION,
+    REVIEW_THRESHOLD,
+    SEED,
+    THRESHOLD,
+    threshold_tags,
+)
 from stillwatch.tasks.training.retraining_run import MODEL_VERSION, REGISTERED, WINNER
 from stillwatch.tasks.training.slots import evaluation_device
 
@@ -46,6 +54,17 @@ SELECTED = "stillwatch.selected_on_test"
 
 _MOST_EXAMPLE_BYTES = 20_000_000
 
+_TAGS_OF_RUN = (
+    "stillwatch.data_version",
+    "stillwatch.synthetic",
+    FINGERPRINT,
+    METHOD,
+    REGION,
+    REVIEW_THRESHOLD,
+    SEED,
+    THRESHOLD,
+)
+"""Tags of the winner's run that a version has, too; the run has all others."""
 _SHOWN_FIGURES = ("image_auroc", "aupro", "recall", "false_alarm_rate")
 """The figures among the tags of a version; MLflow shows all others as metrics of its model."""
 
@@ -281,14 +300,10 @@ def _example_file(
 
 
 def _version_tags(tracking: Tracking, choice: Choice) -> dict[str, str]:
-    """The tags of the winner's run, without those about the run itself, and the main figures."""
-    about_the_run = ("host", "lock", "process", "stage", "reason")
+    """What a version is told by: some tags of the winner's run, and the main figures."""
     winner = choice.winner
-    tags = {
-        key: value
-        for key, value in tracking.tags(winner.run_id).items()
-        if key.startswith("stillwatch.") and key.partition(".")[2] not in about_the_run
-    }
+    of_run = tracking.tags(winner.run_id)
+    tags = {key: of_run[key] for key in _TAGS_OF_RUN if key in of_run}
     tags[SELECTED] = choice.selected
     return tags | {
         name: f"{value:.6g}"
