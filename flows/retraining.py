@@ -246,7 +246,7 @@ class _Retraining:
     def _examined(self) -> dict[str, tuple[ExaminedCategory, ValidationReport]]:
         """The categories that passed validation, each with its validation report."""
         for name, reason in self.data.refused.items():
-            self.reports[name] = CategoryReport(status="failed", reason=reason)
+            self._fail(name, reason)
         examining = {
             name: self._submit(
                 examine,
@@ -352,12 +352,15 @@ class _Retraining:
             yield
         except Exception as error:
             reason = _sentence(error)
-            # At once: if Prefect's server fails next, the flow's result is lost.
-            _logger.warning("%s: %s", name, reason)
-            self.reports[name] = CategoryReport(status="failed", reason=reason)
+            self._fail(name, reason)
             if parent_run is not None:
                 with suppress(TrackingError):
                     finish_retraining_run(self.request.settings, parent_run, reason)
+
+    def _fail(self, name: str, reason: str) -> None:
+        # Said at once: if Prefect's server fails next, the flow's result is lost.
+        _logger.warning("%s: %s", name, reason)
+        self.reports[name] = CategoryReport(status="failed", reason=reason)
 
 
 def _sentence(error: Exception) -> str:

@@ -7,7 +7,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from stillwatch.flows.cli.console import console, fail, say
+from stillwatch.flows.cli.console import console, say
 from stillwatch.flows.run_report import (
     CategoryReport,
     RetrainReport,
@@ -38,7 +38,7 @@ def print_outcome(outcome: RetrainReport, settings: Settings) -> None:
         say(sentence)
     for name, category in outcome.categories.items():
         if category.status == "failed":
-            fail(f"{name}: {category.reason}")
+            say(f"✗ {name} was not retrained, for the reason above")  # said when it failed
         else:
             _print_category(name, category, settings)
     say(f"data version {outcome.data_version}")
