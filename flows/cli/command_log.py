@@ -1,7 +1,6 @@
 """The log file of a command, and what a command shows in the terminal of what is logged."""
 
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -28,11 +27,14 @@ def command_log(state_dir: Path, command: str) -> Iterator[None]:
     """
     folder = state_dir / FOLDER
     file = LogFile(folder / f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{command}.log")
-    os.environ.setdefault("PREFECT_INTERNAL_LOGGING_LEVEL", "CRITICAL")  # has its own handler
+    # It has a handler for the terminal of its own. A variable would silence the servers, too.
+    internal = logging.getLogger("prefect._internal.concurrency")
     with logged_to([file, OwnWarnings()]):
+        internal.disabled = True
         try:
             yield
         finally:
+            internal.disabled = False
             if file.is_used:
                 _remove_oldest(folder)
                 note(f"log: {_from_here(file.path)}")
