@@ -37,10 +37,10 @@ demo: $(DEMO_INSTALLED)
 	$(BIN)/stillwatch demo
 
 # docs/testing.md says what each of the targets holds.
-# One worker more than two cores: what starts servers waits at times. In the order of collection,
+# Two workers more than two cores: what starts servers waits at times. In the order of collection,
 # which has the longest groups first.
 test: install
-	$(BIN)/pytest -n 3 --dist loadgroup --no-loadscope-reorder -m "not browser and not ray and not slow"
+	$(BIN)/pytest -n 4 --dist loadgroup --no-loadscope-reorder -m "not browser and not ray and not slow"
 
 test-fast: install
 	$(BIN)/pytest -n 2 --dist loadgroup -m "not servers and not processes and not browser and not ray and not slow"

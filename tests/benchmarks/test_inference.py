@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+import pytest
 from benchmarks.inference import exported
 from benchmarks.inference_page import render
 from made_bundles import make_small_bundle, noise
 
 
+@pytest.mark.slow
 def test_a_page_of_three_runtimes(tmp_path: Path) -> None:
     bundle = make_small_bundle(tmp_path / "bundle")
     found = exported(bundle, list(noise(8, seed=2)), timed=2, rounds=2)

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import pytest
 import torch
-from battery import CHECKS, Trial
+from battery import CHECKS, Trial, check_export
 from toys import toy_normals, toy_teacher
 
 from stillwatch.detectors import detector_classes
@@ -16,7 +16,7 @@ from stillwatch.detectors.efficient_ad import EfficientAD
 from stillwatch.detectors.uninformed_students import UninformedStudents
 from stillwatch.errors import DetectorError
 from stillwatch.geometry import Shape, fitted
-from stillwatch.settings import TrainingSettings
+from stillwatch.settings import Settings, TrainingSettings
 from stillwatch.training.loop import train
 
 
@@ -76,9 +76,23 @@ def trial(request: pytest.FixtureRequest, device: str) -> Trial:
     return Trial(METHODS[request.param], device)
 
 
-@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+CHEAP_CHECKS = [check for check in CHECKS if check is not check_export]
+
+
+@pytest.mark.parametrize("check", CHEAP_CHECKS, ids=lambda check: check.__name__)
 def test_method_keeps_the_contract(trial: Trial, check: Callable[[Trial], None]) -> None:
     check(trial)
+
+
+def exported(name: str) -> object:
+    """Writing a graph takes seconds: ``make test`` does so for the methods that compete."""
+    slow = () if name in Settings().retrain.detectors else (pytest.mark.slow,)
+    return pytest.param(name, marks=(pytest.mark.xdist_group(f"contract of {name}"), *slow))
+
+
+@pytest.mark.parametrize("trial", map(exported, METHODS), indirect=True)
+def test_an_export_of_a_method_gives_the_same_maps(trial: Trial) -> None:
+    check_export(trial)
 
 
 TOO_SMALL = {

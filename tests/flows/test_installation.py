@@ -27,6 +27,7 @@ from stillwatch.tasks.data.git import run_git
 
 pytestmark = [
     pytest.mark.servers,
+    pytest.mark.slow,
     pytest.mark.xdist_group("installation"),
 ]
 

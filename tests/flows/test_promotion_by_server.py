@@ -19,7 +19,11 @@ from stillwatch.tasks.promotion.alias import changing_champion, move_champion
 from stillwatch.tasks.promotion.history import history, open_intents
 from stillwatch.tasks.tracking.client import Tracking, artifact_uri, open_tracking, tracking_uri
 
-pytestmark = [pytest.mark.servers, pytest.mark.xdist_group("promotion_by_server")]
+pytestmark = [
+    pytest.mark.servers,
+    pytest.mark.slow,
+    pytest.mark.xdist_group("promotion_by_server"),
+]
 
 Start = Callable[[], tuple[RunningService, Settings]]
 

@@ -18,7 +18,7 @@ from stillwatch.flows.servers.service import RunningService, Service, answers
 from stillwatch.flows.servers.worker import worker_service
 from stillwatch.settings import Settings
 
-pytestmark = [pytest.mark.servers, pytest.mark.long, pytest.mark.xdist_group("services_amiss")]
+pytestmark = [pytest.mark.servers, pytest.mark.slow, pytest.mark.xdist_group("services_amiss")]
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,6 @@ def test_down_stops_what_a_killed_up_had_started(plant: Plant) -> None:
     assert processes_of(plant) == []
 
 
-@pytest.mark.slow
 def test_up_replaces_what_hangs_and_a_worker_of_another_server(plant: Plant) -> None:
     assert plant.run("up").returncode == 0
     services = mlflow_service(plant.state), worker_service(plant.state)
@@ -67,7 +66,6 @@ def test_up_replaces_what_hangs_and_a_worker_of_another_server(plant: Plant) -> 
     assert process.pid == new_worker.pid
 
 
-@pytest.mark.slow
 def test_down_stops_the_runs_of_a_worker_that_has_died(plant: Plant) -> None:
     assert plant.run("up").returncode == 0
     with prefect_api(Settings(state_dir=plant.state)), get_client(sync_client=True) as client:
@@ -85,7 +83,6 @@ def test_down_stops_the_runs_of_a_worker_that_has_died(plant: Plant) -> None:
     assert processes_of(plant) == []
 
 
-@pytest.mark.slow
 def test_in_the_foreground_the_end_of_the_prefect_server_is_seen(plant: Plant) -> None:
     with plant.start("up", "--foreground") as up:
         assert up.stdout is not None

@@ -247,6 +247,7 @@ def test_a_winner_whose_anomalies_are_no_files_is_registered_with_a_normal_as_it
     check_examples(bundle, examples, Scores((image.score,), (image.verdict,)))
 
 
+@pytest.mark.slow
 def test_without_a_free_gpu_slot_registering_waits_and_a_promotion_does_not(
     here: Settings,
     tracking: Tracking,
