@@ -90,7 +90,7 @@ def exported(name: str) -> object:
     return pytest.param(name, marks=(pytest.mark.xdist_group(f"contract of {name}"), *slow))
 
 
-@pytest.mark.parametrize("trial", map(exported, METHODS), indirect=True)
+@pytest.mark.parametrize("trial", list(map(exported, METHODS)), indirect=True)
 def test_an_export_of_a_method_gives_the_same_maps(trial: Trial) -> None:
     check_export(trial)
 
