@@ -126,7 +126,7 @@ class AsymmetricStudentTeacher(Detector):
         ]
 
     def level_maps(self, images: Tensor) -> list[Tensor]:
-        """Squared distance of student and flow, averaged over channels, at stride 16, at least 0."""
+        """Mean over channels of the squared distance of student and flow, at stride 16."""
         seen = self._seen(self.teacher(images))
         return [mean_square(self.student(*seen), self.flow(*seen)[0])]
 
@@ -177,7 +177,7 @@ class NormalisingFlow(nn.Module):
         self.blocks = nn.ModuleList(CouplingBlock(channels, width, side) for side in _KERNELS)
 
     def forward(self, x: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
-        """z and the logarithm of the absolute Jacobian determinant at each position.
+        """Return z and the logarithm of its absolute Jacobian determinant at each position.
 
         Args:
             x: float32 (B, C, h, w).
@@ -237,10 +237,11 @@ class _Subnetwork(nn.Module):
 
 
 def scaled_and_shifted(x: Tensor, coefficients: Tensor) -> tuple[Tensor, Tensor]:
-    """x · exp(a) + t and the sum of a over the channels, with a = 2/π · alpha · arctan(s / alpha).
+    """Return x · exp(a) + t and the sum of a over the channels.
 
+    a = 2/π · alpha · arctan(s / alpha) lies between -alpha and alpha, the soft clamping of
     Ardizzone et al., "Guided image generation with conditional invertible neural networks", 2019,
-    arXiv 1907.02392: the soft clamping keeps a between -alpha and alpha.
+    arXiv 1907.02392.
 
     Args:
         x: float (B, C, h, w).
