@@ -11,19 +11,19 @@ convolutional and with as many channels as x,
     loss of the student = map = |s - z|^2 / channels at each position                 (equation 4)
 
 The first is the negative log-likelihood of x where z has a standard normal distribution. The
-student learns when the flow is trained. A flow maps different features to different z, on anomalies
-too; the student, another kind of network, does not follow there. Where the flow's likelihood alone
-is wrong about a normal, the student has learnt the same z.
+student is trained after the flow. A flow maps different features to different z, on anomalies too,
+and the student, a network of another kind, does not follow there. On a normal whose likelihood the
+flow underestimates, the student has learnt the same z.
 
-MVTec AD with EfficientNet-B5 at 768×768, mean of the 15 categories, as the paper reports it: image
-AUROC 0.992, pixel AUROC 0.950.
+MVTec AD with EfficientNet-B5 at 768×768, mean of the 15 categories, quoted from memory: image AUROC
+0.992, pixel AUROC 0.950.
 
 As in the paper: four Real-NVP coupling blocks with fixed random permutations, one hidden layer in
 each subnetwork, soft clamping (alpha 3) and a factor that begins at 0 (the gamma of CS-Flow,
 Rudolph et al., WACV 2022); 32 channels of sines and cosines for the position; four residual blocks
-in the student. In a block the second half is computed from the new first half, as in the authors'
-code: equation 1 prints the old one, which cannot be inverted. Kernels of 3×3, and 5×5 in the last
-block, are from their code as well.
+in the student. As in the authors' code, a block computes the second half from the new first half,
+the kernels of the last block have 5×5 positions and the others 3×3, and the flow repeats the edges
+of its maps.
 
 Our own: x are the levels at strides 8 and 16 as PatchCore joins them, averaged to stride 16, where
 the authors take one level at stride 32; each channel is standardised, which adds a constant to the
