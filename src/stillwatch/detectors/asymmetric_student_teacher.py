@@ -198,15 +198,16 @@ class CouplingBlock(nn.Module):
 
     def __init__(self, channels: int, width: int, side: int) -> None:
         super().__init__()
-        self.halves = channels // 2, channels - channels // 2
-        first, second = self.halves
+        self.first = first = channels // 2
+        second = channels - first
         self.register_buffer("permutation", torch.randperm(channels))
         self.from_second = _Subnetwork(second, 2 * first, width, side)
         self.from_first = _Subnetwork(first, 2 * second, width, side)
 
     def forward(self, x: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
         """(B, C, h, w), and the logarithm of the product of the scales at each position."""
-        first, second = x.index_select(1, self.permutation).split(self.halves, dim=1)
+        permuted = x.index_select(1, self.permutation)
+        first, second = permuted[:, : self.first], permuted[:, self.first :]
         first, one = scaled_and_shifted(first, self.from_second(second, condition))
         second, other = scaled_and_shifted(second, self.from_first(first, condition))
         return torch.cat([first, second], dim=1), one + other
