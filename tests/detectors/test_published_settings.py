@@ -40,6 +40,9 @@ RECIPES = {
     },
     "multiresolution": {"cloner": Recipe(1e-3, 0, 64, 601, 1)},
     "patchcore": {},
+    "asymmetric_student_teacher": {
+        name: Recipe(2e-4, 1e-5, 8, 240, 1) for name in ("flow", "student")
+    },
 }
 SETTINGS = {
     "efficient_ad": {"student_input": "pixels", "network": "small", "hard_share": 0.001},
@@ -54,12 +57,14 @@ SETTINGS = {
     },
     "multiresolution": {"cloner": "compact"},
     "patchcore": {"coreset": 0.1},
+    "asymmetric_student_teacher": {"width": 1024},
 }
 
 
 def published(name: str) -> Detector:
     method = detector_classes()[name]
-    return method.build(toy_teacher(), method.paper)
+    with torch.device("meta"):  # the published widths, without memory for the weights
+        return method.build(toy_teacher(), method.paper)
 
 
 @pytest.mark.parametrize("name", RECIPES)
