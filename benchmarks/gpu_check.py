@@ -24,6 +24,7 @@ import statistics
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager
@@ -39,8 +40,12 @@ from torch import nn
 
 from benchmarks.revision import commit, machine
 from benchmarks.tables import markdown, origin
-from stillwatch.detectors import build_detector, detector_class, detector_classes
-from stillwatch.detectors import parse_detector_settings as parse
+from stillwatch.detectors import (
+    build_detector,
+    detector_class,
+    detector_classes,
+    parse_detector_settings,
+)
 from stillwatch.detectors.base import Detector, Phase
 from stillwatch.devices import choose_device, full_precision
 from stillwatch.errors import DetectorError, DeviceMemoryError, StillwatchError, TeacherError
@@ -60,9 +65,10 @@ from stillwatch.training.state import PhaseState
 
 Row = dict[str, Any]
 
-TEACHERS = ("wide_resnet50_2",)
-DRY_TEACHERS = ("efficientnet_lite1",)
-"""Small; its weights come with no package that stillwatch installs."""
+TEACHERS = "wide_resnet50_2", "vit_base_patch14_reg4_dinov2.lvd142m"
+"""Each method takes the first that it can use: the second is for methods of transformers."""
+DRY_TEACHERS = "efficientnet_lite1", "vit_tiny_patch16_224"
+"""Small ones, whose weights come with no package that stillwatch installs."""
 IMAGES, DRY_IMAGES = 64, 6
 DRY_SIDE = 64
 """Of the made images, in pixels."""
@@ -106,8 +112,10 @@ class Bench:
 
     def settings_of(self, method: str) -> dict[str, Any]:
         """All settings of a method: its profile ``paper``, in a dry run those for tests."""
-        quick = detector_class(method).quick
-        section = parse(method, quick) if self.is_dry else parse(method, {}, "paper")
+        if self.is_dry:
+            section = parse_detector_settings(method, detector_class(method).quick)
+        else:
+            section = parse_detector_settings(method, {}, "paper")
         return section.model_dump(mode="json")
 
 
@@ -116,7 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("category", type=Path, nargs="?", help="folder in MVTec layout; a dry run needs none")
-    add("--teachers", nargs="+", help="names; each method takes the first that it can use")
+    add("--teachers", nargs="+", help="each method takes the first that it can use")
     add("--weights", type=Path, default=Path("weights"), help="folder of the teachers' weights")
     add("--dry-run", action="store_true", help="tiny, on the CPU, with made images")
     add("--out", type=Path, default=Path("gpu-check.json"))
@@ -178,6 +186,7 @@ def _guarded(check: Callable[..., Row], *arguments: Any) -> Row:
     try:
         return check(*arguments)
     except Exception as error:  # whatever fails must not end the other checks
+        traceback.print_exc()
         return {"error": f"{type(error).__name__}: {error}"}
 
 
@@ -198,10 +207,12 @@ def _method_rows(bench: Bench, end: float) -> Iterator[Row]:
 
 def _check_method(bench: Bench, method: str, seconds: float, rows: dict[str, Row]) -> Row:
     """Fill the method's rows, by phase; those before a failure are kept."""
-    precisions = bench.precisions if _detector(bench, method)[0].phases() else ("float32",)
-    for precision in precisions:
+    for precision in bench.precisions:
         detector, teacher = _detector(bench, method)
-        share = STEPS_SHARE * seconds / (len(precisions) * max(1, len(detector.phases())))
+        phases = len(detector.phases())
+        if rows and not phases:
+            break  # a preparation is in float32
+        share = STEPS_SHARE * seconds / (len(bench.precisions) * max(1, phases))
         for name, batch, figures in _trained_phases(bench, detector, precision, share):
             row = rows.setdefault(name, {"teacher": teacher, "batch": batch})
             row[precision] = figures
