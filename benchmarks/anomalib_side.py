@@ -88,7 +88,7 @@ def _model(job: Job) -> Any:
 
 
 def _layers(teacher: str, strides: list[int]) -> list[str]:
-    """timm's names of the layers at these strides."""
+    """The names by which timm knows the layers at these strides."""
     with torch.device("meta"):
         known = timm.create_model(teacher, features_only=True).feature_info
     names = dict(zip(known.reduction(), known.module_name(), strict=True))

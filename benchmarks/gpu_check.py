@@ -67,8 +67,8 @@ Row = dict[str, Any]
 
 TEACHERS = "wide_resnet50_2", "vit_base_patch14_reg4_dinov2.lvd142m"
 """Each method takes the first that it can use: the second is for methods of transformers."""
-DRY_TEACHERS = "efficientnet_lite1", "vit_tiny_patch16_224"
-"""Small ones, whose weights come with no package that stillwatch installs."""
+DRY_TEACHERS = "test_efficientnet", "test_vit"
+"""timm's networks for tests."""
 IMAGES, DRY_IMAGES = 64, 6
 DRY_SIDE = 64
 """Of the made images, in pixels."""
@@ -440,7 +440,7 @@ def _together(bench: Bench, seconds: float) -> Row:
     """Images per second of a training alone, and of two at the same time."""
     values = bench.settings_of(TRAINING_METHOD)
     context = get_context("forkserver")  # torch is imported once; CUDA does not survive a fork
-    context.set_forkserver_preload(["stillwatch.training.loop"])
+    context.set_forkserver_preload(["stillwatch.training.loop", "timm"])
     with ProcessPoolExecutor(2, mp_context=context) as processes:
         short = _Training(bench, values | {"epochs": 2})
         trial = processes.submit(short.run).result()
