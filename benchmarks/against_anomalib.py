@@ -68,7 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("category", type=Path, help="folder in MVTec layout")
     parser.add_argument("--python", type=Path, required=True, help="of anomalib's environment")
-    parser.add_argument("--methods", nargs="+", default=[*METHODS, EFFICIENT_AD])
+    methods = [*METHODS, EFFICIENT_AD]
+    parser.add_argument("--methods", nargs="+", choices=methods, default=methods)
     parser.add_argument("--teacher", default="efficientnet_lite0")
     parser.add_argument("--weights", type=Path, default=Path("weights"), help="of the teachers")
     parser.add_argument("--epochs", type=int, default=10)
@@ -86,6 +87,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
         return
     for method in given.methods:
+        if method == EFFICIENT_AD and given.photographs is None:
+            print(f"{method} is left out: anomalib trains it on --photographs as well.")
+            continue
         teacher = "pdn" if method == EFFICIENT_AD else given.teacher
         file = given.out / f"{given.category.name}-{method}-{teacher}.json"
         version = {"method_version": detector_class(method).version}
@@ -263,8 +267,7 @@ def _pdn_job(method: str, settings: Settings, folder: Path) -> dict[str, Any]:
     torch.save(state, file)
     photographs = folder / "photographs"
     photographs.mkdir()
-    if settings.training.photographs is not None:
-        (photographs / "all").symlink_to(settings.training.photographs.resolve())
+    (photographs / "all").symlink_to(settings.training.photographs.resolve())
     return {"weights": str(file), "photographs": str(photographs)}
 
 
