@@ -8,7 +8,7 @@ PIP_INSTALL := $(BIN)/pip install --disable-pip-version-check --quiet --constrai
 # torch, MLflow and Prefect anew, which takes three times as long as importing them.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo install lint package-check reliability test test-browser test-fast test-ray test-slow
+.PHONY: demo gpu-check install lint package-check reliability test test-browser test-fast test-ray test-slow
 
 install: $(INSTALLED)
 
@@ -61,6 +61,11 @@ test-ray: install
 # Each fault three times, some at the same time; writes what came of it.
 reliability: install
 	$(BIN)/pytest -n 3 --dist worksteal tests/faults --repeats 3 --page docs/reliability.md
+
+# Every method on this machine's GPU, in at most 8 minutes, with the images of IMAGES=ROOT/CATEGORY.
+# Not "install": a GPU machine often has torch and no registry, and this needs no upper floor.
+gpu-check:
+	PYTHONPATH=src $(or $(wildcard $(BIN)/python),$(PYTHON)) -m benchmarks.gpu_check $(IMAGES)
 
 # The wheel in empty environments, one for each extra that people install.
 package-check: install

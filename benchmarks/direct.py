@@ -30,7 +30,8 @@ from stillwatch.training.job import TrainingJob
 
 WHITE = 255
 """Level of white; the categories that are measured have 8 bits."""
-_STORE = "store"
+STORE = "store"
+"""Name of the folder of decoded images in the folder that ``trained_bundle`` is given."""
 
 
 def measure(folder: Path, settings: Settings, detector: str, seed: int) -> dict[str, Any]:
@@ -48,7 +49,7 @@ def measure(folder: Path, settings: Settings, detector: str, seed: int) -> dict[
         bundle = trained_bundle(folder, settings, detector, seed, Path(made))
         trained, cpu_trained = time.perf_counter(), time.process_time()
         inspector = Inspector(bundle, open_scorer(bundle, settings.training.device))
-        test = _test_images(category, settings, ImageStore.open(Path(made) / _STORE))
+        test = _test_images(category, settings, ImageStore.open(Path(made) / STORE))
         found = evaluate(inspector, test, settings=settings.evaluation)
     scores = bundle.info.calibration.scores
     return {
@@ -102,7 +103,7 @@ def trained_bundle(
         made: folder that the store of decoded images and the bundle are written to.
     """
     category = scan_category(folder)
-    _store(category, settings, made / _STORE)
+    _store(category, settings, made / STORE)
     job = _job(category, settings, detector, seed, split_of(category, settings), made)
     run(job, lambda _name, _fields: None)
     return read_bundle(job.bundle)
@@ -144,7 +145,7 @@ def _job(
         training=settings.training.model_copy(update={"seed": seed}),
         calibration=settings.calibration,
         white_level=WHITE,
-        store=folder / _STORE,
+        store=folder / STORE,
         parts={name: tuple(p for p, part in parts.items() if part == name) for name in PARTS},
         region=None,
         groups={path: str(group_of(path, pattern)) for path in parts} if pattern else {},
