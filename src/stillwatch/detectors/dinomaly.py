@@ -88,7 +88,7 @@ class Dinomaly(Detector):
     name = "dinomaly"
     version = 1
     Settings = DinomalySettings
-    quick: ClassVar = {"steps": 40, "batch_size": 4, "learning_rate": 0.01}
+    quick: ClassVar = {"steps": 12, "batch_size": 3, "learning_rate": 0.02}
     paper: ClassVar = {"steps": 5000, "batch_size": 16, "fusion": "published"}
     exportable = True
 

@@ -78,7 +78,7 @@ class TransformerLevels(nn.Module):
         if before.shape[1]:  # otherwise class and register tokens have no position
             prefix = prefix + before
         tokens = (patches + positions).flatten(1, 2)
-        joined = torch.cat([prefix.expand(len(tokens), -1, -1), tokens], dim=1)
+        joined = torch.cat([prefix.expand(tokens.shape[0], -1, -1), tokens], dim=1)
         embedded: Tensor = self.norm_pre(joined)
         return embedded
 
