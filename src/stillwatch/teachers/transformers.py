@@ -46,7 +46,7 @@ class TransformerLevels(nn.Module):
         self.blocks = network.blocks[: taps[-1] + 1]
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Maps (B, C, H / stride, W / stride) of normalised images (B, 3, H, W), shallow to deep."""
+        """Maps (B, C, H / stride, W / stride), shallow to deep, of normalised images."""
         rows, columns = (side // self._stride for side in images.shape[2:])
         patch = self.patch_embed.patch_size
         size = [rows * patch[0], columns * patch[1]]
