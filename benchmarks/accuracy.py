@@ -37,6 +37,8 @@ _FIGURES = {
     "recall": "recall",
     "false_alarm_rate": "false alarms",
 }
+_DETECTORS = [name for name in detector_classes() if name != "dinomaly"]
+"""All that can learn from EfficientNet-Lite0."""
 _PUBLISHED = ["detector", "image AUROC", "pixel AUROC", "AUPRO", "teacher, size", "note"]
 
 
@@ -45,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("categories", type=Path, nargs="+", help="folders of categories")
     parser.add_argument("--groups", nargs="*", default=[], help="CATEGORY=split.group_pattern")
-    parser.add_argument("--detectors", nargs="+", default=list(detector_classes()))
+    parser.add_argument("--detectors", nargs="+", default=_DETECTORS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--weights", type=Path, default=Path("weights"))
     parser.add_argument("--out", type=Path, required=True)

@@ -62,6 +62,13 @@ PUBLISHED = {
         "EfficientNet-B5, 768×768",
         "image score: mean of the map",
     ),
+    "dinomaly": Published(
+        "0.997",
+        "0.984",
+        "0.948 (recalled)",
+        "DINOv2 ViT-B/14, 392×392",
+        "AUROC from anomalib; AUPRO and the authors' image AUROC, 0.996: one detector of all",
+    ),
     "style_distillation": Published(
         None, None, None, "none", "the tables of the paper could not be read"
     ),

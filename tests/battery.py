@@ -30,6 +30,7 @@ from stillwatch.inference.parity import tolerance_of
 from stillwatch.inference.stitching import Scorer
 from stillwatch.inference.torch_scorer import TorchScorer
 from stillwatch.settings import TrainingSettings
+from stillwatch.teachers.networks import Teacher
 from stillwatch.training.job import EpochReport
 from stillwatch.training.loop import train
 
@@ -70,7 +71,12 @@ class Trial:
 
     def untrained(self, seed: int = 0) -> Detector:
         """A new detector of the method."""
-        return self.method.build(toy_teacher(), self.method.quick, seed=seed)
+        return self.method.build(self.teacher(), self.method.quick, seed=seed)
+
+    def teacher(self) -> Teacher:
+        """A new toy teacher of the kind that the method needs."""
+        settings = self.method.Settings.model_validate(dict(self.method.quick))
+        return toy_teacher(self.method.teacher_strides("toy", settings.model_dump()))
 
     def train(
         self,
@@ -147,7 +153,7 @@ def check_training(trial: Trial) -> None:
     combined = len(trial.trained.combination.levels)
     _require(combined == len(trained), f"{combined} of {len(trained)} levels are combined")
     taught = trial.trained.detector.teacher.state_dict()
-    _require(_same(taught, toy_teacher().state_dict()), "training changes the teacher")
+    _require(_same(taught, trial.teacher().state_dict()), "training changes the teacher")
 
 
 def check_seed_and_resuming(trial: Trial) -> None:

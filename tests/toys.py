@@ -6,7 +6,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from stillwatch.teachers.architectures import Architecture
-from stillwatch.teachers.networks import Teacher
+from stillwatch.teachers.networks import STRIDES, Teacher
+from stillwatch.teachers.transformers import TransformerLevels
 
 SIDE = 64
 """Side of the toy images, in pixels."""
@@ -27,9 +28,14 @@ def planted_defects(count: int) -> NDArray[np.uint8]:
     return images
 
 
-def toy_teacher() -> Teacher:
-    """A small network with fixed random weights, at strides 4, 8 and 16."""
+def toy_teacher(strides: tuple[int, ...] = STRIDES) -> Teacher:
+    """A small network with fixed random weights, at strides 4, 8 and 16.
+
+    For a method that asks for one stride twice, a vision transformer, twice at stride 8.
+    """
     made = Architecture(_ToyNetwork, (12, 20, 28), (0.5,) * 3, (0.25,) * 3)
+    if len(set(strides)) < len(strides):
+        made = Architecture(_toy_transformer, (24, 24), (0.5,) * 3, (0.25,) * 3)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(123_456)  # a seed that no student has
         return Teacher("toy", "0" * 64, made)
@@ -54,6 +60,22 @@ class _ToyNetwork(nn.Module):
             images = stage(images)
             features.append(images)
         return features
+
+
+def _toy_transformer() -> TransformerLevels:
+    from timm.models import VisionTransformer  # seconds, for one method of many
+
+    network = VisionTransformer(
+        img_size=56,
+        patch_size=14,
+        embed_dim=24,
+        depth=3,
+        num_heads=2,
+        reg_tokens=1,
+        no_embed_class=True,
+        dynamic_img_size=True,
+    )
+    return TransformerLevels(network, groups=2, stride=8)
 
 
 def _stripes(number: int) -> NDArray[np.uint8]:

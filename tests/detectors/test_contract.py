@@ -8,7 +8,7 @@ from typing import ClassVar
 import pytest
 import torch
 from battery import CHECKS, Trial, check_export
-from toys import toy_normals, toy_teacher
+from toys import toy_normals
 
 from stillwatch.detectors import detector_classes
 from stillwatch.detectors.base import Detector
@@ -107,14 +107,13 @@ TOO_SMALL = {
 def test_method_learns_from_one_small_tile_or_says_which_setting_to_raise(
     name: str, shape: Shape
 ) -> None:
-    method = METHODS[name]
     tile = toy_normals(1)[0, : shape[0], : shape[1]]
     refusal: AbstractContextManager[object] = nullcontext()
     if shape in TOO_SMALL.get(name, ()):
         refusal = pytest.raises(DetectorError, match=r"Raise images\.size")
     with refusal:
         train(
-            method.build(toy_teacher(), method.quick),
+            Trial(METHODS[name]).untrained(),
             train_images=[tile],
             validation_images=[tile],
             geometry=fitted([shape], max(shape)),

@@ -19,6 +19,7 @@ from stillwatch.teachers.networks import Teacher, empty_teacher, images_to_input
 from stillwatch.teachers.weights import KNOWN_DIGESTS, find_weights
 
 RESNET = "resnet18.tv_in1k"
+DINOV2 = "vit_small_patch14_reg4_dinov2.lvd142m"
 
 
 def settings(folder: Path, name: str = "efficientnet_lite0", **more: object) -> TeacherSettings:
@@ -189,6 +190,14 @@ def test_missing_weights_say_which_file_goes_where(tmp_path: Path) -> None:
     assert f"put {RESNET}.safetensors" in str(caught.value)
     assert str(tmp_path) in str(caught.value)
     assert "allow_download" in str(caught.value)
+
+
+def test_without_weights_a_transformer_is_not_replaced_by_another_network(tmp_path: Path) -> None:
+    with pytest.raises(TeacherError) as caught:
+        find_weights(settings(tmp_path, DINOV2))
+    assert f"put {DINOV2}.safetensors" in str(caught.value)
+    assert f"https://huggingface.co/timm/{DINOV2}." in str(caught.value)
+    assert "efficientnet_lite0" not in str(caught.value)
 
 
 def test_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

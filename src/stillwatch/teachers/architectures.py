@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from stillwatch.errors import TeacherError
+from stillwatch.teachers.transformers import TransformerLevels
 from stillwatch.teachers.weights import TORCHVISION_NAMES, WEIGHT_PACKAGES
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -44,11 +45,14 @@ def architecture(name: str, strides: tuple[int, ...]) -> Architecture:
     Args:
         name: an EfficientNet-Lite, a torchvision name such as ``wide_resnet50_2``, or a timm name
             such as ``resnet18.tv_in1k``.
-        strides: of the feature maps, from shallow to deep.
+        strides: of the feature maps, from shallow to deep. The same stride several times asks for a
+            vision transformer: see ``TransformerLevels``.
 
     Raises:
         TeacherError: unknown name, or no feature maps at these strides.
     """
+    if len(set(strides)) < len(strides):
+        return _of_transformer(name, strides)
     return (_of_torchvision if name in TORCHVISION_NAMES else _of_timm)(name, strides)
 
 
@@ -167,6 +171,45 @@ def _build_timm(name: str, levels: tuple[int, ...]) -> nn.Module:
         deepest = max(network._stage_out_idx)  # type: ignore[arg-type]
         network.blocks = network.blocks[:deepest]  # type: ignore[index]
     return network
+
+
+def _of_transformer(name: str, strides: tuple[int, ...]) -> Architecture:
+    import timm
+
+    try:
+        with torch.device("meta"):
+            network = timm.create_model(_timm_name(name))
+    except (RuntimeError, ValueError, AttributeError) as error:
+        raise TeacherError(_unknown_teacher(name)) from error
+    if not _is_plain_transformer(network):
+        raise TeacherError(
+            f"teacher '{name}' is not one of timm's plain vision transformers, and the detector "
+            "needs one. Set teacher.name to vit_small_patch14_reg4_dinov2.lvd142m."
+        )
+    return Architecture(
+        partial(_build_transformer, name, strides),
+        (network.embed_dim,) * len(strides),
+        tuple(network.pretrained_cfg["mean"]),
+        tuple(network.pretrained_cfg["std"]),
+    )
+
+
+def _is_plain_transformer(network: nn.Module) -> bool:
+    import timm
+
+    return (
+        type(network) is timm.models.VisionTransformer
+        and type(network.patch_embed) is timm.layers.PatchEmbed
+        and network.cls_token is not None
+        and network.pos_embed is not None
+    )
+
+
+def _build_transformer(name: str, strides: tuple[int, ...]) -> nn.Module:
+    import timm
+
+    network = timm.create_model(name, dynamic_img_size=True)
+    return TransformerLevels(network, groups=len(strides), stride=strides[0])
 
 
 def _require_strides(name: str, strides: tuple[int, ...], available: tuple[int, ...]) -> None:

