@@ -32,6 +32,7 @@ TWO_CORES = {
         ("efficient_ad", 60, 1300),
         ("multiresolution", 35, 1200),
         ("patchcore", 2, 1320),
+        ("rd_plus_plus", 55, 1300),
         ("reverse_distillation", 48, 1190),
         ("stfpm", 51, 1270),
         ("style_distillation", 61, 2190),
@@ -39,8 +40,8 @@ TWO_CORES = {
     )
 }
 """On two CPU cores, profile laptop, once measured on the sample category ``plate`` (3.5 megapixels
-an epoch); of ``efficient_ad`` and ``uninformed_students`` guessed from trainings on one thread. A
-first guess only: the times of the machine's own trainings replace it."""
+an epoch); of ``efficient_ad``, ``rd_plus_plus`` and ``uninformed_students`` guessed from times on
+one thread. A first guess only: the times of the machine's own trainings replace it."""
 
 
 def record_cost(settings: Settings, detector: str, cost: Cost) -> None:
