@@ -34,6 +34,13 @@ PUBLISHED = {
         "Wide-ResNet-50-2, 256×256",
         "AUPRO per image",
     ),
+    "rd_plus_plus": Published(
+        "0.994 (recalled)",
+        "0.983 (recalled)",
+        "0.950 (recalled)",
+        "Wide-ResNet-50-2, 256×256",
+        "epoch chosen on the test set",
+    ),
     "multiresolution": Published(
         "0.877 (recalled)",
         "0.907 (recalled)",

@@ -34,6 +34,7 @@ TWO_CORES = {
         ("efficient_ad", 60, 1300),
         ("multiresolution", 35, 1200),
         ("patchcore", 2, 1320),
+        ("rd_plus_plus", 55, 1300),
         ("reverse_distillation", 48, 1190),
         ("stfpm", 51, 1270),
         ("style_distillation", 61, 2190),
@@ -41,9 +42,9 @@ TWO_CORES = {
     )
 }
 """On two CPU cores, profile laptop, once measured on the sample category ``plate`` (3.5 megapixels
-an epoch); of ``asymmetric_student_teacher``, ``efficient_ad`` and ``uninformed_students`` guessed
-from trainings on one thread, of ``dinomaly`` from single steps with a ViT-S. A first guess only:
-the times of the machine's own trainings replace it."""
+an epoch); of ``asymmetric_student_teacher``, ``efficient_ad``, ``rd_plus_plus`` and
+``uninformed_students`` guessed from times on one thread, of ``dinomaly`` from single steps with a
+ViT-S. A first guess only: the times of the machine's own trainings replace it."""
 
 
 def record_cost(settings: Settings, detector: str, cost: Cost) -> None:

@@ -82,6 +82,7 @@ def test_profile_sets_what_is_left_open(
         ("efficient_ad", "student_input", "maps", "Input should be 'features' or 'pixels'"),
         ("multiresolution", "cloner", "small", "Input should be 'compact' or 'equal'"),
         ("patchcore", "coreset", 1.5, "Input should be less than or equal to 1"),
+        ("rd_plus_plus", "noisy_share", 0, "Input should be greater than 0"),
         ("reverse_distillation", "easy_share", 1, "Input should be less than 1"),
         ("stfpm", "batch_size", 0, "Input should be greater than or equal to 1"),
         ("style_distillation", "outlier_weight", -1, "Input should be greater than or equal to 0"),

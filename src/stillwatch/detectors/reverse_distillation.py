@@ -101,6 +101,7 @@ class ReverseDistillation(Detector):
     exportable = True
 
     settings: ReverseDistillationSettings
+    student: nn.Module
 
     def __init__(self, teacher: Teacher, settings: ReverseDistillationSettings) -> None:
         super().__init__(teacher, settings)

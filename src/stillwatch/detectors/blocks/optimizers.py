@@ -1,11 +1,12 @@
 """The optimisers Muon, which needs fewer steps than Adam for normalised layers, and StableAdamW."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.optim.optimizer import ParamsT
 
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 _ITERATIONS = 5
@@ -28,7 +29,7 @@ class Muon(torch.optim.Optimizer):
         momentum: decay of the gradient's moving average, used in Nesterov's form.
     """
 
-    def __init__(self, params: Iterable[nn.Parameter], lr: float, momentum: float = 0.9) -> None:
+    def __init__(self, params: ParamsT, lr: float, momentum: float = 0.9) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum})
 
     @torch.no_grad()
@@ -85,7 +86,7 @@ class StableAdamW(torch.optim.Optimizer):
 
 def muon_or_adam(
     name: Literal["muon", "adam"], rate: float, **of_adam: Any
-) -> Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]:
+) -> Callable[[ParamsT], torch.optim.Optimizer]:
     """Return a function that makes the optimiser; other arguments go to Adam."""
     if name == "muon":
         return partial(Muon, lr=rate)
