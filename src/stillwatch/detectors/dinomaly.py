@@ -185,7 +185,7 @@ class BottleneckAndDecoder(nn.Module):
         size = _BLOCKS // _GROUPS
         groups = [outputs[first : first + size] for first in range(0, _BLOCKS, size)]
         return [
-            torch.stack(group).mean(dim=0).transpose(1, 2).unflatten(2, mean.shape[2:])
+            torch.stack(group).mean(dim=0).transpose(1, 2).reshape(mean.shape)
             for group in reversed(groups)
         ]
 

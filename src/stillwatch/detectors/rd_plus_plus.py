@@ -38,7 +38,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import replace
 from itertools import pairwise
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -118,7 +118,7 @@ class RDPlusPlus(ReverseDistillation):
         parts: tuple[list[nn.Parameter], list[nn.Parameter]] = [], []
         for parameter in parameters:
             parts[id(parameter) in projecting].append(parameter)
-        groups = [
+        groups: list[dict[str, Any]] = [
             {"params": parts[0]},
             {"params": parts[1], "lr": settings.projection_learning_rate},
         ]

@@ -60,7 +60,7 @@ class TransformerLevels(nn.Module):
             torch.stack([outputs[tap][:, -rows * columns :] for tap in group])
             .mean(dim=0)
             .transpose(1, 2)
-            .unflatten(2, (rows, columns))
+            .unflatten(2, (rows, columns))  # type: ignore[no-untyped-call]
             for group in self.groups
         ]
 

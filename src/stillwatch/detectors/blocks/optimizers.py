@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.optimizer import ParamsT
 
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -62,7 +62,7 @@ class StableAdamW(torch.optim.Optimizer):
 
     def __init__(
         self,
-        params: Iterable[nn.Parameter],
+        params: ParamsT,
         lr: float,
         *,
         eps: float = 1e-8,
