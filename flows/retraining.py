@@ -37,9 +37,8 @@ from stillwatch.tasks.data.workspace import place_of
 from stillwatch.tasks.evaluation.result import DetectorResult
 from stillwatch.tasks.evaluation.task import evaluate_task
 from stillwatch.tasks.evaluation.winner import Choice, choose_winner, ensure_one_may_win
-from stillwatch.tasks.promotion.gate import judge_task
+from stillwatch.tasks.promotion.gate import JudgedVersion, judge_task
 from stillwatch.tasks.registry.register import Registration, register_task
-from stillwatch.tasks.registry.versions import RegisteredVersion
 from stillwatch.tasks.reports.task import attach_report
 from stillwatch.tasks.training.candidates import DetectorSeed, list_candidates
 from stillwatch.tasks.training.retraining_run import finish_retraining_run, start_retraining_run
@@ -199,7 +198,7 @@ class _Decision:
     results: Mapping[DetectorSeed, DetectorResult]
     choice: Choice
     registration: PrefectFuture[Registration]
-    judged: PrefectFuture[RegisteredVersion]
+    judged: PrefectFuture[JudgedVersion]
 
 
 @dataclass
@@ -228,13 +227,13 @@ class _Retraining:
         for name, decision in decisions.items():
             with self._failures_of(name, competitions[name].parent_run):
                 registration = decision.registration.result()
-                version = decision.judged.result()
+                judged = decision.judged.result()
                 finish_retraining_run(self.request.settings, competitions[name].parent_run)
                 self.reports[name] = category_report(
                     decision.results,
                     decision.choice,
                     registration,
-                    version,
+                    judged,
                     competitions[name].examined.version.assignment,
                 )
         self._attach_reports({name: one.parent_run for name, one in competitions.items()})

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -15,8 +15,8 @@ from stillwatch.tasks.evaluation.result import DetectorResult
 from stillwatch.tasks.evaluation.seeds import spreads
 from stillwatch.tasks.evaluation.task import FROM_NORMALS_ONLY
 from stillwatch.tasks.evaluation.winner import Choice
+from stillwatch.tasks.promotion.gate import JudgedVersion
 from stillwatch.tasks.registry.register import Registration
-from stillwatch.tasks.registry.versions import RegisteredVersion
 from stillwatch.tasks.tracking.pages import mlflow_page
 from stillwatch.tasks.training.candidates import DetectorSeed
 
@@ -82,7 +82,7 @@ def category_report(
     results: Mapping[DetectorSeed, DetectorResult],
     choice: Choice,
     registration: Registration,
-    version: RegisteredVersion,
+    judged: JudgedVersion,
     assignment: Mapping[str, str],
 ) -> CategoryReport:
     """The report of a category whose winner is registered and judged.
@@ -91,9 +91,10 @@ def category_report(
         results: of all candidates, the first seed of a detector before its other seeds.
         choice: the winner among them.
         registration: of the winner.
-        version: the registered winner after the judgement.
+        judged: the registered winner after the judgement.
         assignment: md5 of each train normal -> its part of the split.
     """
+    version, judgement = judged.version, judged.judgement
     detectors: dict[str, dict[int, DetectorResult]] = {}
     for candidate, result in results.items():
         detectors.setdefault(candidate.detector, {})[candidate.seed] = result
@@ -105,8 +106,8 @@ def category_report(
         model_version=version.version,
         alias=version.alias,
         selected=choice.selected,
-        answer=version.answer,
-        comparison=version.comparison or None,
+        answer=cast("Answer | None", judgement.answer) if judgement else None,
+        comparison=judgement.comparison or None if judgement else None,
         approval=version.approval,
         images=_image_counts(assignment, choice.winner),
         thresholds=threshold_sentences(choice.winner),

@@ -61,14 +61,13 @@ class MadeCategory:
             name=name,
             bundle=folder,
             example=self._example(),
-            tags=tags,
             max_megapixels=self.settings.images.max_megapixels,
         )
         if not self.client.search_registered_models(f"name = '{name}'"):
             self.client.create_registered_model(name)
         source = self.client.get_logged_model(model_id).artifact_location
         version = self.client.create_model_version(
-            name, source=source, run_id=run_id, model_id=model_id, tags=tags
+            name, source=source, run_id=run_id, model_id=model_id
         )
         return int(version.version)
 

@@ -47,7 +47,7 @@ from stillwatch.tasks.evaluation.test_set import (
 from stillwatch.tasks.locks import exclusive
 from stillwatch.tasks.tracking.client import BUNDLE, Tracking, open_tracking
 from stillwatch.tasks.tracking.entries import figures, milliseconds
-from stillwatch.tasks.tracking.tags import EVALUATED, STAGE
+from stillwatch.tasks.tracking.tags import EVALUATED, STAGE, SYNTHETIC
 from stillwatch.tasks.training.slots import evaluation_device
 from stillwatch.tasks.training.task import TrainedDetector
 from stillwatch.tasks.validation.costs import measured_cost, record_cost
@@ -251,7 +251,7 @@ def _record(tracking: Tracking, result: DetectorResult, data: DataVersion, evide
             dataset=(result.category, data.dir_hash),
         ),
         tags={
-            "stillwatch.synthetic": str(result.synthetic).lower(),
+            SYNTHETIC: str(result.synthetic).lower(),
             "stillwatch.test_normals_from": result.test_normals_from,
             "stillwatch.evaluation_size": result.evaluation_size,
             "mlflow.note.content": evaluation_note(result),

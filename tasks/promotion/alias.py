@@ -23,6 +23,7 @@ from stillwatch.tasks.promotion.history import (
     read_record,
 )
 from stillwatch.tasks.registry import approval
+from stillwatch.tasks.registry.judgement import Judgement
 from stillwatch.tasks.registry.versions import (
     CHALLENGER,
     CHAMPION,
@@ -34,6 +35,7 @@ from stillwatch.tasks.registry.versions import (
     version_with_alias,
 )
 from stillwatch.tasks.tracking.client import Tracking
+from stillwatch.tasks.tracking.tags import DATA_VERSION
 
 
 @contextmanager
@@ -53,12 +55,14 @@ def make_champion(
     previous: int | None,
     who: str,
     reason: str,
+    judgement: Judgement | None = None,
     checked: str = "",
     despite: str = "",
 ) -> PromotionRecord:
     """Make a version the champion; call only inside ``changing_champion``.
 
-    ``champion`` is the current champion, ``previous`` the version that the alias of this name gets.
+    ``champion`` is the current champion, ``previous`` the version that the alias of this name gets,
+    ``judgement`` the one that a promotion rests on.
     """
     record = PromotionRecord(
         category=category_of(version.name),
@@ -69,12 +73,12 @@ def make_champion(
         to_version=int(version.version),
         previous_before=version_with_alias(tracking, version.name, PREVIOUS),
         previous_after=previous,
-        answer=version.tags.get(approval.ANSWER) or None,
-        comparison=version.tags.get(approval.COMPARISON, ""),
-        data_version=version.tags.get("stillwatch.data_version", ""),
+        answer=judgement.answer if judgement else None,
+        comparison=judgement.comparison if judgement else "",
+        data_version=tracking.tags(str(version.run_id)).get(DATA_VERSION, ""),
         reason=reason.strip(),
         checked=checked,
-        missed=version.tags.get(approval.MISSED_FLOORS, ""),
+        missed=judgement.missed_floors if judgement else "",
         despite=despite.strip(),
     )
     move_champion(tracking, record)

@@ -1,13 +1,14 @@
 """The gate: promote a registered winner, leave it to a person, or refuse it."""
 
 import logging
+from dataclasses import dataclass
 
 from mlflow.entities.model_registry import ModelVersion
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from stillwatch.comparison.comparison import Comparison
-from stillwatch.errors import PromotionError
+from stillwatch.errors import ArtefactError, PromotionError
 from stillwatch.settings import GateSettings, Settings
 from stillwatch.tasks.data.examine import ExaminedCategory
 from stillwatch.tasks.evaluation.result import DetectorResult
@@ -23,6 +24,7 @@ from stillwatch.tasks.promotion.compare import compare_with
 from stillwatch.tasks.promotion.promote import AUTOMATIC, promote
 from stillwatch.tasks.registry import approval
 from stillwatch.tasks.registry.artefact_check import check_artefact
+from stillwatch.tasks.registry.judgement import Judgement, read_judgement, write_judgement
 from stillwatch.tasks.registry.register import Registration
 from stillwatch.tasks.registry.versions import (
     CHALLENGER,
@@ -30,6 +32,8 @@ from stillwatch.tasks.registry.versions import (
     RegisteredVersion,
     described_version,
     model_name,
+    registered_version,
+    remove_tags,
     set_alias,
     tag_version,
     version_with_alias,
@@ -39,13 +43,22 @@ from stillwatch.tasks.tracking.client import Tracking, open_tracking
 from stillwatch.tasks.tracking.tags import EVALUATION
 
 
+@dataclass(frozen=True)
+class JudgedVersion:
+    """A registered version after the gate's decision."""
+
+    version: RegisteredVersion
+    judgement: Judgement | None
+    """None: the version became champion in another way, and was never judged."""
+
+
 def judge_winner(
     registration: Registration,
     choice: Choice,
     category: ExaminedCategory,
     *,
     settings: Settings,
-) -> RegisteredVersion:
+) -> JudgedVersion:
     """Compare a registered winner with the champion, and promote it if the settings allow that.
 
     A version is judged once for each champion that it could replace and each evaluation (other test
@@ -64,10 +77,13 @@ def judge_winner(
         StillwatchError: the champion or the version cannot be read now. The version gets no
             judgement, and the next retraining judges it.
     """
-    tracking, name = open_tracking(settings), model_name(category.version.name)
-    with exclusive(settings, f"judge-{category.version.name}", f"judging a version of {name}"):
+    tracking, name, number = open_tracking(settings), category.version.name, registration.version
+    doing = f"judging a version of {model_name(name)}"
+    with exclusive(settings, f"judge-{name}", doing):
         _judge(tracking, registration, choice, category, settings)
-    return described_version(tracking, category.version.name, registration.version)
+    version = registered_version(tracking, name, number)
+    judgement = read_judgement(tracking, version) if approval.GATE in version.tags else None
+    return JudgedVersion(described_version(tracking, name, number), judgement)
 
 
 judge_task = task(
@@ -91,7 +107,7 @@ def _judge(
     versions = {int(version.version): version for version in versions_of(tracking, name)}
     challenger = versions[number]
     evaluation = tracking.tags(winner.run_id).get(EVALUATION, "")
-    if not _needs_judgement(challenger, champion, evaluation):
+    if not _needs_judgement(tracking, challenger, champion, evaluation):
         return
     set_alias(tracking, name, CHALLENGER, number)
     comparison, sentence = None, ""
@@ -118,16 +134,23 @@ def _judge(
     if not reasons and not registration.created:
         reasons = artefact_problems(tracking, challenger, settings)
     refused = comparison is not None and comparison.refused
+    judgement = Judgement(
+        version=number,
+        evaluation=evaluation,
+        compared_with=champion,
+        answer=comparison.answer if comparison else None,
+        comparison=sentence,
+        missed_floors="; ".join(missed),
+    )
+    # Until the last tag is set, the version is not judged: it is judged again after a kill.
+    remove_tags(tracking, challenger, [approval.GATE, approval.NOT_PROMOTED])
+    write_judgement(tracking, winner.run_id, judgement)
     tags = {
-        approval.ANSWER: comparison.answer if comparison else "",
-        approval.GATE: approval.REFUSED if refused else "open",
-        approval.COMPARISON: sentence,
-        approval.NOT_PROMOTED: "; ".join(reasons),
-        approval.MISSED_FLOORS: "; ".join(missed),
+        **({approval.NOT_PROMOTED: "; ".join(reasons)} if reasons else {}),
         approval.APPROVAL: approval.REFUSED if refused else approval.PENDING,
-        approval.JUDGED_EVALUATION: evaluation,
-        # Last, since this tag marks the version as judged.
-        approval.COMPARED_WITH: approval.compared_with(champion),
+        approval.GATE: approval.decision(
+            refused=refused, findings=_findings(comparison, champion), champion=champion
+        ),
     }
     tag_version(tracking, challenger, tags)
     if reasons:
@@ -147,18 +170,28 @@ def _judge(
         logging.getLogger(__name__).warning("%s", error)
 
 
-def _needs_judgement(version: ModelVersion, champion: int | None, evaluation: str) -> bool:
+def _findings(comparison: Comparison | None, champion: int | None) -> list[str]:
+    """The comparison in a few words."""
+    if comparison is None:
+        return [] if champion is None else ["not comparable"]
+    vetoes = [f"vetoed by {figure}" for figure in comparison.vetoes]
+    return [comparison.answer, *vetoes]
+
+
+def _needs_judgement(
+    tracking: Tracking, version: ModelVersion, champion: int | None, evaluation: str
+) -> bool:
     """Whether a version was not judged like this before, or its promotion failed."""
     tags = version.tags
     if int(version.version) == champion or approval.CHAMPION_SINCE in tags:
         return False
-    like_this = {
-        approval.COMPARED_WITH: approval.compared_with(champion),
-        approval.JUDGED_EVALUATION: evaluation,
-    }
-    judged = like_this.items() <= tags.items()
     # Without a reason against it, a judged version would be champion: its promotion failed.
-    return not judged or bool(tags.get(approval.NOT_PROMOTED) == "")
+    if approval.NOT_PROMOTED not in tags or not approval.was_judged_against(tags, champion):
+        return True
+    try:
+        return read_judgement(tracking, version).evaluation != evaluation
+    except ArtefactError:
+        return True
 
 
 def reasons_to_withhold(

@@ -44,7 +44,9 @@ class PromotionRecord(BaseModel):
     to_version: int = Field(alias="to")
     previous_before: int | None = Field(None, description="version of the alias previous before")
     previous_after: int | None = None
-    answer: str | None = Field(None, description="of the gate; null without a comparison")
+    answer: str | None = Field(
+        None, description="of the gate; null without a comparison, and for a rollback"
+    )
     comparison: str = Field("", description="the gate's answer as a sentence")
     data_version: str = Field("", description="that the new champion was trained on")
     reason: str

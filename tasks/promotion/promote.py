@@ -2,7 +2,7 @@
 
 from mlflow.entities.model_registry import ModelVersion
 
-from stillwatch.errors import BelowFloorsError, PromotionError
+from stillwatch.errors import ArtefactError, BelowFloorsError, PromotionError
 from stillwatch.settings import Settings
 from stillwatch.tasks.liveness import os_user
 from stillwatch.tasks.promotion.alias import changing_champion, make_champion
@@ -13,6 +13,7 @@ from stillwatch.tasks.promotion.history import (
 )
 from stillwatch.tasks.registry import approval
 from stillwatch.tasks.registry.artefact_check import check_artefact
+from stillwatch.tasks.registry.judgement import Judgement, read_judgement
 from stillwatch.tasks.registry.versions import (
     CHALLENGER,
     CHAMPION,
@@ -49,9 +50,10 @@ def promote(
 
     Raises:
         BelowFloorsError: the version misses a floor, and ``despite`` is empty.
-        PromotionError: the version does not wait for approval, the reason is empty, or the artefact
-            is not the one that was registered. A version that was approved by a tag gets the tag
-            ``refused``, or ``pending`` if it misses a floor, with the error in another tag.
+        PromotionError: the version does not wait for approval, the gate's judgement of the version
+            is damaged, the reason is empty, or the artefact is not the one that was registered. A
+            version that was approved by a tag gets the tag ``refused``, or ``pending`` if it
+            misses a floor, with the error in another tag.
     """
     ensure_reason(reason)
     who = who or os_user()
@@ -59,8 +61,8 @@ def promote(
     ensure_registered(tracking, category)
     with changing_champion(tracking, category, settings):
         try:
-            waiting = _waiting_version(tracking, category, version)
-            approval.ensure_floors(waiting, despite)
+            waiting, judgement = _waiting_version(tracking, category, version)
+            approval.ensure_floors(waiting, judgement.missed_floors, despite)
             checked = check_artefact(tracking, waiting, settings) if check else ""
         except PromotionError as error:
             if version is not None:
@@ -75,6 +77,7 @@ def promote(
             previous=champion,
             who=who,
             reason=reason,
+            judgement=judgement,
             checked=checked,
             despite=despite,
         )
@@ -91,13 +94,13 @@ def describe_waiting(category: str, *, version: int | None, settings: Settings) 
     """Describe the version that waits for approval, its comparison, and how to approve it.
 
     Raises:
-        PromotionError: no version waits.
+        PromotionError: no version waits, or the gate's judgement of the version is damaged.
     """
     tracking = open_tracking(settings)
     ensure_registered(tracking, category)
-    found = _waiting_version(tracking, category, version)
-    comparison = found.tags.get(approval.COMPARISON) or "There is no champion to compare it with."
-    missed = found.tags.get(approval.MISSED_FLOORS)
+    found, judgement = _waiting_version(tracking, category, version)
+    comparison = judgement.comparison or "There is no champion to compare it with."
+    missed = judgement.missed_floors
     options = "--approve and --reason" if not missed else "--approve, --reason and --despite"
     return (
         f"version {found.version} of {found.name} waits for approval "
@@ -106,7 +109,9 @@ def describe_waiting(category: str, *, version: int | None, settings: Settings) 
     )
 
 
-def _waiting_version(tracking: Tracking, category: str, version: int | None) -> ModelVersion:
+def _waiting_version(
+    tracking: Tracking, category: str, version: int | None
+) -> tuple[ModelVersion, Judgement]:
     """The version, or else the challenger; a ``PromotionError`` if it waits for no approval."""
     name = model_name(category)
     if version is None:
@@ -120,7 +125,10 @@ def _waiting_version(tracking: Tracking, category: str, version: int | None) -> 
     problem = approval.obstacle(found, version_with_alias(tracking, name, CHAMPION))
     if problem is not None:
         raise PromotionError(problem.replace("CATEGORY", category))
-    return found
+    try:
+        return found, read_judgement(tracking, found)
+    except ArtefactError as error:
+        raise PromotionError(str(error)) from error
 
 
 def _answer_tag(tracking: Tracking, category: str, version: int, error: PromotionError) -> None:

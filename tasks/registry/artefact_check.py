@@ -84,8 +84,8 @@ def check_artefact(tracking: Tracking, version: ModelVersion, settings: Settings
         _unfit_for_champion(version, *_ALTERED),
     ):
         package = version_file(tracking, version.name, int(version.version), "", Path(folder))
-        _ensure_thresholds(read_bundle(package / "artifacts" / BUNDLE), version)
-        different = differences(version, package, settings.training.device)
+        _ensure_thresholds(tracking, read_bundle(package / "artifacts" / BUNDLE), version)
+        different = differences(tracking, version, package, settings.training.device)
     title = f"version {version.version} of {version.name}"
     if not different:
         return (
@@ -149,17 +149,17 @@ def registered_bundle(
     ``into`` is as for ``version_file``.
 
     Raises:
-        ArtefactError: the thresholds differ from the registered ones.
+        ArtefactError: the thresholds differ from those of the version's run.
         BundleError: a file is damaged or exchanged.
     """
     bundle = fetch_bundle(tracking, f"models:/{version.name}/{version.version}", into)
-    _ensure_thresholds(bundle, version)
+    _ensure_thresholds(tracking, bundle, version)
     return bundle
 
 
-def _ensure_thresholds(bundle: Bundle, version: ModelVersion) -> None:
-    thresholds = threshold_tags(*_thresholds(bundle))
-    recorded = {tag: version.tags.get(tag) for tag in thresholds}
+def _ensure_thresholds(tracking: Tracking, bundle: Bundle, version: ModelVersion) -> None:
+    thresholds, of_run = threshold_tags(*_thresholds(bundle)), tracking.tags(str(version.run_id))
+    recorded = {tag: of_run.get(tag) for tag in thresholds}
     if thresholds != recorded:
         found, registered = (" and ".join(map(str, one.values())) for one in (thresholds, recorded))
         raise ArtefactError(f"its thresholds are {found} and were {registered}.")

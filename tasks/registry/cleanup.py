@@ -9,7 +9,7 @@ from stillwatch.tasks.registry.versions import category_of, versions_of
 from stillwatch.tasks.tracking.client import Tracking, every_page
 from stillwatch.tasks.tracking.entries import milliseconds
 
-PARITY = "stillwatch.parity"
+LAST_TAG = "false_alarm_rate"
 """Tag that a registration writes last; without the tag, a version is unfinished."""
 
 
@@ -18,7 +18,7 @@ def remove_unfinished(tracking: Tracking, name: str, run_id: str, patience: time
 
     Another machine may be registering in the same store now, so versions of other runs are deleted
     only when they are old. Versions with an alias or with the tag of a champion are never deleted,
-    even if their tag ``PARITY`` is missing: anybody may edit tags.
+    even if their tag ``LAST_TAG`` is missing: anybody may edit tags.
 
     Args:
         name: of the registered model.
@@ -29,7 +29,7 @@ def remove_unfinished(tracking: Tracking, name: str, run_id: str, patience: time
     unfinished = [
         version
         for version in versions_of(tracking, name)
-        if not {PARITY, CHAMPION_SINCE} & version.tags.keys()
+        if not {LAST_TAG, CHAMPION_SINCE} & version.tags.keys()
         and (version.run_id == run_id or version.creation_timestamp < oldest)
     ]
     with_alias = _versions_with_alias(tracking, name) if unfinished else frozenset()

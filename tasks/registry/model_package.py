@@ -4,7 +4,6 @@ import importlib
 import shutil
 import tempfile
 import warnings
-from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
@@ -59,7 +58,6 @@ def log_detector_model(
     name: str,
     bundle: Path,
     example: list[bytes],
-    tags: Mapping[str, str],
     max_megapixels: float,
 ) -> str:
     """Log a bundle as a model of the run and return the model's id.
@@ -81,7 +79,6 @@ def log_detector_model(
             client.get_run(run_id).info.experiment_id,
             name=name,
             source_run_id=run_id,
-            tags=dict(tags),
             model_type="anomaly detector",
         )
         package = Path(folder) / "model"

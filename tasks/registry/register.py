@@ -1,5 +1,6 @@
 """Register the winner of a category, and check that the reloaded version gives the same scores."""
 
+import math
 import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
@@ -29,44 +30,19 @@ from stillwatch.tasks.evaluation.test_set import (
 )
 from stillwatch.tasks.evaluation.winner import Choice
 from stillwatch.tasks.locks import exclusive
-from stillwatch.tasks.registry.cleanup import PARITY, delete_version, remove_unfinished
+from stillwatch.tasks.registry.cleanup import LAST_TAG, delete_version, remove_unfinished
 from stillwatch.tasks.registry.model_package import log_detector_model
 from stillwatch.tasks.registry.reload import FreshProcess
-from stillwatch.tasks.registry.reload_record import RELOADED_WITH, reload_record
+from stillwatch.tasks.registry.reload_record import record_reload
 from stillwatch.tasks.registry.versions import model_name, tag_version, version_file, versions_of
 from stillwatch.tasks.tracking.client import BUNDLE, Tracking, open_tracking
 from stillwatch.tasks.tracking.entries import figures
-from stillwatch.tasks.tracking.tags import (
-    FINGERPRINT,
-    METHOD,
-    REGION,
-    REVIEW_THRESHOLD,
-    SEED,
-    THRESHOLD,
-    threshold_tags,
-)
+from stillwatch.tasks.tracking.tags import FINGERPRINT, REGION, SELECTED, SPREAD, threshold_tags
 from stillwatch.tasks.training.retraining_run import MODEL_VERSION, REGISTERED, WINNER
 from stillwatch.tasks.training.slots import evaluation_device
 
-SPREAD = "stillwatch.spread"
-"""Tag of a version: the spread of its figures over several seeds of the detector."""
-SELECTED = "stillwatch.selected_on_test"
-
+_RECALLS = ("recall", "synthetic_recall")
 _MOST_EXAMPLE_BYTES = 20_000_000
-
-_TAGS_OF_RUN = (
-    "stillwatch.data_version",
-    "stillwatch.synthetic",
-    FINGERPRINT,
-    METHOD,
-    REGION,
-    REVIEW_THRESHOLD,
-    SEED,
-    THRESHOLD,
-)
-"""Tags of the winner's run that a version has, too; the run has all others."""
-_SHOWN_FIGURES = ("image_auroc", "aupro", "recall", "false_alarm_rate")
-"""The figures among the tags of a version; MLflow shows all others as metrics of its model."""
 
 
 @dataclass(frozen=True)
@@ -108,19 +84,18 @@ def register_winner(
         version = _registered_before(tracking, name, winner)
         created = version is None
         if version is None:
-            version = _register(tracking, name, choice, category, settings)
-        spread = spread_sentence(choice.seeds)
-        if spread:
-            tag_version(tracking, version, {SPREAD: spread})
+            version = _register(tracking, name, winner, category, settings)
     registration = Registration(int(version.version), created)
-    tracking.log(winner.run_id, tags={SELECTED: choice.selected})
+    spread = spread_sentence(choice.seeds)
+    tags = {SELECTED: choice.selected, **({SPREAD: spread} if spread else {})}
+    tracking.log(winner.run_id, tags=tags)
     if parent_run is not None:
-        tags = {
+        outcome = {
             WINNER: winner.detector,
             MODEL_VERSION: registration.version,
             REGISTERED: str(created).lower(),
         }
-        tracking.log(parent_run, tags=tags)
+        tracking.log(parent_run, tags=outcome)
     return registration
 
 
@@ -141,9 +116,13 @@ def _registered_before(
     }
     # Another region changes no threshold where no good image scores highest outside it.
     region = tracking.tags(winner.run_id).get(REGION)
+    same = {
+        run.info.run_id
+        for run in tracking.find_runs(winner.category, identity)
+        if run.data.tags.get(REGION) == region
+    }
     for version in reversed(versions_of(tracking, name)):
-        same = identity.items() <= version.tags.items() and version.tags.get(REGION) == region
-        if same and PARITY in version.tags:
+        if version.run_id in same and LAST_TAG in version.tags:
             return version
     return None
 
@@ -151,16 +130,14 @@ def _registered_before(
 def _register(
     tracking: Tracking,
     name: str,
-    choice: Choice,
+    winner: DetectorResult,
     category: ExaminedCategory,
     settings: Settings,
 ) -> ModelVersion:
-    winner = choice.winner
     # Wait for a device before anything is registered: another machine deletes a version that is
     # unfinished for long.
     with evaluation_device(settings) as device, FreshProcess() as fresh:
         test = read_test_set(category, settings.evaluation)
-        tags = _version_tags(tracking, choice)
         with tracking.artifact(winner.run_id, BUNDLE) as bundle:
             model_id = log_detector_model(
                 tracking,
@@ -168,14 +145,13 @@ def _register(
                 name=name,
                 bundle=bundle,
                 example=example_images(category, test),
-                tags=tags,
                 max_megapixels=settings.images.max_megapixels,
             )
-        version = _create_version(tracking, name, winner, model_id, tags)
+        version = _create_version(tracking, name, winner, model_id)
         try:
             training = settings.training.model_copy(update={"device": device})
             tolerance = _check_parity(tracking, fresh, version, winner, test, category, training)
-            record = _reload_record(tracking, version, device)
+            _record_reload(tracking, version, device, tolerance)
         except BaseException:
             with suppress(TrackingError):
                 delete_version(tracking, version)
@@ -189,23 +165,21 @@ def _register(
             model_id=model_id,
         ),
     )
-    tags = {
-        RELOADED_WITH: record,
-        # The last write: without this tag, the next retraining registers the winner again.
-        PARITY: f"reloaded scores equal to within {tolerance:.3g}",
-    }
-    tag_version(tracking, version, tags)
+    # The last write: without its last tag, the next retraining registers the winner again.
+    tag_version(tracking, version, _shown_figures(winner))
     return version
 
 
-def _reload_record(tracking: Tracking, version: ModelVersion, device: str) -> str:
+def _record_reload(
+    tracking: Tracking, version: ModelVersion, device: str, tolerance: float
+) -> None:
     with tempfile.TemporaryDirectory(prefix="stillwatch-") as folder:
         package = version_file(tracking, version.name, int(version.version), "", Path(folder))
-        return reload_record(package, device)
+        record_reload(tracking, version, package, device, tolerance)
 
 
 def _create_version(
-    tracking: Tracking, name: str, winner: DetectorResult, model_id: str, tags: dict[str, str]
+    tracking: Tracking, name: str, winner: DetectorResult, model_id: str
 ) -> ModelVersion:
     with tracking.errors(f"register {name}"):
         client = tracking.client
@@ -221,7 +195,6 @@ def _create_version(
             run_id=winner.run_id,
             model_id=model_id,
             description=evaluation_note(winner),
-            tags=tags,
         )
 
 
@@ -299,14 +272,9 @@ def _example_file(
     return image_file(category, test, number, made)
 
 
-def _version_tags(tracking: Tracking, choice: Choice) -> dict[str, str]:
-    """What a version is told by: some tags of the winner's run, and the main figures."""
-    winner = choice.winner
-    of_run = tracking.tags(winner.run_id)
-    tags = {key: of_run[key] for key in _TAGS_OF_RUN if key in of_run}
-    tags[SELECTED] = choice.selected
-    return tags | {
-        name: f"{value:.6g}"
-        for name, value in named_metrics(winner).items()
-        if name.removeprefix("synthetic_") in _SHOWN_FIGURES
-    }
+def _shown_figures(winner: DetectorResult) -> dict[str, str]:
+    """The figures among the tags of a version; MLflow shows all others as metrics of its model."""
+    named = named_metrics(winner)
+    shown = {name: value for name, value in named.items() if name in _RECALLS}
+    shown[LAST_TAG] = named.get(LAST_TAG, math.nan)
+    return {name: f"{value:.6g}" for name, value in shown.items()}

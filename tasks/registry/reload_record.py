@@ -1,7 +1,9 @@
-"""Record what a registered version was reloaded with, and what of that is different here."""
+"""Record what a registered version was reloaded with, and what of that is different here.
+
+The record is a JSON file among the artifacts of the version's run.
+"""
 
 import hashlib
-import json
 import os
 import platform
 from collections.abc import Iterator
@@ -14,29 +16,39 @@ import stillwatch
 from stillwatch.errors import ArtefactError
 from stillwatch.gpu_driver import has_gpu_driver
 from stillwatch.tasks.registry.model_package import NEEDED
+from stillwatch.tasks.tracking.client import Tracking
+from stillwatch.tasks.tracking.entries import JsonArtifact
 
-RELOADED_WITH = "stillwatch.reloaded_with"
-"""Tag of a version: the record as JSON."""
-
-_MODEL_FILES = "files of the model"
+RELOAD_RECORD = JsonArtifact(
+    "reload.json", "Delete the file in the run's artifacts: the version is reloaded instead."
+)
 _MADE_LATER = ("__pycache__", "registered_model_meta")
 """Files that Python and MLflow add to a model's folder when the model is loaded."""
 
 
-def reload_record(package: Path, device: str) -> str:
-    """The record of a version that was reloaded on this machine with the scores of its evaluation.
+def record_reload(
+    tracking: Tracking, version: ModelVersion, package: Path, device: str, tolerance: float
+) -> None:
+    """Record that a version was reloaded on this machine with the scores of its evaluation.
 
     Args:
         package: the folder of the model.
         device: on which the version was reloaded: ``auto``, ``cpu`` or ``cuda[:i]``.
+        tolerance: the largest difference of scores that counted as equal.
 
     Raises:
         SettingsError: there is no such GPU.
     """
-    return json.dumps({_MODEL_FILES: _digest(package)} | _environment(device))
+    record = {
+        "version": int(version.version),
+        "tolerance": tolerance,
+        "files": _digest(package),
+        "environment": _environment(device),
+    }
+    RELOAD_RECORD.write(tracking, str(version.run_id), record)
 
 
-def differences(version: ModelVersion, package: Path, device: str) -> list[str]:
+def differences(tracking: Tracking, version: ModelVersion, package: Path, device: str) -> list[str]:
     """What is different here from the record of a version; one phrase each.
 
     Args:
@@ -44,17 +56,15 @@ def differences(version: ModelVersion, package: Path, device: str) -> list[str]:
         device: that this machine computes on: ``auto``, ``cpu`` or ``cuda[:i]``.
 
     Raises:
-        ArtefactError: a file of the model was changed, added or removed.
+        ArtefactError: a file of the model was changed, added or removed, or the record is damaged.
         SettingsError: the device is a GPU that this machine does not have.
     """
-    try:
-        recorded = dict(json.loads(version.tags[RELOADED_WITH]))
-        files = recorded.pop(_MODEL_FILES)
-    except (KeyError, TypeError, ValueError):
+    record = RELOAD_RECORD.read(tracking, str(version.run_id)) or {}
+    if record.get("version") != int(version.version):
         return ["its registration recorded no environment"]
-    if files != _digest(package):
+    if record["files"] != _digest(package):
         raise ArtefactError("a file of its model was changed, added or removed.")
-    here = _environment(device)
+    recorded, here = record["environment"], _environment(device)
     return [
         f"{name} was {recorded.get(name, 'none')} and is {here.get(name, 'none')}"
         for name in sorted(recorded.keys() | here.keys())

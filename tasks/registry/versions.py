@@ -7,21 +7,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
 
 import mlflow
+from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 
 from stillwatch.bundle import Bundle, read_bundle
 from stillwatch.errors import TrackingError
-from stillwatch.tasks.registry.approval import ANSWER, COMPARISON, NOT_PROMOTED, Standing, standing
+from stillwatch.tasks.registry.approval import GATE, NOT_PROMOTED, Standing, standing
 from stillwatch.tasks.tracking.client import BUNDLE, Tracking, every_page
-from stillwatch.tasks.tracking.tags import METHOD
+from stillwatch.tasks.tracking.tags import DATA_VERSION, METHOD, SELECTED, SYNTHETIC
 from stillwatch.text import unknown_name
-
-if TYPE_CHECKING:
-    from stillwatch.comparison.comparison import Answer
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 PREFIX = "stillwatch-"
@@ -46,10 +43,8 @@ class RegisteredVersion:
     created: str
     """ISO 8601, UTC."""
     run_id: str
-    answer: "Answer | None"
-    """Of the gate; None without a comparison with a champion."""
-    comparison: str
-    """The gate's answer as a sentence; empty without a comparison."""
+    gate: str
+    """The gate's decision as the tag ``GATE``; empty for a version that is not judged yet."""
     approval: Standing | None
     """Whether a person can still make the version champion; None for present and past champions."""
     not_promoted: str
@@ -87,19 +82,23 @@ def champions(tracking: Tracking) -> dict[str, int]:
 
 def registered_versions(tracking: Tracking) -> list[RegisteredVersion]:
     """Every version of every category, by name, newest first."""
-    return [
-        _described(version, model)
+    found = [
+        (version, model)
         for model in _models(tracking)
         for version in versions_of(tracking, model.name)
     ]
+    runs = tracking.runs({str(version.run_id) for version, _ in found})
+    return [_described(version, model, runs.get(str(version.run_id))) for version, model in found]
 
 
 def described_version(tracking: Tracking, category: str, version: int) -> RegisteredVersion:
     """Describe one version of a category, which must exist."""
     name = model_name(category)
     found = registered_version(tracking, category, version)
+    run_id = str(found.run_id)
     with tracking.errors(f"look up the model {name}"):
-        return _described(found, tracking.client.get_registered_model(name))
+        model = tracking.client.get_registered_model(name)
+    return _described(found, model, tracking.runs([run_id]).get(run_id))
 
 
 def versions_of(tracking: Tracking, name: str) -> list[ModelVersion]:
@@ -135,6 +134,15 @@ def tag_version(tracking: Tracking, version: ModelVersion, tags: Mapping[str, st
     with tracking.errors(f"tag version {number} of {name}"):
         for key, value in tags.items():
             tracking.client.set_model_version_tag(name, number, key, value)
+
+
+def remove_tags(tracking: Tracking, version: ModelVersion, keys: Iterable[str]) -> None:
+    """Remove the tags of a version that it has of these."""
+    name, number = version.name, str(version.version)
+    with tracking.errors(f"remove tags of version {number} of {name}"):
+        for key in keys:
+            if key in version.tags:
+                tracking.client.delete_model_version_tag(name, number, key)
 
 
 def set_alias(tracking: Tracking, name: str, alias: str, version: int | None) -> None:
@@ -261,26 +269,25 @@ def _models(tracking: Tracking) -> list[RegisteredModel]:
     return sorted(ours, key=lambda model: model.name)
 
 
-def _described(version: ModelVersion, model: RegisteredModel) -> RegisteredVersion:
-    tags, aliases, number = version.tags, model.aliases, int(version.version)
-    synthetic = tags.get("stillwatch.synthetic") == "true"
-    auroc = tags.get("synthetic_image_auroc" if synthetic else "image_auroc")
+def _described(version: ModelVersion, model: RegisteredModel, run: Run | None) -> RegisteredVersion:
+    aliases, number = model.aliases, int(version.version)
+    tags, metrics = ({}, {}) if run is None else (run.data.tags, run.data.metrics)
+    synthetic = tags.get(SYNTHETIC) == "true"
     champion = int(aliases[CHAMPION]) if CHAMPION in aliases else None
     return RegisteredVersion(
         name=version.name,
         version=number,
         aliases=tuple(sorted(alias for alias, named in aliases.items() if int(named) == number)),
         detector=tags.get(METHOD, ""),
-        image_auroc=float(auroc) if auroc else None,
+        image_auroc=metrics.get("synthetic_image_auroc" if synthetic else "image_auroc"),
         synthetic=synthetic,
-        selected=tags.get("stillwatch.selected_on_test", ""),
-        data_version=tags.get("stillwatch.data_version", ""),
+        selected=tags.get(SELECTED, ""),
+        data_version=tags.get(DATA_VERSION, ""),
         created=datetime.fromtimestamp(version.creation_timestamp / 1000, UTC).isoformat(
             timespec="seconds"
         ),
         run_id=version.run_id or "",
-        answer=cast("Answer | None", tags.get(ANSWER) or None),
-        comparison=tags.get(COMPARISON, ""),
+        gate=version.tags.get(GATE, ""),
         approval=standing(version, champion),
-        not_promoted="" if number == champion else tags.get(NOT_PROMOTED, ""),
+        not_promoted="" if number == champion else version.tags.get(NOT_PROMOTED, ""),
     )

@@ -1,7 +1,7 @@
 """Render the page that a person reads in Prefect before approving a version."""
 
 from stillwatch.tasks.promotion.disagreement import Disagreement
-from stillwatch.tasks.registry.approval import DESPITE, MISSED_FLOORS
+from stillwatch.tasks.registry.approval import DESPITE
 from stillwatch.tasks.reports.decisions import REPORT_LINK
 from stillwatch.tasks.reports.record import RetrainingRecord, VersionRecord
 from stillwatch.tasks.reports.sentences import disagreement, gate, summary
@@ -23,6 +23,7 @@ def approval_page(
         form: address of the form that promotes the version; None: ``stillwatch up`` has never run.
     """
     winner = record.winner
+    missed = waiting.judgement.missed_floors if waiting.judgement else ""
     against = None if winner is None else against_champion(winner)
     disputed = None if winner is None else winner.disagreement
     parts = [
@@ -34,7 +35,7 @@ def approval_page(
         f"{REPORT_LINK}({report})",
         f"To approve, {_by_form(form)}run the command above; or, in MLflow, set the version's tag "
         "`stillwatch.approval` to `approved`. To decline, do nothing: the champion stays.",
-        *([_despite(waiting)] if waiting.tags.get(MISSED_FLOORS) else []),
+        *([_despite(missed)] if missed else []),
     ]
     return "\n\n".join(parts)
 
@@ -43,9 +44,9 @@ def _by_form(form: str | None) -> str:
     return "" if form is None else f"[fill in your name and a reason]({form}); or "
 
 
-def _despite(waiting: VersionRecord) -> str:
+def _despite(missed: str) -> str:
     return (
-        f"**This version misses a floor**: {waiting.tags[MISSED_FLOORS]}. Its approval needs a "
+        f"**This version misses a floor**: {missed}. Its approval needs a "
         f"second reason: the field *despite* of the form, or the tag `{DESPITE}` in MLflow."
     )
 

@@ -15,6 +15,7 @@ from stillwatch.tasks.registry.versions import CHAMPION
 from stillwatch.tasks.reports import tables as report_tables
 from stillwatch.tasks.reports.record import RetrainingRecord, WinnerRecord
 from stillwatch.tasks.reports.sentences import disagreement, gate, headline, summary
+from stillwatch.tasks.tracking.tags import DATA_VERSION
 
 _SHOWN_AT_ONCE = 6
 """Images of each group that the page shows without a click."""
@@ -78,7 +79,7 @@ def _mood(record: RetrainingRecord) -> Literal["", "warning", "critical"]:
 
 
 def _data_version(record: RetrainingRecord) -> str:
-    tag, digest = record.tags["stillwatch.data_tag"], record.tags["stillwatch.data_version"]
+    tag, digest = record.tags["stillwatch.data_tag"], record.tags[DATA_VERSION]
     return f"{tag} ({digest})" if tag else digest
 
 

@@ -14,7 +14,8 @@ from stillwatch.tasks.evaluation.result import DetectorResult, read_result
 from stillwatch.tasks.evaluation.scores import read_scores
 from stillwatch.tasks.promotion.compare import COMPARISON_RECORD
 from stillwatch.tasks.promotion.disagreement import Disagreement, read_disagreement
-from stillwatch.tasks.registry.approval import Standing, standing
+from stillwatch.tasks.registry.approval import GATE, Standing, standing
+from stillwatch.tasks.registry.judgement import Judgement, read_judgement
 from stillwatch.tasks.registry.versions import (
     CHALLENGER,
     CHAMPION,
@@ -85,6 +86,8 @@ class VersionRecord:
     approval: Standing | None
     """Whether a person may promote the version; None also for a present or former champion."""
     tags: Mapping[str, str]
+    judgement: Judgement | None
+    """None: the gate has not judged the version."""
 
 
 @dataclass(frozen=True)
@@ -265,6 +268,7 @@ def _version(tracking: Tracking, category: str, number: int, parent: Run) -> Ver
         created=parent.data.tags[REGISTERED] == "true",
         approval=standing(found, version_with_alias(tracking, name, CHAMPION)),
         tags=found.tags,
+        judgement=read_judgement(tracking, found) if GATE in found.tags else None,
     )
 
 

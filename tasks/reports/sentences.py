@@ -11,14 +11,7 @@ from stillwatch.tasks.evaluation.notes import (
 )
 from stillwatch.tasks.evaluation.result import FIGURE_NAMES
 from stillwatch.tasks.promotion.disagreement import Disagreement
-from stillwatch.tasks.registry.approval import (
-    ANSWER,
-    CHAMPION_SINCE,
-    COMPARED_WITH,
-    COMPARISON,
-    MISSED_FLOORS,
-    NOT_PROMOTED,
-)
+from stillwatch.tasks.registry.approval import CHAMPION_SINCE, NOT_PROMOTED
 from stillwatch.tasks.registry.versions import CHAMPION
 from stillwatch.tasks.reports.record import (
     DetectorRecord,
@@ -79,16 +72,15 @@ def gate(record: RetrainingRecord) -> list[str]:
     """The gate's answer about the winner and the champion of that time."""
     if record.winner is None or record.winner.version is None:
         return ["Nothing was compared with the champion: there is no new version."]
-    tags = record.winner.version.tags
-    if COMPARED_WITH not in tags:
+    judgement = record.winner.version.judgement
+    if judgement is None:
         return ["The gate has not judged this version."]
-    if tags[COMPARED_WITH] == "none":
+    if judgement.compared_with is None:
         return ["There was no champion to compare it with."]
-    meaning = _MEANINGS.get(tags.get(ANSWER, ""), "It could not be compared with the champion.")
-    said = tags.get(COMPARISON, "")
     return [
-        f"Compared with the champion of that time, version {tags[COMPARED_WITH]}: {said}",
-        meaning,
+        f"Compared with the champion of that time, version {judgement.compared_with}: "
+        f"{judgement.comparison}",
+        _MEANINGS.get(judgement.answer or "", "It could not be compared with the champion."),
     ]
 
 
@@ -179,18 +171,19 @@ def _caught(winner: WinnerRecord) -> str:
 
 
 def _standing(record: RetrainingRecord, version: VersionRecord) -> Iterator[str]:
+    judgement = version.judgement
     if CHAMPION in version.aliases:
         yield "It is the champion, the version in production."
     elif CHAMPION_SINCE in version.tags:
         yield "It was the champion earlier."
     if version.tags.get(NOT_PROMOTED) and CHAMPION_SINCE not in version.tags:
         yield f"It was not promoted automatically: {version.tags[NOT_PROMOTED].rstrip('.')}."
-        if version.tags.get(ANSWER) in _MEANINGS:
-            yield _MEANINGS[version.tags[ANSWER]]
+        if judgement is not None and judgement.answer is not None:
+            yield _MEANINGS[judgement.answer]
     if version.approval == "refused":
         yield "The gate refused it: nobody may make it champion."
     elif version.approval == "pending":
-        despite = " --despite '...'" if version.tags.get(MISSED_FLOORS) else ""
+        despite = " --despite '...'" if judgement and judgement.missed_floors else ""
         yield (
             f"It waits for approval: stillwatch promote {record.category} --version "
             f"{version.number} --approve --reason '...'{despite}"

@@ -15,6 +15,14 @@ KIND = "stillwatch.kind"
 REASON = "stillwatch.reason"
 """Why a run failed."""
 
+SELECTED = "stillwatch.selected_on_test"
+"""How the winner was chosen; tag of the winner's run."""
+SPREAD = "stillwatch.spread"
+"""The spread of the winner's figures over several seeds of its detector; tag of its run."""
+DATA_VERSION = "stillwatch.data_version"
+SYNTHETIC = "stillwatch.synthetic"
+"""``true``: the figures of a run come from synthetic anomalies."""
+
 THRESHOLD = "stillwatch.threshold"
 REVIEW_THRESHOLD = "stillwatch.review_threshold"
 

@@ -15,7 +15,7 @@ from stillwatch.settings import Settings
 from stillwatch.tasks.data.version import CategoryVersion, DataVersion
 from stillwatch.tasks.tracking.client import Tracking, open_tracking
 from stillwatch.tasks.tracking.entries import JsonArtifact, flattened
-from stillwatch.tasks.tracking.tags import KIND
+from stillwatch.tasks.tracking.tags import DATA_VERSION, KIND
 from stillwatch.tasks.validation.report import ValidationReport
 
 RETRAINING = "retraining"
@@ -86,7 +86,7 @@ def data_tags(category: CategoryVersion, data: DataVersion) -> dict[str, str]:
     """The tags that identify a run's data."""
     return {
         "stillwatch.category": category.name,
-        "stillwatch.data_version": data.dir_hash,
+        DATA_VERSION: data.dir_hash,
         "stillwatch.data_tag": data.tag or "",
         "stillwatch.git_commit": data.commit,
         "stillwatch.category_digest": category.digest,

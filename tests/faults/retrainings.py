@@ -8,7 +8,7 @@ from mlflow.entities import Run
 from tests.flows.conftest import Plant
 from tests.flows.started_services import client_of
 
-from stillwatch.tasks.registry.cleanup import PARITY
+from stillwatch.tasks.registry.cleanup import LAST_TAG
 from stillwatch.tasks.tracking.tags import FINGERPRINT
 from stillwatch.tasks.training.progress import running_trainings
 
@@ -27,7 +27,7 @@ def registered_once(plant: Plant) -> Run:
     """One finished training, which is returned, one model and one version, the champion."""
     client = client_of(plant)
     (version,) = client.search_model_versions(f"name = '{NAME}'")
-    assert PARITY in version.tags
+    assert LAST_TAG in version.tags
     assert client.get_registered_model(NAME).aliases == {"champion": version.version}
     experiment = client.get_experiment_by_name("stillwatch/bolt")
     assert experiment is not None
@@ -75,7 +75,7 @@ def unfinished_versions(plant: Plant) -> int:
     )
     try:
         with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
-            ((count,),) = connection.execute(query, (NAME, PARITY))
+            ((count,),) = connection.execute(query, (NAME, LAST_TAG))
     except sqlite3.OperationalError:
         return 0
     return int(count)

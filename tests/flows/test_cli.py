@@ -12,7 +12,7 @@ from made_bundles import make_bundle, make_small_bundle
 from made_stores import new_store
 from PIL import Image
 from tests.flows.conftest import SIDE, Plant, make_plant, make_workspace_plant, write_image
-from tests.tasks.made_registries import NAME, made_record, new_version, pending_version
+from tests.tasks.made_registries import NAME, judge, made_record, new_version, pending_version
 
 from stillwatch import __version__
 from stillwatch.detectors import parse_detector_settings
@@ -20,7 +20,6 @@ from stillwatch.flows.cli.options import CommandContext, PlantCommand
 from stillwatch.settings import Settings
 from stillwatch.tasks.liveness import LOCK
 from stillwatch.tasks.promotion.alias import changing_champion, move_champion
-from stillwatch.tasks.registry.approval import MISSED_FLOORS
 from stillwatch.tasks.training.progress import visible_progress
 from stillwatch.training.job import EpochReport
 
@@ -419,7 +418,7 @@ def test_what_waits_is_shown_and_the_history_outlives_the_registered_model(line:
         in_spite = {"missed": "recall 0.100 is below its floor 0.5", "despite": "a trial"}
         move_champion(tracking, made_record(first, None).model_copy(update=in_spite))
     waiting = pending_version(tracking, first)
-    tracking.client.set_model_version_tag(NAME, str(waiting), MISSED_FLOORS, in_spite["missed"])
+    judge(tracking, waiting, first, missed=in_spite["missed"])
     shown = line.run_here("promote", "plate")
     assert shown.returncode == 0, shown.stderr
     assert "version 2 of stillwatch-plate waits for approval" in shown.stdout

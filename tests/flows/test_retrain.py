@@ -131,8 +131,9 @@ def test_the_registry_holds_the_winner_with_its_evidence(
 ) -> None:
     client = client_of(plant)
     version = client.get_model_version_by_alias("stillwatch-bolt", "champion")
-    assert version.tags["stillwatch.data_version"] == first["data_version"]
-    assert version.tags["stillwatch.selected_on_test"] == "selected on test (best of 2)"
+    tags = client.get_run(version.run_id).data.tags
+    assert tags["stillwatch.data_version"] == first["data_version"]
+    assert tags["stillwatch.selected_on_test"] == "selected on test (best of 2)"
     assert version.description is not None
     assert "Promise: of 100 new good parts" in version.description
     assert "artifacts/report.html?workflowType=machine_learning)" in version.description
@@ -202,7 +203,8 @@ def test_two_retrainings_at_the_same_time_end_well_with_one_result(
     versions = client_of(plant).search_model_versions("name = 'stillwatch-bolt'")
     assert sorted(int(version.version) for version in versions) == [1, 2]
     registered = client_of(plant).get_model_version("stillwatch-bolt", "2")
-    assert (registered.tags["stillwatch.seed"], registered.tags["stillwatch.spread"][:20]) == (
+    tags = client_of(plant).get_run(str(registered.run_id)).data.tags
+    assert (tags["stillwatch.seed"], tags["stillwatch.spread"][:20]) == (
         "1",
         "The first of 2 seeds",
     )

@@ -10,6 +10,8 @@ from stillwatch.flows.run_report import (
     terminal_rows,
 )
 from stillwatch.tasks.evaluation.winner import Choice
+from stillwatch.tasks.promotion.gate import JudgedVersion
+from stillwatch.tasks.registry.judgement import Judgement
 from stillwatch.tasks.registry.register import Registration
 from stillwatch.tasks.registry.versions import RegisteredVersion
 from stillwatch.tasks.training.candidates import list_candidates
@@ -41,15 +43,23 @@ def report() -> RetrainReport:
         data_version="d.dir",
         created="2026-01-01T00:00:00+00:00",
         run_id=winner.run_id,
-        answer="not_enough_evidence",
-        comparison="too few images",
+        gate="open: not_enough_evidence (champion then: version 2)",
         approval="pending",
         not_promoted="a person decides",
     )
     failed = CategoryReport(status="failed", reason="cloth: no images.")
     split = {"a": "train", "b": "train", "c": "validation", "d": "calibration"}
     registration = Registration(version=3, created=True)
-    plate = category_report(results, choice, registration, version, split)
+    judgement = Judgement(
+        version=3,
+        evaluation="e",
+        compared_with=2,
+        answer="not_enough_evidence",
+        comparison="too few images",
+        missed_floors="",
+    )
+    judged = JudgedVersion(version, judgement)
+    plate = category_report(results, choice, registration, judged, split)
     return RetrainReport(data_version="d.dir", categories={"plate": plate, "cloth": failed})
 
 

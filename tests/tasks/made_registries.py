@@ -5,17 +5,11 @@ from contextlib import suppress
 from mlflow.exceptions import MlflowException
 
 from stillwatch.tasks.promotion.history import PromotionRecord
-from stillwatch.tasks.registry.approval import (
-    ANSWER,
-    APPROVAL,
-    COMPARED_WITH,
-    COMPARISON,
-    GATE,
-    PENDING,
-    REFUSED,
-)
+from stillwatch.tasks.registry.approval import APPROVAL, GATE, PENDING, decision
+from stillwatch.tasks.registry.judgement import Judgement, write_judgement
 from stillwatch.tasks.registry.versions import version_with_alias
 from stillwatch.tasks.tracking.client import Tracking
+from stillwatch.tasks.tracking.tags import DATA_VERSION
 
 NAME = "stillwatch-plate"
 
@@ -24,23 +18,35 @@ def new_version(tracking: Tracking, **tags: str) -> int:
     with suppress(MlflowException):
         tracking.client.create_registered_model(NAME)
     named = {f"stillwatch.{key}": value for key, value in tags.items()}
-    run_id = tracking.start_run("plate", "stfpm", {})
+    run_id = tracking.start_run("plate", "stfpm", {DATA_VERSION: "d.dir"})
     return int(tracking.client.create_model_version(NAME, "nowhere", run_id, tags=named).version)
 
 
 def pending_version(tracking: Tracking, champion: int | None, answer: str = "better") -> int:
     """A challenger that the gate has left to a person."""
-    version = new_version(tracking, data_version="d.dir")
-    for key, value in {
-        ANSWER: answer,
-        COMPARISON: f"{answer}: by far.",
-        COMPARED_WITH: str(champion or "none"),
-        GATE: REFUSED if answer == "worse" else "open",
-        APPROVAL: PENDING,
-    }.items():
-        tracking.client.set_model_version_tag(NAME, str(version), key, value)
+    version = new_version(tracking)
+    judge(tracking, version, champion, answer)
+    tracking.client.set_model_version_tag(NAME, str(version), APPROVAL, PENDING)
     tracking.client.set_registered_model_alias(NAME, "challenger", str(version))
     return version
+
+
+def judge(
+    tracking: Tracking, version: int, champion: int | None, answer: str = "better", missed: str = ""
+) -> None:
+    """Store a judgement as the gate does."""
+    judgement = Judgement(
+        version=version,
+        evaluation="e",
+        compared_with=champion,
+        answer=answer,
+        comparison=f"{answer}: by far.",
+        missed_floors=missed,
+    )
+    found = tracking.client.get_model_version(NAME, str(version))
+    write_judgement(tracking, str(found.run_id), judgement)
+    decided = decision(refused=answer == "worse", findings=[answer], champion=champion)
+    tracking.client.set_model_version_tag(NAME, str(version), GATE, decided)
 
 
 def aliases(tracking: Tracking) -> dict[str, int | None]:

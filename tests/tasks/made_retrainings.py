@@ -8,6 +8,7 @@ from made_detectors import examined, make_images, small, write_untrained_bundle
 from made_registries import NAME
 from made_stores import new_store
 
+from stillwatch.bundle import read_bundle
 from stillwatch.settings import GateSettings, Settings, WorkspaceSettings
 from stillwatch.tasks.data.examine import ExaminedCategory
 from stillwatch.tasks.data.version import DataVersion
@@ -87,7 +88,9 @@ class RetrainedPlate:
         folder = self._package(run_id) / "artifacts" / BUNDLE
         write_untrained_bundle(folder, self.category, "f", self.settings, method)
         self.tracking.log_folder(run_id, folder, BUNDLE)
-        self.tracking.log(run_id, tags={STAGE: TRAINED})
+        calibration = read_bundle(folder).info.calibration
+        thresholds = threshold_tags(calibration.reject.value, calibration.review.value)
+        self.tracking.log(run_id, tags={STAGE: TRAINED, **thresholds})
         record_training_images(self.tracking, run_id, self.category.manifest)
         trained = TrainedDetector("plate", DetectorSeed(method, 0), "f", run_id, reused=False)
         return evaluate_detector(trained, self.category, data=self.data, settings=self.settings)
@@ -106,8 +109,7 @@ class RetrainedPlate:
         if not client.search_registered_models():
             client.create_registered_model(NAME)
         source = str(self._package(winner.run_id))
-        tags = threshold_tags(winner.threshold, winner.review_threshold)
-        version = int(client.create_model_version(NAME, source, winner.run_id, tags=tags).version)
+        version = int(client.create_model_version(NAME, source, winner.run_id).version)
         judge_winner(
             Registration(version, created=True),
             Choice(winner, (winner,)),

@@ -19,7 +19,7 @@ def add_to(app: typer.Typer) -> None:
 
 def models(context: typer.Context, as_json: AsJson = False) -> None:
     """List the registered versions of every category, newest first."""
-    from stillwatch.tasks.registry.versions import registered_versions
+    from stillwatch.tasks.registry.versions import category_of, registered_versions
     from stillwatch.tasks.tracking.client import open_tracking
 
     given: CommandContext = context.obj
@@ -31,11 +31,11 @@ def models(context: typer.Context, as_json: AsJson = False) -> None:
         say("nothing is registered yet; `stillwatch retrain` registers the winner per category")
         return
     # Two words take two lines, so that it fits 80 columns.
-    headings = ("model", "ver-\nsion", "alias", "detector", "image\nAUROC", "data", "registered")
+    headings = ("category", "ver-\nsion", "alias", "detector", "image\nAUROC", "data", "registered")
     table = Table(*headings, box=box.SIMPLE_HEAD, padding=0)
     for version in versions:
         table.add_row(
-            version.name,
+            category_of(version.name),
             str(version.version),
             "\n".join([*version.aliases, *(["pending"] if version.approval == "pending" else [])])
             or "–",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from stillwatch.flows.cli.console import console, print_json, say
 from stillwatch.flows.cli.options import RUN, AsJson, CommandContext, PlantCommand
@@ -105,11 +106,13 @@ def _print(services: Sequence["ServiceStatus"], *, as_json: bool) -> None:
 
 
 def _show(services: Sequence["ServiceStatus"]) -> None:
-    table = Table("service", "state", "address", "log")
+    # Lines and no table, which would cut the addresses to the width of the terminal.
     for service in services:
-        state = f"[{SIGNS[service.state]}]{service.state}[/]"
-        table.add_row(service.name, state, _page(service), service.log or "")
-    console.print(table)
+        state = Text(f"{service.name:9}")
+        state.append(f"{service.state:15}", style=SIGNS[service.state])
+        console.print(state.append(_page(service)), highlight=False, soft_wrap=True)
+        if service.log:
+            say(f"{'':9}log: {service.log}")
 
 
 def _show_trainings(trainings: Sequence["TrainingProgress"]) -> None:

@@ -10,7 +10,7 @@ from made_champions import MadeCategory
 from made_detectors import small
 from made_stores import new_store
 from tests.flows.conftest import Plant
-from tests.tasks.made_registries import NAME, aliases
+from tests.tasks.made_registries import NAME, aliases, judge
 
 from stillwatch.flows.promote import promote, rollback
 from stillwatch.flows.servers.prefect_server import prefect_api
@@ -18,14 +18,7 @@ from stillwatch.flows.servers.work import versions_to_promote
 from stillwatch.flows.servers.worker import PARAMS_VARIABLE
 from stillwatch.settings import Settings, load_settings
 from stillwatch.tasks.promotion.history import history
-from stillwatch.tasks.registry.approval import (
-    ANSWER,
-    APPROVAL,
-    APPROVED,
-    APPROVER,
-    COMPARED_WITH,
-    GATE,
-)
+from stillwatch.tasks.registry.approval import APPROVAL, APPROVED, APPROVER
 from stillwatch.tasks.tracking.client import Tracking
 
 pytestmark = [pytest.mark.servers, pytest.mark.xdist_group("prefect")]
@@ -55,8 +48,7 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> Line:
     category = MadeCategory(plant.images / "plate", tracking, small(settings))
     assert [category.register(alpha=alpha) for alpha in (0.05, 0.2)] == [1, 2]
     category.make_champion(1)
-    for key, value in {ANSWER: "not_worse", COMPARED_WITH: "1", GATE: "open"}.items():
-        tracking.client.set_model_version_tag(NAME, "2", key, value)
+    judge(tracking, 2, 1, "not_worse")
     return Line(plant, settings, tracking)
 
 

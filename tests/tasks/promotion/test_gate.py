@@ -28,6 +28,7 @@ from stillwatch.tasks.evaluation.test_set import read_test_set
 from stillwatch.tasks.evaluation.winner import Choice
 from stillwatch.tasks.promotion.gate import judge_winner
 from stillwatch.tasks.promotion.history import history
+from stillwatch.tasks.registry.judgement import Judgement, read_judgement
 from stillwatch.tasks.registry.register import Registration
 from stillwatch.tasks.tracking.client import BUNDLE, Tracking
 from stillwatch.tasks.tracking.tags import EVALUATION, THRESHOLD, threshold_tags
@@ -67,6 +68,9 @@ class Line:
         """An evaluated detector."""
         run_id = self.tracking.start_run("plate", "stfpm", {})
         write_untrained_bundle(self.folder / run_id, self.plate, "f", self.settings, method)
+        calibration = read_bundle(self.folder / run_id).info.calibration
+        tags = threshold_tags(calibration.reject.value, calibration.review.value)
+        self.tracking.log(run_id, tags=tags)
         self.tracking.log_folder(run_id, self.folder / run_id, BUNDLE)
         record_training_images(self.tracking, run_id, self.plate.manifest)
         return result(method, run_id=run_id, **changes)
@@ -83,10 +87,7 @@ class Line:
         source = self.folder / str(self.count)
         with self.tracking.artifact(winner.run_id, BUNDLE) as bundle:
             shutil.copytree(bundle, source / "artifacts" / BUNDLE)
-        calibration = read_bundle(source / "artifacts" / BUNDLE).info.calibration
-        tags = threshold_tags(calibration.reject.value, calibration.review.value)
-        made = client.create_model_version(NAME, str(source), winner.run_id, tags=tags)
-        version = int(made.version)
+        version = int(client.create_model_version(NAME, str(source), winner.run_id).version)
         self.ask(version, winner, *seeds)
         return version
 
@@ -118,6 +119,10 @@ class Line:
         found = self.tracking.client.get_model_version(NAME, str(version)).tags
         return {key.removeprefix("stillwatch."): value for key, value in found.items()}
 
+    def judgement(self, version: int) -> Judgement:
+        found = self.tracking.client.get_model_version(NAME, str(version))
+        return read_judgement(self.tracking, found)
+
     def set_gate(self, **changes: Any) -> None:
         gate = GateSettings.model_validate(QUICK | changes)
         self.settings = self.settings.model_copy(update={"gate": gate})
@@ -138,7 +143,7 @@ def test_the_first_version_that_reaches_the_floors_becomes_champion(line: Line) 
     low = line.judged(metrics={"image_auroc": 0.8})
     assert line.tags(low)["approval"] == "pending"
     assert "below its floor" in line.tags(low)["not_promoted"]
-    assert line.tags(low)["missed_floors"] == "image_auroc 0.800 is below its floor 0.85"
+    assert line.judgement(low).missed_floors == "image_auroc 0.800 is below its floor 0.85"
     fit = line.judged()
     assert aliases(line.tracking) == {"champion": fit, "previous": None, "challenger": None}
     (entry,) = history(line.tracking, "plate")
@@ -176,20 +181,20 @@ def test_a_champion_that_a_person_withdrew_is_not_replaced_automatically(line: L
 def test_identical_weights_are_not_worse_and_wait_unless_the_settings_allow_it(line: Line) -> None:
     first, other_seed, winner = line.judged(), line.result(), line.result()
     second = line.judged(winner, other_seed)
-    tags = line.tags(second)
-    assert (tags["answer"], tags["approval"], tags["compared_with"]) == (
-        "not_worse",
-        "pending",
-        "1",
-    )
-    assert "with the same scores on every image" in tags["comparison"]
-    assert tags["not_promoted"] == "the gate's answer is not_worse"
+    judgement = line.judgement(second)
+    assert (judgement.answer, judgement.compared_with) == ("not_worse", 1)
+    assert "with the same scores on every image" in judgement.comparison
+    assert line.tags(second) == {
+        "gate": "open: not_worse (champion then: version 1)",
+        "approval": "pending",
+        "not_promoted": "the gate's answer is not_worse",
+    }
     assert aliases(line.tracking) == {"champion": first, "previous": None, "challenger": second}
     with line.tracking.artifact(winner.run_id, "comparison.json") as file:
         record = json.loads(file.read_bytes())
     assert (record["champion"], record["challenger"], record["answer"]) == (1, 2, "not_worse")
     assert (record["normals"], record["anomalies"], record["identical"]) == (12, 12, True)
-    assert record["sentence"] == tags["comparison"]
+    assert record["sentence"] == judgement.comparison
     assert (record["detectors"], len(record["differences"]["aupro"]["seeds"])) == ([SEES], 2)
 
     line.set_gate(automatic=["not_worse"])
@@ -201,11 +206,14 @@ def test_identical_weights_are_not_worse_and_wait_unless_the_settings_allow_it(l
 def test_a_better_version_becomes_champion_and_a_worse_one_is_refused(line: Line) -> None:
     blind = line.judged(method=BLIND)
     seeing = line.judged()
-    assert line.tags(seeing)["answer"] == "better"
+    assert line.judgement(seeing).answer == "better"
     assert aliases(line.tracking) == {"champion": seeing, "previous": blind, "challenger": None}
-    tags = line.tags(line.judged(method=BLIND))
-    assert (tags["answer"], tags["gate"], tags["approval"]) == ("worse", "refused", "refused")
-    assert "on 12 normals and 12 anomalies" in tags["comparison"]
+    worse = line.judged(method=BLIND)
+    tags = line.tags(worse)
+    assert tags["gate"].startswith("refused: worse")
+    assert tags["gate"].endswith("(champion then: version 2)")
+    assert tags["approval"] == "refused"
+    assert "on 12 normals and 12 anomalies" in line.judgement(worse).comparison
     assert aliases(line.tracking)["champion"] == seeing
 
 
@@ -219,16 +227,19 @@ def test_a_better_version_over_the_latency_budget_waits_or_is_refused_on_enough_
     line.plate = examined(line.plate.folder, line.settings)[0]
     blind = line.judged(method=BLIND)
     line.set_gate(latency_budget_ms=1e-6)
-    tags = line.tags(line.judged())
-    assert (tags["answer"], tags["gate"], tags["approval"]) == ("better", gate, standing)
-    assert "vetoed by latency" in tags["comparison"]
+    second = line.judged()
+    tags = line.tags(second)
+    assert tags["gate"] == f"{gate}: better, vetoed by latency (champion then: version 1)"
+    assert tags["approval"] == standing
+    assert "vetoed by latency" in line.judgement(second).comparison
     assert aliases(line.tracking)["champion"] == blind
 
 
 def test_a_better_version_with_synthetic_figures_waits(line: Line) -> None:
     line.judged(method=BLIND)
-    tags = line.tags(line.judged(synthetic=True))
-    assert (tags["answer"], tags["approval"]) == ("better", "pending")
+    second = line.judged(synthetic=True)
+    tags = line.tags(second)
+    assert (line.judgement(second).answer, tags["approval"]) == ("better", "pending")
     assert "synthetic" in tags["not_promoted"]
 
 
@@ -238,9 +249,9 @@ def test_a_champion_of_another_image_size_inspects_images_of_its_size(line: Line
     settings, line.settings = line.settings, smaller
     line.judged()
     line.plate, line.settings = own, settings
-    second = line.judged()
-    assert line.tags(second)["answer"] in ("better", "not_worse", "not_enough_evidence", "worse")
-    assert "12 normals and 12 anomalies" in line.tags(second)["comparison"]
+    judgement = line.judgement(line.judged())
+    assert judgement.answer in ("better", "not_worse", "not_enough_evidence", "worse")
+    assert "12 normals and 12 anomalies" in judgement.comparison
 
 
 def test_test_images_that_a_detector_was_trained_on_are_left_out(line: Line) -> None:
@@ -250,9 +261,9 @@ def test_test_images_that_a_detector_was_trained_on_are_left_out(line: Line) -> 
     rows = (replace(row, part="train") if row in scratched else row for row in manifest.rows)
     record_training_images(line.tracking, winner.run_id, replace(manifest, rows=tuple(rows)))
     line.judged(winner)
-    with_gaps = line.tags(line.judged())
-    assert "left out, because a detector was trained on them: 5" in with_gaps["comparison"]
-    assert with_gaps["answer"] == "not_worse", "identical weights need no number of images"
+    with_gaps = line.judgement(line.judged())
+    assert "left out, because a detector was trained on them: 5" in with_gaps.comparison
+    assert with_gaps.answer == "not_worse", "identical weights need no number of images"
 
 
 def test_synthetic_anomalies_made_from_training_images_are_left_out(
@@ -280,8 +291,9 @@ def test_without_test_images_there_is_not_enough_evidence(line: Line, select_by:
     line.settings = line.settings.model_copy(update={"evaluation": evaluation, "retrain": retrain})
     line.judged()
     line.plate = without_test_rows(line.plate, "scratch", "good")
-    tags = line.tags(line.judged(method=BLIND, synthetic=True, test_normals_from="validation"))
-    assert (tags["answer"], tags["approval"]) == ("not_enough_evidence", "pending")
+    second = line.judged(method=BLIND, synthetic=True, test_normals_from="validation")
+    assert line.judgement(second).answer == "not_enough_evidence"
+    assert line.tags(second)["approval"] == "pending"
 
 
 def test_with_a_damaged_champion_a_person_decides(line: Line) -> None:
@@ -289,15 +301,19 @@ def test_with_a_damaged_champion_a_person_decides(line: Line) -> None:
     weights = line.weights(1)
     sound = weights.read_bytes()
     weights.write_bytes(sound[:-1])
-    truncated = line.tags(line.judged())
-    assert "truncated" in truncated["comparison"]
+    truncated = line.judged()
+    assert "truncated" in line.judgement(truncated).comparison
     weights.write_bytes(sound)
-    line.tracking.client.set_model_version_tag(NAME, "1", THRESHOLD, "0.5")
-    other = line.tags(line.judged())
-    assert "its thresholds are" in other["comparison"]
-    for tags in (truncated, other):
-        assert (tags["answer"], tags["approval"]) == ("", "pending")
-        assert tags["comparison"].startswith("not compared: the champion, version 1")
+    run_id = str(line.tracking.client.get_model_version(NAME, "1").run_id)
+    line.tracking.log(run_id, tags={THRESHOLD: "0.5"})
+    other = line.judged()
+    assert "its thresholds are" in line.judgement(other).comparison
+    for version in (truncated, other):
+        judgement, tags = line.judgement(version), line.tags(version)
+        assert judgement.answer is None
+        assert judgement.comparison.startswith("not compared: the champion, version 1")
+        assert tags["gate"] == "open: not comparable (champion then: version 1)"
+        assert tags["approval"] == "pending"
 
 
 def test_a_champion_that_cannot_be_read_now_is_compared_with_at_the_next_retraining(
@@ -308,10 +324,10 @@ def test_a_champion_that_cannot_be_read_now_is_compared_with_at_the_next_retrain
     line.folder.joinpath("1").rename(line.folder / "gone")
     with pytest.raises(TrackingError, match="the champion, version 1, cannot be compared with now"):
         line.judged(waiting)
-    assert "compared_with" not in line.tags(2)
+    assert "gate" not in line.tags(2)
     line.folder.joinpath("gone").rename(line.folder / "1")
     line.ask(2, waiting)
-    assert (line.tags(2)["answer"], aliases(line.tracking)["champion"]) == ("better", 2)
+    assert (line.judgement(2).answer, aliases(line.tracking)["champion"]) == ("better", 2)
 
 
 @pytest.fixture
@@ -360,10 +376,10 @@ def test_an_altered_artefact_is_not_promoted_automatically(
     line.set_gate()
     line.ask(second, waiting, just_registered=False)
     assert aliases(line.tracking)["champion"] == champion
-    tags = line.tags(second)
-    assert (tags["answer"], tags["approval"]) == ("", "pending")
-    assert tags["comparison"].startswith("not compared: the challenger, version 2")
-    assert "sha256" in tags["comparison"]
+    judgement = line.judgement(second)
+    assert (judgement.answer, line.tags(second)["approval"]) == (None, "pending")
+    assert judgement.comparison.startswith("not compared: the challenger, version 2")
+    assert "sha256" in judgement.comparison
 
 
 def test_a_version_is_judged_again_after_another_evaluation(line: Line) -> None:
@@ -389,8 +405,9 @@ def test_a_version_is_judged_once_for_each_champion(line: Line) -> None:
     third = line.judged()
     assert aliases(line.tracking)["champion"] == third
     line.ask(second, waiting)
-    assert (line.tags(second)["compared_with"], line.tags(second)["answer"]) == ("3", "not_worse")
+    assert line.judgement(second).compared_with == 3
+    assert line.judgement(second).answer == "not_worse"
     blind = line.result(method=BLIND)
     line.ask(1, blind)
-    assert "compared_with" in line.tags(1)
+    assert "gate" in line.tags(1)
     assert aliases(line.tracking)["champion"] == third, "what was champion does not come again"

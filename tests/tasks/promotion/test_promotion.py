@@ -3,7 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from made_registries import NAME, aliases, made_record, new_version, pending_version
+from made_registries import NAME, aliases, judge, made_record, new_version, pending_version
 from made_stores import new_store
 
 from stillwatch.errors import BelowFloorsError, PromotionError, StillwatchError, TrackingError
@@ -81,6 +81,9 @@ class TestRefusals:
         other = new_version(tracking)
         with pytest.raises(PromotionError, match="waits for no approval"):
             promote("plate", version=other, reason="because", settings=settings)
+        tag(tracking, other, gate="open (champion then: version 1)", approval="pending")
+        with pytest.raises(PromotionError, match=r"judgement\.json of run .* is missing"):
+            promote("plate", version=other, reason="because", settings=settings)
 
     def test_a_version_refused_by_the_gate_also_with_an_overwritten_tag(
         self, settings: Settings, tracking: Tracking, first: int
@@ -89,7 +92,7 @@ class TestRefusals:
         with pytest.raises(PromotionError, match="the gate refused version 2"):
             promote("plate", reason="because", settings=settings)
         vetoed = pending_version(tracking, first)
-        tag(tracking, vetoed, gate="refused", approval="approved")
+        tag(tracking, vetoed, gate="refused (champion then: version 1)", approval="approved")
         with pytest.raises(PromotionError, match="the gate refused version 3"):
             promote("plate", version=vetoed, reason="because", settings=settings)
         tags = tags_of(tracking, vetoed)
@@ -102,9 +105,9 @@ class TestRefusals:
     ) -> None:
         stale = pending_version(tracking, first)
         champion(tracking, settings, new_version(tracking), first)
-        with pytest.raises(PromotionError, match=r"champion now is another \(version 3\)"):
+        with pytest.raises(PromotionError, match=r"the champion now: version 3\)"):
             promote("plate", version=stale, reason="because", settings=settings)
-        with pytest.raises(PromotionError, match="compared with the champion of that time"):
+        with pytest.raises(PromotionError, match="when the champion was another one"):
             promote("plate", version=stale, reason="r", settings=settings, check=False)
 
     def test_a_former_champion_needs_a_rollback(
@@ -164,7 +167,7 @@ def test_a_version_that_misses_a_floor_needs_a_second_reason(
     settings: Settings, tracking: Tracking, first: int
 ) -> None:
     waiting = pending_version(tracking, first)
-    tag(tracking, waiting, missed_floors="recall 0.100 is below its floor 0.5")
+    judge(tracking, waiting, first, missed="recall 0.100 is below its floor 0.5")
     said = describe_waiting("plate", version=None, settings=settings)
     assert "--despite says why, although recall 0.100 is below its floor 0.5." in said
     refusal = r"misses what a champion has to reach: recall 0\.100 .* --despite 'reason'"

@@ -12,7 +12,7 @@ import torch
 import yaml
 from made_champions import MadeCategory
 from made_detectors import examined, make_images, small, write_untrained_bundle
-from made_registries import NAME, aliases, made_record
+from made_registries import NAME, aliases, judge, made_record
 from made_stores import new_store
 from PIL import Image
 
@@ -29,17 +29,11 @@ from stillwatch.tasks.evaluation.task import evaluate_detector
 from stillwatch.tasks.evaluation.test_set import read_test_set
 from stillwatch.tasks.evaluation.winner import Choice
 from stillwatch.tasks.promotion.alias import changing_champion, move_champion
-from stillwatch.tasks.promotion.gate import judge_winner
+from stillwatch.tasks.promotion.gate import JudgedVersion, judge_winner
 from stillwatch.tasks.promotion.history import history
 from stillwatch.tasks.promotion.promote import promote
 from stillwatch.tasks.promotion.rollback import rollback
-from stillwatch.tasks.registry.approval import (
-    APPROVAL,
-    APPROVED,
-    COMPARED_WITH,
-    GATE,
-    MISSED_FLOORS,
-)
+from stillwatch.tasks.registry.approval import APPROVAL, APPROVED
 from stillwatch.tasks.registry.artefact_check import (
     check_artefact,
     check_examples,
@@ -52,16 +46,22 @@ from stillwatch.tasks.registry.register import (
     register_winner,
 )
 from stillwatch.tasks.registry.reload import FreshProcess
-from stillwatch.tasks.registry.reload_record import RELOADED_WITH
+from stillwatch.tasks.registry.reload_record import RELOAD_RECORD
 from stillwatch.tasks.registry.versions import (
-    RegisteredVersion,
     fetch_bundle,
     registered_versions,
     version_with_alias,
     versions_of,
 )
 from stillwatch.tasks.tracking.client import BUNDLE, Tracking
-from stillwatch.tasks.tracking.tags import REGION, STAGE, TRAINED, threshold_tags
+from stillwatch.tasks.tracking.tags import (
+    FINGERPRINT,
+    METHOD,
+    REGION,
+    STAGE,
+    TRAINED,
+    threshold_tags,
+)
 from stillwatch.tasks.training.candidates import DetectorSeed
 from stillwatch.tasks.training.slots import training_slot
 from stillwatch.tasks.training.task import TrainedDetector
@@ -122,9 +122,10 @@ def evaluated(
     settings: Settings,
     folder: Path,
     fingerprint: str = "f",
+    **more_tags: str,
 ) -> DetectorResult:
     category, data = plate
-    tags = {"stillwatch.fingerprint": fingerprint, "stillwatch.method": "stfpm"}
+    tags = {FINGERPRINT: fingerprint, METHOD: "stfpm", **more_tags}
     run_id = tracking.start_run("plate", "stfpm", tags)
     write_untrained_bundle(folder / run_id, category, fingerprint, settings)
     calibration = read_bundle(folder / run_id).info.calibration
@@ -143,7 +144,7 @@ def only(winner: DetectorResult) -> Choice:
 
 def registered_and_judged(
     winner: DetectorResult, category: ExaminedCategory, settings: Settings
-) -> tuple[Registration, RegisteredVersion]:
+) -> tuple[Registration, JudgedVersion]:
     registration = register_winner(only(winner), category, settings=settings)
     return registration, judge_winner(registration, only(winner), category, settings=settings)
 
@@ -167,20 +168,28 @@ def test_the_winner_is_registered_once_with_its_code_tags_and_figures(
     assert half_registered.version not in {one.version for one in versions_of(tracking, NAME)}
     assert (first.version, first.created) == (1, True)
     assert (again.version, again.created) == (1, False)
-    assert (judged.version, judged.alias) == (1, "champion")
-    assert (judged.answer, judged.comparison, judged.approval) == (None, "", None)
+    assert (judged.version.version, judged.version.alias) == (1, "champion")
+    assert judged.version.approval is None
+    assert judged.judgement is not None
+    assert (judged.judgement.answer, judged.judgement.comparison) == (None, "")
     assert tracking.tags(parent)["stillwatch.model_version"] == "1"
     assert {path.name for path in tmp_path.iterdir()} == {"data", "made", "state"}
 
     (version,) = versions_of(tracking, NAME)
     assert version.run_id == winner.run_id
-    assert version.tags["stillwatch.selected_on_test"] == "selected on test (best of 1)"
-    assert version.tags["stillwatch.threshold"] == repr(winner.threshold)
-    assert float(version.tags["image_auroc"]) == pytest.approx(winner.metrics["image_auroc"])
-    assert "within" in version.tags["stillwatch.parity"]
+    assert version.tags.keys() == {
+        "recall",
+        "false_alarm_rate",
+        "stillwatch.gate",
+        "stillwatch.approval",
+        "stillwatch.champion_since",
+    }
+    assert float(version.tags["recall"]) == pytest.approx(winner.metrics["recall"])
+    of_run = tracking.tags(winner.run_id)
+    assert of_run["stillwatch.selected_on_test"] == "selected on test (best of 1)"
     mean, half = (1 + winner.metrics["image_auroc"]) / 2, (1 - winner.metrics["image_auroc"]) / 2
-    assert version.tags["stillwatch.spread"].startswith("The first of 2 seeds")
-    assert f"image AUROC {mean:.3f} ± {half:.3f}, " in version.tags["stillwatch.spread"]
+    assert of_run["stillwatch.spread"].startswith("The first of 2 seeds")
+    assert f"image AUROC {mean:.3f} ± {half:.3f}, " in of_run["stillwatch.spread"]
 
     (logged,) = tracking.client.search_logged_models([tracking.experiment("plate")])
     assert {metric.key for metric in logged.metrics} >= {"image_auroc", "aupro"}
@@ -196,11 +205,12 @@ def test_the_winner_is_registered_once_with_its_code_tags_and_figures(
     assert flavour["python_function"]["config"] == {"device": "auto", "max_megapixels": 90.0}
 
     assert "was not reloaded: its files are" in check_artefact(tracking, version, here)
-    recorded = json.loads(version.tags[RELOADED_WITH])
+    record = RELOAD_RECORD.read(tracking, winner.run_id)
+    recorded = record["environment"]
     assert {"architecture", "device", "python"} <= recorded.keys()
-    tag(tracking, 1, {RELOADED_WITH: json.dumps(recorded | {"torch": "1.0"})})
-    changed = tracking.client.get_model_version(NAME, "1")
-    assert check_artefact(tracking, changed, here).endswith(
+    changed = record | {"environment": recorded | {"torch": "1.0"}}
+    RELOAD_RECORD.write(tracking, winner.run_id, changed)
+    assert check_artefact(tracking, version, here).endswith(
         f"the reload was needed, since torch was 1.0 and is {recorded['torch']}"
     )
     (package / "code" / "added.py").touch()
@@ -210,15 +220,16 @@ def test_the_winner_is_registered_once_with_its_code_tags_and_figures(
 
     (row,) = registered_versions(tracking)
     assert (row.name, row.version, row.aliases, row.synthetic) == (NAME, 1, ("champion",), False)
-    assert row.detector == "stfpm"
+    assert (row.detector, row.image_auroc) == ("stfpm", winner.metrics["image_auroc"])
     by_alias = fetch_bundle(tracking, f"models:/{NAME}@champion")
     assert by_alias.info == fetch_bundle(tracking, f"models:/{NAME}/1").info
     assert by_alias.info.fingerprint == "f"
 
-    tracking.log(winner.run_id, tags={REGION: "that changes no threshold"})
-    drawn = register_winner(only(winner), category, settings=here)
+    region = {REGION: "that changes no threshold"}
+    in_region = only(evaluated(tracking, plate, here, tmp_path / "made", **region))
+    drawn = register_winner(in_region, category, settings=here)
     assert (drawn.version > first.version, drawn.created) == (True, True)
-    again = register_winner(only(winner), category, settings=here)
+    again = register_winner(in_region, category, settings=here)
     assert (again.version, again.created) == (drawn.version, False)
 
 
@@ -272,22 +283,17 @@ def test_without_a_free_gpu_slot_registering_waits_and_a_promotion_does_not(
     with training_slot(here.state_dir, ["cuda:0"], 1):
         assert parity_processes() == []
         registering.join()
-        misses = {MISSED_FLOORS: "recall 0.1 is below its floor 0.5"}
-        judged = {COMPARED_WITH: "none", GATE: "open", **misses}
-        tag(tracking, version, {**judged, APPROVAL: APPROVED})
+        missed = "recall 0.1 is below its floor 0.5"
+        judge(tracking, version, None, missed=missed)
+        tracking.client.set_model_version_tag(NAME, str(version), APPROVAL, APPROVED)
         approved = promote(
             "plate", version=version, reason="for a test", despite="a trial", settings=on_gpu
         )
     assert (approved.from_version, approved.to_version) == (None, version)
     assert approved.checked.endswith("since its registration recorded no environment")
     (kept,) = history(tracking, "plate")
-    assert (kept.record.missed, kept.record.despite) == (misses[MISSED_FLOORS], "a trial")
+    assert (kept.record.missed, kept.record.despite) == (missed, "a trial")
     assert aliases(tracking) == {"champion": version, "previous": None, "challenger": None}
-
-
-def tag(tracking: Tracking, version: int, tags: dict[str, str]) -> None:
-    for key, value in tags.items():
-        tracking.client.set_model_version_tag(NAME, str(version), key, value)
 
 
 def test_a_rollback_to_an_altered_version_is_refused(

@@ -14,7 +14,7 @@ from stillwatch.errors import StorageError, TrackingError
 from stillwatch.tasks.evaluation.gallery import GALLERY, MOST, STRIP, read_shown_images
 from stillwatch.tasks.evaluation.result import GroupResult
 from stillwatch.tasks.promotion import disagreement
-from stillwatch.tasks.registry.approval import COMPARED_WITH, MISSED_FLOORS, NOT_PROMOTED
+from stillwatch.tasks.registry.approval import NOT_PROMOTED
 from stillwatch.tasks.reports.approval import approval_page
 from stillwatch.tasks.reports.description import version_description
 from stillwatch.tasks.reports.page import report_page
@@ -222,8 +222,10 @@ def test_images_with_different_verdicts_are_shown_side_by_side(
 def test_the_approval_page_has_the_evidence_and_the_instructions(second: RetrainingRecord) -> None:
     assert second.winner is not None
     assert second.winner.version is not None
-    tags = second.winner.version.tags | {MISSED_FLOORS: "recall 0.100 is below its floor 0.5"}
-    waiting = replace(second.winner.version, approval="pending", tags=tags)
+    assert second.winner.version.judgement is not None
+    missed = {"missed_floors": "recall 0.100 is below its floor 0.5"}
+    judgement = second.winner.version.judgement.model_copy(update=missed)
+    waiting = replace(second.winner.version, approval="pending", judgement=judgement)
     record = replace(second, winner=replace(second.winner, version=waiting))
     said = approval_page(record, waiting, "http://mlflow/report.html", form="/v2/form")
     assert said.startswith("# plate: version 2 waits for approval")
@@ -244,7 +246,7 @@ def test_the_approval_page_has_the_evidence_and_the_instructions(second: Retrain
 def test_a_missed_minimum_is_reported_with_a_remedy(first: RetrainingRecord) -> None:
     assert first.winner is not None
     assert first.winner.version is not None
-    tags = {COMPARED_WITH: "none", NOT_PROMOTED: "image_auroc 0.612 is below its floor 0.7"}
+    tags = {NOT_PROMOTED: "image_auroc 0.612 is below its floor 0.7"}
     waiting = replace(first.winner.version, aliases=("challenger",), approval="pending", tags=tags)
     page = page_of(replace(first, winner=replace(first.winner, version=waiting)))
     assert "was not promoted automatically: image_auroc 0.612 is below its floor" in page.words
