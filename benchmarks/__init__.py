@@ -1,5 +1,5 @@
 """Measurements behind the documentation's figures, each run as ``python -m benchmarks.NAME``."""
 
-from stillwatch.threads import set_thread_policy
+from stillwatch.machine.threads import set_thread_policy
 
 set_thread_policy()  # before a benchmark imports torch

@@ -33,7 +33,6 @@ from benchmarks.revision import commit, machine
 from benchmarks.tables import markdown, origin, publish
 from stillwatch.bundle import Bundle
 from stillwatch.calibration import calibrate
-from stillwatch.devices import choose_device
 from stillwatch.errors import StillwatchError
 from stillwatch.files import write_json
 from stillwatch.images.decode import Pixels
@@ -41,6 +40,7 @@ from stillwatch.images.layout import Category, ImageFile, scan_category
 from stillwatch.images.split import group_of
 from stillwatch.inference.inspector import Inspector
 from stillwatch.inference.scorers import open_scorer
+from stillwatch.machine.devices import choose_device
 from stillwatch.sample.image_set import draw_image, make_sample_set
 from stillwatch.settings import Settings
 

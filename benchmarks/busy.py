@@ -25,7 +25,7 @@ import psutil
 
 from benchmarks.revision import commit, machine, short_commit
 from benchmarks.tables import markdown
-from stillwatch.threads import SPIN, thread_environment
+from stillwatch.machine.threads import SPIN, thread_environment
 
 POLICIES: Mapping[str, Mapping[str, str]] = {
     "library default": {"OMP_WAIT_POLICY": ""},
@@ -148,8 +148,8 @@ def _training_steps() -> Iterator[float]:
     import torch
 
     from stillwatch.detectors import build_detector, detector_class
-    from stillwatch.devices import mixed_precision
     from stillwatch.geometry import fitted
+    from stillwatch.machine.devices import mixed_precision
     from stillwatch.settings import TeacherSettings
     from stillwatch.teachers.networks import load_teacher
     from stillwatch.training.data import TrainingImages

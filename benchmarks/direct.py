@@ -13,7 +13,6 @@ from sklearn.metrics import roc_auc_score
 from benchmarks.revision import commit, machine
 from stillwatch.bundle import Bundle, read_bundle
 from stillwatch.detectors import detector_settings
-from stillwatch.devices import choose_device
 from stillwatch.evaluation.evaluation import NORMAL, Evaluation, TestImages, evaluate
 from stillwatch.evaluation.pixel_metrics import evaluation_shape
 from stillwatch.files import bytes_md5
@@ -24,6 +23,7 @@ from stillwatch.images.split import PARTS, assign, group_of, part_of
 from stillwatch.images.store import ImageStore, store_writer
 from stillwatch.inference.inspector import Inspector
 from stillwatch.inference.scorers import open_scorer
+from stillwatch.machine.devices import choose_device
 from stillwatch.settings import Settings
 from stillwatch.training.child import run
 from stillwatch.training.job import TrainingJob

@@ -11,11 +11,11 @@ from PIL import Image, ImageFilter
 
 from benchmarks.revision import commit, machine
 from stillwatch.detectors import build_detector, detector_class, parse_detector_settings
-from stillwatch.devices import choose_device
 from stillwatch.geometry import fitted
 from stillwatch.images.decode import resize_image
 from stillwatch.inference.mapper import ImageMapper
 from stillwatch.inference.torch_scorer import TorchScorer
+from stillwatch.machine.devices import choose_device
 from stillwatch.sample.image_set import ANOMALIES_PER_TYPE, SUBJECTS, draw_image
 from stillwatch.settings import TeacherSettings, TrainingSettings
 from stillwatch.teachers.networks import load_teacher

@@ -47,13 +47,13 @@ from stillwatch.detectors import (
     parse_detector_settings,
 )
 from stillwatch.detectors.base import Detector, Phase
-from stillwatch.devices import choose_device, full_precision
 from stillwatch.errors import DetectorError, DeviceMemoryError, StillwatchError, TeacherError
 from stillwatch.files import write_json
 from stillwatch.geometry import Geometry
 from stillwatch.images.decode import Pixels, read_image, read_shape
 from stillwatch.images.layout import scan_category
 from stillwatch.inference.torch_scorer import TorchScorer
+from stillwatch.machine.devices import choose_device, full_precision
 from stillwatch.settings import ImageSettings, TeacherSettings, TrainingSettings
 from stillwatch.tasks.training.memory_retry import with_half_batch  # imports the ground floor only
 from stillwatch.teachers.networks import NO_TEACHER, Teacher, empty_teacher, load_teacher

@@ -8,9 +8,9 @@ from prefect.exceptions import Abort
 from prefect.logging import get_run_logger
 
 from stillwatch.flows.servers.worker import PARAMS_VARIABLE
+from stillwatch.machine.threads import set_thread_policy
 from stillwatch.settings import Settings, load_settings
 from stillwatch.tasks.liveness import hold
-from stillwatch.threads import set_thread_policy
 
 
 def run_settings() -> Settings:

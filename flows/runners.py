@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 from prefect.settings import PREFECT_API_URL
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 
-from stillwatch.devices import usable_devices
 from stillwatch.errors import ServerError, SettingsError
+from stillwatch.machine.devices import usable_devices
 from stillwatch.settings import Settings
 from stillwatch.tasks.logs import log_file, log_to
 from stillwatch.tasks.telemetry import SWITCHES

@@ -6,9 +6,9 @@ disk is full. A docstring names the error again only where something else raises
 
 import os
 
+from stillwatch.machine.threads import thread_environment
 from stillwatch.tasks.proxies import loopback_exceptions
 from stillwatch.tasks.telemetry import switch_off_telemetry
-from stillwatch.threads import thread_environment
 
 switch_off_telemetry()
 os.environ.update(loopback_exceptions(os.environ))

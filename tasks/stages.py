@@ -14,6 +14,7 @@ from stillwatch.bundle import read_bundle
 from stillwatch.errors import StillwatchError, WorkspaceError
 from stillwatch.evaluation.metrics import roc_curve
 from stillwatch.files import atomic_file, write_json
+from stillwatch.machine.threads import set_thread_policy
 from stillwatch.settings import Settings, load_settings
 from stillwatch.tasks.data.examine import ExaminedCategory, examine_category
 from stillwatch.tasks.data.version import (
@@ -29,7 +30,6 @@ from stillwatch.tasks.tracking.client import BUNDLE, open_tracking
 from stillwatch.tasks.training.candidates import DetectorSeed
 from stillwatch.tasks.training.task import train_detector
 from stillwatch.tasks.validation.task import validate_images
-from stillwatch.threads import set_thread_policy
 
 RESULTS = Path("results")
 

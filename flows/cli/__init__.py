@@ -21,7 +21,7 @@ from stillwatch.flows.cli.options import (
 )
 from stillwatch.flows.cli.run import serve, services, watch
 from stillwatch.flows.cli.start import demo, doctor, init
-from stillwatch.threads import set_thread_policy
+from stillwatch.machine.threads import set_thread_policy
 
 _EDGE_COMMANDS = ("inspect", "sample")
 """What the extra ``edge`` is enough for; all other commands need the extra ``pipeline``."""

@@ -15,8 +15,8 @@ from typer.core import TyperCommand
 from stillwatch.errors import ServerError, StillwatchError
 from stillwatch.flows.cli.command_log import command_log
 from stillwatch.flows.cli.console import fail
+from stillwatch.machine.threads import set_thread_policy
 from stillwatch.settings import Settings, load_settings
-from stillwatch.threads import set_thread_policy
 
 UsageError = cast(type[Exception], typer.BadParameter.__mro__[1])
 """Wrong usage. Typer exports this class as the base of ``BadParameter`` only."""

@@ -15,9 +15,9 @@ from stillwatch.flows.serving.champions import Champions
 from stillwatch.flows.serving.metrics import Metrics
 from stillwatch.flows.serving.served_model import ServedModel
 from stillwatch.flows.serving.uploads import announced_megapixels, read_image_file
+from stillwatch.machine.threads import thread_count
 from stillwatch.settings import ServingSettings
 from stillwatch.text import unknown_name
-from stillwatch.threads import thread_count
 
 Result = TypeVar("Result")
 

@@ -89,8 +89,8 @@ def _compare(
     settings: Settings,
 ) -> Comparison:
     # Comparisons are rare, and torch takes seconds to import.
-    from stillwatch.devices import choose_device
     from stillwatch.inference.torch_scorer import load_scorer
+    from stillwatch.machine.devices import choose_device
 
     winner = choice.winner
     # A missing device is not an error of the champion.

@@ -10,7 +10,7 @@ from typing import Self
 
 from stillwatch.errors import TrackingError
 from stillwatch.inference.parity import Scores
-from stillwatch.threads import thread_environment
+from stillwatch.machine.threads import thread_environment
 
 _PROGRAM = Path(__file__).with_name("reload_process.py")
 """Run as a file, since a module would import the installed ``stillwatch`` and not the model's."""

@@ -14,7 +14,7 @@ from mlflow.entities.model_registry import ModelVersion
 
 import stillwatch
 from stillwatch.errors import ArtefactError
-from stillwatch.gpu_driver import has_gpu_driver
+from stillwatch.machine.gpu_driver import has_gpu_driver
 from stillwatch.tasks.registry.model_package import NEEDED
 from stillwatch.tasks.tracking.client import Tracking
 from stillwatch.tasks.tracking.entries import JsonArtifact
@@ -92,7 +92,7 @@ def _device_name(device: str) -> str:
     # Torch takes seconds to import.
     import torch
 
-    from stillwatch.devices import choose_device
+    from stillwatch.machine.devices import choose_device
 
     chosen = choose_device(device)
     return torch.cuda.get_device_name(chosen) if chosen.type == "cuda" else chosen.type

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pydantic import TypeAdapter
 
 from stillwatch.detectors import changed_from_profile, detector_settings
-from stillwatch.devices import choose_profile
+from stillwatch.machine.devices import choose_profile
 from stillwatch.settings import Settings
 from stillwatch.tasks.data.version import CategoryVersion, DataVersion
 from stillwatch.tasks.tracking.client import Tracking, open_tracking

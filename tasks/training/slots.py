@@ -11,8 +11,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from stillwatch.files import storage_errors
+from stillwatch.machine.threads import has_own_threads, usable_cores
 from stillwatch.settings import Settings
-from stillwatch.threads import has_own_threads, usable_cores
 
 _POLL_SECONDS = 0.2
 _CPU_SLOTS = 2
@@ -126,6 +126,6 @@ def _without_slots(settings: Settings) -> bool:
 
 def _devices(settings: Settings) -> tuple[str, ...]:
     # Torch takes seconds to import, and an ingest that finds nothing new asks for no device.
-    from stillwatch.devices import usable_devices
+    from stillwatch.machine.devices import usable_devices
 
     return usable_devices(settings.training.device)

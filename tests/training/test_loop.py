@@ -16,7 +16,6 @@ from toys import toy_normals, toy_teacher
 from stillwatch.combination import Combination, Level, LevelMaps
 from stillwatch.detectors.base import Batch, Detector, Phase, warm_up_and_cosine
 from stillwatch.detectors.uninformed_students import UninformedStudents
-from stillwatch.devices import choose_device
 from stillwatch.errors import (
     DetectorError,
     DeviceMemoryError,
@@ -26,6 +25,7 @@ from stillwatch.errors import (
 )
 from stillwatch.geometry import Geometry, fitted
 from stillwatch.images.decode import Pixels
+from stillwatch.machine.devices import choose_device
 from stillwatch.sections import Section
 from stillwatch.settings import TrainingSettings
 from stillwatch.teachers.networks import Teacher

@@ -15,9 +15,9 @@ from rich.table import Table
 from stillwatch.errors import StillwatchError
 from stillwatch.flows.cli.console import console, print_json
 from stillwatch.flows.cli.options import START, AsJson, CommandContext, ShortCommand
-from stillwatch.gpu_driver import has_gpu_driver
+from stillwatch.machine.gpu_driver import has_gpu_driver
+from stillwatch.machine.threads import thread_count, usable_cores
 from stillwatch.settings import Settings
-from stillwatch.threads import thread_count, usable_cores
 
 PACKAGES = (
     *("torch", "torchvision", "timm", "scikit-learn", "prefect", "mlflow", "dvc"),

@@ -12,8 +12,8 @@ from functools import cache
 from typing import Any
 
 from stillwatch.detectors.base import Detector
-from stillwatch.devices import choose_profile
 from stillwatch.errors import DetectorError
+from stillwatch.machine.devices import choose_profile
 from stillwatch.sections import Section, parse_section
 from stillwatch.settings import Profile, Settings
 from stillwatch.teachers.networks import Teacher

@@ -28,8 +28,8 @@ from stillwatch.images.layout import Category, ImageFile
 from stillwatch.images.masks import doubt_about, load_mask, mask_files, smallest_defect
 from stillwatch.images.region import Region, read_region
 from stillwatch.images.split import group_of
+from stillwatch.machine.threads import thread_count
 from stillwatch.settings import ImageSettings
-from stillwatch.threads import thread_count
 
 _MEGAPIXELS_AT_A_TIME = 200
 """Decoded by all threads; a megapixel needs about 12 MB."""

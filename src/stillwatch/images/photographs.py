@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from stillwatch.errors import LayoutError
 from stillwatch.images.decode import decode_image, read_bytes, resize_image
 from stillwatch.images.layout import IMAGE_SUFFIXES
-from stillwatch.threads import thread_count
+from stillwatch.machine.threads import thread_count
 
 MOST = 1000
 """Most photographs that are read."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stillwatch.errors import BundleError
-from stillwatch.threads import thread_count
+from stillwatch.machine.threads import thread_count
 
 _ERRORS_ONLY = 3
 # Without it a CPU that has bfloat16 computes in it, and the scores are others.

@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 from stillwatch.bundle import Bundle, read_weights
 from stillwatch.detectors import build_detector, detector_class
 from stillwatch.detectors.base import Detector
-from stillwatch.devices import choose_device, full_precision
 from stillwatch.errors import BundleError
+from stillwatch.machine.devices import choose_device, full_precision
 from stillwatch.teachers.networks import empty_teacher, images_to_input
 
 

@@ -30,7 +30,6 @@ from stillwatch.bundle import (
 )
 from stillwatch.detectors import build_detector, detector_class
 from stillwatch.detectors.base import Detector
-from stillwatch.devices import choose_device
 from stillwatch.errors import DeviceMemoryError, StillwatchError
 from stillwatch.geometry import Geometry
 from stillwatch.images.photographs import read_photographs
@@ -38,6 +37,7 @@ from stillwatch.images.region import Region
 from stillwatch.images.store import ImageStore
 from stillwatch.inference.mapper import ImageMapper
 from stillwatch.inference.torch_scorer import TorchScorer
+from stillwatch.machine.devices import choose_device
 from stillwatch.teachers.networks import load_teacher
 from stillwatch.training.data import PHOTOGRAPH_ENLARGEMENT
 from stillwatch.training.job import TrainingJob

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from stillwatch.devices import fits, full_precision
 from stillwatch.errors import TrainingError
 from stillwatch.geometry import Geometry, fitted
 from stillwatch.images.decode import Pixels
+from stillwatch.machine.devices import fits, full_precision
 from stillwatch.teachers.networks import Teacher, images_to_input
 
 _BATCH = 16

@@ -24,9 +24,9 @@ from typing import IO, Any
 from pydantic import Field
 
 from stillwatch.errors import DeviceMemoryError, TrainingError
+from stillwatch.machine.threads import thread_environment
 from stillwatch.sections import Section
 from stillwatch.settings import CalibrationSettings, TeacherSettings, TrainingSettings
-from stillwatch.threads import thread_environment
 
 _POLL_SECONDS = 0.25
 _TAIL_BYTES = 4000

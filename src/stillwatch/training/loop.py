@@ -19,12 +19,12 @@ from torch import Tensor
 
 from stillwatch.combination import Combination
 from stillwatch.detectors.base import Batch, Detector, Phase
-from stillwatch.devices import full_precision, mixed_precision
 from stillwatch.errors import DeviceMemoryError, TrainingError
 from stillwatch.geometry import Geometry
 from stillwatch.images.decode import Pixels
 from stillwatch.inference.stitching import level_maps
 from stillwatch.inference.torch_scorer import TorchScorer
+from stillwatch.machine.devices import full_precision, mixed_precision
 from stillwatch.settings import TrainingSettings
 from stillwatch.training.checkpoints import Checkpoint, grouped, load_checkpoint, save_checkpoint
 from stillwatch.training.data import TilePool, TrainingImages, evenly_spread, seed_of

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from stillwatch.threads import thread_count, thread_environment, usable_cores
+from stillwatch.machine.threads import thread_count, thread_environment, usable_cores
 
 SHOW = """
 import os, subprocess, sys
-from stillwatch.threads import set_thread_policy
+from stillwatch.machine.threads import set_thread_policy
 
 set_thread_policy()
 set_thread_policy({first})
