@@ -15,7 +15,6 @@ from stillwatch.detectors.dinomaly import (
     BottleneckAndDecoder,
     Dinomaly,
     LinearAttention,
-    mined_share,
     positive,
     warm_up_and_cosine_to_a_tenth,
 )
@@ -110,11 +109,11 @@ def test_loss_and_published_map_by_hand() -> None:
     np.testing.assert_allclose(found, np.full((16, 16), 1.04), rtol=1e-5)
 
 
-def test_easy_positions_get_a_tenth_of_the_gradient_late_in_the_training() -> None:
+def test_easy_positions_get_a_tenth_of_the_gradient_after_a_fifth_of_the_training() -> None:
     torch.manual_seed(0)
     taught = torch.randn(1, 4, 2, 5)
     gradients = {}
-    for progress in (0.0, 1.0):
+    for progress in (0.0, 0.2):
         rebuilt = (taught + 0.1).requires_grad_()
         with torch.no_grad():
             rebuilt[0, :, 1, 2] *= -1
@@ -125,12 +124,7 @@ def test_easy_positions_get_a_tenth_of_the_gradient_late_in_the_training() -> No
         gradients[progress] = rebuilt.grad
     factors = torch.full((2, 5), 0.1)
     factors[1, 2] = 1.0
-    torch.testing.assert_close(gradients[1.0], gradients[0.0] * factors)
-
-
-def test_less_is_learnt_from_what_is_easy_within_a_fifth_of_the_training() -> None:
-    shares = [mined_share(progress) for progress in (0.0, 0.1, 0.2, 1.0)]
-    assert shares == pytest.approx([0, 0.45, 0.9, 0.9])
+    torch.testing.assert_close(gradients[0.2], gradients[0.0] * factors)
 
 
 def test_authors_recipe() -> None:

@@ -15,7 +15,6 @@ from toys import toy_normals, toy_teacher
 from stillwatch.detectors.reverse_distillation import (
     EmbeddingAndDecoder,
     ReverseDistillation,
-    mined_share,
 )
 from stillwatch.teachers.networks import images_to_input
 
@@ -40,11 +39,6 @@ def shapes_of(network: nn.Module, *names: str) -> list[tuple[tuple[int, ...], tu
             lambda _, given, made: seen.append((tuple(given[0].shape[1:]), tuple(made.shape[1:])))
         )
     return seen
-
-
-def test_less_is_learnt_from_what_is_easy_within_a_quarter_of_the_training() -> None:
-    shares = [mined_share(0.9, progress) for progress in (0.0, 0.125, 0.25, 1.0)]
-    assert shares == pytest.approx([0, 0.45, 0.9, 0.9])
 
 
 def test_loss_compares_flattened_maps() -> None:

@@ -46,6 +46,7 @@ from stillwatch.combination import Combination, LevelMaps, standardised_by_norma
 from stillwatch.detectors.base import Batch, Detector, Phase
 from stillwatch.detectors.blocks.maps import (
     flattened_cosine_loss,
+    mined_share,
     normalised_distance,
     with_mined_gradient,
 )
@@ -135,17 +136,12 @@ class Dinomaly(Detector):
         return super().combination(normals, sigma)
 
     def _loss(self, batch: Batch) -> Tensor:
-        share = mined_share(batch.progress)
+        share = mined_share(_EASY_SHARE, batch.progress, _MINING_RISE)
         rebuilt = [
             with_mined_gradient(taught, made, share)
             for taught, made in zip(batch.features, self.student(batch.features), strict=True)
         ]
         return flattened_cosine_loss(batch.features, rebuilt) / _GROUPS
-
-
-def mined_share(progress: float) -> float:
-    """Share of the positions with less gradient: from 0 up to 0.9 at a fifth of the training."""
-    return _EASY_SHARE * min(1.0, progress / _MINING_RISE)
 
 
 def warm_up_and_cosine_to_a_tenth(progress: float) -> float:

@@ -40,6 +40,7 @@ from stillwatch.detectors.base import Batch, Detector, Normals, Phase, schedule_
 from stillwatch.detectors.blocks.disturbance import disturbed
 from stillwatch.detectors.blocks.maps import (
     flattened_cosine_loss,
+    mined_share,
     normalised_distance,
     position_cosine_loss,
     with_mined_gradient,
@@ -151,7 +152,7 @@ class ReverseDistillation(Detector):
         return [normalised_distance(a, b) / 2 for a, b in zip(features, rebuilt, strict=True)]
 
     def _loss(self, batch: Batch) -> Tensor:
-        share = mined_share(self.settings.easy_share, batch.progress)
+        share = mined_share(self.settings.easy_share, batch.progress, _MINING_RISE)
         disturbs = self.settings.disturbance and self.student.training
         seen = disturbed(batch.features) if disturbs else batch.features
         rebuilt = [
@@ -162,11 +163,6 @@ class ReverseDistillation(Detector):
         return (flattened_cosine_loss if flattened else position_cosine_loss)(
             batch.features, rebuilt
         )
-
-
-def mined_share(easy_share: float, progress: float) -> float:
-    """Share of the positions with less gradient: from 0 up to ``easy_share`` at a quarter."""
-    return easy_share * min(1.0, progress / _MINING_RISE)
 
 
 class EmbeddingAndDecoder(nn.Module):

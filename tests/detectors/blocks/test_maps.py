@@ -10,6 +10,7 @@ from stillwatch.detectors.blocks.maps import (
     cosine_distance,
     flattened_cosine_loss,
     gaussian_filter,
+    mined_share,
     normalised_distance,
     position_cosine_loss,
     with_mined_gradient,
@@ -73,6 +74,11 @@ def test_smoothing_equals_scipy(shape: tuple[int, int]) -> None:
 def test_averages_by_hand() -> None:
     maps = torch.tensor([[[0.0, 4.0, 1.0, 1.0], [0.0, 8.0, 1.0, 5.0]]])
     assert averaged(maps, 2).tolist() == [[[3, 2]]]
+
+
+def test_the_share_of_easy_positions_rises_linearly_and_stays() -> None:
+    shares = [mined_share(0.9, progress, rise=0.25) for progress in (0.0, 0.125, 0.25, 1.0)]
+    assert shares == pytest.approx([0, 0.45, 0.9, 0.9])
 
 
 def test_positions_that_are_alike_get_a_tenth_of_the_gradient() -> None:

@@ -42,6 +42,17 @@ def position_cosine_loss(teacher: Iterable[Tensor], student: Iterable[Tensor]) -
     ).sum()
 
 
+def mined_share(easy_share: float, progress: float, rise: float) -> float:
+    """Share of the positions with less gradient: from 0 linearly up to ``easy_share``.
+
+    Args:
+        easy_share: the final share, in [0, 1).
+        progress: of the training, in [0, 1].
+        rise: share of the training after which the final share is reached, in (0, 1].
+    """
+    return easy_share * min(1.0, progress / rise)
+
+
 def with_mined_gradient(teacher: Tensor, student: Tensor, easy_share: float) -> Tensor:
     """``student`` with a tenth of the gradient at the positions where it is most like the teacher.
 
