@@ -16,6 +16,7 @@ from stillwatch.tasks.data.version import DataVersion
 from stillwatch.tasks.evaluation.task import evaluate_detector
 from stillwatch.tasks.evaluation.test_set import read_test_set
 from stillwatch.tasks.registry.model_package import log_detector_model
+from stillwatch.tasks.registry.reload_record import record_reload
 from stillwatch.tasks.registry.versions import CHAMPION, model_name
 from stillwatch.tasks.tracking.client import BUNDLE, Tracking
 from stillwatch.tasks.tracking.tags import STAGE, TRAINED, threshold_tags
@@ -31,6 +32,8 @@ class MadeCategory:
     folder: Path
     tracking: Tracking
     settings: Settings
+    records_reload: bool = True
+    """As a registration does; a version without the record is reloaded before a promotion."""
 
     @property
     def client(self) -> MlflowClient:
@@ -69,6 +72,9 @@ class MadeCategory:
         version = self.client.create_model_version(
             name, source=source, run_id=run_id, model_id=model_id
         )
+        if self.records_reload:
+            package = Path(source.removeprefix("file://"))
+            record_reload(self.tracking, version, package, "cpu", tolerance=0.0)
         return int(version.version)
 
     def make_champion(self, version: int) -> None:

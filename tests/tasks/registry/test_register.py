@@ -267,7 +267,8 @@ def test_without_a_free_gpu_slot_registering_waits_and_a_promotion_does_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     winner = evaluated(tracking, plate, here, tmp_path / "made")
-    version = MadeCategory(tmp_path / "registered" / "plate", tracking, here).register(alpha=0.05)
+    folder = tmp_path / "registered" / "plate"
+    version = MadeCategory(folder, tracking, here, records_reload=False).register(alpha=0.05)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     on_gpu = here.model_copy(update={"training": TrainingSettings(device="cuda:0")})
@@ -299,7 +300,7 @@ def test_without_a_free_gpu_slot_registering_waits_and_a_promotion_does_not(
 def test_a_rollback_to_an_altered_version_is_refused(
     here: Settings, tracking: Tracking, tmp_path: Path
 ) -> None:
-    category = MadeCategory(tmp_path / "data" / "plate", tracking, here)
+    category = MadeCategory(tmp_path / "data" / "plate", tracking, here, records_reload=False)
     second, first = (category.register(alpha=alpha) for alpha in (0.05, 0.2))
     with changing_champion(tracking, "plate", here):
         move_champion(tracking, made_record(second, None))

@@ -231,7 +231,33 @@ def hungry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Detector
     detector_classes.cache_clear()
 
 
-def test_a_training_that_runs_out_of_memory_is_retried_with_half_the_batch_also_after_a_kill(
+def test_a_training_that_runs_out_of_memory_is_retried_with_half_the_batch(
+    here: Settings,
+    tracking: Tracking,
+    plate: tuple[ExaminedCategory, DataVersion],
+    hungry: DetectorSeed,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    category, data = plate
+    own = {"hungry": {"epochs": 2, "batch_size": 8}}
+    stored = train_detector(
+        category, hungry, data=data, settings=here.model_copy(update={"detectors": own})
+    )
+    assert "Lower detectors.hungry.batch_size" in caplog.text
+    assert "Retrying with batch_size=4." in caplog.text
+    assert tracking.tags(stored.run_id)["stillwatch.batch_halved"] == "batch_size=4"
+    with tracking.artifact(stored.run_id, BUNDLE) as folder:
+        info = read_bundle(folder).info
+    assert info.detector.settings["batch_size"] == 4
+    for phase in ("modest", "hungry"):
+        points = tracking.client.get_metric_history(stored.run_id, f"{phase}/train_loss")
+        newest = {point.step: point.value for point in sorted(points, key=lambda p: p.timestamp)}
+        losses = {one.epoch: one.train_loss for one in info.training.losses if one.phase == phase}
+        assert newest == pytest.approx(losses)
+
+
+@pytest.mark.slow
+def test_a_halved_batch_is_kept_after_a_kill(
     here: Settings,
     tracking: Tracking,
     plate: tuple[ExaminedCategory, DataVersion],
@@ -250,23 +276,12 @@ def test_a_training_that_runs_out_of_memory_is_retried_with_half_the_batch_also_
     with pytest.raises(TrainingError, match="SIGKILL"):
         train()
     killer.join()
-    assert "Lower detectors.hungry.batch_size" in caplog.text
-    assert "Retrying with batch_size=4." in caplog.text
-
     caplog.clear()
     stored = train()
-    assert "Retrying" not in caplog.text, "the halved batch size is kept"
+    assert "Retrying" not in caplog.text
     tags = tracking.tags(stored.run_id)
     assert tags["stillwatch.resumed"] == "true"
     assert tags["stillwatch.batch_halved"] == "batch_size=4"
-    with tracking.artifact(stored.run_id, BUNDLE) as folder:
-        info = read_bundle(folder).info
-    assert info.detector.settings["batch_size"] == 4
-    for phase in ("modest", "hungry"):
-        points = tracking.client.get_metric_history(stored.run_id, f"{phase}/train_loss")
-        newest = {point.step: point.value for point in sorted(points, key=lambda p: p.timestamp)}
-        losses = {one.epoch: one.train_loss for one in info.training.losses if one.phase == phase}
-        assert newest == pytest.approx(losses)
 
 
 def kill_after_halving(state_dir: Path) -> None:
