@@ -144,7 +144,7 @@ def render(done: Sequence[Done], load: float) -> str:
             f"{short_commit(commit())}, {machine(torch.device('cpu'))}, load {load:.1f} before "
             "the first command.",
             "",
-            f"After the [installation](installation.md): a folder `good` with {_GOOD_IMAGES} "
+            f"After the [installation](../README.md#install): a folder `good` with {_GOOD_IMAGES} "
             f"images of good parts, {_SIDE}x{_SIDE}, and a folder `new` with images of new parts, "
             "whose names say what they show. The commands and what they print, with the settings "
             "of a new plant. Without test images nobody can say how good the detector is, so "

@@ -127,7 +127,8 @@ def test_the_unit_keeps_the_services_running() -> None:
     unit.read(UNIT)
     service = unit["Service"]
     program, *arguments = service["ExecStart"].split()
-    assert program == f"{service['WorkingDirectory']}/.venv/bin/stillwatch"
+    assert program == "/srv/stillwatch/.venv/bin/stillwatch"
+    assert f"stillwatch init {service['WorkingDirectory']} " in (ROOT / "README.md").read_text()
     up = get_command(app).commands["up"]  # type: ignore[attr-defined]
     assert arguments[0] == "up"
     assert up.make_context("up", arguments[1:]).params["foreground"] is True

@@ -37,8 +37,8 @@ def add(
         bool,
         typer.Option(
             "--test",
-            help="With --good: only to test with. About a tenth of the good images; without any, a "
-            "person promotes each version.",
+            help="With --good: all are only to test with, 10 or more. Without any, a person "
+            "promotes each version.",
         ),
     ] = False,
     defect: Annotated[
