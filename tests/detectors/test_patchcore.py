@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 from toys import toy_normals, toy_teacher
 
-from stillwatch.detectors.patchcore import PatchCore
+from stillwatch.detectors.patchcore import PatchCore, whitening_of
 from stillwatch.geometry import fitted
 from stillwatch.teachers.networks import images_to_input
 from stillwatch.training.data import TilePool, TileSet
@@ -45,7 +45,7 @@ def test_the_memory_is_a_share_of_the_patches(detector: PatchCore) -> None:
 
 
 def test_map_is_the_smoothed_distance_to_the_nearest(detector: PatchCore, images: Tensor) -> None:
-    patches = patches_of(detector, images)
+    patches = patches_of(detector, images) @ detector.whitening.double().numpy()
     oracle = NearestNeighbors(n_neighbors=1).fit(detector.memory.double().numpy())
     distances = oracle.kneighbors(patches.reshape(-1, patches.shape[-1]))[0].reshape(2, 1, 8, 8)
     resized = F.interpolate(
@@ -59,13 +59,24 @@ def test_map_is_the_smoothed_distance_to_the_nearest(detector: PatchCore, images
 
 def test_map_by_hand() -> None:
     """A patch (3, 4) is 5 from (0, 0) and 1 from (3, 3), both remembered."""
-    detector = PatchCore.build(toy_teacher(), {})
+    detector = PatchCore.build(toy_teacher(), {"whitened": False})
     fine, coarse = torch.full((1, 1, 16, 16), 3.0), torch.full((1, 1, 8, 8), 4.0)
     detector.teacher = FixedNetwork([fine, fine, coarse])
     detector.memory = torch.tensor([[0.0, 0.0], [3.0, 3.0]])
     (level,) = detector.level_maps(torch.zeros(1, 3, 128, 128))
     # Near the sides the neighbourhoods are padded.
     torch.testing.assert_close(level[0, 3:-3, 3:-3], torch.ones(10, 10))
+
+
+def test_whitening_by_hand() -> None:
+    """The covariance is diag(2, 1/2), its mean eigenvalue 5/4, a tenth of which is added."""
+    patches = torch.tensor([[2.0, 0.0], [-2.0, 0.0], [0.0, 1.0], [0.0, -1.0]]) + 7
+    made = whitening_of(patches)
+    torch.testing.assert_close(made @ made.T, torch.diag(torch.tensor([1 / 2.125, 1 / 0.625])))
+
+
+def test_of_equal_patches_whitening_stays_finite() -> None:
+    assert whitening_of(torch.ones(5, 3)).isfinite().all()
 
 
 def test_the_coreset_is_chosen_from_patches_drawn_at_random() -> None:
@@ -76,7 +87,7 @@ def test_the_coreset_is_chosen_from_patches_drawn_at_random() -> None:
     )
     memories = []
     for seed in (0, 0, 1):
-        made = PatchCore.build(teacher, {"coreset": 1, "max_patches": 100})
+        made = PatchCore.build(teacher, {"coreset": 1, "max_patches": 100, "whitened": False})
         torch.manual_seed(seed)
         made.prepare(MadeNormals(normals, teacher))
         memories.append(made.memory)
