@@ -162,4 +162,4 @@ def _noise(height: int, width: int, most_cells: int) -> Tensor:
 
 
 def _between(low: float, high: float, *shape: int) -> Tensor:
-    return low + (high - low) * torch.rand(*shape)
+    return low + (high - low) * torch.rand(shape)
