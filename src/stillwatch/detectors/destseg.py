@@ -25,10 +25,10 @@ convolutions segment. 5,000 steps of 32 images with SGD, of which 1,000 are the 
 (student 0.4, residual blocks 0.1, pyramid 0.01), these 1,000 steps, the 256 channels of the
 segmentation network, momentum and weight decay are quoted from memory and from ports of the code.
 
-Our own, with ``student_input: features``, so that two CPU cores can train it in minutes: the
-student's encoder is the frozen teacher itself with the embedding and the decoder of reverse
-distillation (Deng & Li, CVPR 2022), the segmentation network is narrow, and Muon trains both with
-warm-up and cosine decay. The map is smoothed.
+Our own, with ``student_input: features``, for two CPU cores: the student's encoder is the frozen
+teacher itself, with the embedding and the decoder of reverse distillation (Deng & Li, CVPR 2022);
+the segmentation network is narrow, and Muon trains both with warm-up and cosine decay. The map is
+smoothed.
 
 Our own in both: the synthetic defects, ``with_defects`` in ``disturbance.py``, which are filled
 with the photographs of ``training.photographs``, or with generated textures, where the paper fills
@@ -40,7 +40,7 @@ no variance there. The weights kept are those of the epoch with the lowest loss 
 with synthetic defects. The score of an image is the maximum of its map, as of every method here;
 the paper takes the mean of the 100 highest of 256×256 pixels.
 
-Our own figures are in docs/results.md.
+Not measured on a real category yet; figures of our own will be in docs/results.md.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
