@@ -138,7 +138,8 @@ def _ellipse(height: int, width: int) -> Tensor:
     longer = max(height, width)
     down, right = ((torch.arange(n) + 0.5 - n * torch.rand(())) / longer for n in (height, width))
     angle = math.pi * torch.rand(())
-    radii = _between(*(math.log(radius) for radius in _RADII), 2).exp()
+    smallest, largest = map(math.log, _RADII)
+    radii = _between(smallest, largest, 2).exp()
     along = (right * angle.cos() + down[:, None] * angle.sin()) / radii[0]
     across = (down[:, None] * angle.cos() - right * angle.sin()) / radii[1]
     noise = _noise(height, width, _MOST_CELLS["edge"])
