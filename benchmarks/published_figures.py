@@ -76,6 +76,13 @@ PUBLISHED = {
         "DINOv2 ViT-B/14, 392×392",
         "AUROC from anomalib; AUPRO and the authors' image AUROC, 0.996: one detector of all",
     ),
+    "destseg": Published(
+        "0.986",
+        "0.979",
+        None,
+        "ResNet-18, 256×256",
+        "5,000 steps; pixel average precision 0.758",
+    ),
     "style_distillation": Published(
         None, None, None, "none", "the tables of the paper could not be read"
     ),

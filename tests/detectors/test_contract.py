@@ -12,12 +12,17 @@ from toys import toy_normals
 
 from stillwatch.detectors import detector_classes
 from stillwatch.detectors.base import Detector
+from stillwatch.detectors.destseg import DeSTSeg
 from stillwatch.detectors.efficient_ad import EfficientAD
 from stillwatch.detectors.uninformed_students import UninformedStudents
 from stillwatch.errors import DetectorError
 from stillwatch.geometry import Shape, fitted
 from stillwatch.settings import Settings, TrainingSettings
 from stillwatch.training.loop import train
+
+
+class DeSTSegOfPixels(DeSTSeg):
+    quick: ClassVar = {**DeSTSeg.quick, "student_input": "pixels"}
 
 
 class EfficientADOfPixels(EfficientAD):
@@ -54,6 +59,7 @@ class UninformedStudentsOfPixels(UninformedStudents):
 
 METHODS: dict[str, type[Detector]] = {
     **detector_classes(),
+    "destseg of pixels": DeSTSegOfPixels,
     "efficient_ad of pixels": EfficientADOfPixels,
     "uninformed_students of pixels": UninformedStudentsOfPixels,
 }
@@ -96,6 +102,8 @@ def test_an_export_of_a_method_gives_the_same_maps(trial: Trial) -> None:
 
 
 TOO_SMALL = {
+    "destseg": {(32, 32)},
+    "destseg of pixels": {(32, 32)},
     "efficient_ad of pixels": {(32, 32), (32, 64)},
     "rd_plus_plus": {(32, 32)},
     "reverse_distillation": {(32, 32)},
@@ -104,7 +112,7 @@ TOO_SMALL = {
 
 
 @pytest.mark.parametrize("shape", [(32, 32), (32, 64)])
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", list(map(grouped, METHODS)))
 def test_method_learns_from_one_small_tile_or_says_which_setting_to_raise(
     name: str, shape: Shape
 ) -> None:

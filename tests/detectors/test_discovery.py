@@ -79,6 +79,7 @@ def test_profile_sets_what_is_left_open(
         ("asymmetric_student_teacher", "width", 0, "Input should be greater than or equal to 1"),
         ("autoencoder", "distance", "l1", "Input should be 'l2' or 'ssim'"),
         ("dinomaly", "steps", 0, "Input should be greater than or equal to 1"),
+        ("destseg", "steps", 0, "Input should be greater than or equal to 1"),
         ("efficient_ad", "student_input", "maps", "Input should be 'features' or 'pixels'"),
         ("multiresolution", "cloner", "small", "Input should be 'compact' or 'equal'"),
         ("patchcore", "coreset", 1.5, "Input should be less than or equal to 1"),

@@ -111,14 +111,7 @@ class ReverseDistillation(Detector):
 
     def prepare(self, normals: Normals) -> None:
         """Raise if the embedding of an image has one position, whose values have no variance."""
-        height, width = next(iter(normals)).images.shape[2:]
-        if max(height, width) < _LEAST_SIDE:
-            raise DetectorError(
-                f"{self.name}: images of {width}×{height} pixels are too small for its embedding, "
-                f"which has a position for each {_EMBEDDING_STRIDE}×{_EMBEDDING_STRIDE} pixels and "
-                "needs two. Raise images.size or images.scale until the longer side is "
-                f"{_LEAST_SIDE} pixels or more."
-            )
+        require_two_positions(normals, self.name)
 
     def phases(self) -> list[Phase]:
         """One phase: embedding and decoder together."""
@@ -162,6 +155,23 @@ class ReverseDistillation(Detector):
         flattened = self.settings.loss == "flattened"
         return (flattened_cosine_loss if flattened else position_cosine_loss)(
             batch.features, rebuilt
+        )
+
+
+def require_two_positions(normals: Normals, name: str) -> None:
+    """Raise a ``DetectorError`` if the embedding of one image has less than two positions.
+
+    Args:
+        normals: to be trained on.
+        name: of the method.
+    """
+    height, width = next(iter(normals)).images.shape[2:]
+    if max(height, width) < _LEAST_SIDE:
+        raise DetectorError(
+            f"{name}: images of {width}×{height} pixels are too small for its embedding, which has "
+            f"a position for each {_EMBEDDING_STRIDE}×{_EMBEDDING_STRIDE} pixels and needs two. "
+            f"Raise images.size or images.scale until the longer side is {_LEAST_SIDE} pixels or "
+            "more."
         )
 
 
