@@ -30,6 +30,7 @@ TWO_CORES = {
     for name, training_seconds, inspection_ms in (
         ("asymmetric_student_teacher", 30, 1300),
         ("autoencoder", 38, 850),
+        ("destseg", 60, 1500),
         ("dinomaly", 35, 2300),
         ("efficient_ad", 60, 1300),
         ("multiresolution", 35, 1200),
@@ -42,7 +43,7 @@ TWO_CORES = {
     )
 }
 """On two CPU cores, profile laptop, once measured on the sample category ``plate`` (3.5 megapixels
-an epoch); of ``asymmetric_student_teacher``, ``efficient_ad``, ``rd_plus_plus`` and
+an epoch); of ``asymmetric_student_teacher``, ``destseg``, ``efficient_ad``, ``rd_plus_plus`` and
 ``uninformed_students`` guessed from times on one thread, of ``dinomaly`` from single steps with a
 ViT-S. A first guess only: the times of the machine's own trainings replace it."""
 
