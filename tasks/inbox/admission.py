@@ -226,7 +226,7 @@ class CategoryIntake:
 
     def _image_folder(self, arrival: Arrival) -> str:
         if arrival.source == "feedback":
-            return arrival.folder
+            return self._folder(FEEDBACK, arrival.label)
         if arrival.label == FEEDBACK:
             raise Refusal(f"has no label: put it into {FEEDBACK}/good or {FEEDBACK}/<defect>")
         if arrival.label == "good":

@@ -115,9 +115,10 @@ def test_corrected_images_go_to_feedback_and_need_no_mask(
     workspace: Workspace, plant: Settings, bolt: Path, inbox: Path, make_image: MakeImage
 ) -> None:
     make_image(inbox / "feedback" / "ok" / "new.png", 500)
-    make_image(inbox / "feedback" / "hole" / "missed.png", 501)
+    make_image(inbox / "Feedback" / "hole" / "missed.png", 501)
     make_image(inbox / "feedback" / "hole" / "missed_mask.png", 502)
     make_image(inbox / "feedback" / "bare.png", 503)
+    make_image(inbox / "Feedback" / "bare-too.png", 504)
     make_image(inbox / "good" / "again.png", 500)
     make_image(inbox / "dent" / "again.png", 501)
     admitted = admit(workspace, plant)
@@ -126,6 +127,7 @@ def test_corrected_images_go_to_feedback_and_need_no_mask(
         "bolt/feedback/hole/missed.png": ("feedback", "feedback/hole/missed.png"),
         "bolt/feedback/hole/missed_mask.png": ("feedback", None),
         "bolt/feedback/bare.png": ("collection", None),
+        "bolt/feedback/bare-too.png": ("collection", None),
         "bolt/good/again.png": ("collection", None),
         "bolt/dent/again.png": ("collection", None),
     }
