@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stillwatch.errors import ImageError, LayoutError
-from stillwatch.images.layout import check_category_name
+from stillwatch.images.layout import check_category_name, existing_path, section_of
 from stillwatch.tasks.data.importing import copy_file
 from stillwatch.tasks.data.workspace import Log, Workspace, one_writer
 from stillwatch.text import some_of
@@ -44,7 +44,10 @@ def add_files(
     check_category_name(category)
     folder = workspace.data / category
     with one_writer(workspace, log):
-        if not (folder / "train").is_dir() and not any(path.startswith("train/") for path in files):
+        files = _placed(files, folder)
+        if not (folder / existing_path(folder, "train")).is_dir() and not any(
+            section_of(path) == "train" for path in files
+        ):
             raise LayoutError(
                 f"{category}: has no image of a good part yet. Add those first: stillwatch add "
                 f"{category} IMAGES --good."
@@ -64,6 +67,20 @@ def add_files(
                 folder.parent.mkdir(parents=True, exist_ok=True)
                 staged.rename(folder)
     return AddedFiles(len(new), len(files) - len(new))
+
+
+def _placed(files: Mapping[str, Path], folder: Path) -> dict[str, Path]:
+    """The files with the paths that they get beside what the category has already."""
+    placed: dict[str, Path] = {}
+    for path, file in files.items():
+        target = existing_path(folder, path)
+        if target in placed:
+            raise LayoutError(
+                f"{file}: and {placed[target]} would both become {folder / target}; rename one of "
+                "them."
+            )
+        placed[target] = file
+    return placed
 
 
 def _ensure_equal(files: Mapping[str, Path], folder: Path) -> None:

@@ -19,8 +19,7 @@ from stillwatch.images.layout import (
     IGNORE_FILE,
     REGION_FILE,
     check_category_name,
-    existing_name,
-    is_normal_folder,
+    existing_path,
     list_category,
 )
 from stillwatch.images.mask_names import MASK_ENDING, image_of_mask
@@ -231,7 +230,7 @@ class CategoryIntake:
             raise Refusal(f"has no label: put it into {FEEDBACK}/good or {FEEDBACK}/<defect>")
         if arrival.label == "good":
             self._refuse_mask_of_normal(arrival)
-            return self._folder("train", self._normal_folder())
+            return self._folder("train", "good")
         if self.asks_for_masks and arrival.mask not in self.masks:
             raise Refusal(
                 f"has no mask, as other anomalies of {self.category} have; put it into the inbox "
@@ -358,14 +357,7 @@ class CategoryIntake:
         return plain_bytes(arrival.file, place=f"{arrival.label}/{arrival.file.name}")
 
     def _folder(self, section: str, label: str) -> str:
-        """The folder of a label, with the capitals that the category has already."""
-        section = existing_name(self.folder, section)
-        return f"{section}/{existing_name(self.folder / section, label)}"
-
-    def _normal_folder(self) -> str:
-        train = self.folder / existing_name(self.folder, "train")
-        here = sorted(path.name for path in train.glob("*") if is_normal_folder(path.name))
-        return here[0] if here else "good"
+        return existing_path(self.folder, f"{section}/{label}")
 
 
 @contextmanager

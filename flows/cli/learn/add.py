@@ -64,6 +64,7 @@ def add(
         raise typer.BadParameter("give --good or --defect, not both", param_hint="--good")
     if test and not good:
         raise typer.BadParameter("is for good parts: give --good, too", param_hint="--test")
+    from stillwatch.images.layout import existing_path
     from stillwatch.images.source_layouts import category_files, labelled_files
     from stillwatch.tasks.data.adding import add_files
     from stillwatch.tasks.data.workspace import open_workspace
@@ -83,9 +84,10 @@ def add(
     done = add_files(found.files, category, workspace, log=say)
     there = f"; {done.kept} were there already" if done.kept else ""
     say(f"{category}: {done.copied} of {len(found.files)} files copied{there}")
-    counts = Counter("/".join(path.split("/")[:2]) for path in found.files)
-    listed = ", ".join(f"{folder} {count}" for folder, count in counts.items())
-    say(f"in {workspace.data / category}: {listed}")
+    folder = workspace.data / category
+    counts = Counter("/".join(existing_path(folder, path).split("/")[:2]) for path in found.files)
+    listed = ", ".join(f"{inner} {count}" for inner, count in counts.items())
+    say(f"in {folder}: {listed}")
 
     # These import Prefect and Great Expectations, which takes seconds.
     from stillwatch.flows.image_sets import check_category, version_images
