@@ -205,6 +205,19 @@ def category_folders(root: Path) -> dict[str, Path]:
     return folders
 
 
+def images_below(folder: Path) -> list[Path]:
+    """The visible files in a folder and below that are named as images are, sorted."""
+    return sorted(
+        file
+        for file in folder.rglob("*")
+        if _has_image_suffix(file.name)
+        and file.is_file()
+        and not any(
+            part.startswith(".") or is_system_file(part) for part in file.relative_to(folder).parts
+        )
+    )
+
+
 def scan_image_set(root: Path) -> dict[str, Category]:
     """Scan every category of an image set, sorted by name.
 
