@@ -473,9 +473,12 @@ def test_versions_are_listed_and_restored(line: Plant) -> None:
 def test_the_doctor_finds_what_is_missing(line: Plant) -> None:
     assert line.run_here("doctor").returncode == 0
     line.set_params(teacher={"name": "resnet18.tv_in1k"})
+    for category in ("Bolt 1", "nut"):
+        (line.folder / "data" / category / "train").mkdir(parents=True)
     done = line.run_here("doctor", "--json")
     assert done.returncode == 1
     findings = {one["what"]: one for one in json.loads(done.stdout)}
     assert findings["teacher weights"]["state"] == "missing"
     assert "resnet18.tv_in1k" in findings["teacher weights"]["detail"]
     assert findings["torch"]["state"] == "ok"
+    assert findings["image set"]["detail"].endswith("data: Bolt 1, nut"), "what it cannot use, too"

@@ -218,15 +218,6 @@ def images_below(folder: Path) -> list[Path]:
     )
 
 
-def scan_image_set(root: Path) -> dict[str, Category]:
-    """Scan every category of an image set, sorted by name.
-
-    One unusable category fails the whole scan; to go on without it, scan the folders of
-    ``category_folders`` one by one.
-    """
-    return {name: scan_category(folder) for name, folder in category_folders(root).items()}
-
-
 def scan_category(folder: Path) -> Category:
     """List one category's images, masks and region; the image set's root is the folder's parent.
 
