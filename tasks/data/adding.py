@@ -1,7 +1,6 @@
 """Copy image files into a category of an image set: all of them, or none."""
 
 import filecmp
-import logging
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,10 +9,8 @@ from pathlib import Path
 from stillwatch.errors import ImageError, LayoutError
 from stillwatch.images.layout import check_category_name, existing_path, section_of
 from stillwatch.tasks.data.importing import copy_file
-from stillwatch.tasks.data.workspace import Log, Workspace, one_writer
+from stillwatch.tasks.data.workspace import Workspace, one_writer
 from stillwatch.text import some_of
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -24,9 +21,7 @@ class AddedFiles:
     kept: int
 
 
-def add_files(
-    files: Mapping[str, Path], category: str, workspace: Workspace, *, log: Log = logger.warning
-) -> AddedFiles:
+def add_files(files: Mapping[str, Path], category: str, workspace: Workspace) -> AddedFiles:
     """Copy files into a category of the workspace's image set; nothing is versioned yet.
 
     All files are copied to a temporary folder and then renamed into place.
@@ -34,7 +29,6 @@ def add_files(
     Args:
         files: POSIX path in the category's folder -> file, as ``images.source_layouts`` gives.
         category: a new one, or one that the image set has.
-        log: called with progress messages.
 
     Raises:
         LayoutError: the category's name is not allowed, or it would have no good image.
@@ -43,7 +37,7 @@ def add_files(
     """
     check_category_name(category)
     folder = workspace.data / category
-    with one_writer(workspace, log):
+    with one_writer(workspace):
         files = _placed(files, folder)
         if not (folder / existing_path(folder, "train")).is_dir() and not any(
             section_of(path) == "train" for path in files

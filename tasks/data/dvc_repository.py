@@ -118,19 +118,11 @@ class _Repo(Repo):  # type: ignore[misc]
 class DvcRepository:
     """An open DVC repository with the folder of the image set."""
 
-    def __init__(
-        self,
-        repo: Repo,
-        folder: Path,
-        remote: str | None,
-        local_remote: Path,
-        log: Callable[[str], None],
-    ) -> None:
+    def __init__(self, repo: Repo, folder: Path, remote: str | None, local_remote: Path) -> None:
         self._repo = repo
         self._folder = folder
         self._remote = remote
         self._local_remote = local_remote
-        self._log = log
 
     def scan(self) -> FileList:
         """Hash the folder; files with the size, time and inode of the last scan are not read."""
@@ -270,7 +262,9 @@ class DvcRepository:
                     ) from error
                 if not waiting:
                     root = self._repo.root_dir
-                    self._log(f"waiting for a dvc command that runs in {root} ...")
+                    logging.getLogger(__name__).warning(
+                        "waiting for a dvc command that runs in %s ...", root
+                    )
                 waiting = True
 
     def _bring(self, wanted: set[str]) -> None:
@@ -341,7 +335,7 @@ def ensure_dvc(root: Path) -> None:
 
 @contextmanager
 def open_dvc(
-    root: Path, folder: Path, *, remote: str | None, local_remote: Path, log: Callable[[str], None]
+    root: Path, folder: Path, *, remote: str | None, local_remote: Path
 ) -> Iterator[DvcRepository]:
     """Open the DVC repository at ``root``.
 
@@ -349,14 +343,13 @@ def open_dvc(
         folder: the folder in it that holds the image set.
         remote: name of the DVC remote, or None for the repository's default.
         local_remote: folder that is the remote where the repository has no default either.
-        log: called with progress messages.
 
     Raises:
         WorkspaceError: not a DVC repository.
     """
     ensure_dvc(root)
     with _opened(root, _CONFIG) as repo:
-        yield DvcRepository(repo, folder, remote, local_remote, log)
+        yield DvcRepository(repo, folder, remote, local_remote)
 
 
 @contextmanager
@@ -369,7 +362,7 @@ def open_pulled(root: Path, remote: DvcRemote) -> Iterator[DvcRepository]:
     ensure_dvc(root)
     config = _CONFIG | {"remote": {remote.name: dict(remote.settings)}}
     with _opened(root, config) as repo:
-        yield DvcRepository(repo, root, remote.name, root, lambda _: None)
+        yield DvcRepository(repo, root, remote.name, root)
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """Import an image set from a folder into a workspace; the source is never written to."""
 
-import logging
 import os
 import shutil
 import tempfile
@@ -10,10 +9,8 @@ from pathlib import Path
 from stillwatch.errors import ImageError, LayoutError, WorkspaceError
 from stillwatch.files import storage_errors
 from stillwatch.images.layout import category_folders, check_category_name, visible_files
-from stillwatch.tasks.data.workspace import Log, Workspace, one_writer
+from stillwatch.tasks.data.workspace import Workspace, one_writer
 from stillwatch.text import unknown_name
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -28,7 +25,7 @@ class ImportedFiles:
 
 
 def import_image_set(
-    root: Path, workspace: Workspace, categories: list[str] | None, *, log: Log = logger.warning
+    root: Path, workspace: Workspace, categories: list[str] | None
 ) -> ImportedFiles:
     """Make the workspace's folders of these categories equal to those in ``root``.
 
@@ -40,7 +37,6 @@ def import_image_set(
     Args:
         root: an image set in MVTec layout.
         categories: names; None: all in ``root``.
-        log: called with progress messages.
 
     Raises:
         LayoutError: there is no such category.
@@ -60,7 +56,7 @@ def import_image_set(
         except LayoutError as error:
             refused[name] = str(error)
     listed = [name for name in chosen if name not in refused]
-    with one_writer(workspace, log):
+    with one_writer(workspace):
         removed = sum(_remove_others(workspace.data, name, sources) for name in listed)
         copied = _copy_all(sources, workspace)
         for name in listed:

@@ -9,7 +9,7 @@ from itertools import groupby
 from operator import attrgetter
 from pathlib import Path, PurePosixPath
 
-from prefect import get_run_logger, task
+from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from stillwatch.errors import LayoutError, StorageError
@@ -24,7 +24,7 @@ from stillwatch.images.layout import (
 )
 from stillwatch.images.mask_names import MASK_ENDING, image_of_mask
 from stillwatch.settings import Settings
-from stillwatch.tasks.data.workspace import Log, Workspace, one_writer
+from stillwatch.tasks.data.workspace import Workspace, one_writer
 from stillwatch.tasks.inbox import announcements
 from stillwatch.tasks.inbox.arrivals import Arrival
 from stillwatch.tasks.inbox.quarantine import refuse
@@ -58,18 +58,8 @@ class Admission:
     """The file is still in the inbox, because it cannot be moved."""
 
 
-@task(name="admit", task_run_name="admit", cache_policy=NO_CACHE)
-def admit(arrivals: Sequence[Arrival], workspace: Workspace, settings: Settings) -> list[Admission]:
-    """``admit_arrivals`` as a Prefect task, with the run's logger."""
-    return admit_arrivals(arrivals, workspace, settings, log=get_run_logger().warning)
-
-
 def admit_arrivals(
-    arrivals: Sequence[Arrival],
-    workspace: Workspace,
-    settings: Settings,
-    *,
-    log: Log = logger.warning,
+    arrivals: Sequence[Arrival], workspace: Workspace, settings: Settings
 ) -> list[Admission]:
     """Move each file from the inbox to the image set or to the quarantine.
 
@@ -89,13 +79,12 @@ def admit_arrivals(
     Args:
         arrivals: files that nobody writes to any more.
         settings: of all categories.
-        log: called with progress messages.
 
     Returns:
         The outcome of each arrival, except of those that changed since the scan.
     """
     admissions = []
-    with one_writer(workspace, log):
+    with one_writer(workspace):
         for category, group in groupby(sorted(arrivals), attrgetter("category")):
             files = sorted(group, key=_order)
             masks = {one.mask: one for one in files if one.is_mask and one.source == "collection"}
@@ -104,15 +93,19 @@ def admit_arrivals(
             for arrival in files:
                 admission = intake.admit(arrival)
                 if admission is None:
-                    log(
-                        f"{encodable(arrival.name)}: stays for the next ingest, because the file "
-                        "or its image changed since the scan, or cannot be moved"
+                    logger.warning(
+                        "%s: stays for the next ingest, because the file or its image changed "
+                        "since the scan, or cannot be moved",
+                        encodable(arrival.name),
                     )
                     continue
                 if admission.stays:
-                    log(f"{admission.name}: stays in the inbox: {admission.reason}")
+                    logger.warning("%s: stays in the inbox: %s", admission.name, admission.reason)
                 admissions.append(admission)
     return admissions
+
+
+admit = task(name="admit", task_run_name="admit", cache_policy=NO_CACHE)(admit_arrivals)
 
 
 class ChangedSinceScanError(Exception):

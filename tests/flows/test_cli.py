@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 import typer
 from absent_packages import NOT_ON_AN_EDGE_BOX, without
+from filelock import FileLock
 from made_bundles import make_bundle, make_small_bundle
 from made_stores import new_store
 from PIL import Image
 from tests.flows.conftest import SIDE, Plant, make_plant, make_workspace_plant, write_image
 from tests.tasks.made_registries import NAME, judge, made_record, new_version, pending_version
+from warned import when_warned
 
 from stillwatch import __version__
 from stillwatch.detectors import parse_detector_settings
@@ -278,6 +280,16 @@ def test_a_plant_without_images_is_sound_and_retrains_nothing(line: Plant) -> No
     assert "there are no images. Add some with 'stillwatch add" in refusal(plant, "retrain")
     assert not (plant.state / "prefect").exists(), "no server was started"
     assert plant.run_here("doctor").returncode == 0
+
+
+def test_a_command_that_waits_for_another_one_says_so_on_stderr(tmp_path: Path) -> None:
+    plant = make_workspace_plant(tmp_path / "line")
+    lock = FileLock(plant.folder / ".dvc" / "tmp" / "stillwatch.lock")
+    lock.acquire()
+    with when_warned(lock.release):
+        done = plant.run_here("data", "add", "--json")
+    assert "stillwatch: waiting for another stillwatch" in done.stderr
+    assert json.loads(done.stdout)["tag"] == "data-1"
 
 
 def test_a_workspace_that_is_no_repository(line: Plant) -> None:

@@ -81,7 +81,7 @@ def add(
         named = some_of(found.left_out)
         say(f"left out: {len(found.left_out)} images without a place in this layout ({named})")
     workspace = open_workspace(given.settings)
-    done = add_files(found.files, category, workspace, log=say)
+    done = add_files(found.files, category, workspace)
     there = f"; {done.kept} were there already" if done.kept else ""
     say(f"{category}: {done.copied} of {len(found.files)} files copied{there}")
     folder = workspace.data / category
@@ -92,7 +92,7 @@ def add(
     # These import Prefect and Great Expectations, which takes seconds.
     from stillwatch.flows.image_sets import check_category, version_images
 
-    data = version_images(given.settings, root=None, categories=None, say=say)
+    data = version_images(given.settings, root=None, categories=None)
     say(f"{'new' if data.changed else 'same'} data version: {data.name} ({data.message})")
     report, page = check_category(data, category, given.settings)
     say(report.verdict())

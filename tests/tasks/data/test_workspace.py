@@ -2,12 +2,12 @@ import errno
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from warned import when_warned
 
 from stillwatch.errors import ImageError, LayoutError, StorageError, WorkspaceError
 from stillwatch.flows.image_sets import chosen_categories
@@ -187,25 +187,10 @@ def test_a_read_only_state_folder_is_named(tmp_path: Path) -> None:
 
 
 def test_a_second_writer_waits_with_a_message(workspace: Workspace) -> None:
-    said: list[str] = []
-    asked = threading.Event()
-
-    def log(sentence: str) -> None:
-        said.append(sentence)
-        asked.set()
-
-    def second() -> bool:
-        with one_writer(workspace, log):
-            return released.is_set()
-
-    released = threading.Event()
-    with ThreadPoolExecutor(1) as pool:
-        with one_writer(workspace):
-            waiting = pool.submit(second)
-            assert asked.wait(timeout=30)
-            assert not waiting.done()
-            released.set()
-        assert waiting.result(timeout=30)
+    with ExitStack() as first:
+        first.enter_context(one_writer(workspace))
+        with when_warned(first.close) as said, one_writer(workspace):
+            pass
     assert said == [f"waiting for another stillwatch that writes to {workspace.root} ..."]
 
 
@@ -308,7 +293,7 @@ class TestImport:
         self, root: Path, workspace: Workspace, settings: Settings, tmp_path: Path
     ) -> None:
         (root / "plate" / "test" / "away").symlink_to(tmp_path)
-        data = import_and_version(workspace, settings, root=root, categories=None, log=print)
+        data = import_and_version(workspace, settings, root=root)
         assert set(data.categories) == {"cloth"}
         assert "plate/test/away: leaves the image set" in data.refused["plate"]
         assert chosen_categories(data, None) == ["cloth", "plate"]

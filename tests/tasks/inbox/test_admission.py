@@ -360,7 +360,12 @@ def test_the_mask_that_arrives_with_a_copy_of_an_admitted_image_is_admitted(
 
 
 def test_files_changed_after_the_scan_stay_for_the_next_run(
-    workspace: Workspace, plant: Settings, bolt: Path, inbox: Path, make_image: MakeImage
+    workspace: Workspace,
+    plant: Settings,
+    bolt: Path,
+    inbox: Path,
+    make_image: MakeImage,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     make_image(inbox / "hole" / "1.png", 500)
     write_mask(inbox / "hole" / "1_mask.png")
@@ -368,9 +373,8 @@ def test_files_changed_after_the_scan_stay_for_the_next_run(
     found = still_files(plant.inbox.path, 0)
     make_image(inbox / "hole" / "1.png", 501)
     make_image(inbox / "hole" / "2.png", 502)
-    told: list[str] = []
-    assert admit_arrivals(found, workspace, plant, log=told.append) == []
-    assert [one.partition(":")[0] for one in told] == [
+    assert admit_arrivals(found, workspace, plant) == []
+    assert [message.partition(":")[0] for message in caplog.messages] == [
         *("bolt/hole/1.png", "bolt/hole/2.png", "bolt/hole/1_mask.png"),
     ]
     assert files_in(inbox) == {"hole/1.png", "hole/2.png", "hole/1_mask.png"}
