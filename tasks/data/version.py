@@ -103,7 +103,7 @@ def import_and_version(
     """
     refused = {}
     if root is not None:
-        refused = import_image_set(root, workspace, categories).refused
+        refused = import_image_set(root, workspace, categories)
         if refused and not workspace.data.is_dir():
             raise LayoutError(" ".join(refused.values()))
     return replace(version_image_set(workspace, settings), refused=refused)
