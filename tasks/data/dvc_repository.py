@@ -146,7 +146,8 @@ class DvcRepository:
             return
         with self._errors():
             staging, tree = self._build(dry_run=False)
-            _ensure_unchanged(self._folder, _file_list(tree), expected)
+            if tree.hash_info.value != expected.dir_hash:
+                raise WorkspaceError(_CHANGED_MEANWHILE.format(folder=self._folder))
             done = transfer(
                 staging, self._repo.cache.local, {tree.hash_info}, hardlink=False, shallow=False
             )
@@ -156,7 +157,8 @@ class DvcRepository:
         """Write the ``.dvc`` file, unless it matches ``expected`` already; no file is relinked."""
         file = self._folder.with_name(f"{self._folder.name}.dvc")
         before = file.read_bytes() if file.exists() else None
-        if before is not None and parse_tracked(before) == _tracked(expected):
+        wanted = Tracked(expected.dir_hash, len(expected.files))
+        if before is not None and parse_tracked(before) == wanted:
             return
         with self._errors():
             self._when_unlocked(lambda: self._repo.add(str(self._folder), relink=False))
@@ -177,7 +179,9 @@ class DvcRepository:
         with self._errors(f"remote '{remote}'"):
             if self._repo.cloud.get_remote_odb(remote, "push").exists(file_list.dir_hash):
                 return
-            done = self._repo.cloud.push(_objects(file_list), remote=remote)
+            hashes = (file_list.dir_hash, *file_list.files.values())
+            objects = {HashInfo("md5", one) for one in hashes}
+            done = self._repo.cloud.push(objects, remote=remote)
             _ensure_transferred(
                 done.failed, f"{self._folder}: pushing to the DVC remote '{remote}'"
             )
@@ -403,11 +407,6 @@ _CHANGED_MEANWHILE = (
 )
 
 
-def _ensure_unchanged(folder: Path, now: FileList, expected: FileList) -> None:
-    if now.dir_hash != expected.dir_hash:
-        raise WorkspaceError(_CHANGED_MEANWHILE.format(folder=folder))
-
-
 def _ensure_transferred(failed: set[HashInfo], doing: str) -> None:
     if not failed:
         return
@@ -426,15 +425,6 @@ def _raise_full_disk(error: BaseException, place: str) -> None:
             raise error
 
 
-def _objects(file_list: FileList) -> set[HashInfo]:
-    hashes = {file_list.dir_hash, *file_list.files.values()}
-    return {HashInfo("md5", value) for value in hashes}
-
-
 def _file_list(tree: Tree) -> FileList:
     files = {"/".join(key): str(info.value) for key, _, info in tree}
     return FileList(str(tree.hash_info.value), dict(sorted(files.items())))
-
-
-def _tracked(file_list: FileList) -> Tracked:
-    return Tracked(file_list.dir_hash, len(file_list.files))
