@@ -1,6 +1,6 @@
 """Versioning and checking an image set."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from stillwatch.errors import LayoutError
@@ -22,14 +22,12 @@ def version_images(
     *,
     root: Path | None,
     categories: list[str] | None,
-    say: Callable[[str], None],
 ) -> DataVersion:
     """Import ``root`` if it is outside a workspace, then version the image set; needs no flow.
 
     Args:
         root: as for ``place_of``.
         categories: which are imported; None: all of them.
-        say: called with progress messages.
 
     Raises:
         StillwatchError: as ``ensure_categories_exist`` and ``import_and_version``.
@@ -37,7 +35,7 @@ def version_images(
     place = place_of(settings, root)
     ensure_categories_exist(settings, place.images)
     return import_and_version(
-        place.workspace, settings, root=place.imported_from, categories=categories, log=say
+        place.workspace, settings, root=place.imported_from, categories=categories
     )
 
 

@@ -20,7 +20,6 @@ from stillwatch.tasks.html import data_uri
 from stillwatch.tasks.locks import exclusive
 from stillwatch.tasks.registry.versions import champions, model_name
 from stillwatch.tasks.tracking.client import Tracking, open_tracking
-from stillwatch.text import unknown_name
 
 DETECTED = "stillwatch.drift.detected"
 """The event that the scores of a champion have drifted; its payload names the category and the
@@ -61,16 +60,15 @@ def watched_streams(
         category: whose champion; None: all of them.
 
     Raises:
-        TrackingError: no such category or no champion in it, or the registry does not answer.
+        TrackingError: the category has no champion, or the registry does not answer.
         BundleError: a champion's bundle is damaged.
     """
     tracking = open_tracking(settings)
     found = champions(tracking)
     if category is not None and category not in found:
         raise TrackingError(
-            f"{unknown_name('category', category, list(found))}."
-            if found
-            else "there is no champion to watch yet. 'stillwatch models' shows what is registered."
+            f"{category} has no champion to watch yet. 'stillwatch models' shows what is "
+            "registered."
         )
     chosen = found if category is None else {category: found[category]}
     return [

@@ -1,7 +1,7 @@
 """Locks of the state folder, for the threads and processes of one machine."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,20 +22,20 @@ def exclusive(settings: Settings, name: str, doing: str) -> Iterator[None]:
         doing: what the holder does, for the warning.
     """
     file = settings.state_dir / "locks" / f"{name}.lock"
-    with held(file, f"Another stillwatch is {doing}: waiting for it.", logger.warning):
+    with held(file, f"Another stillwatch is {doing}: waiting for it."):
         yield
 
 
 @contextmanager
-def held(file: Path, message: str, log: Callable[[str], None]) -> Iterator[None]:
-    """Hold the lock ``file``; while another holds it, call ``log`` with ``message`` and wait."""
+def held(file: Path, message: str) -> Iterator[None]:
+    """Hold the lock ``file``; log ``message`` as a warning while another process holds it."""
     lock = FileLock(file)
     with storage_errors(file):
         file.parent.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            log(message)
+            logger.warning(message)
             lock.acquire()
     try:
         yield

@@ -167,10 +167,12 @@ class Service:
     def _wait_for(self, running: RunningService, seconds: float) -> None:
         deadline = time.monotonic() + seconds
         while not (answers(running.health_url) and self._listens(running.url)):
-            if not is_held(self._lock) or time.monotonic() > deadline:
+            ended = not is_held(self._lock)
+            if ended or time.monotonic() > deadline:
+                reason = "has ended" if ended else f"did not answer within {seconds:.0f} s"
                 raise ServerError(
-                    f"the server at {running.health_url} did not answer within {seconds:.0f} s: "
-                    f"its log {self.log} says why. Fix this and try again."
+                    f"the server at {running.health_url} {reason}: its log {self.log} says why. "
+                    "Fix this and try again."
                 )
             time.sleep(0.2)
 

@@ -1,19 +1,16 @@
 """Copy image files into a category of an image set: all of them, or none."""
 
 import filecmp
-import logging
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from stillwatch.errors import ImageError, LayoutError
-from stillwatch.images.layout import check_category_name
+from stillwatch.images.layout import check_category_name, existing_path, section_of
 from stillwatch.tasks.data.importing import copy_file
-from stillwatch.tasks.data.workspace import Log, Workspace, one_writer
+from stillwatch.tasks.data.workspace import Workspace, one_writer
 from stillwatch.text import some_of
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -24,9 +21,7 @@ class AddedFiles:
     kept: int
 
 
-def add_files(
-    files: Mapping[str, Path], category: str, workspace: Workspace, *, log: Log = logger.warning
-) -> AddedFiles:
+def add_files(files: Mapping[str, Path], category: str, workspace: Workspace) -> AddedFiles:
     """Copy files into a category of the workspace's image set; nothing is versioned yet.
 
     All files are copied to a temporary folder and then renamed into place.
@@ -34,7 +29,6 @@ def add_files(
     Args:
         files: POSIX path in the category's folder -> file, as ``images.source_layouts`` gives.
         category: a new one, or one that the image set has.
-        log: called with progress messages.
 
     Raises:
         LayoutError: the category's name is not allowed, or it would have no good image.
@@ -43,8 +37,11 @@ def add_files(
     """
     check_category_name(category)
     folder = workspace.data / category
-    with one_writer(workspace, log):
-        if not (folder / "train").is_dir() and not any(path.startswith("train/") for path in files):
+    with one_writer(workspace):
+        files = _placed(files, folder)
+        if not (folder / existing_path(folder, "train")).is_dir() and not any(
+            section_of(path) == "train" for path in files
+        ):
             raise LayoutError(
                 f"{category}: has no image of a good part yet. Add those first: stillwatch add "
                 f"{category} IMAGES --good."
@@ -64,6 +61,20 @@ def add_files(
                 folder.parent.mkdir(parents=True, exist_ok=True)
                 staged.rename(folder)
     return AddedFiles(len(new), len(files) - len(new))
+
+
+def _placed(files: Mapping[str, Path], folder: Path) -> dict[str, Path]:
+    """The files with the paths that they get beside what the category has already."""
+    placed: dict[str, Path] = {}
+    for path, file in files.items():
+        target = existing_path(folder, path)
+        if target in placed:
+            raise LayoutError(
+                f"{file}: and {placed[target]} would both become {folder / target}; rename one of "
+                "them."
+            )
+        placed[target] = file
+    return placed
 
 
 def _ensure_equal(files: Mapping[str, Path], folder: Path) -> None:

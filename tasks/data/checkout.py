@@ -1,7 +1,6 @@
 """Restore an older version of an image set; refuse to lose files that no version has."""
 
 import contextlib
-import logging
 from pathlib import Path
 
 from stillwatch.errors import WorkspaceError
@@ -9,14 +8,10 @@ from stillwatch.files import atomic_file
 from stillwatch.tasks.data.dvc_repository import DvcRepository, parse_tracked
 from stillwatch.tasks.data.git import blob_id
 from stillwatch.tasks.data.history import RecordedVersion, files_at, list_versions, version_at
-from stillwatch.tasks.data.workspace import Log, Workspace, writing
-
-logger = logging.getLogger(__name__)
+from stillwatch.tasks.data.workspace import Workspace, writing
 
 
-def checkout_version(
-    workspace: Workspace, revision: str, *, log: Log = logger.warning
-) -> RecordedVersion:
+def checkout_version(workspace: Workspace, revision: str) -> RecordedVersion:
     """Restore the image set's folder, its ``.dvc`` file and the split file of a version.
 
     Nothing is committed: HEAD, index and all other files stay unchanged. A training then uses the
@@ -24,13 +19,12 @@ def checkout_version(
 
     Args:
         revision: a tag (``data-3``), a commit, or ``HEAD`` for the latest.
-        log: called with progress messages.
 
     Raises:
         WorkspaceError: there is no such version, files that no version has would be lost, or
             neither DVC's cache nor the remote has the old files. Nothing is changed then.
     """
-    with writing(workspace, log) as dvc:
+    with writing(workspace) as dvc:
         known = list_versions(workspace)
         wanted = version_at(workspace, revision)
         if wanted is None:

@@ -118,19 +118,11 @@ class _Repo(Repo):  # type: ignore[misc]
 class DvcRepository:
     """An open DVC repository with the folder of the image set."""
 
-    def __init__(
-        self,
-        repo: Repo,
-        folder: Path,
-        remote: str | None,
-        local_remote: Path,
-        log: Callable[[str], None],
-    ) -> None:
+    def __init__(self, repo: Repo, folder: Path, remote: str | None, local_remote: Path) -> None:
         self._repo = repo
         self._folder = folder
         self._remote = remote
         self._local_remote = local_remote
-        self._log = log
 
     def scan(self) -> FileList:
         """Hash the folder; files with the size, time and inode of the last scan are not read."""
@@ -154,7 +146,8 @@ class DvcRepository:
             return
         with self._errors():
             staging, tree = self._build(dry_run=False)
-            _ensure_unchanged(self._folder, _file_list(tree), expected)
+            if tree.hash_info.value != expected.dir_hash:
+                raise WorkspaceError(_CHANGED_MEANWHILE.format(folder=self._folder))
             done = transfer(
                 staging, self._repo.cache.local, {tree.hash_info}, hardlink=False, shallow=False
             )
@@ -164,7 +157,8 @@ class DvcRepository:
         """Write the ``.dvc`` file, unless it matches ``expected`` already; no file is relinked."""
         file = self._folder.with_name(f"{self._folder.name}.dvc")
         before = file.read_bytes() if file.exists() else None
-        if before is not None and parse_tracked(before) == _tracked(expected):
+        wanted = Tracked(expected.dir_hash, len(expected.files))
+        if before is not None and parse_tracked(before) == wanted:
             return
         with self._errors():
             self._when_unlocked(lambda: self._repo.add(str(self._folder), relink=False))
@@ -185,7 +179,9 @@ class DvcRepository:
         with self._errors(f"remote '{remote}'"):
             if self._repo.cloud.get_remote_odb(remote, "push").exists(file_list.dir_hash):
                 return
-            done = self._repo.cloud.push(_objects(file_list), remote=remote)
+            hashes = (file_list.dir_hash, *file_list.files.values())
+            objects = {HashInfo("md5", one) for one in hashes}
+            done = self._repo.cloud.push(objects, remote=remote)
             _ensure_transferred(
                 done.failed, f"{self._folder}: pushing to the DVC remote '{remote}'"
             )
@@ -270,7 +266,9 @@ class DvcRepository:
                     ) from error
                 if not waiting:
                     root = self._repo.root_dir
-                    self._log(f"waiting for a dvc command that runs in {root} ...")
+                    logging.getLogger(__name__).warning(
+                        "waiting for a dvc command that runs in %s ...", root
+                    )
                 waiting = True
 
     def _bring(self, wanted: set[str]) -> None:
@@ -341,7 +339,7 @@ def ensure_dvc(root: Path) -> None:
 
 @contextmanager
 def open_dvc(
-    root: Path, folder: Path, *, remote: str | None, local_remote: Path, log: Callable[[str], None]
+    root: Path, folder: Path, *, remote: str | None, local_remote: Path
 ) -> Iterator[DvcRepository]:
     """Open the DVC repository at ``root``.
 
@@ -349,14 +347,13 @@ def open_dvc(
         folder: the folder in it that holds the image set.
         remote: name of the DVC remote, or None for the repository's default.
         local_remote: folder that is the remote where the repository has no default either.
-        log: called with progress messages.
 
     Raises:
         WorkspaceError: not a DVC repository.
     """
     ensure_dvc(root)
     with _opened(root, _CONFIG) as repo:
-        yield DvcRepository(repo, folder, remote, local_remote, log)
+        yield DvcRepository(repo, folder, remote, local_remote)
 
 
 @contextmanager
@@ -369,7 +366,7 @@ def open_pulled(root: Path, remote: DvcRemote) -> Iterator[DvcRepository]:
     ensure_dvc(root)
     config = _CONFIG | {"remote": {remote.name: dict(remote.settings)}}
     with _opened(root, config) as repo:
-        yield DvcRepository(repo, root, remote.name, root, lambda _: None)
+        yield DvcRepository(repo, root, remote.name, root)
 
 
 @contextmanager
@@ -410,11 +407,6 @@ _CHANGED_MEANWHILE = (
 )
 
 
-def _ensure_unchanged(folder: Path, now: FileList, expected: FileList) -> None:
-    if now.dir_hash != expected.dir_hash:
-        raise WorkspaceError(_CHANGED_MEANWHILE.format(folder=folder))
-
-
 def _ensure_transferred(failed: set[HashInfo], doing: str) -> None:
     if not failed:
         return
@@ -433,15 +425,6 @@ def _raise_full_disk(error: BaseException, place: str) -> None:
             raise error
 
 
-def _objects(file_list: FileList) -> set[HashInfo]:
-    hashes = {file_list.dir_hash, *file_list.files.values()}
-    return {HashInfo("md5", value) for value in hashes}
-
-
 def _file_list(tree: Tree) -> FileList:
     files = {"/".join(key): str(info.value) for key, _, info in tree}
     return FileList(str(tree.hash_info.value), dict(sorted(files.items())))
-
-
-def _tracked(file_list: FileList) -> Tracked:
-    return Tracked(file_list.dir_hash, len(file_list.files))

@@ -1,35 +1,20 @@
 """Import an image set from a folder into a workspace; the source is never written to."""
 
-import logging
 import os
 import shutil
 import tempfile
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from stillwatch.errors import ImageError, LayoutError, WorkspaceError
 from stillwatch.files import storage_errors
 from stillwatch.images.layout import category_folders, check_category_name, visible_files
-from stillwatch.tasks.data.workspace import Log, Workspace, one_writer
+from stillwatch.tasks.data.workspace import Workspace, one_writer
 from stillwatch.text import unknown_name
-
-logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class ImportedFiles:
-    """The numbers of files that an import copied, kept and removed."""
-
-    copied: int
-    kept: int
-    removed: int
-    refused: dict[str, str] = field(default_factory=dict)
-    """Category -> why it was not imported, because its files cannot be read."""
 
 
 def import_image_set(
-    root: Path, workspace: Workspace, categories: list[str] | None, *, log: Log = logger.warning
-) -> ImportedFiles:
+    root: Path, workspace: Workspace, categories: list[str] | None
+) -> dict[str, str]:
     """Make the workspace's folders of these categories equal to those in ``root``.
 
     All files of a category are imported except hidden ones, so that the checks find files that are
@@ -40,7 +25,9 @@ def import_image_set(
     Args:
         root: an image set in MVTec layout.
         categories: names; None: all in ``root``.
-        log: called with progress messages.
+
+    Returns:
+        Category -> why it was not imported, because its files cannot be listed.
 
     Raises:
         LayoutError: there is no such category.
@@ -60,12 +47,13 @@ def import_image_set(
         except LayoutError as error:
             refused[name] = str(error)
     listed = [name for name in chosen if name not in refused]
-    with one_writer(workspace, log):
-        removed = sum(_remove_others(workspace.data, name, sources) for name in listed)
-        copied = _copy_all(sources, workspace)
+    with one_writer(workspace):
+        for name in listed:
+            _remove_others(workspace.data, name, sources)
+        _copy_all(sources, workspace)
         for name in listed:
             (workspace.data / name / "train").mkdir(parents=True, exist_ok=True)
-    return ImportedFiles(copied, len(sources) - copied, removed, refused)
+    return refused
 
 
 def _chosen_folders(root: Path, categories: list[str] | None) -> dict[str, Path]:
@@ -87,32 +75,24 @@ def _ensure_apart(folder: Path, data: Path) -> None:
         )
 
 
-def _remove_others(data: Path, name: str, sources: dict[str, Path]) -> int:
-    removed = 0
+def _remove_others(data: Path, name: str, sources: dict[str, Path]) -> None:
     for folder, _, files in os.walk(data / name, topdown=False):
         for file in files:
             path = Path(folder, file)
             if path.relative_to(data).as_posix() not in sources:
                 path.unlink()
-                removed += 1
         if not any(Path(folder).iterdir()):
             Path(folder).rmdir()
-    return removed
 
 
-def _copy_all(sources: dict[str, Path], workspace: Workspace) -> int:
-    copied = 0
+def _copy_all(sources: dict[str, Path], workspace: Workspace) -> None:
     # Outside the image set, where a killed import would leave a partial file to be versioned.
-    staging = Path(tempfile.mkdtemp(dir=workspace.root / ".dvc" / "tmp", prefix="import-"))
-    try:
+    staging = workspace.root / ".dvc" / "tmp"
+    with tempfile.TemporaryDirectory(dir=staging, prefix="import-") as temporary:
         for path, source in sources.items():
             target = workspace.data / path
             if not _same(source, target):
-                copy_file(source, target, staging / "file")
-                copied += 1
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-    return copied
+                copy_file(source, target, Path(temporary, "file"))
 
 
 def _same(source: Path, target: Path) -> bool:

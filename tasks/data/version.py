@@ -1,14 +1,13 @@
 """Version an image set: DVC stores the images, git the ``.dvc`` file and the split file."""
 
 import hashlib
-import logging
 import socket
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from prefect import get_run_logger, task
+from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from stillwatch.errors import LayoutError, SettingsError, SplitError, WorkspaceError
@@ -38,10 +37,8 @@ from stillwatch.tasks.data.history import (
     version_at,
 )
 from stillwatch.tasks.data.importing import import_image_set
-from stillwatch.tasks.data.workspace import Log, Workspace, image_folder, writing
+from stillwatch.tasks.data.workspace import Workspace, image_folder, writing
 from stillwatch.text import printable, unknown_name
-
-logger = logging.getLogger(__name__)
 
 _SIGNS = {"added": "+", "changed": "~", "removed": "-"}
 _CATEGORIES_IN_SUBJECT = 4
@@ -92,26 +89,12 @@ class DataVersion:
         return self.tag or self.commit[:10]
 
 
-@task(name="version", task_run_name="version", cache_policy=NO_CACHE)
-def version(
+def import_and_version(
     workspace: Workspace,
     settings: Settings,
     *,
     root: Path | None = None,
     categories: list[str] | None = None,
-) -> DataVersion:
-    """Import ``root``, if given, into the workspace; then version the workspace's image set."""
-    log = get_run_logger().warning
-    return import_and_version(workspace, settings, root=root, categories=categories, log=log)
-
-
-def import_and_version(
-    workspace: Workspace,
-    settings: Settings,
-    *,
-    root: Path | None,
-    categories: list[str] | None,
-    log: Log,
 ) -> DataVersion:
     """Import ``root``, if given, into the workspace; then version the workspace's image set.
 
@@ -120,15 +103,16 @@ def import_and_version(
     """
     refused = {}
     if root is not None:
-        refused = import_image_set(root, workspace, categories, log=log).refused
+        refused = import_image_set(root, workspace, categories)
         if refused and not workspace.data.is_dir():
             raise LayoutError(" ".join(refused.values()))
-    return replace(version_image_set(workspace, settings, log=log), refused=refused)
+    return replace(version_image_set(workspace, settings), refused=refused)
 
 
-def version_image_set(
-    workspace: Workspace, settings: Settings, *, log: Log = logger.warning
-) -> DataVersion:
+version = task(name="version", task_run_name="version", cache_policy=NO_CACHE)(import_and_version)
+
+
+def version_image_set(workspace: Workspace, settings: Settings) -> DataVersion:
     """Record the image set on disk: DVC cache, remote, ``.dvc`` file, split file, commit, tag.
 
     If the image set is recorded already (also after ``checkout_version``), the recorded version is
@@ -138,7 +122,6 @@ def version_image_set(
     Args:
         settings: of all categories; new images are assigned by the sections split and calibration
             of their own category.
-        log: called with progress messages.
 
     Raises:
         LayoutError: there is no category, or a category's name is not allowed. (Other faults of
@@ -147,7 +130,7 @@ def version_image_set(
         StorageError: a disk is full or a folder cannot be written to.
         WorkspaceError: git or DVC failed.
     """
-    with writing(workspace, log) as dvc:
+    with writing(workspace) as dvc:
         found = _find_version(workspace, dvc, settings)
         if found.recorded is None:
             ensure_committable(workspace.root)
@@ -181,9 +164,9 @@ def version_image_set(
     )
 
 
-def matches_tracked(workspace: Workspace, settings: Settings, *, log: Log = logger.warning) -> bool:
+def matches_tracked(workspace: Workspace, settings: Settings) -> bool:
     """Whether the image set is recorded; arguments and errors as of ``version_image_set``."""
-    with writing(workspace, log) as dvc:
+    with writing(workspace) as dvc:
         return _find_version(workspace, dvc, settings).recorded is not None
 
 

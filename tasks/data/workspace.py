@@ -1,9 +1,8 @@
 """Find and create workspaces, the git + DVC repositories of image sets; lock them for writing."""
 
 import hashlib
-import logging
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +17,6 @@ from stillwatch.tasks.data.dvc_repository import DvcRepository, ensure_dvc, init
 from stillwatch.tasks.data.git import commit_only, create_repository, ensure_work_tree, exclude
 from stillwatch.tasks.locks import held
 from stillwatch.text import unknown_name
-
-logger = logging.getLogger(__name__)
-
-Log = Callable[[str], None]
-"""Called with progress messages, e.g. a logger's or a console's method."""
 
 
 @dataclass(frozen=True)
@@ -227,15 +221,15 @@ def create_workspace(
 
 
 @contextmanager
-def one_writer(workspace: Workspace, log: Log = logger.warning) -> Iterator[None]:
-    """Hold the workspace's lock; wait, with a message, while another process holds it."""
+def one_writer(workspace: Workspace) -> Iterator[None]:
+    """Hold the workspace's lock; log a warning while another process holds it."""
     file = workspace.root / ".dvc" / "tmp" / "stillwatch.lock"
-    with held(file, f"waiting for another stillwatch that writes to {workspace.root} ...", log):
+    with held(file, f"waiting for another stillwatch that writes to {workspace.root} ..."):
         yield
 
 
 @contextmanager
-def writing(workspace: Workspace, log: Log = logger.warning) -> Iterator[DvcRepository]:
+def writing(workspace: Workspace) -> Iterator[DvcRepository]:
     """Hold the workspace's lock and open its DVC repository.
 
     Raises:
@@ -243,13 +237,12 @@ def writing(workspace: Workspace, log: Log = logger.warning) -> Iterator[DvcRepo
     """
     ensure_work_tree(workspace.root)
     with (
-        one_writer(workspace, log),
+        one_writer(workspace),
         open_dvc(
             workspace.root,
             workspace.data,
             remote=workspace.remote,
             local_remote=workspace.local_remote,
-            log=log,
         ) as dvc,
     ):
         # Else DVC adds the folder to .gitignore, which would be one more file to commit.

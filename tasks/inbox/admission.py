@@ -9,7 +9,7 @@ from itertools import groupby
 from operator import attrgetter
 from pathlib import Path, PurePosixPath
 
-from prefect import get_run_logger, task
+from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from stillwatch.errors import LayoutError, StorageError
@@ -19,13 +19,12 @@ from stillwatch.images.layout import (
     IGNORE_FILE,
     REGION_FILE,
     check_category_name,
-    existing_name,
-    is_normal_folder,
+    existing_path,
     list_category,
 )
 from stillwatch.images.mask_names import MASK_ENDING, image_of_mask
 from stillwatch.settings import Settings
-from stillwatch.tasks.data.workspace import Log, Workspace, one_writer
+from stillwatch.tasks.data.workspace import Workspace, one_writer
 from stillwatch.tasks.inbox import announcements
 from stillwatch.tasks.inbox.arrivals import Arrival
 from stillwatch.tasks.inbox.quarantine import refuse
@@ -59,18 +58,8 @@ class Admission:
     """The file is still in the inbox, because it cannot be moved."""
 
 
-@task(name="admit", task_run_name="admit", cache_policy=NO_CACHE)
-def admit(arrivals: Sequence[Arrival], workspace: Workspace, settings: Settings) -> list[Admission]:
-    """``admit_arrivals`` as a Prefect task, with the run's logger."""
-    return admit_arrivals(arrivals, workspace, settings, log=get_run_logger().warning)
-
-
 def admit_arrivals(
-    arrivals: Sequence[Arrival],
-    workspace: Workspace,
-    settings: Settings,
-    *,
-    log: Log = logger.warning,
+    arrivals: Sequence[Arrival], workspace: Workspace, settings: Settings
 ) -> list[Admission]:
     """Move each file from the inbox to the image set or to the quarantine.
 
@@ -90,13 +79,12 @@ def admit_arrivals(
     Args:
         arrivals: files that nobody writes to any more.
         settings: of all categories.
-        log: called with progress messages.
 
     Returns:
         The outcome of each arrival, except of those that changed since the scan.
     """
     admissions = []
-    with one_writer(workspace, log):
+    with one_writer(workspace):
         for category, group in groupby(sorted(arrivals), attrgetter("category")):
             files = sorted(group, key=_order)
             masks = {one.mask: one for one in files if one.is_mask and one.source == "collection"}
@@ -105,15 +93,19 @@ def admit_arrivals(
             for arrival in files:
                 admission = intake.admit(arrival)
                 if admission is None:
-                    log(
-                        f"{encodable(arrival.name)}: stays for the next ingest, because the file "
-                        "or its image changed since the scan, or cannot be moved"
+                    logger.warning(
+                        "%s: stays for the next ingest, because the file or its image changed "
+                        "since the scan, or cannot be moved",
+                        encodable(arrival.name),
                     )
                     continue
                 if admission.stays:
-                    log(f"{admission.name}: stays in the inbox: {admission.reason}")
+                    logger.warning("%s: stays in the inbox: %s", admission.name, admission.reason)
                 admissions.append(admission)
     return admissions
+
+
+admit = task(name="admit", task_run_name="admit", cache_policy=NO_CACHE)(admit_arrivals)
 
 
 class ChangedSinceScanError(Exception):
@@ -226,12 +218,12 @@ class CategoryIntake:
 
     def _image_folder(self, arrival: Arrival) -> str:
         if arrival.source == "feedback":
-            return arrival.folder
+            return self._folder(FEEDBACK, arrival.label)
         if arrival.label == FEEDBACK:
             raise Refusal(f"has no label: put it into {FEEDBACK}/good or {FEEDBACK}/<defect>")
         if arrival.label == "good":
             self._refuse_mask_of_normal(arrival)
-            return self._folder("train", self._normal_folder())
+            return self._folder("train", "good")
         if self.asks_for_masks and arrival.mask not in self.masks:
             raise Refusal(
                 f"has no mask, as other anomalies of {self.category} have; put it into the inbox "
@@ -358,14 +350,7 @@ class CategoryIntake:
         return plain_bytes(arrival.file, place=f"{arrival.label}/{arrival.file.name}")
 
     def _folder(self, section: str, label: str) -> str:
-        """The folder of a label, with the capitals that the category has already."""
-        section = existing_name(self.folder, section)
-        return f"{section}/{existing_name(self.folder / section, label)}"
-
-    def _normal_folder(self) -> str:
-        train = self.folder / existing_name(self.folder, "train")
-        here = sorted(path.name for path in train.glob("*") if is_normal_folder(path.name))
-        return here[0] if here else "good"
+        return existing_path(self.folder, f"{section}/{label}")
 
 
 @contextmanager

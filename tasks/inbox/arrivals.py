@@ -14,7 +14,7 @@ from typing import Literal
 
 from stillwatch.errors import StorageError
 from stillwatch.images.layout import FEEDBACK, is_normal_folder, is_system_file
-from stillwatch.images.mask_names import MASK_ENDING, image_of_mask
+from stillwatch.images.mask_names import MASK_ENDING, folded, image_of_mask
 
 
 @dataclass(frozen=True, order=True)
@@ -85,7 +85,7 @@ def still_files(inbox: Path, settle_seconds: float) -> list[Arrival]:
             found += _arrivals(category, category, "collection", latest)
             for label in _folders(category):
                 found += _arrivals(category, label, "collection", latest)
-                if label.name == FEEDBACK:
+                if folded(label.name) == FEEDBACK:
                     for corrected in _folders(label):
                         found += _arrivals(category, corrected, "feedback", latest)
     except OSError as error:
@@ -101,6 +101,8 @@ def _arrivals(
     label = "good" if is_normal_folder(folder.name) else folder.name
     if folder == category:
         label = ""
+    elif source == "collection" and folded(label) == FEEDBACK:
+        label = FEEDBACK
     holds_folders = source == "collection" and label in ("", FEEDBACK)
     found = []
     for file in _visible(folder):

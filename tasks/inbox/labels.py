@@ -3,7 +3,7 @@
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -153,7 +153,8 @@ def _in_inbox(settings: Settings, category: str) -> Iterator[tuple[str, str]]:
     """md5 and description of each file in the category's inbox."""
     for arrival in still_files(settings.inbox.path, settle_seconds=0):
         if arrival.category == category and arrival.file.is_file():
-            yield file_md5(arrival.file), f"{arrival.name}, which is in the inbox"
+            with suppress(FileNotFoundError):  # an ingest has just moved it
+                yield file_md5(arrival.file), f"{arrival.name}, which is in the inbox"
 
 
 def _free_name(folder: Path, file: Path, md5: str) -> Path:

@@ -15,7 +15,13 @@ from mlflow.exceptions import MlflowException
 
 from stillwatch.bundle import Bundle, read_bundle
 from stillwatch.errors import TrackingError
-from stillwatch.tasks.registry.approval import GATE, NOT_PROMOTED, Standing, standing
+from stillwatch.tasks.registry.approval import (
+    CHAMPION_SINCE,
+    GATE,
+    NOT_PROMOTED,
+    Standing,
+    standing,
+)
 from stillwatch.tasks.tracking.client import BUNDLE, Tracking, every_page
 from stillwatch.tasks.tracking.tags import DATA_VERSION, METHOD, SELECTED, SYNTHETIC
 from stillwatch.text import unknown_name
@@ -48,7 +54,8 @@ class RegisteredVersion:
     approval: Standing | None
     """Whether a person can still make the version champion; None for present and past champions."""
     not_promoted: str
-    """Why the version did not become champion automatically; empty for a champion."""
+    """Why the version did not become champion automatically; empty for present and past champions.
+    """
 
     @property
     def alias(self) -> str | None:
@@ -274,6 +281,7 @@ def _described(version: ModelVersion, model: RegisteredModel, run: Run | None) -
     tags, metrics = ({}, {}) if run is None else (run.data.tags, run.data.metrics)
     synthetic = tags.get(SYNTHETIC) == "true"
     champion = int(aliases[CHAMPION]) if CHAMPION in aliases else None
+    was_champion = number == champion or CHAMPION_SINCE in version.tags
     return RegisteredVersion(
         name=version.name,
         version=number,
@@ -289,5 +297,5 @@ def _described(version: ModelVersion, model: RegisteredModel, run: Run | None) -
         run_id=version.run_id or "",
         gate=version.tags.get(GATE, ""),
         approval=standing(version, champion),
-        not_promoted="" if number == champion else version.tags.get(NOT_PROMOTED, ""),
+        not_promoted="" if was_champion else version.tags.get(NOT_PROMOTED, ""),
     )

@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 import typer
 from absent_packages import NOT_ON_AN_EDGE_BOX, without
+from filelock import FileLock
 from made_bundles import make_bundle, make_small_bundle
 from made_stores import new_store
 from PIL import Image
 from tests.flows.conftest import SIDE, Plant, make_plant, make_workspace_plant, write_image
 from tests.tasks.made_registries import NAME, judge, made_record, new_version, pending_version
+from warned import when_warned
 
 from stillwatch import __version__
 from stillwatch.detectors import parse_detector_settings
@@ -280,6 +282,16 @@ def test_a_plant_without_images_is_sound_and_retrains_nothing(line: Plant) -> No
     assert plant.run_here("doctor").returncode == 0
 
 
+def test_a_command_that_waits_for_another_one_says_so_on_stderr(tmp_path: Path) -> None:
+    plant = make_workspace_plant(tmp_path / "line")
+    lock = FileLock(plant.folder / ".dvc" / "tmp" / "stillwatch.lock")
+    lock.acquire()
+    with when_warned(lock.release):
+        done = plant.run_here("data", "add", "--json")
+    assert "stillwatch: waiting for another stillwatch" in done.stderr
+    assert json.loads(done.stdout)["tag"] == "data-1"
+
+
 def test_a_workspace_that_is_no_repository(line: Plant) -> None:
     assert "git" in refusal(line, "data", "list")
 
@@ -473,9 +485,12 @@ def test_versions_are_listed_and_restored(line: Plant) -> None:
 def test_the_doctor_finds_what_is_missing(line: Plant) -> None:
     assert line.run_here("doctor").returncode == 0
     line.set_params(teacher={"name": "resnet18.tv_in1k"})
+    for category in ("Bolt 1", "nut"):
+        (line.folder / "data" / category / "train").mkdir(parents=True)
     done = line.run_here("doctor", "--json")
     assert done.returncode == 1
     findings = {one["what"]: one for one in json.loads(done.stdout)}
     assert findings["teacher weights"]["state"] == "missing"
     assert "resnet18.tv_in1k" in findings["teacher weights"]["detail"]
     assert findings["torch"]["state"] == "ok"
+    assert findings["image set"]["detail"].endswith("data: Bolt 1, nut"), "what it cannot use, too"

@@ -31,6 +31,7 @@ def test_the_middle_squares_are_read_in_the_order_of_their_names(tmp_path: Path)
     photograph(tmp_path / "a.png", flat(200, height=30))
     photograph(tmp_path / "c.png", flat(60))
     (tmp_path / "notes.txt").write_text("not an image")
+    (tmp_path / "._c.png").write_bytes(b"what a Mac writes beside a file")
     pixels = read_photographs(tmp_path, 8)
     assert pixels.shape == (3, 8, 8, 3)
     assert np.unique(pixels[0]).tolist() == [200]

@@ -10,7 +10,7 @@ from benchmarks import sheets
 from PIL import Image
 
 from stillwatch.errors import LayoutError, StorageError
-from stillwatch.images.layout import scan_image_set
+from stillwatch.images.layout import category_folders, scan_category
 from stillwatch.sample import canvas as sample_canvas
 from stillwatch.sample import cloth as sample_cloth
 from stillwatch.sample import image_set as sample
@@ -34,10 +34,10 @@ def read(path: Path) -> np.ndarray:
 
 
 def test_the_set_has_the_layout_of_mvtec(root):
-    categories = scan_image_set(root)
+    folders = category_folders(root)
 
-    assert sorted(categories) == ["cloth", "plate"]
-    for category in categories.values():
+    assert sorted(folders) == ["cloth", "plate"]
+    for category in map(scan_category, folders.values()):
         assert len(category.train_normals) == 80
         assert len(category.test_normals) == 20
         types = [image.defect_type for image in category.test_anomalies]

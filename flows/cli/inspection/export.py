@@ -111,7 +111,10 @@ def export_model(
 
 
 def _test_folder(info: "BundleInfo", settings: Settings) -> Path:
-    folder = settings.workspace.path / settings.workspace.image_set / info.category / "test"
+    from stillwatch.images.layout import existing_name
+
+    category = settings.workspace.path / settings.workspace.image_set / info.category
+    folder = category / existing_name(category, "test")
     if not folder.is_dir():
         raise ExportError(
             f"{folder}: no such folder, so there are no images of '{info.category}' on which to "

@@ -64,6 +64,7 @@ def add(
         raise typer.BadParameter("give --good or --defect, not both", param_hint="--good")
     if test and not good:
         raise typer.BadParameter("is for good parts: give --good, too", param_hint="--test")
+    from stillwatch.images.layout import existing_path
     from stillwatch.images.source_layouts import category_files, labelled_files
     from stillwatch.tasks.data.adding import add_files
     from stillwatch.tasks.data.workspace import open_workspace
@@ -80,17 +81,18 @@ def add(
         named = some_of(found.left_out)
         say(f"left out: {len(found.left_out)} images without a place in this layout ({named})")
     workspace = open_workspace(given.settings)
-    done = add_files(found.files, category, workspace, log=say)
+    done = add_files(found.files, category, workspace)
     there = f"; {done.kept} were there already" if done.kept else ""
     say(f"{category}: {done.copied} of {len(found.files)} files copied{there}")
-    counts = Counter("/".join(path.split("/")[:2]) for path in found.files)
-    listed = ", ".join(f"{folder} {count}" for folder, count in counts.items())
-    say(f"in {workspace.data / category}: {listed}")
+    folder = workspace.data / category
+    counts = Counter("/".join(existing_path(folder, path).split("/")[:2]) for path in found.files)
+    listed = ", ".join(f"{inner} {count}" for inner, count in counts.items())
+    say(f"in {folder}: {listed}")
 
     # These import Prefect and Great Expectations, which takes seconds.
     from stillwatch.flows.image_sets import check_category, version_images
 
-    data = version_images(given.settings, root=None, categories=None, say=say)
+    data = version_images(given.settings, root=None, categories=None)
     say(f"{'new' if data.changed else 'same'} data version: {data.name} ({data.message})")
     report, page = check_category(data, category, given.settings)
     say(report.verdict())

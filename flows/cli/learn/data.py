@@ -23,7 +23,7 @@ def add(
     from stillwatch.flows.image_sets import version_images
 
     given: CommandContext = context.obj
-    version = version_images(given.settings, root=root, categories=category, say=say)
+    version = version_images(given.settings, root=root, categories=category)
     if as_json:
         print_json(
             {

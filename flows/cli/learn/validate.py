@@ -101,7 +101,7 @@ def _validated(
     """
     from stillwatch.flows.image_sets import check_category, chosen_categories, version_images
 
-    data = version_images(settings, root=root, categories=categories, say=say)
+    data = version_images(settings, root=root, categories=categories)
     results, refused = [], dict(data.refused)
     for name in chosen_categories(data, categories):
         if name in refused:

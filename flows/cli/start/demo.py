@@ -82,7 +82,7 @@ def _sample_set(settings: Settings) -> Path | None:
     if not workspace.data.exists():
         say(f"making the sample set in {workspace.data}")
         make_sample_set(workspace.data)
-    if matches_tracked(workspace, settings, log=say):
+    if matches_tracked(workspace, settings):
         say(f"{workspace.data} has the same bytes as {workspace.dvc_file.name} records")
         return None
     say(

@@ -133,12 +133,12 @@ def _git() -> Finding:
 
 
 def _image_set(settings: Settings) -> Finding:
-    from stillwatch.images.layout import scan_image_set
+    from stillwatch.images.layout import category_folders
 
     root = settings.workspace.path / settings.workspace.image_set
     if not root.is_dir() or not any(root.iterdir()):
         return Finding("image set", "note", f"{root} is empty; `stillwatch add` adds images")
-    names = ", ".join(scan_image_set(root))
+    names = ", ".join(category_folders(root))
     return Finding("image set", "ok", f"{root}: {names}")
 
 

@@ -168,8 +168,21 @@ def is_litter(name: str) -> bool:
 
 
 def existing_name(folder: Path, name: str) -> str:
-    """``name`` with the capitals of the folder of that name in ``folder``, if there is one."""
-    return next((one.name for one in _folders(folder) if folded(one.name) == folded(name)), name)
+    """The folder in ``folder`` that is read as ``name``, else ``name``: ``OK`` for ``good``."""
+    return next((one.name for one in _folders(folder) if _label(one.name) == _label(name)), name)
+
+
+def existing_path(category: Path, path: str) -> str:
+    """``path`` with section and label as their folders are called in the category's folder.
+
+    Args:
+        category: its folder, which may not exist.
+        path: POSIX, relative to it: ``train/good/000.png``, or ``train/good``.
+    """
+    section, *below = PurePosixPath(path).parts
+    section = existing_name(category, section)
+    label = [existing_name(category / section, part) for part in below[:1]]
+    return str(PurePosixPath(section, *label, *below[1:]))
 
 
 def category_folders(root: Path) -> dict[str, Path]:
@@ -192,13 +205,17 @@ def category_folders(root: Path) -> dict[str, Path]:
     return folders
 
 
-def scan_image_set(root: Path) -> dict[str, Category]:
-    """Scan every category of an image set, sorted by name.
-
-    One unusable category fails the whole scan; to go on without it, scan the folders of
-    ``category_folders`` one by one.
-    """
-    return {name: scan_category(folder) for name, folder in category_folders(root).items()}
+def images_below(folder: Path) -> list[Path]:
+    """The visible files in a folder and below that are named as images are, sorted."""
+    return sorted(
+        file
+        for file in folder.rglob("*")
+        if _has_image_suffix(file.name)
+        and file.is_file()
+        and not any(
+            part.startswith(".") or is_system_file(part) for part in file.relative_to(folder).parts
+        )
+    )
 
 
 def scan_category(folder: Path) -> Category:
@@ -292,8 +309,7 @@ def _grouped(paths: Iterable[str]) -> tuple[dict[tuple[str, str], list[str]], li
         section, *below = PurePosixPath(path).parts
         section = folded(section)
         if section in _SECTIONS and len(below) > 1:
-            label = "good" if is_normal_folder(below[0]) else folded(below[0])
-            groups[section, label].append(path)
+            groups[section, _label(below[0])].append(path)
         elif section == _MASKS:
             groups[section, ""].append(path)
         elif _has_image_suffix(path):
@@ -328,6 +344,10 @@ def _image_file(section: str, path: str, mask: str | None) -> ImageFile:
     if is_normal_folder(label):
         return ImageFile(path, "test" if section == "test" else "train", "good", mask)
     return ImageFile(path, "test" if section == "test" else "feedback", label, mask)
+
+
+def _label(folder_name: str) -> str:
+    return "good" if is_normal_folder(folder_name) else folded(folder_name)
 
 
 def _has_image_suffix(path: str) -> bool:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from stillwatch.errors import LayoutError
 from stillwatch.images.decode import decode_image, read_bytes, resize_image
-from stillwatch.images.layout import IMAGE_SUFFIXES
+from stillwatch.images.layout import images_below
 from stillwatch.machine.threads import thread_count
 
 MOST = 1000
@@ -26,11 +26,7 @@ _FEWEST = 3
 
 def photograph_files(folder: Path, most: int = MOST) -> list[Path]:
     """The images in ``folder`` and below, at most ``most``, evenly spread over their order."""
-    files = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
-    )
+    files = images_below(folder)
     if len(files) < _FEWEST:
         raise LayoutError(
             f"training.photographs: {folder} holds {len(files)} images, and at least {_FEWEST} are "

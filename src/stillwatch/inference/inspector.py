@@ -24,7 +24,7 @@ from stillwatch.images.decode import (
     read_shape,
     scale_image,
 )
-from stillwatch.images.layout import IMAGE_SUFFIXES, is_system_file
+from stillwatch.images.layout import IMAGE_SUFFIXES, images_below
 from stillwatch.images.region import Region
 from stillwatch.inference.mapper import ImageMapper
 from stillwatch.inference.resizing import (
@@ -236,15 +236,7 @@ def _images_under(path: Path) -> list[Path]:
         raise ImageError(f"{path}: no such file or folder. Check the path.")
     if not path.is_dir():
         return [path]
-    images = sorted(
-        file
-        for file in path.rglob("*")
-        if file.suffix.lower() in IMAGE_SUFFIXES
-        and file.is_file()
-        and not any(
-            part.startswith(".") or is_system_file(part) for part in file.relative_to(path).parts
-        )
-    )
+    images = images_below(path)
     if not images:
         raise ImageError(
             f"{path}: holds no image. Images end in {', '.join(sorted(IMAGE_SUFFIXES))}."

@@ -91,7 +91,7 @@ def test_a_port_that_is_taken_at_the_last_moment_is_left_to_its_taker(service: S
 
 
 def test_a_service_that_ends_at_once_names_its_log(service: Service) -> None:
-    with pytest.raises(ServerError, match=str(service.log)):
+    with pytest.raises(ServerError, match=f"has ended: its log {service.log} says why"):
         start(service, lambda _: [sys.executable, "-c", "print('no licence')"])
     assert "no licence" in service.log.read_text(encoding="utf-8")
     assert service.running() is None

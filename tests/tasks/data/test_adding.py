@@ -62,6 +62,22 @@ def test_what_is_there_already_is_kept(tmp_path: Path, workspace: Workspace) -> 
     assert add_files(labelled_files(source, "good").files, "screw", workspace) == AddedFiles(1, 1)
 
 
+def test_images_go_to_the_folders_that_the_category_has_in_other_capitals(
+    tmp_path: Path, workspace: Workspace
+) -> None:
+    write(workspace.data / "screw", "Train/OK/1.png", "Test/Scratch/1.png")
+    good = write(tmp_path / "good", "2.png")
+    add_files(labelled_files(good, "good").files, "screw", workspace)
+    scratch = write(tmp_path / "scratch", "2.png")
+    add_files(labelled_files(scratch, "scratch").files, "screw", workspace)
+    assert contents(workspace.data / "screw").keys() == {
+        *("Train/OK/1.png", "Train/OK/2.png", "Test/Scratch/1.png", "Test/Scratch/2.png"),
+    }
+    two = write(tmp_path / "two", "train/good/3.png", "test/SCRATCH/3.png", "test/scratch/3.png")
+    with pytest.raises(LayoutError, match=r"would both become .*screw/Test/Scratch/3\.png; rename"):
+        add_files(category_files(two).files, "screw", workspace)
+
+
 def test_another_image_of_the_same_name_is_refused_and_nothing_is_added(
     tmp_path: Path, workspace: Workspace
 ) -> None:

@@ -2,10 +2,8 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +21,7 @@ from made_versions import (
     start_merge,
     versioned,
 )
-from prefect.logging import disable_run_logger
+from warned import when_warned
 
 from stillwatch.errors import LayoutError, SettingsError, SplitError, WorkspaceError
 from stillwatch.images.layout import scan_category
@@ -37,7 +35,6 @@ from stillwatch.tasks.data.version import (
     category_version,
     ensure_categories_exist,
     version,
-    version_image_set,
 )
 from stillwatch.tasks.data.workspace import Workspace, managed_workspace
 
@@ -479,20 +476,10 @@ print(data.changed, data.tag, data.commit)
         ]
 
     def test_a_running_dvc_command_is_waited_for(self, workspace: Workspace, plate: Path) -> None:
-        said: list[str] = []
-        asked = threading.Event()
-
-        def log(sentence: str) -> None:
-            said.append(sentence)
-            asked.set()
-
         repo = Repo(str(workspace.root))
-        with ThreadPoolExecutor(1) as pool:
-            with repo.lock:
-                waiting = pool.submit(version_image_set, workspace, SETTINGS, log=log)
-                assert asked.wait(timeout=60)
-                assert not waiting.done()
-            assert waiting.result(timeout=60).changed
+        repo.lock.lock()
+        with when_warned(repo.lock.unlock) as said:
+            assert versioned(workspace).changed
         repo.close()
         assert said == [f"waiting for a dvc command that runs in {workspace.root} ..."]
 
@@ -502,8 +489,7 @@ def test_the_prefect_task_imports_and_versions(tmp_path: Path, make_category: Ma
     make_category(root / "plate")
     make_category(root / "cloth", seed=300)
     managed = managed_workspace(tmp_path / "state", root)
-    with disable_run_logger():
-        data = version.fn(managed, SETTINGS, root=root, categories=["cloth"])
+    data = version.fn(managed, SETTINGS, root=root, categories=["cloth"])
     assert version.name == "version"
     assert list(data.categories) == ["cloth"]
 

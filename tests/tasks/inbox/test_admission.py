@@ -115,9 +115,10 @@ def test_corrected_images_go_to_feedback_and_need_no_mask(
     workspace: Workspace, plant: Settings, bolt: Path, inbox: Path, make_image: MakeImage
 ) -> None:
     make_image(inbox / "feedback" / "ok" / "new.png", 500)
-    make_image(inbox / "feedback" / "hole" / "missed.png", 501)
+    make_image(inbox / "Feedback" / "hole" / "missed.png", 501)
     make_image(inbox / "feedback" / "hole" / "missed_mask.png", 502)
     make_image(inbox / "feedback" / "bare.png", 503)
+    make_image(inbox / "Feedback" / "bare-too.png", 504)
     make_image(inbox / "good" / "again.png", 500)
     make_image(inbox / "dent" / "again.png", 501)
     admitted = admit(workspace, plant)
@@ -126,6 +127,7 @@ def test_corrected_images_go_to_feedback_and_need_no_mask(
         "bolt/feedback/hole/missed.png": ("feedback", "feedback/hole/missed.png"),
         "bolt/feedback/hole/missed_mask.png": ("feedback", None),
         "bolt/feedback/bare.png": ("collection", None),
+        "bolt/feedback/bare-too.png": ("collection", None),
         "bolt/good/again.png": ("collection", None),
         "bolt/dent/again.png": ("collection", None),
     }
@@ -358,7 +360,12 @@ def test_the_mask_that_arrives_with_a_copy_of_an_admitted_image_is_admitted(
 
 
 def test_files_changed_after_the_scan_stay_for_the_next_run(
-    workspace: Workspace, plant: Settings, bolt: Path, inbox: Path, make_image: MakeImage
+    workspace: Workspace,
+    plant: Settings,
+    bolt: Path,
+    inbox: Path,
+    make_image: MakeImage,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     make_image(inbox / "hole" / "1.png", 500)
     write_mask(inbox / "hole" / "1_mask.png")
@@ -366,9 +373,8 @@ def test_files_changed_after_the_scan_stay_for_the_next_run(
     found = still_files(plant.inbox.path, 0)
     make_image(inbox / "hole" / "1.png", 501)
     make_image(inbox / "hole" / "2.png", 502)
-    told: list[str] = []
-    assert admit_arrivals(found, workspace, plant, log=told.append) == []
-    assert [one.partition(":")[0] for one in told] == [
+    assert admit_arrivals(found, workspace, plant) == []
+    assert [message.partition(":")[0] for message in caplog.messages] == [
         *("bolt/hole/1.png", "bolt/hole/2.png", "bolt/hole/1_mask.png"),
     ]
     assert files_in(inbox) == {"hole/1.png", "hole/2.png", "hole/1_mask.png"}

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from made_versions import versioned
@@ -75,6 +76,22 @@ def test_corrected_normals_are_only_trained_on_and_corrected_anomalies_are_not(
     assert after.digest != before.digest
     assert not inbox(plant)
     assert all(file.exists() for file in seen)
+
+
+def test_a_file_that_an_ingest_moves_meanwhile_is_no_obstacle(
+    plant: Settings, seen: list[Path], make_image: MakeImage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved = plant.inbox.path / "plate" / "good" / "moved.png"
+    make_image(moved, 6000)
+    really_open = Path.open
+
+    def move_and_open(path: Path, *arguments: Any, **more: Any) -> Any:
+        if path == moved:
+            path.unlink()
+        return really_open(path, *arguments, **more)
+
+    monkeypatch.setattr(Path, "open", move_and_open)
+    assert label(seen[:1], "good", plant) == ["plate/feedback/good/0.png"]
 
 
 def test_the_remark_names_the_verdict_and_labels_are_counted(

@@ -163,6 +163,24 @@ def test_a_waiting_version_is_listed_and_described_with_its_comparison(
     assert "--approve" in said
 
 
+def test_what_was_against_a_version_is_past_once_it_was_champion(
+    settings: Settings, tracking: Tracking, first: int
+) -> None:
+    waiting = pending_version(tracking, first)
+    tag(tracking, waiting, not_promoted="gate.promotion asks for a person's approval")
+
+    def against() -> str:
+        return next(
+            one for one in registered_versions(tracking) if one.version == waiting
+        ).not_promoted
+
+    assert against() == "gate.promotion asks for a person's approval"
+    champion(tracking, settings, waiting, first)
+    assert against() == ""
+    champion(tracking, settings, first, waiting)
+    assert against() == ""
+
+
 def test_a_version_that_misses_a_floor_needs_a_second_reason(
     settings: Settings, tracking: Tracking, first: int
 ) -> None:
