@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from stillwatch.calibration import Calibration
 from stillwatch.tasks.evaluation.result import DetectorResult, FeedbackResult, GroupResult
-from stillwatch.text import printable
+from stillwatch.text import printable, some_of
 
 _NAMED = 5
 """Most files or groups that a sentence names."""
@@ -50,7 +50,7 @@ def feedback_sentence(feedback: FeedbackResult) -> str:
 
 def outside_region_sentence(paths: Sequence[str]) -> str:
     """The test anomalies that are in no figure, because their defect is outside the region."""
-    named = ", ".join(map(printable, paths[:_NAMED])) + (", …" if len(paths) > _NAMED else "")
+    named = some_of(list(map(printable, paths)), _NAMED)
     return (
         f"Test anomalies whose whole defect is outside the region of interest: {len(paths)} "
         f"({named}). They are in no figure: nothing in the region is wrong with them."
@@ -164,12 +164,10 @@ def _rejected_groups(kind: str, groups: Mapping[str, GroupResult], most_named: i
     """How many groups of test images have a rejected image, and those with the largest share."""
     rejected = {name: one for name, one in groups.items() if one.rejected}
     ordered = sorted(rejected.items(), key=lambda group: -group[1].rejected / group[1].images)
-    worst = ordered[:most_named]
-    named = ", ".join(f"{name} {one.rejected} of {one.images}" for name, one in worst)
-    more = ", …" if len(rejected) > most_named else ""
+    worst = [f"{name} {one.rejected} of {one.images}" for name, one in ordered]
     return (
         f"Of {_counted(len(groups), 'group')} of test {kind} {len(rejected)} have a rejected image"
-        + (f": {named}{more}." if named else ".")
+        + (f": {some_of(worst, most_named)}." if worst and most_named else ".")
     )
 
 
