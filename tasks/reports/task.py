@@ -13,9 +13,10 @@ from prefect.settings import get_current_settings
 
 from stillwatch.files import atomic_file
 from stillwatch.settings import Settings
+from stillwatch.tasks.artifacts import artifact_key
 from stillwatch.tasks.registry.versions import model_name
 from stillwatch.tasks.reports.approval import approval_page
-from stillwatch.tasks.reports.decisions import approval_key, waits
+from stillwatch.tasks.reports.decisions import waits
 from stillwatch.tasks.reports.description import version_description
 from stillwatch.tasks.reports.page import report_page
 from stillwatch.tasks.reports.record import find_retraining, read_retraining
@@ -50,7 +51,7 @@ def attach_report(category: str, run_id: str, *, pages: str, settings: Settings)
     create_link_artifact(
         link=link,
         link_text=f"Report of the retraining of {category}",
-        key=f"report-{category.replace('_', '-')}",
+        key=artifact_key("report", category),
         description=headline(record),
     )
     winner = record.winner
@@ -61,7 +62,7 @@ def attach_report(category: str, run_id: str, *, pages: str, settings: Settings)
         temporary.write_text(page, encoding="utf-8")
     approval = None
     if version.approval == "pending":
-        key = approval_key(category)
+        key = artifact_key("approval", category)
         create_markdown_artifact(
             markdown=approval_page(record, version, link, form=_form(category, version.number)),
             key=key,
