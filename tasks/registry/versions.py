@@ -202,17 +202,12 @@ def version_with_alias(tracking: Tracking, name: str, alias: str) -> int | None:
     return aliases_of(tracking, name).get(alias)
 
 
-def fetch_bundle(tracking: Tracking, source: str, into: Path | None = None) -> Bundle:
-    """The bundle of a registered model.
-
-    Args:
-        source: ``models:/NAME/VERSION`` or ``models:/NAME@ALIAS``.
-        into: as for ``version_file``.
+def fetch_bundle(tracking: Tracking, name: str, version: int, into: Path | None = None) -> Bundle:
+    """The bundle of a registered model; ``into`` is as for ``version_file``.
 
     Raises:
         BundleError: the bundle is damaged.
     """
-    name, version = resolve_version(tracking, source)
     return read_bundle(version_file(tracking, name, version, f"artifacts/{BUNDLE}", into))
 
 
