@@ -23,7 +23,7 @@ from stillwatch.pictures.style import DARK, LIGHT
 from stillwatch.sample.image_set import ANOMALIES_PER_TYPE, SUBJECTS, TEST_NORMALS, draw_image
 from stillwatch.settings import load_settings
 from stillwatch.tasks.evaluation.pictures import gallery_items
-from stillwatch.tasks.registry.versions import CHAMPION, fetch_bundle, model_name
+from stillwatch.tasks.registry.versions import CHAMPION, fetch_bundle, model_name, resolve_version
 from stillwatch.tasks.tracking.client import open_tracking
 
 CATEGORY = "plate"
@@ -37,7 +37,8 @@ def main(arguments: Sequence[str]) -> None:
     add("--out", type=Path, required=True, help="folder of the two pictures")
     given = parser.parse_args(arguments)
     tracking = open_tracking(load_settings(given.params))
-    bundle = fetch_bundle(tracking, f"models:/{model_name(CATEGORY)}@{CHAMPION}")
+    champion = f"models:/{model_name(CATEGORY)}@{CHAMPION}"
+    bundle = fetch_bundle(tracking, *resolve_version(tracking, champion))
     test = test_images(bundle)
     inspector = Inspector(bundle, load_scorer(bundle, "cpu"))
     items = gallery_items(bundle.info, test, inspect_test(inspector, test, size=256))

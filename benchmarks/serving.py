@@ -40,6 +40,7 @@ from stillwatch.tasks.registry.versions import (
     CHAMPION,
     fetch_bundle,
     model_name,
+    resolve_version,
     version_with_alias,
 )
 from stillwatch.tasks.tracking.client import Tracking, open_tracking
@@ -253,7 +254,8 @@ def report(
     tracking: Tracking, category: str, images: Sequence[bytes], rows: dict[str, Load]
 ) -> dict:
     """What is written: where it was measured, and a row per load."""
-    info = fetch_bundle(tracking, f"models:/{model_name(category)}@{CHAMPION}").info
+    champion = f"models:/{model_name(category)}@{CHAMPION}"
+    info = fetch_bundle(tracking, *resolve_version(tracking, champion)).info
     return {
         "commit": commit(),
         "machine": machine(torch.device("cpu")),

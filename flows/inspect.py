@@ -14,6 +14,7 @@ from stillwatch.flows.models import open_registered
 from stillwatch.flows.run_settings import run_settings
 from stillwatch.inference.files import InspectionRow, inspect_files, write_rows
 from stillwatch.inference.inspector import find_images
+from stillwatch.tasks.artifacts import artifact_key
 
 FOLDER = "inspections"
 """In the state folder; has a folder of results for each run."""
@@ -40,7 +41,7 @@ def inspect(category: str, folder: str = "") -> State[None]:
     write_rows(rows, out)
     create_table_artifact(
         table=_table(rows),
-        key=f"inspect-{category.replace('_', '-')}",
+        key=artifact_key("inspect", category),
         description=f"Images that version {model.version} of {category} did not pass; all: {out}",
     )
     counts = Counter(row.verdict or "not inspected" for row in rows)

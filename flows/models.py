@@ -83,7 +83,7 @@ def names_folder(source: str) -> bool:
 def _fetched(tracking: "Tracking", name: str, version: int) -> OpenedModel:
     from stillwatch.tasks.registry.versions import fetch_bundle
 
-    return OpenedModel(fetch_bundle(tracking, f"{REGISTRY_SCHEME}{name}/{version}"), version)
+    return OpenedModel(fetch_bundle(tracking, name, version), version)
 
 
 def _no_champion(tracking: "Tracking", category: str) -> TrackingError:

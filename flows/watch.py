@@ -15,6 +15,7 @@ from stillwatch.flows.run_settings import run_settings
 from stillwatch.inference.score_log import open_score_log
 from stillwatch.settings import DriftSettings, Settings
 from stillwatch.tasks import drift
+from stillwatch.tasks.artifacts import artifact_key
 from stillwatch.tasks.drift import WatchedStream, is_announced, remember_announced
 from stillwatch.tasks.html import data_uri
 from stillwatch.tasks.locks import exclusive
@@ -120,7 +121,7 @@ def _announce_once(tracking: Tracking, stream: WatchedStream, settings: Settings
 def _announce(stream: WatchedStream, settings: DriftSettings) -> None:
     advice = _ADVICE[settings.on_alarm].format(category=stream.category)
     get_run_logger().warning("%s. %s", stream.sentence, advice)
-    key = f"drift-{stream.category.replace('_', '-')}"
+    key = artifact_key("drift", stream.category)
     artifact_id = create_markdown_artifact(
         markdown=_page(stream, advice), key=key, description=stream.sentence
     )

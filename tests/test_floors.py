@@ -44,7 +44,8 @@ def test_no_floor_imports_what_is_above_it(floor: str) -> None:
 
 
 ON_AN_EDGE_BOX = (
-    "images",
+    "images.manifest",
+    "images.store",
     "inference",
     "inference.files",
     "inference.score_log",

@@ -46,7 +46,7 @@ for module in (
     *(models, report, promotion),
     *(services, serve, watch),
 ):
-    module.add_to(app)
+    app.add_typer(module.app)
 app.add_typer(data.app, name="data", rich_help_panel=LEARN)
 
 

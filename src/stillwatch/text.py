@@ -31,9 +31,9 @@ def encodable(text: str) -> str:
     return text.encode(errors="backslashreplace").decode()
 
 
-def some_of(names: Sequence[str]) -> str:
-    """The first three names, and dots if there are more: ``a, b, c, ...``."""
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+def some_of(names: Sequence[str], most: int = 3) -> str:
+    """The first names, and dots if there are more: ``a, b, c, ...``."""
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 
 
 def unknown_name(kind: str, name: str, known: list[str]) -> str:

@@ -1,12 +1,10 @@
 """List the versions of an image set in git, and read one of them."""
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from stillwatch.errors import WorkspaceError
-from stillwatch.images.split import Assignment, read_split_file
+from stillwatch.images.split import Assignment, parse_split
 from stillwatch.tasks.data.dvc_repository import parse_tracked
 from stillwatch.tasks.data.git import (
     Commit,
@@ -72,10 +70,7 @@ def split_at(workspace: Workspace, version: RecordedVersion) -> dict[str, Assign
     (blob,) = read_committed(workspace.root, [version.commit], workspace.split_file.name)
     if blob is None:
         return {}
-    with tempfile.TemporaryDirectory(prefix=f"{version.commit[:8]}-") as folder:
-        file = Path(folder) / workspace.split_file.name
-        file.write_bytes(blob[1])
-        return read_split_file(file)
+    return parse_split(blob[1], f"{workspace.split_file} in commit {version.commit}")
 
 
 def files_at(workspace: Workspace, version: RecordedVersion) -> tuple[bytes, bytes | None]:

@@ -1,40 +1,65 @@
 """Explain an evaluation in sentences, for the run's page, the report and the terminal."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from stillwatch.calibration import Calibration
 from stillwatch.tasks.evaluation.result import DetectorResult, FeedbackResult, GroupResult
-from stillwatch.text import printable
+from stillwatch.text import printable, some_of
 
 _NAMED = 5
 """Most files or groups that a sentence names."""
-GROUPED_INTERVALS = (
-    "All 95 % intervals of figures of images count the images as independent. Several test images "
-    "are of one group and resemble each other, so that the intervals are too narrow."
-)
 
 
 def evaluation_note(result: DetectorResult) -> str:
     """The description of a run, as Markdown."""
-    lines = [
+    sentences = [
         f"**{result.detector}** on **{result.category}**, pixel figures at "
         f"{result.evaluation_size} pixels on the longer side.",
         *threshold_sentences(result),
+        *caveats(result),
     ]
-    if depends_on_groups(result):
-        lines.append(GROUPED_INTERVALS)
+    if result.feedback is not None:
+        sentences.append(feedback_sentence(result.feedback))
+    return "\n\n".join(sentences)
+
+
+def caveats(result: DetectorResult) -> list[str]:
+    """The limits of the figures."""
+    sentences = []
     if result.synthetic:
-        lines.append(
-            "**synthetic**: the category has no defect image, so the anomalies are made. These "
-            "figures say that the detector works, not how well it will do on real defects."
+        sentences.append(
+            "Synthetic anomalies: the category has no defect image, so defects were painted on "
+            "good ones. The figures show that the detector works, not how well it will find real "
+            "defects."
+        )
+    elif "aupro" not in result.metrics:
+        sentences.append(
+            "There are no masks of the defects, so it is unknown whether the marked "
+            "regions are the right ones: pixel figures and AUPRO are missing."
+        )
+    if result.outside_region:
+        paths = result.outside_region
+        sentences.append(
+            f"Test anomalies whose whole defect is outside the region of interest: {len(paths)} "
+            f"({some_of(list(map(printable, paths)), _NAMED)}). They are in no figure: nothing in "
+            "the region is wrong with them."
         )
     if result.test_normals_from != "test":
-        lines.append("There is no test/good: the validation normals stand in for it.")
-    if result.outside_region:
-        lines.append(outside_region_sentence(result.outside_region))
-    if result.feedback is not None:
-        lines.append(feedback_sentence(result.feedback))
-    return "\n\n".join(lines)
+        sentences.append("There is no test/good: the validation normals stand in for it.")
+    groups = (*result.normals_by_group.values(), *result.anomalies_by_group.values())
+    if any(group.images > 1 for group in groups):
+        sentences.append(
+            "All 95 % intervals of figures of images count the images as independent. Several "
+            "test images are of one group and resemble each other, so that the intervals are too "
+            "narrow."
+        )
+    if result.intervals.get("false_alarm_rate", (0, 1))[0] > result.rate_95:
+        sentences.append(
+            f"{result.metrics['false_alarm_rate']:.1%} of the good test parts are rejected, more "
+            "than was promised: they differ from the calibration images, perhaps in light or "
+            "camera."
+        )
+    return sentences
 
 
 def feedback_sentence(feedback: FeedbackResult) -> str:
@@ -45,15 +70,6 @@ def feedback_sentence(feedback: FeedbackResult) -> str:
         f"{len(verdicts)} rejected, {verdicts.count('review')} set aside for review, "
         f"{verdicts.count('pass')} passed unseen. They were chosen by their scores: no other "
         "figure and no comparison has them in it."
-    )
-
-
-def outside_region_sentence(paths: Sequence[str]) -> str:
-    """The test anomalies that are in no figure, because their defect is outside the region."""
-    named = ", ".join(map(printable, paths[:_NAMED])) + (", …" if len(paths) > _NAMED else "")
-    return (
-        f"Test anomalies whose whole defect is outside the region of interest: {len(paths)} "
-        f"({named}). They are in no figure: nothing in the region is wrong with them."
     )
 
 
@@ -113,12 +129,6 @@ def tested(result: DetectorResult) -> str:
     )
 
 
-def depends_on_groups(result: DetectorResult) -> bool:
-    """Whether several test normals, or several test anomalies, are of one group."""
-    groups = (*result.normals_by_group.values(), *result.anomalies_by_group.values())
-    return any(group.images > 1 for group in groups)
-
-
 def promises(calibration: Calibration, groups: int = 0) -> list[str]:
     """The bounds of both thresholds for good parts, without technical terms.
 
@@ -164,12 +174,10 @@ def _rejected_groups(kind: str, groups: Mapping[str, GroupResult], most_named: i
     """How many groups of test images have a rejected image, and those with the largest share."""
     rejected = {name: one for name, one in groups.items() if one.rejected}
     ordered = sorted(rejected.items(), key=lambda group: -group[1].rejected / group[1].images)
-    worst = ordered[:most_named]
-    named = ", ".join(f"{name} {one.rejected} of {one.images}" for name, one in worst)
-    more = ", …" if len(rejected) > most_named else ""
+    worst = [f"{name} {one.rejected} of {one.images}" for name, one in ordered]
     return (
         f"Of {_counted(len(groups), 'group')} of test {kind} {len(rejected)} have a rejected image"
-        + (f": {named}{more}." if named else ".")
+        + (f": {some_of(worst, most_named)}." if worst and most_named else ".")
     )
 
 

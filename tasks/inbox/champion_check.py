@@ -46,13 +46,13 @@ def rejected_normals(
         BundleError: the champion's bundle is damaged.
     """
     tracking = open_tracking(settings)
-    champion = version_with_alias(tracking, model_name(category), CHAMPION)
+    name = model_name(category)
+    champion = version_with_alias(tracking, name, CHAMPION)
     if champion is None or not paths:
         return []
     from stillwatch.inference.torch_scorer import load_scorer
 
-    model = f"models:/{model_name(category)}/{champion}"
-    bundle = fetch_bundle(tracking, model)
+    bundle = fetch_bundle(tracking, name, champion)
     with spare_device(settings) as device:
         inspector = Inspector(
             bundle,
@@ -61,7 +61,7 @@ def rejected_normals(
         )
         images = {path: inspector.inspect_file(folder / path).image for path in paths}
     return [
-        RejectedNormal(path, model, image.p_value)
+        RejectedNormal(path, f"models:/{name}/{champion}", image.p_value)
         for path, image in images.items()
         if image.verdict == "reject"
     ]

@@ -152,7 +152,7 @@ def registered_bundle(
         ArtefactError: the thresholds differ from those of the version's run.
         BundleError: a file is damaged or exchanged.
     """
-    bundle = fetch_bundle(tracking, f"models:/{version.name}/{version.version}", into)
+    bundle = fetch_bundle(tracking, version.name, int(version.version), into)
     _ensure_thresholds(tracking, bundle, version)
     return bundle
 

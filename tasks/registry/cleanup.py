@@ -5,7 +5,7 @@ from datetime import timedelta
 from mlflow.entities.model_registry import ModelVersion
 
 from stillwatch.tasks.registry.approval import CHAMPION_SINCE
-from stillwatch.tasks.registry.versions import category_of, versions_of
+from stillwatch.tasks.registry.versions import aliases_of, category_of, versions_of
 from stillwatch.tasks.tracking.client import Tracking, every_page
 from stillwatch.tasks.tracking.entries import milliseconds
 
@@ -32,7 +32,7 @@ def remove_unfinished(tracking: Tracking, name: str, run_id: str, patience: time
         if not {LAST_TAG, CHAMPION_SINCE} & version.tags.keys()
         and (version.run_id == run_id or version.creation_timestamp < oldest)
     ]
-    with_alias = _versions_with_alias(tracking, name) if unfinished else frozenset()
+    with_alias = aliases_of(tracking, name).values() if unfinished else ()
     for version in unfinished:
         if int(version.version) not in with_alias:
             delete_version(tracking, version)
@@ -46,12 +46,6 @@ def delete_version(tracking: Tracking, version: ModelVersion) -> None:
         if not versions_of(tracking, version.name):
             tracking.client.delete_registered_model(version.name)
     _delete_models_without_version(tracking, version.name, str(version.run_id))
-
-
-def _versions_with_alias(tracking: Tracking, name: str) -> frozenset[int]:
-    with tracking.errors(f"list the aliases of {name}"):
-        aliases = tracking.client.get_registered_model(name).aliases
-    return frozenset(map(int, aliases.values()))
 
 
 def _delete_models_without_version(tracking: Tracking, name: str, run_id: str) -> None:

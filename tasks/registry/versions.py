@@ -29,8 +29,6 @@ from stillwatch.text import unknown_name
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 PREFIX = "stillwatch-"
 
-_NO_SUCH_ALIAS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
-
 
 @dataclass(frozen=True)
 class RegisteredVersion:
@@ -95,7 +93,10 @@ def registered_versions(tracking: Tracking) -> list[RegisteredVersion]:
         for version in versions_of(tracking, model.name)
     ]
     runs = tracking.runs({str(version.run_id) for version, _ in found})
-    return [_described(version, model, runs.get(str(version.run_id))) for version, model in found]
+    return [
+        _described(version, model.aliases, runs.get(str(version.run_id)))
+        for version, model in found
+    ]
 
 
 def described_version(tracking: Tracking, category: str, version: int) -> RegisteredVersion:
@@ -103,9 +104,7 @@ def described_version(tracking: Tracking, category: str, version: int) -> Regist
     name = model_name(category)
     found = registered_version(tracking, category, version)
     run_id = str(found.run_id)
-    with tracking.errors(f"look up the model {name}"):
-        model = tracking.client.get_registered_model(name)
-    return _described(found, model, tracking.runs([run_id]).get(run_id))
+    return _described(found, aliases_of(tracking, name), tracking.runs([run_id]).get(run_id))
 
 
 def versions_of(tracking: Tracking, name: str) -> list[ModelVersion]:
@@ -185,29 +184,30 @@ def ensure_known(category: str, known: list[str]) -> None:
         raise TrackingError(f"{unknown_name('category', category, known)}.")
 
 
+def aliases_of(tracking: Tracking, name: str) -> dict[str, int]:
+    """Alias -> version of one registered model; empty if there is no such model."""
+    with tracking.errors(f"list the aliases of {name}"):
+        try:
+            aliases = tracking.client.get_registered_model(name).aliases
+        except MlflowException as error:
+            # To MLflow a name that no model may have is an invalid parameter.
+            if error.error_code in ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST"):
+                return {}
+            raise
+    return {alias: int(version) for alias, version in aliases.items()}
+
+
 def version_with_alias(tracking: Tracking, name: str, alias: str) -> int | None:
     """The version that an alias names; None if there is no such alias."""
-    with tracking.errors(f"look up {name}@{alias}"):
-        try:
-            return int(tracking.client.get_model_version_by_alias(name, alias).version)
-        except MlflowException as error:
-            # MLflow reports a missing alias as an invalid parameter.
-            if error.error_code in _NO_SUCH_ALIAS:
-                return None
-            raise
+    return aliases_of(tracking, name).get(alias)
 
 
-def fetch_bundle(tracking: Tracking, source: str, into: Path | None = None) -> Bundle:
-    """The bundle of a registered model.
-
-    Args:
-        source: ``models:/NAME/VERSION`` or ``models:/NAME@ALIAS``.
-        into: as for ``version_file``.
+def fetch_bundle(tracking: Tracking, name: str, version: int, into: Path | None = None) -> Bundle:
+    """The bundle of a registered model; ``into`` is as for ``version_file``.
 
     Raises:
         BundleError: the bundle is damaged.
     """
-    name, version = resolve_version(tracking, source)
     return read_bundle(version_file(tracking, name, version, f"artifacts/{BUNDLE}", into))
 
 
@@ -276,8 +276,10 @@ def _models(tracking: Tracking) -> list[RegisteredModel]:
     return sorted(ours, key=lambda model: model.name)
 
 
-def _described(version: ModelVersion, model: RegisteredModel, run: Run | None) -> RegisteredVersion:
-    aliases, number = model.aliases, int(version.version)
+def _described(
+    version: ModelVersion, aliases: Mapping[str, str | int], run: Run | None
+) -> RegisteredVersion:
+    number = int(version.version)
     tags, metrics = ({}, {}) if run is None else (run.data.tags, run.data.metrics)
     synthetic = tags.get(SYNTHETIC) == "true"
     champion = int(aliases[CHAMPION]) if CHAMPION in aliases else None

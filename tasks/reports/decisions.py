@@ -7,6 +7,7 @@ from prefect import get_client
 from prefect.client.schemas.actions import ArtifactCreate
 from prefect.client.schemas.filters import ArtifactCollectionFilter, ArtifactCollectionFilterKey
 
+from stillwatch.tasks.artifacts import artifact_key
 from stillwatch.tasks.promotion.history import history
 from stillwatch.tasks.registry.approval import APPROVAL, NOT_PROMOTED, REFUSED, obstacle
 from stillwatch.tasks.registry.versions import (
@@ -28,11 +29,6 @@ def waits(category: str, version: int) -> str:
     return f"Version {version} of {category} waits for approval"
 
 
-def approval_key(category: str) -> str:
-    """The key of a category's page among Prefect's artifacts."""
-    return f"approval-{category.replace('_', '-')}"
-
-
 def rewrite_decided(tracking: Tracking) -> None:
     """Replace each page of a version that waits no more by who decided what, when and why."""
     ours = ArtifactCollectionFilter(key=ArtifactCollectionFilterKey(like_="approval-%"))
@@ -48,7 +44,7 @@ def rewrite_decided(tracking: Tracking) -> None:
                 heading = f"# {category}: version {number} does not wait any more"
                 client.create_artifact(
                     ArtifactCreate(
-                        key=approval_key(category),
+                        key=artifact_key("approval", category),
                         type="markdown",
                         description=f"Version {number} of {category}: {decision}",
                         data=f"{heading}\n\n{decision}\n\n{link}",

@@ -20,9 +20,9 @@ from stillwatch.tasks.registry.versions import (
     CHALLENGER,
     CHAMPION,
     PREVIOUS,
+    aliases_of,
     model_name,
     registered_version,
-    version_with_alias,
     versions_of,
 )
 from stillwatch.tasks.tracking.client import BUNDLE, Tracking
@@ -257,16 +257,14 @@ def _version(tracking: Tracking, category: str, number: int, parent: Run) -> Ver
     found = {int(one.version): one for one in versions_of(tracking, name)}.get(number)
     if found is None:
         return None
-    aliases = (
-        alias
-        for alias in (CHAMPION, CHALLENGER, PREVIOUS)
-        if version_with_alias(tracking, name, alias) == number
-    )
+    aliases = aliases_of(tracking, name)
     return VersionRecord(
         number=number,
-        aliases=tuple(aliases),
+        aliases=tuple(
+            alias for alias in (CHAMPION, CHALLENGER, PREVIOUS) if aliases.get(alias) == number
+        ),
         created=parent.data.tags[REGISTERED] == "true",
-        approval=standing(found, version_with_alias(tracking, name, CHAMPION)),
+        approval=standing(found, aliases.get(CHAMPION)),
         tags=found.tags,
         judgement=read_judgement(tracking, found) if GATE in found.tags else None,
     )

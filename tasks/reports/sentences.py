@@ -3,12 +3,7 @@
 from collections.abc import Iterator
 
 from stillwatch.settings import RetrainSettings
-from stillwatch.tasks.evaluation.notes import (
-    GROUPED_INTERVALS,
-    depends_on_groups,
-    outside_region_sentence,
-    promise,
-)
+from stillwatch.tasks.evaluation.notes import caveats, promise, tested
 from stillwatch.tasks.evaluation.result import FIGURE_NAMES
 from stillwatch.tasks.promotion.disagreement import Disagreement
 from stillwatch.tasks.registry.approval import CHAMPION_SINCE, NOT_PROMOTED
@@ -51,10 +46,11 @@ def summary(record: RetrainingRecord) -> list[str]:
     winner = record.winner
     if winner is None:
         return list(_without_winner(record))
-    sentences = [_caught(winner), f"Promise: {promise(winner.result)}."]
+    result = winner.result
+    sentences = [f"On the test images it {tested(result)}.", f"Promise: {promise(result)}."]
     if winner.version is not None:
         sentences += _standing(record, winner.version)
-    return [*sentences, *caveats(winner), _choice(record, winner), *_seeds(record)]
+    return [*sentences, *caveats(result), _choice(record, winner), *_seeds(record)]
 
 
 def outcome(detector: DetectorRecord) -> str:
@@ -96,36 +92,6 @@ def disagreement(found: Disagreement) -> str:
     )
 
 
-def caveats(winner: WinnerRecord) -> list[str]:
-    """The limits of the winner's figures."""
-    result = winner.result
-    sentences = []
-    if result.synthetic:
-        sentences.append(
-            "Synthetic anomalies: the category has no defect image, so defects were painted on "
-            "good ones. The figures show that the detector works, not how well it will find real "
-            "defects."
-        )
-    elif "aupro" not in result.metrics:
-        sentences.append(
-            "There are no masks of the defects, so it is unknown whether the marked "
-            "regions are the right ones: pixel figures and AUPRO are missing."
-        )
-    if result.outside_region:
-        sentences.append(outside_region_sentence(result.outside_region))
-    if result.test_normals_from != "test":
-        sentences.append("There is no test/good: the validation images stand in for it.")
-    if depends_on_groups(result):
-        sentences.append(GROUPED_INTERVALS)
-    if result.intervals.get("false_alarm_rate", (0, 1))[0] > result.rate_95:
-        sentences.append(
-            f"{result.metrics['false_alarm_rate']:.1%} of the good test parts are rejected, more "
-            "than was promised: they differ from the calibration images, perhaps in light or "
-            "camera."
-        )
-    return sentences
-
-
 def _without_winner(record: RetrainingRecord) -> Iterator[str]:
     if record.reason:
         yield record.reason
@@ -158,16 +124,6 @@ def _seeds(record: RetrainingRecord) -> Iterator[str]:
             f"{', '.join(map(str, record.seeds))}. The seed was fixed before the evaluation, so "
             "it was not picked for its figures."
         )
-
-
-def _caught(winner: WinnerRecord) -> str:
-    normals = [row["verdict"] for row in winner.rows if not row["label"]]
-    anomalies = [row["verdict"] for row in winner.rows if row["label"]]
-    return (
-        f"Of {len(anomalies)} test anomalies {anomalies.count('reject')} are rejected, "
-        f"{anomalies.count('review')} are set aside for review and {anomalies.count('pass')} pass "
-        f"undetected. Of {len(normals)} good test parts {normals.count('reject')} are rejected."
-    )
 
 
 def _standing(record: RetrainingRecord, version: VersionRecord) -> Iterator[str]:

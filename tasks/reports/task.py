@@ -13,14 +13,15 @@ from prefect.settings import get_current_settings
 
 from stillwatch.files import atomic_file
 from stillwatch.settings import Settings
+from stillwatch.tasks.artifacts import artifact_key
 from stillwatch.tasks.registry.versions import model_name
 from stillwatch.tasks.reports.approval import approval_page
-from stillwatch.tasks.reports.decisions import approval_key, waits
+from stillwatch.tasks.reports.decisions import waits
 from stillwatch.tasks.reports.description import version_description
 from stillwatch.tasks.reports.page import report_page
-from stillwatch.tasks.reports.record import RetrainingRecord, find_retraining, read_retraining
+from stillwatch.tasks.reports.record import find_retraining, read_retraining
 from stillwatch.tasks.reports.sentences import headline
-from stillwatch.tasks.tracking.client import Tracking, open_tracking
+from stillwatch.tasks.tracking.client import open_tracking
 from stillwatch.tasks.tracking.pages import mlflow_page
 
 REPORT_FILE = "report.html"
@@ -50,35 +51,29 @@ def attach_report(category: str, run_id: str, *, pages: str, settings: Settings)
     create_link_artifact(
         link=link,
         link_text=f"Report of the retraining of {category}",
-        key=f"report-{category.replace('_', '-')}",
+        key=artifact_key("report", category),
         description=headline(record),
     )
-    version = None if record.winner is None else record.winner.version
-    if version is not None:
-        with atomic_file(report_file(settings.state_dir, category, version.number)) as temporary:
-            temporary.write_text(page, encoding="utf-8")
-    if version is not None and version.approval == "pending":
-        create_markdown_artifact(
-            markdown=approval_page(record, version, link, form=_form(category, version.number)),
-            key=approval_key(category),
-            description=waits(category, version.number),
-        )
-    if version is not None:
-        # Relative: the server may move to another host or port.
-        _describe(tracking, record, mlflow_page("", path).removeprefix("/"))
-
-
-def _describe(tracking: Tracking, record: RetrainingRecord, report: str) -> None:
-    """Write the description of the winner's version, which exists."""
     winner = record.winner
     if winner is None or winner.version is None:
         return
+    version = winner.version
+    with atomic_file(report_file(settings.state_dir, category, version.number)) as temporary:
+        temporary.write_text(page, encoding="utf-8")
     approval = None
-    pages = get_current_settings().ui_url
-    if winner.version.approval == "pending" and pages is not None:
-        approval = f"{pages}/artifacts/key/{approval_key(record.category)}"
+    if version.approval == "pending":
+        key = artifact_key("approval", category)
+        create_markdown_artifact(
+            markdown=approval_page(record, version, link, form=_form(category, version.number)),
+            key=key,
+            description=waits(category, version.number),
+        )
+        if prefect_pages := get_current_settings().ui_url:
+            approval = f"{prefect_pages}/artifacts/key/{key}"
+    # Relative: the server may move to another host or port.
+    report = mlflow_page("", path).removeprefix("/")
     text = version_description(record, winner, report, approval=approval)
-    name, number = model_name(record.category), str(winner.version.number)
+    name, number = model_name(category), str(version.number)
     with tracking.errors(f"describe version {number} of {name}"):
         tracking.client.update_model_version(name, number, text)
 

@@ -8,6 +8,7 @@ from prefect.cache_policies import NO_CACHE
 
 from stillwatch.images.manifest import Manifest
 from stillwatch.settings import Settings
+from stillwatch.tasks.artifacts import artifact_key
 from stillwatch.tasks.html import Thumbnails
 from stillwatch.tasks.validation.advice import advise
 from stillwatch.tasks.validation.page import markdown_page, write_page
@@ -26,7 +27,7 @@ def validate(
         manifest, folder=folder, page=page, settings=settings, data_version=data_version
     )
     thumbnails = Thumbnails.of(manifest, folder, settings)
-    key = artifact_key(manifest.category)
+    key = artifact_key("validation", manifest.category)
     create_table_artifact(table=table_rows(report), key=key, description=report.verdict())
     create_markdown_artifact(
         markdown=markdown_page(report, thumbnails, page=page, data_version=data_version),
@@ -89,11 +90,6 @@ def table_rows(report: ValidationReport) -> list[dict[str, str]]:
         }
         for failure in report.failures
     ]
-
-
-def artifact_key(category: str) -> str:
-    """The key of a category's table in Prefect; such keys may not contain ``_``."""
-    return f"validation-{category.replace('_', '-')}"
 
 
 def page_path(state_dir: Path, category: str) -> Path:

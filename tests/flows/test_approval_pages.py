@@ -12,23 +12,24 @@ from tests.tasks.made_registries import NAME, made_record, new_version, pending_
 
 from stillwatch.flows.servers.prefect_server import prefect_api
 from stillwatch.settings import Settings
+from stillwatch.tasks.artifacts import artifact_key
 from stillwatch.tasks.promotion.alias import changing_champion
 from stillwatch.tasks.promotion.history import log_intent
 from stillwatch.tasks.registry.versions import CHAMPION
-from stillwatch.tasks.reports.decisions import REPORT_LINK, approval_key, rewrite_decided, waits
+from stillwatch.tasks.reports.decisions import REPORT_LINK, rewrite_decided, waits
 
 pytestmark = [pytest.mark.servers, pytest.mark.xdist_group("prefect")]
 
 
 def page() -> str:
-    found = cast(Any, Artifact.get(approval_key("plate")))
+    found = cast(Any, Artifact.get(artifact_key("approval", "plate")))
     return f"{found.description}\n{found.data}"
 
 
 def create_page(version: int) -> str:
     pictures = f"# The pictures\n\n{REPORT_LINK}(http://mlflow/report.html)\n\nTo approve, …"
     made = ArtifactCreate(
-        key=approval_key("plate"),
+        key=artifact_key("approval", "plate"),
         type="markdown",
         description=waits("plate", version),
         data=pictures,

@@ -295,8 +295,3 @@ def test_a_split_file_of_the_future(tmp_path: Path) -> None:
     path.write_text('{"schema_version": 2, "categories": {}}')
     with pytest.raises(SplitError, match="update stillwatch"):
         read_split_file(path)
-
-
-def test_a_part_that_does_not_exist() -> None:
-    with pytest.raises(SplitError, match="'test'"):
-        assign({md5(0): "test"}, normals(0, 3), settings=DEFAULTS, smallest_alpha=0.1)

@@ -9,14 +9,10 @@ from rich.table import Table
 from stillwatch.flows.cli.console import console, figure, print_json, say
 from stillwatch.flows.cli.options import DECIDE, AsJson, CommandContext, ShortCommand
 
-
-def add_to(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(
-        cls=ShortCommand, rich_help_panel=DECIDE, epilog="Example: `stillwatch models --json`"
-    )(models)
+app = typer.Typer()
 
 
+@app.command(cls=ShortCommand, rich_help_panel=DECIDE, epilog="Example: `stillwatch models --json`")
 def models(context: typer.Context, as_json: AsJson = False) -> None:
     """List the registered versions of every category, newest first."""
     from stillwatch.tasks.registry.versions import category_of, registered_versions

@@ -15,25 +15,14 @@ if TYPE_CHECKING:  # it imports MLflow, which takes seconds
 Category = Annotated[str, typer.Argument(help="The product line.")]
 
 
-def add_to(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command(
-        cls=ShortCommand,
-        rich_help_panel=DECIDE,
-        epilog="Example: `stillwatch promote screw --approve --reason 'checked on line 3'`",
-    )(promote)
-    app.command(
-        cls=ShortCommand,
-        rich_help_panel=DECIDE,
-        epilog="Example: `stillwatch rollback screw --reason 'too many false alarms'`",
-    )(rollback)
-    app.command(
-        cls=ShortCommand,
-        rich_help_panel=DECIDE,
-        epilog="Example: `stillwatch history screw --json`",
-    )(history)
+app = typer.Typer()
 
 
+@app.command(
+    cls=ShortCommand,
+    rich_help_panel=DECIDE,
+    epilog="Example: `stillwatch promote screw --approve --reason 'checked on line 3'`",
+)
 def promote(
     context: typer.Context,
     category: Category,
@@ -73,6 +62,11 @@ def promote(
     )
 
 
+@app.command(
+    cls=ShortCommand,
+    rich_help_panel=DECIDE,
+    epilog="Example: `stillwatch rollback screw --reason 'too many false alarms'`",
+)
 def rollback(
     context: typer.Context,
     category: Category,
@@ -91,6 +85,11 @@ def rollback(
     say(f"champion of {category} is again version {record.to_version}{_instead(record)}")
 
 
+@app.command(
+    cls=ShortCommand,
+    rich_help_panel=DECIDE,
+    epilog="Example: `stillwatch history screw --json`",
+)
 def history(context: typer.Context, category: Category, as_json: AsJson = False) -> None:
     """List who made which version the champion, when and why, newest first."""
     from stillwatch.tasks.promotion.history import history as read_history

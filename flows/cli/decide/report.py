@@ -8,16 +8,14 @@ import typer
 from stillwatch.flows.cli.console import say
 from stillwatch.flows.cli.options import DECIDE, CommandContext, PlantCommand
 
-
-def add_to(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(
-        cls=PlantCommand,
-        rich_help_panel=DECIDE,
-        epilog="Example: `stillwatch report plate --out plate.html`",
-    )(report)
+app = typer.Typer()
 
 
+@app.command(
+    cls=PlantCommand,
+    rich_help_panel=DECIDE,
+    epilog="Example: `stillwatch report plate --out plate.html`",
+)
 def report(
     context: typer.Context,
     category: Annotated[str, typer.Argument(help="The product line.")],

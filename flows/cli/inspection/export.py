@@ -23,15 +23,14 @@ if TYPE_CHECKING:  # these import scipy, torch or MLflow, which takes seconds
     from stillwatch.inference.parity import Parity
 
 
-def add_to(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(
-        cls=PlantCommand,
-        rich_help_panel=INSPECT,
-        epilog="Example: `stillwatch export plate --to onnx --out edge --images new/`",
-    )(export)
+app = typer.Typer()
 
 
+@app.command(
+    cls=PlantCommand,
+    rich_help_panel=INSPECT,
+    epilog="Example: `stillwatch export plate --to onnx --out edge --images new/`",
+)
 def export(
     context: typer.Context,
     source: Source,

@@ -30,15 +30,14 @@ _SHOWN = 20
 """Most images that are listed; the files of ``--out`` have all."""
 
 
-def add_to(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(
-        cls=PlantCommand,
-        rich_help_panel=INSPECT,
-        epilog="Example: `stillwatch inspect plate new/ --out results`",
-    )(inspect)
+app = typer.Typer()
 
 
+@app.command(
+    cls=PlantCommand,
+    rich_help_panel=INSPECT,
+    epilog="Example: `stillwatch inspect plate new/ --out results`",
+)
 def inspect(
     context: typer.Context,
     source: Source,

@@ -9,16 +9,14 @@ import typer
 from stillwatch.flows.cli.console import print_json, say
 from stillwatch.flows.cli.options import INSPECT, AsJson, CommandContext, PlantCommand
 
-
-def add_to(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(
-        cls=PlantCommand,
-        rich_help_panel=INSPECT,
-        epilog="Example: `stillwatch label screw 0137.png 0152.png --as good`",
-    )(label)
+app = typer.Typer()
 
 
+@app.command(
+    cls=PlantCommand,
+    rich_help_panel=INSPECT,
+    epilog="Example: `stillwatch label screw 0137.png 0152.png --as good`",
+)
 def label(
     context: typer.Context,
     category: Annotated[str, typer.Argument(help="The product line.")],

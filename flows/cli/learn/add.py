@@ -10,16 +10,14 @@ from stillwatch.flows.cli.console import fail, say
 from stillwatch.flows.cli.options import LEARN, CommandContext, PlantCommand
 from stillwatch.text import some_of
 
-
-def add_to(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(
-        cls=PlantCommand,
-        rich_help_panel=LEARN,
-        epilog="Examples: `stillwatch add screw mvtec/screw`, `stillwatch add screw new --good`",
-    )(add)
+app = typer.Typer()
 
 
+@app.command(
+    cls=PlantCommand,
+    rich_help_panel=LEARN,
+    epilog="Examples: `stillwatch add screw mvtec/screw`, `stillwatch add screw new --good`",
+)
 def add(
     context: typer.Context,
     category: Annotated[str, typer.Argument(help="The product line; a new one is created.")],

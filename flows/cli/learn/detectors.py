@@ -10,12 +10,10 @@ from rich.table import Table
 from stillwatch.flows.cli.console import console, print_json, say
 from stillwatch.flows.cli.options import LEARN, AsJson, CommandContext
 
-
-def add_to(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(rich_help_panel=LEARN, epilog="Example: `stillwatch detectors stfpm`")(detectors)
+app = typer.Typer()
 
 
+@app.command(rich_help_panel=LEARN, epilog="Example: `stillwatch detectors stfpm`")
 def detectors(
     context: typer.Context,
     name: Annotated[str | None, typer.Argument(help="Show the settings of this one.")] = None,

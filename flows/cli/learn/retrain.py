@@ -16,16 +16,14 @@ from stillwatch.flows.cli.options import (
 )
 from stillwatch.settings import Settings
 
-
-def add_to(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(
-        cls=PlantCommand,
-        rich_help_panel=LEARN,
-        epilog="Example: `stillwatch retrain --category screw --report r.json`",
-    )(retrain)
+app = typer.Typer()
 
 
+@app.command(
+    cls=PlantCommand,
+    rich_help_panel=LEARN,
+    epilog="Example: `stillwatch retrain --category screw --report r.json`",
+)
 def retrain(
     context: typer.Context,
     root: Root = None,

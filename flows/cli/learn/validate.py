@@ -25,15 +25,14 @@ if TYPE_CHECKING:  # it imports Prefect and Great Expectations, which takes seco
 COLOURS = {"critical": "red", "warning": "yellow"}
 
 
-def add_to(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(
-        cls=PlantCommand,
-        rich_help_panel=LEARN,
-        epilog="Example: `stillwatch validate --category screw`",
-    )(validate)
+app = typer.Typer()
 
 
+@app.command(
+    cls=PlantCommand,
+    rich_help_panel=LEARN,
+    epilog="Example: `stillwatch validate --category screw`",
+)
 def validate(
     context: typer.Context,
     root: Root = None,

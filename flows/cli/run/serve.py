@@ -7,19 +7,17 @@ import typer
 from stillwatch.flows.cli.console import say
 from stillwatch.flows.cli.options import RUN, CommandContext, ServiceCommand
 
-
-def add_to(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(
-        cls=ServiceCommand,
-        rich_help_panel=RUN,
-        epilog=(
-            "Example: `stillwatch serve plate`, then `curl -H 'Content-Type: image/png' "
-            "--data-binary @part.png http://127.0.0.1:8400/inspect/plate`"
-        ),
-    )(serve)
+app = typer.Typer()
 
 
+@app.command(
+    cls=ServiceCommand,
+    rich_help_panel=RUN,
+    epilog=(
+        "Example: `stillwatch serve plate`, then `curl -H 'Content-Type: image/png' "
+        "--data-binary @part.png http://127.0.0.1:8400/inspect/plate`"
+    ),
+)
 def serve(
     context: typer.Context,
     categories: Annotated[

@@ -20,19 +20,14 @@ if TYPE_CHECKING:  # it imports Prefect and MLflow, which takes seconds
 SIGNS = {"running": "green", "not answering": "red", "not running": "yellow"}
 
 
-def add_to(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command(
-        cls=PlantCommand,
-        rich_help_panel=RUN,
-        epilog="Example: `stillwatch up`, then open the printed addresses",
-    )(up)
-    app.command(
-        cls=PlantCommand, rich_help_panel=RUN, epilog="Example: `stillwatch status --json`"
-    )(status)
-    app.command(cls=PlantCommand, rich_help_panel=RUN, epilog="Example: `stillwatch down`")(down)
+app = typer.Typer()
 
 
+@app.command(
+    cls=PlantCommand,
+    rich_help_panel=RUN,
+    epilog="Example: `stillwatch up`, then open the printed addresses",
+)
 def up(
     context: typer.Context,
     foreground: Annotated[
@@ -60,6 +55,7 @@ def up(
         say(f"ready after {time.monotonic() - start:.0f} s; 'stillwatch down' stops it")
 
 
+@app.command(cls=PlantCommand, rich_help_panel=RUN, epilog="Example: `stillwatch status --json`")
 def status(context: typer.Context, as_json: AsJson = False) -> None:
     """Show the services with their addresses, and the trainings that run now; change nothing.
 
@@ -85,6 +81,7 @@ def status(context: typer.Context, as_json: AsJson = False) -> None:
         raise typer.Exit(1)
 
 
+@app.command(cls=PlantCommand, rich_help_panel=RUN, epilog="Example: `stillwatch down`")
 def down(context: typer.Context) -> None:
     """Stop the services, also a Prefect server that another command started.
 

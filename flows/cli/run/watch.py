@@ -7,14 +7,12 @@ import typer
 from stillwatch.flows.cli.console import fail, print_json, say
 from stillwatch.flows.cli.options import RUN, AsJson, CommandContext, PlantCommand
 
-
-def add_to(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(
-        cls=PlantCommand, rich_help_panel=RUN, epilog="Example: `stillwatch watch screw --json`"
-    )(watch)
+app = typer.Typer()
 
 
+@app.command(
+    cls=PlantCommand, rich_help_panel=RUN, epilog="Example: `stillwatch watch screw --json`"
+)
 def watch(
     context: typer.Context,
     category: Annotated[

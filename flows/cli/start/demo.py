@@ -10,17 +10,10 @@ from stillwatch.flows.cli.console import console, say
 from stillwatch.flows.cli.options import START, CommandContext, PlantCommand
 from stillwatch.settings import Settings
 
-
-def add_to(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command(rich_help_panel=START, epilog="Example: `stillwatch sample /tmp/sample`")(sample)
-    app.command(
-        cls=PlantCommand,
-        rich_help_panel=START,
-        epilog="Example: `stillwatch demo`, or `make demo` on a fresh clone",
-    )(demo)
+app = typer.Typer()
 
 
+@app.command(rich_help_panel=START, epilog="Example: `stillwatch sample /tmp/sample`")
 def sample(
     root: Annotated[Path, typer.Argument(help="Folder for the categories plate and cloth.")],
     seed: Annotated[int, typer.Option(min=0)] = 0,
@@ -32,6 +25,11 @@ def sample(
     say(f"{root} holds the categories plate and cloth")
 
 
+@app.command(
+    cls=PlantCommand,
+    rich_help_panel=START,
+    epilog="Example: `stillwatch demo`, or `make demo` on a fresh clone",
+)
 def demo(context: typer.Context) -> None:
     """Retrain on the built-in sample set; nothing is committed to the checkout."""
     from stillwatch.flows.cli.outcome import print_outcome, print_server

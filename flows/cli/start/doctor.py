@@ -29,13 +29,10 @@ ENOUGH_FREE_GB = 5.0
 SIGNS = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "missing": "[red]missing[/]"}
 
 
-def add_to(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(
-        cls=ShortCommand, rich_help_panel=START, epilog="Example: `stillwatch doctor --json`"
-    )(doctor)
+app = typer.Typer()
 
 
+@app.command(cls=ShortCommand, rich_help_panel=START, epilog="Example: `stillwatch doctor --json`")
 def doctor(context: typer.Context, as_json: AsJson = False) -> None:
     """Check this machine: versions, devices, teacher weights, disk, git, image set and servers.
 

@@ -9,12 +9,10 @@ from stillwatch.flows.cli.console import say
 from stillwatch.flows.cli.options import START
 from stillwatch.tasks.data.plant import IMAGES, INBOX, SETTINGS_FILE, TO_INSPECT, make_plant
 
-
-def add_to(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(rich_help_panel=START, epilog="Example: `stillwatch init /srv/plant`")(init)
+app = typer.Typer()
 
 
+@app.command(rich_help_panel=START, epilog="Example: `stillwatch init /srv/plant`")
 def init(
     folder: Annotated[Path, typer.Argument(help="A new or an empty folder; `.` for this one.")],
 ) -> None:

@@ -52,8 +52,6 @@ class ImageFacts:
     corrected anomalies."""
     defect_type: str
     """good for normals."""
-    bytes: int
-    """Size of the file; 0 where it cannot be read."""
     md5: str
     """Of the bytes read, hexadecimal; "" where the file cannot be read."""
     expected_md5: str | None = None
@@ -147,7 +145,6 @@ def build_manifest(
     parts: Mapping[str, str] | None,
     group_pattern: str | None = None,
     on_pixels: Callable[[str, NDArray[np.uint8]], None] | None = None,
-    workers: int | None = None,
 ) -> Manifest:
     """Read every image and mask of a category once, in threads.
 
@@ -161,13 +158,12 @@ def build_manifest(
         group_pattern: names the group of every image (``split.group_of``).
         on_pixels: called with (path, uint8 (H, W, 3) at full size) for every image that decodes,
             from the worker threads and in any order; what it raises ends the manifest.
-        workers: threads; None: one per processor, fewer where images are large.
 
     Raises:
         SettingsError: the group pattern is not a regular expression.
     """
     region, region_facts = _region(category, images.max_megapixels, expected_md5 or {})
-    with ThreadPoolExecutor(workers or _workers(category, images.max_megapixels)) as pool:
+    with ThreadPoolExecutor(_workers(category, images.max_megapixels)) as pool:
         reader = _Reader(
             folder=category.folder,
             white_level=images.white_level or _white_level(category, images, pool),
@@ -204,9 +200,7 @@ def perceptual_hash(grey: Image.Image) -> str:
 
 
 def hash_distance_matrix(hashes: Sequence[str]) -> NDArray[np.int16]:
-    """Hamming distances (N, N) of N perceptual hashes of equal length, in bits (0 to 256)."""
-    if not hashes:
-        return np.zeros((0, 0), np.int16)
+    """Hamming distances (N, N) of N > 0 perceptual hashes of equal length, in bits (0 to 256)."""
     codes = np.array([list(bytes.fromhex(one)) for one in hashes], np.uint8)
     signs = np.unpackbits(codes, axis=1).astype(np.float32) * 2 - 1
     return np.asarray((signs.shape[1] - signs @ signs.T) / 2, np.int16)
@@ -237,7 +231,6 @@ class _Reader:
             split=image.split,
             part=self.parts.get(image.path, without_part),
             defect_type=image.defect_type,
-            bytes=len(data or b""),
             md5="" if data is None else bytes_md5(data),
             expected_md5=self.expected_md5.get(image.path),
             decode_error=error,

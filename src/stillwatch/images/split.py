@@ -36,31 +36,42 @@ def read_split_file(path: Path) -> dict[str, Assignment]:
     """Read the split file: category -> assignment; empty if there is no such file.
 
     Raises:
-        SplitError: the file cannot be read, is not a split file, is of a newer schema, or assigns
-            an image twice.
+        SplitError: the file cannot be read, or as ``parse_split``.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_without_repeats)
+        return parse_split(path.read_bytes(), str(path))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
-        raise _damaged(path, str(error)) from error
+    except OSError as error:
+        raise _damaged(str(path), str(error)) from error
+
+
+def parse_split(data: bytes, name: str) -> dict[str, Assignment]:
+    """Parse a split file; ``name`` is for the message.
+
+    Raises:
+        SplitError: it is not a split file, is of a newer schema, or assigns an image twice.
+    """
+    try:
+        content = json.loads(data, object_pairs_hook=_without_repeats)
+    except ValueError as error:
+        raise _damaged(name, str(error)) from error
     if not isinstance(content, dict) or not isinstance(content.get("schema_version"), int):
-        raise _damaged(path, "it has no schema_version")
+        raise _damaged(name, "it has no schema_version")
     if content["schema_version"] > SCHEMA_VERSION:
         raise SplitError(
-            f"{path}: written by a newer stillwatch (schema {content['schema_version']}, this one "
+            f"{name}: written by a newer stillwatch (schema {content['schema_version']}, this one "
             f"knows {SCHEMA_VERSION}); update stillwatch."
         )
     categories = content.get("categories")
     if not isinstance(categories, dict):
-        raise _damaged(path, "it has no categories")
-    for name, assignment in categories.items():
+        raise _damaged(name, "it has no categories")
+    for category, assignment in categories.items():
         if not isinstance(assignment, dict):
-            raise _damaged(path, f"category {name} is not a table")
+            raise _damaged(name, f"category {category} is not a table")
         for md5, part in assignment.items():
             if not re.fullmatch(r"[0-9a-f]{32}", md5) or part not in PARTS:
-                raise _damaged(path, f"{name} assigns {md5!r} to {part!r}")
+                raise _damaged(name, f"{category} assigns {md5!r} to {part!r}")
     return categories
 
 
@@ -99,12 +110,8 @@ def assign(
         ``assigned`` and the new images, but for those that wait.
 
     Raises:
-        SplitError: ``assigned`` names a part that does not exist.
         SettingsError: the group pattern is not a regular expression.
     """
-    for part in assigned.values():
-        if part not in PARTS:
-            raise SplitError(f"the split file assigns images to {part!r}; restore it from git.")
     distinct = {md5: path for path, md5 in sorted(normals.items(), reverse=True)}
     corrected = {md5: path for md5, path in distinct.items() if is_feedback(path)}
     present = {md5: path for md5, path in distinct.items() if md5 not in corrected}
@@ -244,8 +251,8 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
-def _damaged(path: Path, reason: str) -> SplitError:
+def _damaged(name: str, reason: str) -> SplitError:
     return SplitError(
-        f"{path}: not a usable split file ({reason}); restore the version that git has, and never "
+        f"{name}: not a usable split file ({reason}); restore the version that git has, and never "
         "edit it by hand."
     )

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from stillwatch.calibration import Calibration, Verdict
 from stillwatch.inference.inspector import InspectedImage
@@ -75,58 +75,27 @@ def tolerance_of(threshold: float, scores: Sequence[float]) -> float:
 def difference(
     first: Scores, second: Scores, thresholds: Sequence[float], tolerance: float
 ) -> str | None:
-    """Describe how two runs differ; None if scores and verdicts agree.
+    """Describe how two runs on the same images differ; None if scores and verdicts agree.
 
-    Verdicts must be equal for every image farther than ``tolerance`` from every threshold.
+    No score may differ by more than ``tolerance``, and verdicts must be equal for every image
+    farther than that from every threshold.
     """
-    problem = scores_agree(first.scores, second.scores, thresholds, tolerance)
-    if problem is not None:
-        return problem
-    for image, clear in enumerate(_clear(first.scores, thresholds, tolerance)):
-        before, after = first.verdicts[image], second.verdicts[image]
-        if clear and before != after:
-            return f"image {image} has the verdict {before} in one run and {after} in the other"
-    return None
-
-
-def scores_agree(
-    a: ArrayLike, b: ArrayLike, thresholds: Sequence[float], tolerance: float
-) -> str | None:
-    """Compare the scores of two runs within ``tolerance``.
-
-    They agree when no score differs by more than ``tolerance`` and every image farther than that
-    from a threshold lies on the same side of it in both.
-
-    Args:
-        a: (N,) image scores of one run.
-        b: (N,) image scores of the other run, in the same order.
-        thresholds: raw scores at which a verdict changes.
-        tolerance: largest absolute difference that is allowed.
-
-    Returns:
-        None when they agree, else one sentence that says where they do not.
-    """
-    first, second = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    if first.shape != second.shape:
-        return f"{first.size} scores are compared with {second.size}"
-    if not (np.isfinite(first).all() and np.isfinite(second).all()):
+    before, after = np.array(first.scores, np.float64), np.array(second.scores, np.float64)
+    if before.shape != after.shape:
+        return f"{before.size} scores are compared with {after.size}"
+    if not (np.isfinite(before).all() and np.isfinite(after).all()):
         return "some scores are not finite numbers"
-    for threshold in thresholds:
-        clear = np.maximum(np.abs(first - threshold), np.abs(second - threshold)) > tolerance
-        flipped = clear & ((first > threshold) != (second > threshold))
-        if flipped.any():
-            image = int(flipped.argmax())
-            return (
-                f"image {image} scores {first[image]:.6g} in one run and {second[image]:.6g} in "
-                f"the other, on different sides of the threshold {threshold:.6g}"
-            )
-    difference = np.abs(first - second)
-    if difference.max(initial=0.0) > tolerance:
-        worst = int(difference.argmax())
+    apart = np.abs(before - after)
+    if apart.max(initial=0.0) > tolerance:
+        image = int(apart.argmax())
         return (
-            f"image {worst} scores {first[worst]:.6g} in one run and {second[worst]:.6g} in the "
+            f"image {image} scores {before[image]:.6g} in one run and {after[image]:.6g} in the "
             f"other, more than {tolerance:g} apart"
         )
+    for image in np.flatnonzero(_clear(first.scores, thresholds, tolerance)).tolist():
+        one, other = first.verdicts[image], second.verdicts[image]
+        if one != other:
+            return f"image {image} has the verdict {one} in one run and {other} in the other"
     return None
 
 

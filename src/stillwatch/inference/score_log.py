@@ -44,6 +44,7 @@ from stillwatch.images.appearance import brightness, grey_image, sharpness
 from stillwatch.images.layout import check_category_name
 from stillwatch.inference.inspector import InspectedImage
 from stillwatch.settings import Settings
+from stillwatch.text import encodable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -154,7 +155,7 @@ def logged(
     """Make the row of an inspected image."""
     return LoggedImage(
         model_version=model_version,
-        file=None if file is None else _as_text(file),
+        file=None if file is None else encodable(file),
         score=image.score,
         p_value=image.p_value,
         verdict=image.verdict,
@@ -235,7 +236,7 @@ class ScoreLog:
                 "category": category,
                 "model_version": image.given and image.given.model_version,
                 "verdict": image.given and image.given.verdict,
-                "file": _as_text(image.file),
+                "file": encodable(image.file),
                 "md5": image.md5,
                 "label": image.label,
                 "who": image.who,
@@ -295,11 +296,6 @@ class ScoreLog:
 def open_score_log(settings: Settings) -> ScoreLog:
     """The score log of the settings' state folder."""
     return ScoreLog(settings.state_dir / FOLDER, settings.inspection.log_rows)
-
-
-def _as_text(file: str) -> str:
-    """Replace characters of a file name that cannot be encoded in UTF-8."""
-    return file.encode(errors="replace").decode()
 
 
 def _write_ahead(connection: DBAPIConnection, _record: object) -> None:

@@ -60,7 +60,7 @@ class Line:
         return sorted((self.category.folder / "test").rglob("*.png"))
 
     def threshold(self, version: int) -> float:
-        bundle = fetch_bundle(self.category.tracking, f"models:/stillwatch-plate/{version}")
+        bundle = fetch_bundle(self.category.tracking, "stillwatch-plate", version)
         return bundle.info.calibration.reject.value
 
     def logged(self, version: int) -> pd.DataFrame:
@@ -315,7 +315,7 @@ def test_a_new_champion_takes_over_under_load_and_no_request_is_lost(
 def test_a_champion_that_was_tampered_with_leaves_the_old_one_serving(
     line: Line, service: Service
 ) -> None:
-    bundle = fetch_bundle(line.category.tracking, "models:/stillwatch-plate/3")
+    bundle = fetch_bundle(line.category.tracking, "stillwatch-plate", 3)
     weights = bundle.folder / WEIGHTS_FILE
     data = bytearray(weights.read_bytes())
     data[-1] ^= 1

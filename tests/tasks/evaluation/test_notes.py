@@ -78,11 +78,11 @@ def test_intervals_of_images_of_one_group_are_said_to_be_too_narrow() -> None:
 
 
 def test_what_makes_figures_weaker_is_said_beside_them() -> None:
-    assert "synthetic" not in evaluation_note(result())
-    assert "synthetic" in evaluation_note(result(synthetic=True))
+    assert "Synthetic" not in evaluation_note(result())
+    assert "Synthetic anomalies" in evaluation_note(result(synthetic=True))
     assert "validation normals stand in" in evaluation_note(result(test_normals_from="validation"))
     paths = tuple(f"test/dent/{number}.png" for number in range(7))
     outside = evaluation_note(result(outside_region=paths))
     assert "outside the region of interest: 7 (test/dent/0.png," in outside
-    assert "test/dent/4.png, …)" in outside
+    assert "test/dent/4.png, ...)" in outside
     assert "region of interest" not in evaluation_note(result())

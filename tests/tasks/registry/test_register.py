@@ -50,6 +50,7 @@ from stillwatch.tasks.registry.reload_record import RELOAD_RECORD
 from stillwatch.tasks.registry.versions import (
     fetch_bundle,
     registered_versions,
+    resolve_version,
     version_with_alias,
     versions_of,
 )
@@ -221,9 +222,9 @@ def test_the_winner_is_registered_once_with_its_code_tags_and_figures(
     (row,) = registered_versions(tracking)
     assert (row.name, row.version, row.aliases, row.synthetic) == (NAME, 1, ("champion",), False)
     assert (row.detector, row.image_auroc) == ("stfpm", winner.metrics["image_auroc"])
-    by_alias = fetch_bundle(tracking, f"models:/{NAME}@champion")
-    assert by_alias.info == fetch_bundle(tracking, f"models:/{NAME}/1").info
-    assert by_alias.info.fingerprint == "f"
+    for source in (f"models:/{NAME}@champion", f"models:/{NAME}/1"):
+        assert resolve_version(tracking, source) == (NAME, 1)
+    assert fetch_bundle(tracking, NAME, 1).info.fingerprint == "f"
 
     region = {REGION: "that changes no threshold"}
     in_region = only(evaluated(tracking, plate, here, tmp_path / "made", **region))
@@ -369,8 +370,8 @@ def test_unknown_models_versions_and_aliases_are_refused(tracking: Tracking) -> 
     assert registered_versions(tracking) == []
     assert version_with_alias(tracking, NAME, "champion") is None
     with pytest.raises(TrackingError, match="no such model or alias"):
-        fetch_bundle(tracking, f"models:/{NAME}@champion")
+        resolve_version(tracking, f"models:/{NAME}@champion")
     with pytest.raises(TrackingError, match=r"hand out models:/stillwatch-plate/7"):
-        fetch_bundle(tracking, f"models:/{NAME}/7")
+        fetch_bundle(tracking, NAME, 7)
     with pytest.raises(TrackingError, match="names no version"):
-        fetch_bundle(tracking, f"models:/{NAME}")
+        resolve_version(tracking, f"models:/{NAME}")

@@ -14,11 +14,11 @@ from prefect.artifacts import Artifact
 from stillwatch.errors import ValidationError
 from stillwatch.images.manifest import Manifest
 from stillwatch.settings import CalibrationSettings
+from stillwatch.tasks.artifacts import artifact_key
 from stillwatch.tasks.validation.checkpoint import manifest_frame
 from stillwatch.tasks.validation.report import Failure, ValidationReport
 from stillwatch.tasks.validation.statistics import category_statistics
 from stillwatch.tasks.validation.task import (
-    artifact_key,
     page_path,
     table_rows,
     validate,
@@ -330,7 +330,7 @@ def test_the_table_has_the_expected_and_the_found_value_of_each_file(sound: Mani
 
 
 def test_artifact_keys_are_valid_in_prefect() -> None:
-    assert artifact_key("metal_nut") == "validation-metal-nut"
+    assert artifact_key("validation", "metal_nut") == "validation-metal-nut"
 
 
 @pytest.mark.servers
