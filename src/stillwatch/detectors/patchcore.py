@@ -158,7 +158,8 @@ def whitening_of(patches: Tensor) -> Tensor:
     values, vectors = torch.linalg.eigh(covariance)
     # Without a floor, equal patches, or fewer than channels, would divide by 0.
     shrunk = (values + _SHRINKAGE * values.mean()).clamp_min(_LEAST_VARIANCE)
-    return (vectors / shrunk.sqrt()).float()
+    matrix: Tensor = vectors / shrunk.sqrt()
+    return matrix.float()
 
 
 def _patches(features: list[Tensor]) -> Tensor:
