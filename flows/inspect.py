@@ -14,7 +14,7 @@ from stillwatch.flows.models import open_registered
 from stillwatch.flows.run_settings import run_settings
 from stillwatch.inference.files import InspectionRow, inspect_files, write_rows
 from stillwatch.inference.inspector import find_images
-from stillwatch.tasks.artifacts import artifact_key
+from stillwatch.tasks.libraries.artifact_keys import artifact_key
 
 FOLDER = "inspections"
 """In the state folder; has a folder of results for each run."""

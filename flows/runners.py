@@ -15,8 +15,8 @@ from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTa
 from stillwatch.errors import ServerError, SettingsError
 from stillwatch.machine.devices import usable_devices
 from stillwatch.settings import Settings
-from stillwatch.tasks.logs import log_file, log_to
-from stillwatch.tasks.telemetry import SWITCHES
+from stillwatch.tasks.libraries.logs import log_file, log_to
+from stillwatch.tasks.libraries.telemetry import SWITCHES
 from stillwatch.tasks.training.slots import slots_per_device
 
 _PROBE_SECONDS = 5.0

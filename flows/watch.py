@@ -15,9 +15,9 @@ from stillwatch.flows.run_settings import run_settings
 from stillwatch.inference.score_log import open_score_log
 from stillwatch.settings import DriftSettings, Settings
 from stillwatch.tasks import drift
-from stillwatch.tasks.artifacts import artifact_key
 from stillwatch.tasks.drift import WatchedStream, is_announced, remember_announced
 from stillwatch.tasks.html import data_uri
+from stillwatch.tasks.libraries.artifact_keys import artifact_key
 from stillwatch.tasks.locks import exclusive
 from stillwatch.tasks.registry.versions import champions, model_name
 from stillwatch.tasks.tracking.client import Tracking, open_tracking

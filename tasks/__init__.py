@@ -7,8 +7,8 @@ disk is full. A docstring names the error again only where something else raises
 import os
 
 from stillwatch.machine.threads import thread_environment
-from stillwatch.tasks.proxies import loopback_exceptions
-from stillwatch.tasks.telemetry import switch_off_telemetry
+from stillwatch.tasks.libraries.proxies import loopback_exceptions
+from stillwatch.tasks.libraries.telemetry import switch_off_telemetry
 
 switch_off_telemetry()
 os.environ.update(loopback_exceptions(os.environ))

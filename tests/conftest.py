@@ -9,7 +9,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import hypothesis
 import pytest
 
-from stillwatch.tasks import telemetry
+from stillwatch.tasks.libraries import telemetry
 
 # The imports of the tests make a million objects that stay: to look for garbage among them again
 # and again takes a third of the time of the imports.

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from stillwatch.flows.cli.console import note, warn
-from stillwatch.tasks.logs import LogFile, logged_to
+from stillwatch.tasks.libraries.logs import LogFile, logged_to
 
 FOLDER = "logs"
 """In the state folder; has a file for each command that logged something."""

@@ -7,7 +7,7 @@ from prefect import get_client
 from prefect.client.schemas.actions import ArtifactCreate
 from prefect.client.schemas.filters import ArtifactCollectionFilter, ArtifactCollectionFilterKey
 
-from stillwatch.tasks.artifacts import artifact_key
+from stillwatch.tasks.libraries.artifact_keys import artifact_key
 from stillwatch.tasks.promotion.history import history
 from stillwatch.tasks.registry.approval import APPROVAL, NOT_PROMOTED, REFUSED, obstacle
 from stillwatch.tasks.registry.versions import (

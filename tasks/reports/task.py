@@ -13,7 +13,7 @@ from prefect.settings import get_current_settings
 
 from stillwatch.files import atomic_file
 from stillwatch.settings import Settings
-from stillwatch.tasks.artifacts import artifact_key
+from stillwatch.tasks.libraries.artifact_keys import artifact_key
 from stillwatch.tasks.registry.versions import model_name
 from stillwatch.tasks.reports.approval import approval_page
 from stillwatch.tasks.reports.decisions import waits

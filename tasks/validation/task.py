@@ -8,8 +8,8 @@ from prefect.cache_policies import NO_CACHE
 
 from stillwatch.images.manifest import Manifest
 from stillwatch.settings import Settings
-from stillwatch.tasks.artifacts import artifact_key
 from stillwatch.tasks.html import Thumbnails
+from stillwatch.tasks.libraries.artifact_keys import artifact_key
 from stillwatch.tasks.validation.advice import advise
 from stillwatch.tasks.validation.page import markdown_page, write_page
 from stillwatch.tasks.validation.report import ValidationReport

@@ -12,7 +12,7 @@ from tests.tasks.made_registries import NAME, made_record, new_version, pending_
 
 from stillwatch.flows.servers.prefect_server import prefect_api
 from stillwatch.settings import Settings
-from stillwatch.tasks.artifacts import artifact_key
+from stillwatch.tasks.libraries.artifact_keys import artifact_key
 from stillwatch.tasks.promotion.alias import changing_champion
 from stillwatch.tasks.promotion.history import log_intent
 from stillwatch.tasks.registry.versions import CHAMPION

@@ -14,7 +14,7 @@ from prefect.artifacts import Artifact
 from stillwatch.errors import ValidationError
 from stillwatch.images.manifest import Manifest
 from stillwatch.settings import CalibrationSettings
-from stillwatch.tasks.artifacts import artifact_key
+from stillwatch.tasks.libraries.artifact_keys import artifact_key
 from stillwatch.tasks.validation.checkpoint import manifest_frame
 from stillwatch.tasks.validation.report import Failure, ValidationReport
 from stillwatch.tasks.validation.statistics import category_statistics

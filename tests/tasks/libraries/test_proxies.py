@@ -5,7 +5,7 @@ import httpx
 import pytest
 import requests
 
-from stillwatch.tasks.proxies import loopback_exceptions
+from stillwatch.tasks.libraries.proxies import loopback_exceptions
 
 
 class _Hello(BaseHTTPRequestHandler):

@@ -4,7 +4,7 @@ import logging
 import warnings
 from pathlib import Path
 
-from stillwatch.tasks.logs import LogFile, log_file, logged_to
+from stillwatch.tasks.libraries.logs import LogFile, log_file, logged_to
 
 
 def test_log_lines_and_warnings_go_to_the_file_alone(tmp_path: Path) -> None:

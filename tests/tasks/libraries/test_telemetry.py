@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from stillwatch.tasks import telemetry
+from stillwatch.tasks.libraries import telemetry
 
 ASK_THE_LIBRARIES = """
 import stillwatch.tasks
