@@ -129,7 +129,7 @@ def test_figures_from_synthetic_anomalies_are_marked_wherever_they_appear(
     assert result.synthetic
     run = tracking.client.get_run(trained.run_id)
     assert run.data.tags["stillwatch.synthetic"] == "true"
-    assert "synthetic" in run.data.tags["mlflow.note.content"]
+    assert "Synthetic anomalies" in run.data.tags["mlflow.note.content"]
     unmarked = {
         name
         for name in named_metrics(result)

@@ -17,6 +17,7 @@ from made_stores import new_store
 from PIL import Image
 
 from stillwatch.bundle import INFO_FILE, read_bundle
+from stillwatch.detectors.patchcore import PatchCore
 from stillwatch.errors import PromotionError, TrackingError
 from stillwatch.inference.inspector import Inspector
 from stillwatch.inference.parity import Scores
@@ -335,11 +336,13 @@ def test_a_rollback_to_an_altered_version_is_refused(
     changed[-1] ^= 1
     weights.write_bytes(changed)
     method, info = package / "code/stillwatch/detectors/patchcore.py", weights.with_name(INFO_FILE)
-    for file, own in ((method, "    version = 1"), (info, '"version": 1')):
+    here_is, other = PatchCore.version, PatchCore.version + 1
+    for file, text in ((method, "    version = {}"), (info, '"version": {}')):
         content = file.read_text(encoding="utf-8")
-        assert own in content
-        file.write_text(content.replace(own, own.replace("1", "2")), encoding="utf-8")
-    with pytest.raises(PromotionError, match="made by version 2 of detector 'patchcore'"):
+        assert text.format(here_is) in content
+        changed_text = content.replace(text.format(here_is), text.format(other))
+        file.write_text(changed_text, encoding="utf-8")
+    with pytest.raises(PromotionError, match=f"made by version {other} of detector 'patchcore'"):
         bring_back()
     assert aliases(tracking) == before
 
