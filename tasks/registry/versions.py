@@ -29,6 +29,9 @@ from stillwatch.text import unknown_name
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 PREFIX = "stillwatch-"
 
+# MLflow reports a missing alias, and a name that no model may have, as an invalid parameter.
+_NOT_THERE = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
+
 
 @dataclass(frozen=True)
 class RegisteredVersion:
@@ -190,8 +193,7 @@ def aliases_of(tracking: Tracking, name: str) -> dict[str, int]:
         try:
             aliases = tracking.client.get_registered_model(name).aliases
         except MlflowException as error:
-            # To MLflow a name that no model may have is an invalid parameter.
-            if error.error_code in ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST"):
+            if error.error_code in _NOT_THERE:
                 return {}
             raise
     return {alias: int(version) for alias, version in aliases.items()}
@@ -199,7 +201,14 @@ def aliases_of(tracking: Tracking, name: str) -> dict[str, int]:
 
 def version_with_alias(tracking: Tracking, name: str, alias: str) -> int | None:
     """The version that an alias names; None if there is no such alias."""
-    return aliases_of(tracking, name).get(alias)
+    # Not by aliases_of: with the model, MLflow reads all of its versions.
+    with tracking.errors(f"look up {name}@{alias}"):
+        try:
+            return int(tracking.client.get_model_version_by_alias(name, alias).version)
+        except MlflowException as error:
+            if error.error_code in _NOT_THERE:
+                return None
+            raise
 
 
 def fetch_bundle(tracking: Tracking, name: str, version: int, into: Path | None = None) -> Bundle:

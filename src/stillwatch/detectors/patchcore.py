@@ -151,7 +151,7 @@ def whitening_of(patches: Tensor) -> Tensor:
         float32 (C, C).
     """
     mean = patches.mean(dim=0)
-    covariance = torch.zeros(patches.shape[1], patches.shape[1]).to(patches).double()
+    covariance = patches.new_zeros(patches.shape[1], patches.shape[1], dtype=torch.float64)
     for block in parts(patches, _ROWS):
         centred = (block - mean).double()
         covariance += centred.T @ centred / len(patches)
