@@ -130,13 +130,13 @@ def test_the_median_that_divides_is_bounded_on_both_sides(middle: float, divisor
 
 def test_levels_are_held_against_normals_at_the_same_place() -> None:
     normals = [levels_of(64, 96, (4, 8), seed) for seed in range(5)]
-    combination = standardised_by_normals(normals, sigma=6.0)
+    combination = standardised_by_normals(normals, sigma=6.0, weights=(1, 3))
     new = levels_of(64, 96, (4, 8), seed=9)
     expected = np.zeros((16, 24))
-    for number in (0, 1):
+    for number, weight in ((0, 1), (1, 3)):
         level = Level(largest_median=max(median(one.maps[number]) for one in normals))
         maps = [level_on_grid(one, number, level, 6.0) for one in (*normals, new)]
-        expected += PositionStatistics.of(maps[:-1]).standardised(maps[-1])
+        expected += weight * PositionStatistics.of(maps[:-1]).standardised(maps[-1])
     np.testing.assert_allclose(combine(new, combination), expected, rtol=1e-5)
     assert (combination.fusion, combination.sigma) == ("sum", 6.0)
 

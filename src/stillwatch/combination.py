@@ -66,6 +66,7 @@ class Level(Section):
     divisor: FiniteFloat = Field(1.0, gt=0)
     largest_median: FiniteFloat | None = Field(None, ge=0)
     positions: PositionStatistics | None = None
+    weight: FiniteFloat = Field(1.0, gt=0)
 
 
 class Combination(Section):
@@ -98,8 +99,10 @@ def combine(levels: LevelMaps, combination: Combination) -> Map:
     return fused
 
 
-def standardised_by_normals(normals: Sequence[LevelMaps], sigma: float) -> Combination:
-    """Sum over the levels, each relative to its image and to normals at the same place.
+def standardised_by_normals(
+    normals: Sequence[LevelMaps], sigma: float, weights: Sequence[float] | None = None
+) -> Combination:
+    """Weighted sum over the levels, each relative to its image and to normals at the same place.
 
     A level's map is divided by the square root of its median in the image: a part in an unseen
     pose, or in other light, is reconstructed a little worse everywhere, a defect at its place only.
@@ -110,16 +113,21 @@ def standardised_by_normals(normals: Sequence[LevelMaps], sigma: float) -> Combi
     Args:
         normals: level maps of validation normals, at least one.
         sigma: of the Gaussian, in pixels of the scaled image.
+        weights: of the levels; None: all are 1.
     """
-    numbers = range(len(normals[0].maps))
-    levels = tuple(_standardised_level(normals, number, sigma) for number in numbers)
+    weights = weights or (1.0,) * len(normals[0].maps)
+    levels = tuple(
+        _standardised_level(normals, number, sigma, weight) for number, weight in enumerate(weights)
+    )
     return Combination(levels=levels, sigma=sigma)
 
 
-def _standardised_level(normals: Sequence[LevelMaps], number: int, sigma: float) -> Level:
+def _standardised_level(
+    normals: Sequence[LevelMaps], number: int, sigma: float, weight: float
+) -> Level:
     level = Level(largest_median=max(median(one.maps[number]) for one in normals))
     maps = [level_on_grid(one, number, level, sigma) for one in normals]
-    return level.model_copy(update={"positions": PositionStatistics.of(maps)})
+    return level.model_copy(update={"positions": PositionStatistics.of(maps), "weight": weight})
 
 
 def level_on_grid(levels: LevelMaps, number: int, level: Level, sigma: float | None) -> Map:
@@ -127,7 +135,9 @@ def level_on_grid(levels: LevelMaps, number: int, level: Level, sigma: float | N
     found = on_grid(normalised(levels.maps[number], level), levels.strides[number], levels)
     if sigma is not None:
         found = smoothed(found, sigma / levels.grid)
-    return found if level.positions is None else level.positions.standardised(found)
+    if level.positions is not None:
+        found = level.positions.standardised(found)
+    return found * np.float32(level.weight)
 
 
 def normalised(level_map: Map, level: Level) -> Map:

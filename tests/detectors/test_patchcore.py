@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 from toys import toy_normals, toy_teacher
 
-from stillwatch.detectors.patchcore import PatchCore, whitening_of
+from stillwatch.detectors.blocks.patch_memory import whitening_of
+from stillwatch.detectors.patchcore import PatchCore
 from stillwatch.geometry import fitted
 from stillwatch.teachers.networks import images_to_input
 from stillwatch.training.data import TilePool, TileSet
@@ -41,12 +42,12 @@ def patches_of(detector: PatchCore, images: Tensor) -> np.ndarray:
 
 
 def test_the_memory_is_a_share_of_the_patches(detector: PatchCore) -> None:
-    assert detector.memory.shape == (-(-6 * 64 // 10), 20 + 28)
+    assert detector.memory.patches.shape == (-(-6 * 64 // 10), 20 + 28)
 
 
 def test_map_is_the_smoothed_distance_to_the_nearest(detector: PatchCore, images: Tensor) -> None:
-    patches = patches_of(detector, images) @ detector.whitening.double().numpy()
-    oracle = NearestNeighbors(n_neighbors=1).fit(detector.memory.double().numpy())
+    patches = patches_of(detector, images) @ detector.memory.whitening.double().numpy()
+    oracle = NearestNeighbors(n_neighbors=1).fit(detector.memory.patches.double().numpy())
     distances = oracle.kneighbors(patches.reshape(-1, patches.shape[-1]))[0].reshape(2, 1, 8, 8)
     resized = F.interpolate(
         torch.from_numpy(distances), (16, 16), mode="bilinear", align_corners=True
@@ -62,7 +63,7 @@ def test_map_by_hand() -> None:
     detector = PatchCore.build(toy_teacher(), {"whitened": False})
     fine, coarse = torch.full((1, 1, 16, 16), 3.0), torch.full((1, 1, 8, 8), 4.0)
     detector.teacher = FixedNetwork([fine, fine, coarse])
-    detector.memory = torch.tensor([[0.0, 0.0], [3.0, 3.0]])
+    detector.memory.patches = torch.tensor([[0.0, 0.0], [3.0, 3.0]])
     (level,) = detector.level_maps(torch.zeros(1, 3, 128, 128))
     # Near the sides the neighbourhoods are padded.
     torch.testing.assert_close(level[0, 3:-3, 3:-3], torch.ones(10, 10))
@@ -90,7 +91,7 @@ def test_the_coreset_is_chosen_from_patches_drawn_at_random() -> None:
         made = PatchCore.build(teacher, {"coreset": 1, "max_patches": 100, "whitened": False})
         torch.manual_seed(seed)
         made.prepare(MadeNormals(normals, teacher))
-        memories.append(made.memory)
+        memories.append(made.memory.patches)
     first, again, other = memories
     assert len(first) == len(other) == 100
     assert torch.equal(first, again)
@@ -108,7 +109,7 @@ def test_padding_is_not_remembered() -> None:
     made = PatchCore.build(toy_teacher(), {"coreset": 1})
     pool = TilePool(TileSet([image], fitted([(32, 33)], 33)), made.teacher, torch.device("cpu"))
     made.prepare(list(pool.batches(1, torch.arange(1))))
-    assert len(made.memory) == 20
+    assert len(made.memory.patches) == 20
 
 
 def test_many_channels_are_projected_for_the_choice_alone() -> None:
@@ -121,4 +122,4 @@ def test_many_channels_are_projected_for_the_choice_alone() -> None:
         made.prepare(
             [SimpleNamespace(features=features, covered=lambda _: torch.ones(1, 8, 8) > 0)]
         )
-    assert made.memory.shape == (32, 180)
+    assert made.memory.patches.shape == (32, 180)

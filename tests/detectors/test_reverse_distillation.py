@@ -6,16 +6,18 @@ import numpy as np
 import pytest
 import torch
 from fixed_network import FixedNetwork
-from made_normals import combined, known_levels, levels_of, one_batch
+from made_normals import MadeNormals, combined, known_levels, levels_of, one_batch
 from scipy.ndimage import gaussian_filter
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 from toys import toy_normals, toy_teacher
 
+from stillwatch.detectors.patchcore import PatchCore
 from stillwatch.detectors.reverse_distillation import (
     EmbeddingAndDecoder,
     ReverseDistillation,
 )
+from stillwatch.errors import SettingsError
 from stillwatch.teachers.networks import images_to_input
 
 
@@ -73,7 +75,7 @@ def distances(detector: ReverseDistillation, images: torch.Tensor) -> list[torch
 
 
 def test_map_is_the_smoothed_sum_of_the_enlarged_distances() -> None:
-    detector = ReverseDistillation.build(toy_teacher(), {"fusion": "published"})
+    detector = ReverseDistillation.build(toy_teacher(), {"fusion": "published", "memory": 0})
     normals = toy_normals(3)
     with torch.no_grad():
         levels = distances(detector, images_to_input(torch.from_numpy(normals)))
@@ -82,6 +84,30 @@ def test_map_is_the_smoothed_sum_of_the_enlarged_distances() -> None:
     found = levels_of(detector, normals)
     maps = combined(found, detector.combination(found, SIGMA))
     np.testing.assert_allclose(maps, expected, rtol=1e-4)
+
+
+def test_the_memory_is_patchcores_and_weighs_as_much_as_the_decoder() -> None:
+    teacher, normals = toy_teacher(), toy_normals(6)
+    detector = ReverseDistillation.build(teacher, {"memory": 0.1})
+    without = ReverseDistillation.build(teacher, {"memory": 0})
+    others = PatchCore.build(teacher, {"coreset": 0.1}), without
+    for one in (detector, *others):
+        torch.manual_seed(0)
+        one.prepare(MadeNormals(normals, teacher))
+    images = images_to_input(torch.from_numpy(normals[:2]))
+    with torch.no_grad():
+        *rebuilt, remembered = detector.level_maps(images)
+        (expected,), alone = (other.level_maps(images) for other in others)
+    torch.testing.assert_close(remembered, expected)
+    for level, same in zip(rebuilt, alone, strict=True):
+        torch.testing.assert_close(level, same)
+    levels = detector.combination(levels_of(detector, normals), SIGMA).levels
+    assert [level.weight for level in levels] == [1, 1, 1, 3]
+
+
+def test_a_memory_is_not_added_to_the_published_sum() -> None:
+    with pytest.raises(SettingsError, match="fusion: published is the sum of the decoder"):
+        ReverseDistillation.build(toy_teacher(), {"fusion": "published"})
 
 
 SIGMA = 5.0
@@ -102,7 +128,13 @@ def test_released_map_and_losses_by_hand() -> None:
     rebuilt = [one.repeat(1, 1, n, n) for one, n in ((like, 4), (other, 2), (like, 1))]
     features = [taught.expand_as(level) for level in rebuilt]
     for loss in ("flattened", "per_position"):
-        own = {"loss": loss, "fusion": "published", "easy_share": 0.0, "disturbance": False}
+        own = {
+            "loss": loss,
+            "fusion": "published",
+            "memory": 0,
+            "easy_share": 0.0,
+            "disturbance": False,
+        }
         detector = ReverseDistillation.build(toy_teacher(), own)
         detector.teacher, detector.student = FixedNetwork(features), FixedNetwork(rebuilt)
         batch = SimpleNamespace(features=features, progress=1.0)

@@ -93,7 +93,7 @@ class RDPlusPlus(ReverseDistillation):
     """Reverse distillation from projected features."""
 
     name = "rd_plus_plus"
-    version = 1
+    version = 2
     Settings = RDPlusPlusSettings
     paper: ClassVar = {
         **ReverseDistillation.paper,

@@ -20,8 +20,11 @@ teacher's channel counts rounded up to a power of two, with a linear layer on to
 an embedding a quarter as wide as its deepest level. A few hundred normals teach a wider one to
 rebuild anomalies, too; against the same, positions that are rebuilt well already get a tenth of the
 gradient (``easy_share``), and what the embedding sees in training is disturbed (``disturbance``,
-see ``disturbance.py``). Unless ``fusion`` is ``published``, the levels are added as
-``standardised_by_normals`` says. The weights kept are those of the epoch with the lowest loss on
+see ``disturbance.py``). Unless ``memory`` is 0, there is one level more, the distance of each patch
+to a memory of normal patches, as in ``patchcore.py``: a defect that the decoder rebuilds is often
+far from every normal patch, and the other way round. Unless ``fusion`` is ``published``, the levels
+are added as ``standardised_by_normals`` says, the memory with the weight of all others together.
+The weights kept are those of the epoch with the lowest loss on
 held-out normals, the authors' of the last.
 
 Our own figures are in docs/results.md.
@@ -29,10 +32,10 @@ Our own figures are in docs/results.md.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from stillwatch.combination import Combination, LevelMaps, standardised_by_normals
@@ -46,6 +49,7 @@ from stillwatch.detectors.blocks.maps import (
     with_mined_gradient,
 )
 from stillwatch.detectors.blocks.optimizers import muon_or_adam
+from stillwatch.detectors.blocks.patch_memory import PatchMemory
 from stillwatch.errors import DetectorError
 from stillwatch.sections import Section
 from stillwatch.teachers.networks import Teacher
@@ -53,6 +57,9 @@ from stillwatch.teachers.networks import Teacher
 _MINING_RISE = 0.25
 """Share of the training during which the share of easy positions rises from 0."""
 
+_REBUILT_LEVELS = 3
+_MAX_PATCHES = 250_000
+"""That the memory is chosen from."""
 _EMBEDDING_STRIDE = 32
 _LEAST_SIDE = 2 * _EMBEDDING_STRIDE
 """Of the longer side, in pixels."""
@@ -81,15 +88,31 @@ class ReverseDistillationSettings(Section):
     fusion: Literal["standardised", "published"] = Field(
         "standardised", description="levels standardised by normals, or their plain sum"
     )
+    memory: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        description="share of the normals' patches that is remembered and compared, as by "
+        "patchcore; 0: none",
+    )
+
+    @model_validator(mode="after")
+    def _adds_what_has_one_unit(self) -> Self:
+        if self.fusion == "published" and self.memory > 0:
+            raise ValueError(
+                "fusion: published is the sum of the decoder's levels alone: set memory to 0 with "
+                "it, or leave fusion out"
+            )
+        return self
 
 
 class ReverseDistillation(Detector):
     """Reverse distillation from a one-class bottleneck embedding."""
 
     name = "reverse_distillation"
-    version = 2
+    version = 3
     Settings = ReverseDistillationSettings
-    quick: ClassVar = {"epochs": 7, "batch_size": 3, "learning_rate": 0.08}
+    quick: ClassVar = {"epochs": 7, "batch_size": 3, "learning_rate": 0.08, "memory": 0.2}
     paper: ClassVar = {
         "epochs": 200,
         "batch_size": 16,
@@ -98,20 +121,28 @@ class ReverseDistillation(Detector):
         "easy_share": 0.0,
         "disturbance": False,
         "fusion": "published",
+        "memory": 0.0,
     }
     exportable = True
 
     settings: ReverseDistillationSettings
     student: nn.Module
+    memory: PatchMemory | None
 
     def __init__(self, teacher: Teacher, settings: ReverseDistillationSettings) -> None:
         super().__init__(teacher, settings)
         wide = teacher.name.startswith("wide_resnet")
         self.student = EmbeddingAndDecoder(teacher.channels, wide=wide)
+        self.memory = PatchMemory(teacher, whitened=True) if settings.memory else None
 
     def prepare(self, normals: Normals) -> None:
-        """Raise if the embedding of an image has one position, whose values have no variance."""
+        """Remember patches; raise if the embedding of an image has one position.
+
+        The values of one position have no variance.
+        """
         require_two_positions(normals, self.name)
+        if self.memory is not None:
+            self.memory.remember(normals, share=self.settings.memory, max_patches=_MAX_PATCHES)
 
     def phases(self) -> list[Phase]:
         """One phase: embedding and decoder together."""
@@ -130,19 +161,20 @@ class ReverseDistillation(Detector):
         ]
 
     def level_maps(self, images: Tensor) -> list[Tensor]:
-        """1 - cos at strides 4, 8 and 16, in [0, 2]."""
-        return self._distances(self.teacher(images))
+        """1 - cos at strides 4, 8 and 16, in [0, 2]; the distance to the memory, at stride 8."""
+        features = self.teacher(images)
+        rebuilt = self.student(features)
+        # 1 - cos, without its cancellation where both nearly agree.
+        levels = [normalised_distance(a, b) / 2 for a, b in zip(features, rebuilt, strict=True)]
+        return levels if self.memory is None else [*levels, self.memory(features)]
 
     def combination(self, normals: Sequence[LevelMaps], sigma: float) -> Combination:
         """Sum over the levels, smoothed; unless as published, standardised by normals."""
-        if self.settings.fusion == "standardised":
-            return standardised_by_normals(normals, sigma)
-        return super().combination(normals, sigma)
-
-    def _distances(self, features: list[Tensor]) -> list[Tensor]:
-        rebuilt = self.student(features)
-        # 1 - cos, without its cancellation where both nearly agree.
-        return [normalised_distance(a, b) / 2 for a, b in zip(features, rebuilt, strict=True)]
+        if self.settings.fusion == "published":
+            return super().combination(normals, sigma)
+        rebuilt = (1.0,) * _REBUILT_LEVELS
+        remembered = () if self.memory is None else (float(_REBUILT_LEVELS),)
+        return standardised_by_normals(normals, sigma, rebuilt + remembered)
 
     def _loss(self, batch: Batch) -> Tensor:
         share = mined_share(self.settings.easy_share, batch.progress, _MINING_RISE)
