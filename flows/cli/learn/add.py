@@ -62,11 +62,12 @@ def add(
         raise typer.BadParameter("give --good or --defect, not both", param_hint="--good")
     if test and not good:
         raise typer.BadParameter("is for good parts: give --good, too", param_hint="--test")
-    from stillwatch.images.layout import existing_path
+    from stillwatch.images.layout import check_category_name, existing_path
     from stillwatch.images.source_layouts import category_files, labelled_files
     from stillwatch.tasks.data.adding import add_files
     from stillwatch.tasks.data.workspace import open_workspace
 
+    check_category_name(category)
     given: CommandContext = context.obj
     label = "good" if good else defect
     found = (

@@ -112,9 +112,10 @@ def check_category_name(name: str) -> None:
         LayoutError: the name is not made of a-z, 0-9, ``_`` and ``-`` only.
     """
     if not CATEGORY_NAME.fullmatch(name):
+        allowed = re.sub("[^a-z0-9_-]+", "-", name.lower()).strip("-") or "part-1"
         raise LayoutError(
             f"category {name!r}: a category's name may only have the characters a-z, 0-9, '_' "
-            "and '-'; rename its folder."
+            f"and '-'. Name it {allowed!r}, for example."
         )
 
 
