@@ -1,10 +1,12 @@
 from collections.abc import Sequence
+from fractions import Fraction
+from math import comb, factorial
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import betabinom, binomtest
+from scipy.stats import binomtest
 
 from stillwatch.calibration import (
     Calibration,
@@ -176,14 +178,28 @@ def test_clopper_pearson_is_scipys(k: int, n: int, confidence: float) -> None:
     )
 
 
+def exact_chance_of_false_alarms(k: int, m: int, *, n: int, rank: int) -> float:
+    """The sum over the beta-binomial distribution, in whole numbers."""
+    a, b = n + 1 - rank, rank
+
+    def beta(x: int, y: int) -> Fraction:
+        return Fraction(factorial(x - 1) * factorial(y - 1), factorial(x + y - 1))
+
+    total = sum(comb(m, j) * beta(j + a, m - j + b) for j in range(k, m + 1))
+    return float(total / beta(a, b))
+
+
 @given(st.data(), st.integers(1, 60), st.integers(0, 60))
-def test_the_chance_of_false_alarms_is_scipys_beta_binomial(
-    data: st.DataObject, n: int, m: int
-) -> None:
+def test_the_chance_of_false_alarms_is_the_exact_sum(data: st.DataObject, n: int, m: int) -> None:
     rank = data.draw(st.integers(1, n))
     k = data.draw(st.integers(0, m))
-    expected = betabinom(m, n + 1 - rank, rank).sf(k - 1)
+    expected = exact_chance_of_false_alarms(k, m, n=n, rank=rank)
     assert chance_of_false_alarms(k, m, n=n, rank=rank) == pytest.approx(expected, abs=1e-9)
+
+
+def test_the_chance_of_false_alarms_among_thousands_of_normals() -> None:
+    """With one calibration score, every number of false alarms from 0 to m is equally likely."""
+    assert chance_of_false_alarms(1000, 2000, n=1, rank=1) == pytest.approx(1001 / 2001)
 
 
 def test_clopper_pearson_of_nothing_says_nothing() -> None:

@@ -141,15 +141,9 @@ def chance_of_false_alarms(k: int, m: int, *, n: int, rank: int) -> float:
         n: calibration normals.
         rank: of the calibration score that is the threshold, from 1 to ``n``.
     """
-    a, b = n + 1 - rank, rank
-    return min(1.0, sum(_beta_binomial(j, m, a, b) for j in range(k, m + 1)))
+    from scipy.stats import betabinom  # imports for most of a second
 
-
-def _beta_binomial(j: int, m: int, a: int, b: int) -> float:
-    def log_beta(x: float, y: float) -> float:
-        return math.lgamma(x) + math.lgamma(y) - math.lgamma(x + y)
-
-    return math.comb(m, j) * math.exp(log_beta(j + a, m - j + b) - log_beta(a, b))
+    return float(betabinom(m, n + 1 - rank, rank).sf(k - 1))
 
 
 def _threshold(ordered: NDArray[np.float32], alpha: float, name: str) -> Threshold:
