@@ -106,8 +106,8 @@ def test_the_memory_is_patchcores_and_weighs_as_much_as_the_decoder() -> None:
 
 
 def test_a_memory_is_not_added_to_the_published_sum() -> None:
-    with pytest.raises(SettingsError, match="fusion: published is the sum of the decoder"):
-        ReverseDistillation.build(toy_teacher(), {"fusion": "published"})
+    with pytest.raises(SettingsError, match="memory needs fusion: standardised, and fusion is pub"):
+        ReverseDistillation.build(toy_teacher(), {**ReverseDistillation.paper, "memory": 0.01})
 
 
 SIGMA = 5.0

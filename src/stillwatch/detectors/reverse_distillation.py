@@ -100,8 +100,8 @@ class ReverseDistillationSettings(Section):
     def _adds_what_has_one_unit(self) -> Self:
         if self.fusion == "published" and self.memory > 0:
             raise ValueError(
-                "fusion: published is the sum of the decoder's levels alone: set memory to 0 with "
-                "it, or leave fusion out"
+                "memory needs fusion: standardised, and fusion is published (as in profile paper): "
+                "set fusion to standardised, or memory to 0"
             )
         return self
 
