@@ -91,6 +91,18 @@ def test_held_out_normals_are_measured_without_noise() -> None:
     assert first == second == pytest.approx(3 - sum(cosines), rel=1e-4)
 
 
+def test_a_small_step_has_noisy_views_of_two_images() -> None:
+    """Of one image alone there is no other to transport to."""
+    detector = RDPlusPlus.build(toy_teacher(), {}).train()
+    batch = one_batch(toy_normals(4), detector.teacher)
+    assert len(batch.features[0]) == 4
+    seen: list[int] = []
+    detector.teacher.register_forward_hook(lambda _module, given, _out: seen.append(len(given[0])))
+    (phase,) = detector.phases()
+    phase.loss(batch)
+    assert seen == [2]
+
+
 def test_layers_of_the_projections_are_the_authors() -> None:
     layers = list(projection(256))
     convolutions = [layer for layer in layers if isinstance(layer, nn.Conv2d)]

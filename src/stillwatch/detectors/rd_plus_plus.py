@@ -27,9 +27,9 @@ same in the three channels; theirs changes a little from channel to channel. Con
 no bias, which the instance normalisation after it would remove.
 
 Our own, besides what ``reverse_distillation`` says of itself: only ``noisy_share`` of the images of
-a step have a noisy view, since each needs a pass of the teacher, and the loss of the projections is
-of these images. The default is a quarter of them, and fewer epochs than ``reverse_distillation``
-has, so that a training takes about as long.
+a step, but at least two, have a noisy view, since each needs a pass of the teacher, and the loss of
+the projections is of these images. The default is a quarter of them, and fewer epochs than
+``reverse_distillation`` has, so that a training takes about as long.
 
 Our own figures are in docs/results.md.
 """
@@ -129,7 +129,9 @@ class RDPlusPlus(ReverseDistillation):
         loss = super()._loss(batch)
         if not self.student.training:
             return loss
-        count = math.ceil(self.settings.noisy_share * len(batch.images))
+        # Two at least: the transport is from one image to another.
+        wanted = max(2, math.ceil(self.settings.noisy_share * len(batch.images)))
+        count = min(len(batch.images), wanted)
         with torch.no_grad():
             noisy = self.teacher(with_simplex_noise(batch.images[:count]))
         projected = self.student.project([level[:count] for level in batch.features])
