@@ -35,6 +35,7 @@ from PIL import Image
 from benchmarks.revision import commit, machine, short_commit
 from benchmarks.tables import markdown
 from stillwatch.bundle import read_bundle
+from stillwatch.detectors import detector_settings
 from stillwatch.export.export import export_bundle
 from stillwatch.files import write_json
 from stillwatch.flows.serving.app import make_app
@@ -226,7 +227,7 @@ def _job(root: Path, settings: Settings, detector: str) -> TrainingJob:
     return TrainingJob(
         category=CATEGORY,
         detector=detector,
-        detector_settings=settings.detectors.get(detector, {}),
+        detector_settings=detector_settings(detector, settings).model_dump(mode="json"),
         teacher=settings.teacher,
         training=settings.training,
         calibration=settings.calibration,

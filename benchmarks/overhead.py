@@ -33,8 +33,8 @@ from stillwatch.settings import Settings, load_settings
 NORMALS, TEST = 80, 52
 """Images of the sample category."""
 PROCESSES = (
-    "import stillwatch.training_process, timm",
-    "import torch, timm, mlflow.pyfunc, tasks.parity_process",
+    "import stillwatch.training.child, timm",
+    "import torch, timm, mlflow.pyfunc, stillwatch.tasks.registry.reload_process",
 )
 QUICK = {"stfpm": {"epochs": 2}, "reverse_distillation": {"epochs": 2}}
 
