@@ -14,7 +14,6 @@ Without ``--page`` the tables are printed.
 """
 
 import argparse
-import json
 import statistics
 import sys
 from collections import defaultdict
@@ -23,11 +22,11 @@ from functools import partial
 from itertools import product
 from pathlib import Path
 
-from benchmarks.cells import Cell, complete
+from benchmarks.cells import Cell, of_method
 from benchmarks.direct import laptop_settings, measure
 from benchmarks.published_figures import published_rows
 from benchmarks.tables import markdown, mean_and_spread, origin, publish
-from stillwatch.detectors import detector_class, detector_classes
+from stillwatch.detectors import detector_classes
 from stillwatch.errors import StillwatchError
 
 _FIGURES = {
@@ -75,9 +74,7 @@ def _cells(given: argparse.Namespace) -> Iterator[Cell]:
     for detector, folder, seed in product(given.detectors, given.categories, given.seeds):
         file = given.out / f"{folder.name}-{detector}-{seed}.json"
         settings = laptop_settings(given.weights, patterns.get(folder.name))
-        run = partial(measure, folder, settings, detector, seed)
-        complete(file, {"method_version": detector_class(detector).version}, run)
-        yield json.loads(file.read_bytes())
+        yield of_method(file, detector, partial(measure, folder, settings, detector, seed))
 
 
 def render(cells: Sequence[Cell], command: str) -> str:
@@ -90,7 +87,7 @@ def render(cells: Sequence[Cell], command: str) -> str:
     by_detector: dict[str, list[Cell]] = defaultdict(list)
     for cell in cells:
         by_detector[cell["detector"]].append(cell)
-    ordered = sorted(by_detector.values(), key=lambda found: -_mean(found, "calibration_auroc"))
+    ordered = sorted(by_detector.values(), key=_first_figure, reverse=True)
     minutes = sum(cell["cpu_seconds"] for cell in cells) / 60
     head = ["detector", *_FIGURES.values(), "training, CPU s", "ms per image"]
     return "\n".join(
@@ -122,8 +119,13 @@ def render(cells: Sequence[Cell], command: str) -> str:
     )
 
 
-def _mean(cells: Sequence[Cell], figure: str) -> float:
-    return statistics.mean(cell[figure] for cell in cells if cell[figure] is not None)
+def _first_figure(cells: Sequence[Cell]) -> float:
+    return _mean(cells, "calibration_auroc") or 0.0
+
+
+def _mean(cells: Sequence[Cell], figure: str) -> float | None:
+    known = [cell[figure] for cell in cells if cell[figure] is not None]
+    return statistics.mean(known) if known else None
 
 
 def _summary(cells: Sequence[Cell]) -> list[str]:

@@ -15,26 +15,25 @@ normals has a beta-binomial distribution with a = n + 1 - r and b = r, if images
 """
 
 import argparse
-import json
 import shutil
 import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 from scipy.stats import betabinom
 
+from benchmarks.cells import Cell, of_method
 from benchmarks.direct import laptop_settings, measure, trained_bundle
 from benchmarks.revision import commit, machine
 from benchmarks.tables import markdown, origin, publish
 from stillwatch.bundle import Bundle
 from stillwatch.calibration import calibrate
 from stillwatch.errors import StillwatchError
-from stillwatch.files import write_json
 from stillwatch.images.decode import Pixels
 from stillwatch.images.layout import Category, ImageFile, scan_category
 from stillwatch.images.split import group_of
@@ -65,11 +64,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     patterns = dict(pair.split("=", 1) for pair in given.groups)
     try:
         splits = [
-            _split_again(folder, patterns.get(folder.name), number, given)
+            _of_split(folder, patterns.get(folder.name), number, given)
             for folder in given.categories
             for number in range(given.splits)
         ]
-        fresh = _fresh_sets(given)
+        file = given.out / f"fresh-{given.sets}.json"
+        fresh = of_method(file, _DETECTOR, partial(_fresh_sets, given))
     except StillwatchError as error:
         sys.exit(str(error))
     publish(render(splits, fresh), given.page)
@@ -88,16 +88,16 @@ def interval(n: int, rank: int, m: int) -> tuple[int, int]:
     return int(found.ppf(tail)), int(found.ppf(1 - tail))
 
 
-def _split_again(
-    folder: Path, pattern: str | None, number: int, given: argparse.Namespace
-) -> dict[str, Any]:
+def _of_split(folder: Path, pattern: str | None, number: int, given: argparse.Namespace) -> Cell:
     file = given.out / f"{folder.name}-{given.scale}-{number}.json"
-    if not file.exists():
-        settings = laptop_settings(given.weights, pattern, given.scale)
-        with tempfile.TemporaryDirectory(prefix="stillwatch-") as made:
-            again = drawn_again(scan_category(folder), pattern, number, Path(made) / folder.name)
-            write_json(file, measure(again, settings, _DETECTOR, number))
-    return dict(json.loads(file.read_bytes()))
+    return of_method(file, _DETECTOR, partial(_split_again, folder, pattern, number, given))
+
+
+def _split_again(folder: Path, pattern: str | None, number: int, given: argparse.Namespace) -> Cell:
+    settings = laptop_settings(given.weights, pattern, given.scale)
+    with tempfile.TemporaryDirectory(prefix="stillwatch-") as made:
+        again = drawn_again(scan_category(folder), pattern, number, Path(made) / folder.name)
+        return measure(again, settings, _DETECTOR, number)
 
 
 def drawn_again(category: Category, pattern: str | None, number: int, made: Path) -> Path:
@@ -132,20 +132,16 @@ def _copy(source: Path, target: Path) -> None:
     shutil.copyfile(source, target)
 
 
-def _fresh_sets(given: argparse.Namespace) -> dict[str, Any]:
+def _fresh_sets(given: argparse.Namespace) -> Cell:
     """False alarms of one detector over freshly drawn calibration and test sets."""
-    file = given.out / f"fresh-{given.sets}.json"
-    if not file.exists():
-        settings = laptop_settings(given.weights)
-        with tempfile.TemporaryDirectory(prefix="stillwatch-") as made:
-            make_sample_set(Path(made))
-            bundle = trained_bundle(Path(made) / "cloth", settings, _DETECTOR, 0, Path(made))
-            cell = _counted(bundle, settings, given.sets, Path(made))
-        write_json(file, cell)
-    return dict(json.loads(file.read_bytes()))
+    settings = laptop_settings(given.weights)
+    with tempfile.TemporaryDirectory(prefix="stillwatch-") as made:
+        make_sample_set(Path(made))
+        bundle = trained_bundle(Path(made) / "cloth", settings, _DETECTOR, 0, Path(made))
+        return _counted(bundle, settings, given.sets, Path(made))
 
 
-def _counted(bundle: Bundle, settings: Settings, sets: int, folder: Path) -> dict[str, Any]:
+def _counted(bundle: Bundle, settings: Settings, sets: int, folder: Path) -> Cell:
     inspector = Inspector(bundle, open_scorer(bundle, settings.training.device))
     alphas = settings.calibration.model_dump()
     false_alarms = []
@@ -174,13 +170,13 @@ def _fresh_images(inspector: Inspector, seed: int, folder: Path) -> list[Pixels]
     return images
 
 
-def render(splits: Sequence[dict[str, Any]], fresh: dict[str, Any]) -> str:
+def render(splits: Sequence[Cell], fresh: Cell) -> str:
     """The page: re-splits per category, and the fresh sets against the distribution."""
     lines = ["# The promised false-alarm rate, from files to verdicts", ""]
     lines += [origin("python -m benchmarks.bound", [*splits, fresh]), ""]
     head = ["category", "re-splits", "calibration", "test normals", "false alarms, mean"]
     head += ["within the 99 % interval"]
-    by_category: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    by_category: dict[str, list[Cell]] = defaultdict(list)
     for cell in splits:
         by_category[cell["category"]].append(cell)
     lines += markdown(head, [_row(name, cells) for name, cells in by_category.items()])
@@ -198,7 +194,7 @@ def render(splits: Sequence[dict[str, Any]], fresh: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _row(name: str, cells: Sequence[dict[str, Any]]) -> list[str]:
+def _row(name: str, cells: Sequence[Cell]) -> list[str]:
     inside = 0
     for cell in cells:
         m = cell["test_normals"]

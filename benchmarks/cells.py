@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from stillwatch.detectors import detector_classes
+from stillwatch.detectors import detector_class, detector_classes
 from stillwatch.files import write_json
 
 Cell = Mapping[str, Any]
@@ -22,9 +22,15 @@ def complete(
     print(f"{file}: done", flush=True)
 
 
+def of_method(file: Path, detector: str, run: Callable[[], Cell]) -> Cell:
+    """The cell of a method in ``file``, run first if it is not there in the method's version."""
+    complete(file, {"method_version": detector_class(detector).version}, run)
+    return dict(json.loads(file.read_bytes()))
+
+
 def is_there(file: Path, settings: dict[str, Any]) -> bool:
     """Whether ``file`` holds a cell with these settings."""
-    return file.exists() and bool(json.loads(file.read_bytes())["settings"] == settings)
+    return file.exists() and bool(json.loads(file.read_bytes()).get("settings") == settings)
 
 
 def read_cells(folder: Path) -> Iterator[Cell]:
@@ -51,10 +57,3 @@ def is_of_the_code(cell: Cell) -> bool:
         return True
     method = detector_classes().get(cell["detector"])
     return method is not None and method.version == cell["settings"]["method_version"]
-
-
-def write_page(page: Path, text: str) -> None:
-    """Write a page that was made of cells."""
-    page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text(text, encoding="utf-8")
-    print(f"{page}: written")

@@ -1,8 +1,8 @@
 r"""What the scale of images does to small defects: squashed, fitted, and in tiles.
 
-One JSON file per category, scale, detector and seed; a cell that is there is not run again. Each
-cell is a training of ``benchmarks.direct``. *Squashed* images are resized to 256 × 256 whatever
-their shape: the benchmark makes such a category first.
+One JSON file per category, scale, detector and seed; a cell that is there is not run again unless
+the method has a new version. Each cell is a training of ``benchmarks.direct``. *Squashed* images
+are resized to 256 × 256 whatever their shape: the benchmark makes such a category first.
 
     .venv/bin/python -m benchmarks.large_images ROOT/commutator --group '^(kos\d+)' \
         --out benchmarks/results/large_images --page docs/large-images-measured.md
@@ -11,21 +11,20 @@ Without ``--page`` the table is printed.
 """
 
 import argparse
-import json
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
+from benchmarks.cells import Cell, of_method
 from benchmarks.direct import laptop_settings, measure
 from benchmarks.tables import markdown, mean_and_spread, origin, publish
 from stillwatch.errors import StillwatchError
-from stillwatch.files import write_json
 from stillwatch.images.layout import scan_category
 
 SQUASHED = "squashed"
@@ -54,16 +53,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     publish(render(cells), given.page)
 
 
-def _cells(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
+def _cells(given: argparse.Namespace) -> Iterator[Cell]:
     for scale, detector, seed in product(given.scales, given.detectors, given.seeds):
         file = given.out / f"{given.category.name}-{scale}-{detector}-{seed}.json"
-        if not file.exists():
-            fitted = "fit" if scale == SQUASHED else scale
-            settings = laptop_settings(given.weights, given.group, fitted)
-            with _as_scaled(given.category, scale) as folder:
-                cell = measure(folder, settings, detector, seed) | {"scale": scale}
-            write_json(file, cell)
-        yield json.loads(file.read_bytes())
+        yield of_method(file, detector, partial(_measured, given, scale, detector, seed))
+
+
+def _measured(given: argparse.Namespace, scale: str, detector: str, seed: int) -> Cell:
+    fitted = "fit" if scale == SQUASHED else scale
+    settings = laptop_settings(given.weights, given.group, fitted)
+    with _as_scaled(given.category, scale) as folder:
+        return measure(folder, settings, detector, seed) | {"scale": scale}
 
 
 @contextmanager
@@ -92,9 +92,9 @@ def _squash(source: Path, target: Path, how: Image.Resampling) -> None:
         image.resize((_SIDE, _SIDE), how).save(target, format="PNG")
 
 
-def render(cells: list[dict[str, Any]]) -> str:
+def render(cells: Sequence[Cell]) -> str:
     """The table of all cells: means over the seeds, with half of their range."""
-    rows: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    rows: dict[tuple[str, str, str], list[Cell]] = {}
     for cell in cells:
         rows.setdefault((cell["category"], cell["scale"], cell["detector"]), []).append(cell)
     head = ["category", "scale", "network sees", "detector", "seeds"]
@@ -104,7 +104,7 @@ def render(cells: list[dict[str, Any]]) -> str:
     return "\n".join([origin(_COMMAND, cells), "", *lines]) + "\n"
 
 
-def _row(category: str, scale: str, detector: str, cells: list[dict[str, Any]]) -> list[str]:
+def _row(category: str, scale: str, detector: str, cells: Sequence[Cell]) -> list[str]:
     return [
         category,
         scale,

@@ -42,6 +42,13 @@ def test_means_over_categories_first_and_the_best_method_on_top() -> None:
     assert "together took 8 minutes" in page
 
 
+def test_a_figure_that_no_cell_has_is_a_dash() -> None:
+    """Without masks and good test images."""
+    without = cell("nut", "stfpm", 0, 0.9) | {"aupro": None, "image_auroc": None}
+    page = render([without | {"false_alarm_rate": None}], "command")
+    assert "| `stfpm` | 0.900 | – | – | 0.500 | – | 60 | 10 |" in page
+
+
 def test_only_cells_of_an_earlier_version_are_run_again(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     what = ["absent/nut", "--detectors", "stfpm", "--out", str(tmp_path), "--page", str(page)]

@@ -9,10 +9,15 @@ from benchmarks.bound import drawn_again, interval, main
 from PIL import Image
 from scipy.stats import betabinom
 
+from stillwatch.detectors import detector_class
 from stillwatch.files import write_json
 from stillwatch.images.layout import scan_category
 
-OF_ANY_CELL = {"commit": "0123456789abcdef", "machine": "a machine"}
+OF_ANY_CELL = {
+    "commit": "0123456789abcdef",
+    "machine": "a machine",
+    "settings": {"method_version": detector_class("patchcore").version},
+}
 
 
 def test_groups_stay_together_and_all_images_are_kept(tmp_path: Path) -> None:
@@ -65,3 +70,10 @@ def test_the_page_counts_the_splits_and_sets_within_the_interval(
     assert "(expected: 3.00)" in page
     counted = Counter(count <= interval(59, 57, 60)[1] for count in alarms)
     assert f"{counted[True]} of 10 sets between" in page
+
+
+def test_a_cell_of_an_earlier_version_of_the_method_is_run_again(tmp_path: Path) -> None:
+    cell = OF_ANY_CELL | {"settings": {"method_version": 0}}
+    write_json(tmp_path / "part-1.0-0.json", cell)
+    with pytest.raises(SystemExit, match="absent/part"):
+        main(["absent/part", "--splits", "1", "--out", str(tmp_path)])

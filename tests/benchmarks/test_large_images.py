@@ -8,6 +8,7 @@ import pytest
 from benchmarks.large_images import main, render, squashed_category
 from PIL import Image
 
+from stillwatch.detectors import detector_class
 from stillwatch.files import write_json
 from stillwatch.images.layout import scan_category
 
@@ -17,6 +18,7 @@ def cell(scale: str, seed: int, recall: float | None) -> dict[str, Any]:
         "category": "sheet",
         "scale": scale,
         "detector": "patchcore",
+        "settings": {"method_version": detector_class("patchcore").version},
         "seed": seed,
         "commit": "0123456789abcdef",
         "machine": "a machine",
@@ -45,6 +47,15 @@ def test_cells_that_are_there_are_not_run_again(tmp_path: Path) -> None:
     what = ["absent/sheet", "--scales", "squashed", "1.0", "--detectors", "patchcore"]
     main([*what, "--seeds", "0", "--out", str(tmp_path), "--page", str(page)])
     assert page.read_text(encoding="utf-8").count("| sheet |") == 2
+
+
+def test_a_cell_without_a_version_is_run_again(tmp_path: Path) -> None:
+    earlier = cell("fit", 0, 0.5)
+    del earlier["settings"]
+    write_json(tmp_path / "sheet-fit-patchcore-0.json", earlier)
+    what = ["absent/sheet", "--scales", "fit", "--detectors", "patchcore", "--seeds", "0"]
+    with pytest.raises(SystemExit, match="absent/sheet"):
+        main([*what, "--out", str(tmp_path)])
 
 
 def test_a_category_that_is_not_there_ends_it_with_a_sentence(tmp_path: Path) -> None:
