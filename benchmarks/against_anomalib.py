@@ -3,9 +3,10 @@ r"""The same methods in stillwatch and in anomalib, side by side in one run on t
 Both sides have the same teacher with the same weights, the same images, scaled to the same size and
 split alike, the same number of epochs and, for PatchCore, the same share of patches in the coreset.
 Else stillwatch has its profile ``laptop`` and anomalib its defaults; EfficientAD is the published
-one on both sides. Training is timed from the scaled images: stillwatch has decoded them, anomalib
-decodes small PNG files of them. Test images are inspected one by one, decoded before, from pixels
-to score and map. The same code computes the AUROC of both sides' scores.
+one on both sides, and reverse distillation has no memory, as in anomalib. Training is timed from
+the scaled images: stillwatch has decoded them, anomalib decodes small PNG files of them. Test
+images are inspected one by one, decoded before, from pixels to score and map. The same code
+computes the AUROC of both sides' scores.
 
 anomalib is no dependency of stillwatch and has an environment of its own, whose Python is named
 with ``--python``; where it is not installed, nothing is measured::
@@ -165,6 +166,8 @@ def _weights(given: argparse.Namespace, method: str, folder: Path) -> tuple[Path
 
 def _settings(given: argparse.Namespace, method: str, weights: Path, *, steps: int) -> Settings:
     own: dict[str, Any] = {} if method == "patchcore" else {"epochs": given.epochs}
+    if method == "reverse_distillation":
+        own["memory"] = 0
     if method == EFFICIENT_AD:
         own = {**detector_class(method).paper, "steps": steps, "teacher_weights": weights}
     return Settings.model_validate(
