@@ -25,7 +25,7 @@ PUBLISHED = {
         "0.970",
         "0.921 (recalled)",
         "ResNet-18, 256×256",
-        "image AUROC and screw: from the authors' code",
+        "image AUROC: from the authors' code",
     ),
     "reverse_distillation": Published(
         "0.985 (recalled)",
