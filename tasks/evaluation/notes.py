@@ -162,7 +162,7 @@ def _of_100(share: float) -> str:
 
 
 def _rates(result: DetectorResult) -> str:
-    names = {"in_sample": "train", "held_out": "validation", "test": "test"}
+    names = {"in_sample": "train", "validation": "validation", "test": "test"}
     return ", ".join(
         f"{result.false_alarms[key]:.1%} of {name}"
         for key, name in names.items()

@@ -81,7 +81,7 @@ def test_false_alarm_rates_side_by_side(bundle: Bundle) -> None:
     found = run(bundle, made(MIXED))
     assert found.false_alarms == {
         "in_sample": 2 / 4,
-        "held_out": 1 / 2,
+        "validation": 1 / 2,
         "test": 1 / 5,
         "test_ci": clopper_pearson(1, 5),
     }
@@ -137,7 +137,7 @@ def test_normals_alone_have_rates_alone(bundle: Bundle, masks: bool) -> None:
 def test_anomalies_alone_have_no_image_ranking(bundle: Bundle) -> None:
     found = run(bundle, made({"dent": [20, 130]}))
     assert found.metrics.keys() == found.intervals.keys() == {"recall"} | PIXEL_METRICS
-    assert found.false_alarms.keys() == {"in_sample", "held_out"}
+    assert found.false_alarms.keys() == {"in_sample", "validation"}
 
 
 def test_one_image(bundle: Bundle) -> None:

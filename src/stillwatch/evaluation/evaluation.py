@@ -74,8 +74,9 @@ class FalseAlarms(TypedDict, total=False):
 
     in_sample: float
     """On the training normals; too low, because the detector was trained on them."""
-    held_out: float
-    """On the validation normals."""
+    validation: float
+    """On the validation normals; too low, because these images chose the epoch and set the
+    statistics."""
     test: float
     test_ci: Interval
     """Clopper-Pearson, 95 %."""
@@ -277,8 +278,8 @@ def _false_alarms(info: BundleInfo, rows: Sequence[ImageRow]) -> FalseAlarms:
     rates = FalseAlarms()
     if train := info.normal_scores.train:
         rates["in_sample"] = sum(score > threshold for score in train) / len(train)
-    if held_out := info.normal_scores.validation:
-        rates["held_out"] = sum(score > threshold for score in held_out) / len(held_out)
+    if validation := info.normal_scores.validation:
+        rates["validation"] = sum(score > threshold for score in validation) / len(validation)
     test = [row["verdict"] for row in rows if not row["label"]]
     if test:
         rates["test"] = test.count("reject") / len(test)
