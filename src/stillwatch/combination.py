@@ -59,7 +59,8 @@ class Level(Section):
     """How one level's map m enters: (m - offset) / (divisor · sqrt(min(median, largest_median))).
 
     The median is that of the level's map in the same image. Without ``largest_median`` the square
-    root is left out. After the Gaussian, ``positions`` standardise the map.
+    root is left out. The result is smoothed, then standardised by ``positions``, if any, and last
+    multiplied by ``weight``.
     """
 
     offset: FiniteFloat = 0.0
@@ -149,7 +150,7 @@ def normalised(level_map: Map, level: Level) -> Map:
 
 
 def median(level_map: Map) -> float:
-    """The lower one of two."""
+    """Median; of an even number of values, the lower of the two middle ones."""
     middle = (level_map.size - 1) // 2
     return float(np.partition(level_map, middle, axis=None)[middle])
 

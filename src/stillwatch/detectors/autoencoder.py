@@ -2,10 +2,9 @@
 
 Bergmann, Löwe, Fauser, Sattlegger, Steger, "Improving Unsupervised Defect Segmentation by Applying
 Structural Similarity to Autoencoders", VISAPP 2019, arXiv 1807.02011: trained and scored with the
-squared error or with SSIM. It is a baseline without distillation, the one of
-style distillation, and wins a retraining unless
-``retrain.allow_baselines`` is off. With x an image, A(x) its reconstruction and d either distance
-at each pixel,
+squared error or with SSIM. It does not distil: it is a baseline, the one that style distillation
+starts from, and can be chosen by a retraining unless ``retrain.allow_baselines`` is off. With x an
+image, A(x) its reconstruction and d either distance at each pixel,
 
     L = mean d(x, A(x)),    map = d(x, A(x)), averaged over 4×4 pixels, smoothed
 
@@ -72,7 +71,7 @@ class Autoencoder(Detector):
 
     @classmethod
     def teacher_strides(cls, teacher_name: str, settings: Mapping[str, Any]) -> tuple[int, ...]:
-        """None: the method uses images only."""
+        """Empty: the method uses images only."""
         return ()
 
     def phases(self) -> list[Phase]:

@@ -189,7 +189,7 @@ class Detector(nn.Module, ABC):
             settings: all of the method's own, by name.
 
         Returns:
-            None at all where the method needs no teacher with these settings.
+            Empty if the method needs no teacher with these settings.
         """
         return STRIDES
 

@@ -40,7 +40,7 @@ no variance there. The weights kept are those of the epoch with the lowest loss 
 with synthetic defects. The score of an image is the maximum of its map, as of every method here;
 the paper takes the mean of the 100 highest of 256×256 pixels.
 
-Not measured on a real category yet; figures of our own will be in docs/results.md.
+Our own figures are in docs/results.md.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence

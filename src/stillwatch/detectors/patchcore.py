@@ -1,8 +1,8 @@
 """PatchCore: the distance of each patch's features to a memory of normal patches.
 
 Roth, Pemula, Zepeda, Schölkopf, Brox, Gehler, "Towards Total Recall in Industrial Anomaly
-Detection", CVPR 2022, arXiv 2106.08265, section 3. It does not distil: it is a
-baseline, and wins a retraining unless ``retrain.allow_baselines`` is off.
+Detection", CVPR 2022, arXiv 2106.08265, section 3. It does not distil: it is a baseline, and can be
+chosen by a retraining unless ``retrain.allow_baselines`` is off.
 
 With M the memory, a coreset of the normals' patches, p a patch of an image:
 
@@ -23,7 +23,7 @@ memory, Gaussian smoothing. Our own: W; the image score is the maximum of the ma
 neighbourhoods are averaged per channel (as anomalib does), where the authors' code pools flattened
 neighbourhoods to 1024 values whatever the teacher; the coreset is chosen from at most
 ``max_patches`` of the patches, drawn at random, so that memory does not grow with the number of
-images; and the Gaussian is 4 pixels wide at 256.
+images; the map is enlarged with ``align_corners=True``; and the Gaussian is 4 pixels wide at 256.
 
 Our own figures are in docs/results.md.
 """

@@ -15,13 +15,13 @@ MVTec AD with a ResNet-18 teacher, mean of the 15 categories as the authors' rep
 The weights of their ResNet-18 come with no package, so those figures were not reproduced: layers,
 loss, map and recipe were checked, not what they reach.
 
-Loss and selection on held-out normals are the authors', and with ``fusion: published`` the map.
-Our own: the levels are added as ``standardised_by_normals`` says, since a product is 0 where one
-level sees nothing; the epoch is selected by the
-validation loss on the tenth of the normals that watches every training here, where their code takes
-the mean of the anomaly map on a fifth; the teacher's features are kept in half precision; and
-unless ``optimizer`` is ``sgd``, Muon in small batches with warm-up and cosine decay, so that two
-CPU cores reach in tens of epochs what their recipe takes a hundred for.
+The loss is the authors', and with ``fusion: published`` the product. Our own: unless ``fusion`` is
+``published``, the levels are added as ``standardised_by_normals`` says, since a product is 0 where
+one level sees nothing; levels are enlarged with ``align_corners=True``, where their code has False;
+the epoch is selected by the validation loss on the tenth of the normals that watches every training
+here, where their code takes the mean of the anomaly map on a fifth; the teacher's features are kept
+in half precision; and unless ``optimizer`` is ``sgd``, Muon in small batches with warm-up and
+cosine decay, so that two CPU cores reach in tens of epochs what their recipe takes a hundred for.
 
 Our own figures are in docs/results.md.
 """

@@ -86,7 +86,7 @@ class StyleDistillation(Detector):
 
     @classmethod
     def teacher_strides(cls, teacher_name: str, settings: Mapping[str, Any]) -> tuple[int, ...]:
-        """None: the method uses images only."""
+        """Empty: the method uses images only."""
         return ()
 
     def phases(self) -> list[Phase]:

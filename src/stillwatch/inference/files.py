@@ -54,7 +54,7 @@ class InspectionRow:
     error: str | None = None
     """Why the file could not be inspected; then it has no verdict."""
     note: str | None = None
-    """Why an image that would pass needs a review."""
+    """Why the false-alarm rates do not hold for this image; such an image never passes."""
     overlay: str | None = None
     """The picture of the map and mask, relative to the output folder."""
 

@@ -52,7 +52,8 @@ class InspectedImage:
     extent: Extent = WHOLE
     """Height and width of what the map covers, relative to the image."""
     note: str | None = None
-    """Why an image that would pass needs a review, in one sentence."""
+    """Why the false-alarm rates do not hold for this image, in one sentence; such an image never
+    passes."""
 
     def map_at(self, height: int, width: int) -> NDArray[np.float32]:
         """The map at an image's own size; the pixel at the maximum keeps the maximum."""
