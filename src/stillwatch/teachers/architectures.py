@@ -16,8 +16,8 @@ from stillwatch.errors import TeacherError
 from stillwatch.teachers.transformers import TransformerLevels
 from stillwatch.teachers.weights import TORCHVISION_NAMES, WEIGHT_PACKAGES
 
-_IMAGENET_MEAN = (0.485, 0.456, 0.406)
-_IMAGENET_STD = (0.229, 0.224, 0.225)
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
 _PROBE_SIDE = 64
 """Side of the image that shows the strides of a network's layers."""
 
@@ -101,8 +101,8 @@ def _of_torchvision(name: str, strides: tuple[int, ...]) -> Architecture:
     return Architecture(
         partial(_build_levels, name, wanted),
         tuple(maps[stride][1] for stride in strides),
-        _IMAGENET_MEAN,
-        _IMAGENET_STD,
+        IMAGENET_MEAN,
+        IMAGENET_STD,
     )
 
 

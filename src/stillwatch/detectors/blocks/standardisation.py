@@ -5,14 +5,14 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from stillwatch.teachers.architectures import IMAGENET_MEAN, IMAGENET_STD
+
 _LEAST_DEVIATION = 1e-6
-_IMAGENET_MEAN = (0.485, 0.456, 0.406)
-_IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def imagenet_normalised(images: Tensor) -> Tensor:
     """Images (B, 3, H, W) in [0, 1], less ImageNet's mean, divided by its standard deviation."""
-    mean, std = (images.new_tensor(x).view(3, 1, 1) for x in (_IMAGENET_MEAN, _IMAGENET_STD))
+    mean, std = (images.new_tensor(x).view(3, 1, 1) for x in (IMAGENET_MEAN, IMAGENET_STD))
     return (images - mean) / std
 
 
