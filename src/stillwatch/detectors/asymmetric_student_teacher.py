@@ -48,7 +48,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from stillwatch.detectors.base import Batch, Detector, Normals, Phase, schedule_of
 from stillwatch.detectors.blocks.maps import joined_neighbourhoods
-from stillwatch.detectors.blocks.optimizers import muon_or_adam
+from stillwatch.detectors.blocks.optimizers import optimizer_of
 from stillwatch.detectors.blocks.standardisation import Standardisation
 from stillwatch.sections import Section
 from stillwatch.teachers.networks import STRIDES, Teacher
@@ -129,7 +129,7 @@ class AsymmetricStudentTeacher(Detector):
             name=name,
             module=module,
             loss=loss,
-            optimizer=muon_or_adam(
+            optimizer=optimizer_of(
                 settings.optimizer, settings.learning_rate, weight_decay=_WEIGHT_DECAY
             ),
             epochs=settings.epochs,

@@ -4,12 +4,13 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Literal, Protocol, Self
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-from stillwatch.combination import Combination, Level, LevelMaps
+from stillwatch.combination import Combination, Level, LevelMaps, standardised_by_normals
 from stillwatch.sections import Section, parse_section
 from stillwatch.teachers.networks import STRIDES, Teacher
 
@@ -130,6 +131,14 @@ class Normals(Protocol):
         ...
 
 
+class FusionSettings(Section):
+    """Of a method whose levels can be standardised by normals."""
+
+    fusion: Literal["standardised", "published"] = Field(
+        "standardised", description="sum of levels standardised by normals, or as published"
+    )
+
+
 class Detector(nn.Module, ABC):
     """A teacher-student method that turns images into level maps, and these into anomaly maps.
 
@@ -223,11 +232,19 @@ class Detector(nn.Module, ABC):
     def combination(self, normals: Sequence[LevelMaps], sigma: float) -> Combination:
         """How the level maps of a whole image become its anomaly map: here their smoothed sum.
 
+        With ``fusion: standardised`` each level is standardised by normals before.
+
         Args:
             normals: level maps of validation normals, at least one; never of calibration images.
             sigma: of the papers' Gaussian filter, in pixels of the scaled image.
         """
+        if isinstance(self.settings, FusionSettings) and self.settings.fusion == "standardised":
+            return standardised_by_normals(normals, sigma, self.level_weights())
         return Combination(levels=(Level(),) * len(normals[0].maps), sigma=sigma)
+
+    def level_weights(self) -> Sequence[float] | None:
+        """Of the levels standardised by normals; None: all are 1."""
+        return None
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode of all modules except the teacher, which stays in eval mode."""

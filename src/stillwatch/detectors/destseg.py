@@ -43,8 +43,7 @@ the paper takes the mean of the 100 highest of 256×256 pixels.
 Our own figures are in docs/results.md.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -57,7 +56,7 @@ from stillwatch.detectors.base import Batch, Detector, Normals, Phase, schedule_
 from stillwatch.detectors.blocks.augmentations import random_windows
 from stillwatch.detectors.blocks.disturbance import with_defects
 from stillwatch.detectors.blocks.maps import position_cosine_loss
-from stillwatch.detectors.blocks.optimizers import Muon
+from stillwatch.detectors.blocks.optimizers import optimizer_of
 from stillwatch.detectors.reverse_distillation import EmbeddingAndDecoder, require_two_positions
 from stillwatch.sections import Section
 from stillwatch.teachers.networks import Teacher
@@ -149,7 +148,7 @@ class DeSTSeg(Detector):
                 name="student",
                 module=self.student,
                 loss=self._student_loss,
-                optimizer=self._optimizer(settings.learning_rate),
+                optimizer=optimizer_of(settings.optimizer, settings.learning_rate),
                 epochs=1,
                 least_steps=settings.steps,
                 batch_size=settings.batch_size,
@@ -215,17 +214,12 @@ class DeSTSeg(Detector):
 
     def _segmentation_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         rate = self.settings.segmentation_learning_rate
-        make = self._optimizer(rate)
+        make = optimizer_of(self.settings.optimizer, rate)
         if self.settings.optimizer == "muon":
             return make(parameters)
         blocks, pyramid = self.segmentation.blocks, self.segmentation.pyramid
-        slower = {"params": pyramid.parameters(), "lr": _PYRAMIDS_RATE * rate}
+        slower: dict[str, Any] = {"params": pyramid.parameters(), "lr": _PYRAMIDS_RATE * rate}
         return make([{"params": blocks.parameters()}, slower])
-
-    def _optimizer(self, rate: float) -> Callable[..., torch.optim.Optimizer]:
-        if self.settings.optimizer == "muon":
-            return partial(Muon, lr=rate)
-        return partial(torch.optim.SGD, lr=rate, momentum=0.9, weight_decay=1e-4)
 
 
 def normalised_products(taught: list[Tensor], imitated: list[Tensor]) -> list[Tensor]:

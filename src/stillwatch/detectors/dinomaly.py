@@ -35,23 +35,21 @@ Gaussian of sigma 4 is cut to 5 × 5 pixels.
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from stillwatch.combination import Combination, LevelMaps, standardised_by_normals
-from stillwatch.detectors.base import Batch, Detector, Phase
+from stillwatch.detectors.base import Batch, Detector, FusionSettings, Phase
 from stillwatch.detectors.blocks.maps import (
+    cosine_map,
     flattened_cosine_loss,
     mined_share,
-    normalised_distance,
     with_mined_gradient,
 )
 from stillwatch.detectors.blocks.optimizers import StableAdamW
-from stillwatch.sections import Section
 from stillwatch.teachers.networks import Teacher
 
 _STRIDE = 16
@@ -72,15 +70,12 @@ _EASY_SHARE = 0.9
 _LAST_RATE = 0.1
 
 
-class DinomalySettings(Section):
+class DinomalySettings(FusionSettings):
     """The defaults are the authors' but for the number of steps and their size."""
 
     steps: int = Field(100, ge=1, description="optimiser steps, at least one pass")
     batch_size: int = Field(8, ge=1, description="images per step, at most")
     learning_rate: float = Field(0.002, gt=0, lt=1, description="highest rate of the optimizer")
-    fusion: Literal["standardised", "published"] = Field(
-        "standardised", description="groups standardised by normals, or their plain sum"
-    )
 
 
 class Dinomaly(Detector):
@@ -123,17 +118,10 @@ class Dinomaly(Detector):
     def level_maps(self, images: Tensor) -> list[Tensor]:
         """1 - cos of both groups at stride 16, in [0, 2]."""
         features = self.teacher(images)
-        # 1 - cos, without its cancellation where both nearly agree.
         return [
-            normalised_distance(taught, rebuilt) / 2
+            cosine_map(taught, rebuilt)
             for taught, rebuilt in zip(features, self.student(features), strict=True)
         ]
-
-    def combination(self, normals: Sequence[LevelMaps], sigma: float) -> Combination:
-        """Sum over the groups, smoothed; unless as published, standardised by normals."""
-        if self.settings.fusion == "standardised":
-            return standardised_by_normals(normals, sigma)
-        return super().combination(normals, sigma)
 
     def _loss(self, batch: Batch) -> Tensor:
         share = mined_share(_EASY_SHARE, batch.progress, _MINING_RISE)

@@ -69,7 +69,7 @@ from stillwatch.detectors.blocks.description_networks import (
 )
 from stillwatch.detectors.blocks.feature_networks import deep_features, feature_student
 from stillwatch.detectors.blocks.maps import joined_neighbourhoods
-from stillwatch.detectors.blocks.optimizers import muon_or_adam
+from stillwatch.detectors.blocks.optimizers import optimizer_of
 from stillwatch.detectors.blocks.parts import parts
 from stillwatch.detectors.blocks.patch_networks import require_sides
 from stillwatch.detectors.blocks.standardisation import Standardisation, imagenet_normalised
@@ -273,7 +273,7 @@ class EfficientAD(Detector):
         )
 
     def _optimizer(self, rate: float) -> Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]:
-        return muon_or_adam(self.settings.optimizer, rate, weight_decay=_WEIGHT_DECAY)
+        return optimizer_of(self.settings.optimizer, rate, weight_decay=_WEIGHT_DECAY)
 
     def _wanted_features(self, features: list[Tensor]) -> Tensor:
         return fewer_channels(deep_features(features), PUBLIC_CHANNELS)

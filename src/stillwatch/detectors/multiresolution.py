@@ -34,11 +34,9 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from stillwatch.combination import Combination, LevelMaps, standardised_by_normals
-from stillwatch.detectors.base import Detector, Normals, Phase, schedule_of
+from stillwatch.detectors.base import Detector, FusionSettings, Normals, Phase, schedule_of
 from stillwatch.detectors.blocks.maps import cosine_distance
-from stillwatch.detectors.blocks.optimizers import muon_or_adam
-from stillwatch.sections import Section
+from stillwatch.detectors.blocks.optimizers import optimizer_of
 from stillwatch.teachers.networks import STRIDES, Teacher
 
 _NARROW = 16
@@ -53,7 +51,7 @@ _COMPACT_VGG = (
 """Widths of the layers between the pools, for every VGG."""
 
 
-class MultiresolutionSettings(Section):
+class MultiresolutionSettings(FusionSettings):
     """The defaults are ours. The authors also have images.size 128 and a VGG-16 source."""
 
     epochs: int = Field(40, ge=1, description="passes over the training normals")
@@ -64,9 +62,6 @@ class MultiresolutionSettings(Section):
     learning_rate: float = Field(0.03, gt=0, lt=1, description="highest rate of the optimizer")
     cloner: Literal["compact", "equal"] = Field(
         "compact", description="16 channels wherever nothing is compared, or the source's widths"
-    )
-    fusion: Literal["standardised", "published"] = Field(
-        "standardised", description="points standardised by normals, or their plain sum"
     )
 
 
@@ -116,7 +111,7 @@ class Multiresolution(Detector):
                 name="cloner",
                 module=self.cloner,
                 loss=lambda batch: self._loss(batch.features, batch.images).mean(),
-                optimizer=muon_or_adam(self.settings.optimizer, self.settings.learning_rate),
+                optimizer=optimizer_of(self.settings.optimizer, self.settings.learning_rate),
                 epochs=self.settings.epochs,
                 batch_size=self.settings.batch_size,
                 schedule=schedule_of(self.settings.optimizer),
@@ -129,12 +124,6 @@ class Multiresolution(Detector):
             (a - b).square().mean(dim=1) + self.balance * cosine_distance(a, b)
             for a, b in self._detecting(images)
         ]
-
-    def combination(self, normals: Sequence[LevelMaps], sigma: float) -> Combination:
-        """Sum over the points, smoothed; unless as published, standardised by normals."""
-        if self.settings.fusion == "standardised":
-            return standardised_by_normals(normals, sigma)
-        return super().combination(normals, sigma)
 
     def _loss(self, features: list[Tensor], images: Tensor) -> Tensor:
         pairs = self._compared(features, images)

@@ -47,7 +47,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from stillwatch.detectors.base import Batch, Phase
 from stillwatch.detectors.blocks.maps import position_cosine_loss
-from stillwatch.detectors.blocks.optimizers import muon_or_adam
+from stillwatch.detectors.blocks.optimizers import optimizer_of
 from stillwatch.detectors.reverse_distillation import (
     ReverseDistillation,
     ReverseDistillationSettings,
@@ -122,7 +122,7 @@ class RDPlusPlus(ReverseDistillation):
             {"params": parts[0]},
             {"params": parts[1], "lr": settings.projection_learning_rate},
         ]
-        return muon_or_adam(settings.optimizer, settings.learning_rate, betas=(0.5, 0.999))(groups)
+        return optimizer_of(settings.optimizer, settings.learning_rate, betas=(0.5, 0.999))(groups)
 
     def _loss(self, batch: Batch) -> Tensor:
         """L; on held-out normals L_distill only, which is what inspection measures."""

@@ -38,20 +38,25 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from stillwatch.combination import Combination, LevelMaps, standardised_by_normals
-from stillwatch.detectors.base import Batch, Detector, Normals, Phase, schedule_of
+from stillwatch.detectors.base import (
+    Batch,
+    Detector,
+    FusionSettings,
+    Normals,
+    Phase,
+    schedule_of,
+)
 from stillwatch.detectors.blocks.disturbance import disturbed
 from stillwatch.detectors.blocks.maps import (
+    cosine_map,
     flattened_cosine_loss,
     mined_share,
-    normalised_distance,
     position_cosine_loss,
     with_mined_gradient,
 )
-from stillwatch.detectors.blocks.optimizers import muon_or_adam
+from stillwatch.detectors.blocks.optimizers import optimizer_of
 from stillwatch.detectors.blocks.patch_memory import PatchMemory
 from stillwatch.errors import DetectorError
-from stillwatch.sections import Section
 from stillwatch.teachers.networks import Teacher
 
 _MINING_RISE = 0.25
@@ -67,7 +72,7 @@ _LEAST_SIDE = 2 * _EMBEDDING_STRIDE
 _Resolution = Literal["halved", "kept", "doubled"]
 
 
-class ReverseDistillationSettings(Section):
+class ReverseDistillationSettings(FusionSettings):
     """The defaults are ours."""
 
     epochs: int = Field(60, ge=1, description="passes over the training normals")
@@ -84,9 +89,6 @@ class ReverseDistillationSettings(Section):
     )
     disturbance: bool = Field(
         True, description="train on features that are turned and shifted in a window"
-    )
-    fusion: Literal["standardised", "published"] = Field(
-        "standardised", description="levels standardised by normals, or their plain sum"
     )
     memory: float = Field(
         0.01,
@@ -151,7 +153,7 @@ class ReverseDistillation(Detector):
                 name="decoder",
                 module=self.student,
                 loss=self._loss,
-                optimizer=muon_or_adam(
+                optimizer=optimizer_of(
                     self.settings.optimizer, self.settings.learning_rate, betas=(0.5, 0.999)
                 ),
                 epochs=self.settings.epochs,
@@ -164,17 +166,13 @@ class ReverseDistillation(Detector):
         """1 - cos at strides 4, 8 and 16, in [0, 2]; the distance to the memory, at stride 8."""
         features = self.teacher(images)
         rebuilt = self.student(features)
-        # 1 - cos, without its cancellation where both nearly agree.
-        levels = [normalised_distance(a, b) / 2 for a, b in zip(features, rebuilt, strict=True)]
+        levels = [cosine_map(a, b) for a, b in zip(features, rebuilt, strict=True)]
         return levels if self.memory is None else [*levels, self.memory(features)]
 
-    def combination(self, normals: Sequence[LevelMaps], sigma: float) -> Combination:
-        """Sum over the levels, smoothed; unless as published, standardised by normals."""
-        if self.settings.fusion == "published":
-            return super().combination(normals, sigma)
+    def level_weights(self) -> Sequence[float]:
+        """The memory has the weight of the decoder's levels together."""
         rebuilt = (1.0,) * _REBUILT_LEVELS
-        remembered = () if self.memory is None else (float(_REBUILT_LEVELS),)
-        return standardised_by_normals(normals, sigma, rebuilt + remembered)
+        return rebuilt if self.memory is None else (*rebuilt, float(_REBUILT_LEVELS))
 
     def _loss(self, batch: Batch) -> Tensor:
         share = mined_share(self.settings.easy_share, batch.progress, _MINING_RISE)

@@ -31,17 +31,16 @@ from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
-from stillwatch.combination import Combination, Level, LevelMaps, standardised_by_normals
-from stillwatch.detectors.base import Batch, Detector, Phase, schedule_of
+from stillwatch.combination import Combination, Level, LevelMaps
+from stillwatch.detectors.base import Batch, Detector, FusionSettings, Phase, schedule_of
 from stillwatch.detectors.blocks.maps import normalised_distance
-from stillwatch.detectors.blocks.optimizers import Muon
-from stillwatch.sections import Section
+from stillwatch.detectors.blocks.optimizers import optimizer_of
 from stillwatch.teachers.networks import Teacher
 
 
-class STFPMSettings(Section):
+class STFPMSettings(FusionSettings):
     """The defaults are ours."""
 
     epochs: int = Field(16, ge=1, description="passes over the training normals")
@@ -50,9 +49,6 @@ class STFPMSettings(Section):
         "muon", description="muon with warm-up and decay, or the authors' sgd at a constant rate"
     )
     learning_rate: float = Field(0.03, gt=0, lt=1, description="highest rate of the optimizer")
-    fusion: Literal["standardised", "published"] = Field(
-        "standardised", description="levels standardised by normals, or their plain product"
-    )
 
 
 class STFPM(Detector):
@@ -84,7 +80,7 @@ class STFPM(Detector):
                 name="student",
                 module=self.student,
                 loss=self._loss,
-                optimizer=self._optimizer,
+                optimizer=optimizer_of(self.settings.optimizer, self.settings.learning_rate),
                 epochs=self.settings.epochs,
                 batch_size=self.settings.batch_size,
                 schedule=schedule_of(self.settings.optimizer),
@@ -97,9 +93,9 @@ class STFPM(Detector):
 
     def combination(self, normals: Sequence[LevelMaps], sigma: float) -> Combination:
         """Sum over the levels standardised by normals; as published, the product, not smoothed."""
-        if self.settings.fusion == "standardised":
-            return standardised_by_normals(normals, sigma)
-        return Combination(levels=(Level(),) * len(normals[0].maps), fusion="product")
+        if self.settings.fusion == "published":
+            return Combination(levels=(Level(),) * len(normals[0].maps), fusion="product")
+        return super().combination(normals, sigma)
 
     def _loss(self, batch: Batch) -> Tensor:
         distances = self._distances(batch.features, batch.images)
@@ -108,9 +104,3 @@ class STFPM(Detector):
     def _distances(self, features: Iterable[Tensor], images: Tensor) -> list[Tensor]:
         imitated = self.student(self.teacher.normalise(images))
         return [normalised_distance(a, b) for a, b in zip(features, imitated, strict=True)]
-
-    def _optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        rate = self.settings.learning_rate
-        if self.settings.optimizer == "muon":
-            return Muon(parameters, lr=rate)
-        return torch.optim.SGD(parameters, lr=rate, momentum=0.9, weight_decay=1e-4)

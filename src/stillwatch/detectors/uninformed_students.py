@@ -50,7 +50,7 @@ from stillwatch.combination import LEAST, Combination, Level, LevelMaps, Map
 from stillwatch.detectors.base import Batch, Detector, Normals, Phase, schedule_of
 from stillwatch.detectors.blocks.augmentations import random_windows
 from stillwatch.detectors.blocks.feature_networks import deep_features, feature_student
-from stillwatch.detectors.blocks.optimizers import muon_or_adam
+from stillwatch.detectors.blocks.optimizers import optimizer_of
 from stillwatch.detectors.blocks.parts import parts
 from stillwatch.detectors.blocks.patch_distillation import (
     PatchTeacher,
@@ -393,7 +393,7 @@ class UninformedStudents(Detector):
         return cast("list[_Scale]", list(self.scales))
 
     def _optimizer(self, rate: float) -> Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]:
-        return muon_or_adam(self.settings.optimizer, rate, weight_decay=_WEIGHT_DECAY)
+        return optimizer_of(self.settings.optimizer, rate, weight_decay=_WEIGHT_DECAY)
 
 
 def students_loss(students: Sequence[Tensor], wanted: Tensor) -> Tensor:

@@ -25,6 +25,11 @@ def normalised_distance(a: Tensor, b: Tensor) -> Tensor:
     return (F.normalize(a.float(), dim=1) - F.normalize(b.float(), dim=1)).square().sum(dim=1)
 
 
+def cosine_map(a: Tensor, b: Tensor) -> Tensor:
+    """``cosine_distance`` without its cancellation, so that a map's small values are right."""
+    return normalised_distance(a, b) / 2
+
+
 def flattened_cosine_loss(teacher: Iterable[Tensor], student: Iterable[Tensor]) -> Tensor:
     """Sum over levels of the batch mean of 1 - cos, each image's whole map being one vector."""
     return torch.stack(

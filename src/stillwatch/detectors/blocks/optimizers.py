@@ -84,12 +84,20 @@ class StableAdamW(torch.optim.Optimizer):
                     _stable_step(parameter, parameter.grad, self.state[parameter], group)
 
 
-def muon_or_adam(
-    name: Literal["muon", "adam"], rate: float, **of_adam: Any
+def optimizer_of(
+    name: Literal["muon", "adam", "sgd"], rate: float, **of_adam: Any
 ) -> Callable[[ParamsT], torch.optim.Optimizer]:
-    """Return a function that makes the optimiser; other arguments go to Adam."""
+    """Return a function that makes the optimiser.
+
+    Args:
+        name: sgd has the momentum and decay of the authors of STFPM and DeSTSeg.
+        rate: learning rate.
+        of_adam: other arguments of Adam.
+    """
     if name == "muon":
         return partial(Muon, lr=rate)
+    if name == "sgd":
+        return partial(torch.optim.SGD, lr=rate, momentum=0.9, weight_decay=1e-4)
     return partial(torch.optim.Adam, lr=rate, **of_adam)
 
 
