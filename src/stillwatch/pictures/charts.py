@@ -1,7 +1,6 @@
 """Charts of a detector's scores, rates and losses."""
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -9,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
+from stillwatch.bundle import EpochLosses
 from stillwatch.calibration import Threshold
 from stillwatch.pictures.style import (
     BLUE,
@@ -25,26 +25,6 @@ from stillwatch.pictures.style import (
 
 _BINS = 40
 _LOG_RATIO = 8.0
-
-
-class EpochLosses(Protocol):
-    """The losses of one epoch of training."""
-
-    @property
-    def phase(self) -> str:
-        """Name of the training phase."""
-
-    @property
-    def epoch(self) -> int:
-        """0-based, within the phase."""
-
-    @property
-    def train_loss(self) -> float:
-        """Mean over the training normals."""
-
-    @property
-    def validation_loss(self) -> float:
-        """Mean over the validation normals."""
 
 
 def score_histogram(

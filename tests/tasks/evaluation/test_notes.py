@@ -15,7 +15,9 @@ from stillwatch.tasks.evaluation.notes import (
 
 def test_a_threshold_states_both_bounds_and_their_condition() -> None:
     (promise, seen) = threshold_sentences(
-        result(false_alarms={"in_sample": 0.01, "validation": 0.125, "test": 0.1, "test_ci": (0, 1)})
+        result(
+            false_alarms={"in_sample": 0.01, "validation": 0.125, "test": 0.1, "test_ci": (0, 1)}
+        )
     )
     assert "at most 5.0% on average over calibration sets" in promise
     assert "14.0% with 95 % confidence" in promise
