@@ -14,6 +14,7 @@ from stillwatch import pictures
 from stillwatch.calibration import Verdict
 from stillwatch.errors import TrackingError
 from stillwatch.files import storage_errors, write_json
+from stillwatch.inference.overlays import map_limits
 from stillwatch.tasks.html import data_uri
 from stillwatch.tasks.tracking.client import Tracking
 
@@ -59,7 +60,7 @@ def write_shown_images(
     Raises:
         StorageError: the folder cannot be written to.
     """
-    limits = pictures.map_limits([item.anomaly_map for item in items], reject)
+    limits = map_limits([item.anomaly_map for item in items], reject)
     with storage_errors(folder):
         folder.mkdir(parents=True)
     shown = [

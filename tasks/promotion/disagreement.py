@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 from stillwatch import pictures
 from stillwatch.calibration import Verdict
 from stillwatch.evaluation.evaluation import NORMAL
+from stillwatch.inference.overlays import map_limits
 from stillwatch.tasks.evaluation.gallery import embedded_jpeg, save_jpeg
 from stillwatch.tasks.tracking.client import Tracking
 from stillwatch.tasks.tracking.entries import JsonArtifact
@@ -132,7 +133,7 @@ def _harm(before: pictures.GalleryItem, after: pictures.GalleryItem) -> int:
 
 
 def _limits(inspection: Inspection) -> tuple[float, float]:
-    return pictures.map_limits([item.anomaly_map for item in inspection.items], inspection.reject)
+    return map_limits([item.anomaly_map for item in inspection.items], inspection.reject)
 
 
 def _padded(picture: NDArray[np.uint8], height: int) -> NDArray[np.uint8]:

@@ -10,7 +10,7 @@ from made_bundles import make_bundle, make_detector_bundle
 from numpy.typing import NDArray
 from PIL import Image
 
-from stillwatch.calibration import Verdict
+from stillwatch.calibration import Verdict, calibrate
 from stillwatch.inference.captions import NARROWEST
 from stillwatch.inference.files import OpenedModel, inspect_files, overlay_png, write_rows
 from stillwatch.inference.inspector import InspectedImage
@@ -98,6 +98,20 @@ def test_the_outline_of_an_overlay_says_the_verdict(tmp_path: Path) -> None:
             has_colour(picture, outline.colour) for outline in (REVIEW_OUTLINE, REJECT_OUTLINE)
         ]
     assert found == {"pass": [False, False], "review": [True, False], "reject": [False, True]}
+
+
+def test_the_colours_of_an_overlay_do_not_need_a_threshold_above_zero(tmp_path: Path) -> None:
+    scores = np.arange(-100, -80, dtype=np.float32)
+    calibration = calibrate(scores, alpha_reject=0.05, alpha_review=0.15)
+    bundle = make_bundle(tmp_path / "bundle", calibration=calibration)
+    anomaly_map = np.full((320, 320), -200, np.float32)
+    anomaly_map[140:180, 140:180] = -20
+    image = InspectedImage(-20, 0.05, "reject", anomaly_map, anomaly_map > -81)
+    pixels = np.full((320, 320, 3), 90, np.uint8)
+    picture = np.asarray(Image.open(BytesIO(overlay_png(pixels, image, bundle))))
+    assert picture[20, 20].tolist() == [90, 90, 90]
+    red, _, blue = picture[160, 160].tolist()
+    assert red > 150 > blue
 
 
 def test_the_caption_of_an_overlay_has_the_note_of_the_verdict(tmp_path: Path) -> None:

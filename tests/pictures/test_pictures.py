@@ -1,6 +1,6 @@
 import subprocess
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from stillwatch import pictures
+from stillwatch.bundle import EpochLosses
 from stillwatch.calibration import calibrate
 from stillwatch.errors import StorageError
 from stillwatch.evaluation.closeups import CloseUp
@@ -18,6 +19,7 @@ from stillwatch.inference.overlays import (
     REJECT_OUTLINE,
     REVIEW_OUTLINE,
     draw_outline,
+    map_limits,
     overlay,
 )
 from stillwatch.pictures import GalleryItem
@@ -28,12 +30,8 @@ CALIBRATION = calibrate(
 REJECT, REVIEW = CALIBRATION.reject, CALIBRATION.review
 
 
-@dataclass(frozen=True)
-class Epoch:
-    phase: str
-    epoch: int
-    train_loss: float
-    validation_loss: float
+def losses_of(phase: str, epoch: int, train: float, validation: float) -> EpochLosses:
+    return EpochLosses(phase=phase, epoch=epoch, train_loss=train, validation_loss=validation)
 
 
 def make_item(defect_type: str, score: float, verdict: str, name: str = "000.png") -> GalleryItem:
@@ -299,8 +297,8 @@ def test_the_gallery_never_shows_more_than_asked_for(verdicts, limit):
 def test_the_threshold_is_in_the_middle_of_the_colour_scale():
     maps = [np.linspace(0, 1, 101, dtype=np.float32)]
 
-    assert pictures.map_limits(maps, 0.8) == pytest.approx((0.5, 1.1))
-    low, high = pictures.map_limits(maps, -3.0)
+    assert map_limits(maps, 0.8) == pytest.approx((0.5, 1.1))
+    low, high = map_limits(maps, -3.0)
     assert low < -3.0 < high
 
 
@@ -399,8 +397,8 @@ def test_curves_state_their_area_and_interval():
 
 
 def test_losses_have_a_panel_per_phase_and_mark_the_kept_epoch():
-    epochs = [Epoch("first", i, 10.0 / 4**i, 12.0 / 4**i) for i in range(5)]
-    epochs += [Epoch("second", i, 1.0, 1.1) for i in range(3)]
+    epochs = [losses_of("first", i, 10.0 / 4**i, 12.0 / 4**i) for i in range(5)]
+    epochs += [losses_of("second", i, 1.0, 1.1) for i in range(3)]
 
     figure = pictures.loss_curve(epochs, {"first": 3, "second": 0}, title="bolt")
 

@@ -39,22 +39,13 @@ def text_height(width: int) -> int:
     return min(_LARGEST_TEXT, max(_SMALLEST_TEXT, width // 40))
 
 
-def scale_sample(height: int, mark: float) -> NDArray[np.uint8]:
-    """A sample of the colours of a map, from low to high.
-
-    Args:
-        height: of the sample in pixels.
-        mark: place of the white mark, 0 at the left end to 1 at the right end.
-
-    Returns:
-        uint8 (height, 5 * height, 3).
-    """
+def scale_sample(height: int) -> NDArray[np.uint8]:
+    """The colours of a map, with a white mark in the middle: uint8 (height, 5 * height, 3)."""
     width = 5 * height
     colours = heat_colours(np.linspace(0, 1, width, dtype=np.float32)[None])
     sample = np.repeat(colours, height, axis=0)
     half = max(1, height // 12)
-    at = round(mark * (width - 1))
-    sample[:, max(0, at - half) : at + half] = 255
+    sample[:, width // 2 - half : width // 2 + half] = 255
     return sample
 
 

@@ -25,7 +25,7 @@ from stillwatch.inference.captions import (
     verdict_line,
 )
 from stillwatch.inference.inspector import InspectedImage, Inspector
-from stillwatch.inference.overlays import REJECT_OUTLINE, REVIEW_OUTLINE, overlay
+from stillwatch.inference.overlays import REJECT_OUTLINE, REVIEW_OUTLINE, map_limits, overlay
 from stillwatch.inference.resizing import resize_mask_keeping_rejection
 from stillwatch.inference.score_log import appearance, logged, open_score_log
 from stillwatch.inference.scorers import open_scorer
@@ -153,7 +153,7 @@ def overlay_png(pixels: NDArray[np.uint8], image: InspectedImage, bundle: Bundle
         pixels: uint8 (H, W, 3), the image at its own size; one of more than 4096 pixels a side is
             drawn smaller, one of less than 320 larger.
         image: what was found on it.
-        bundle: of the detector, whose calibration scales the colours.
+        bundle: of the detector; its reject threshold is in the middle of the colour scale.
     """
     longer = max(pixels.shape)
     factor = min(_LARGEST_PICTURE / longer, max(1.0, _SMALLEST_PICTURE / longer))
@@ -163,7 +163,7 @@ def overlay_png(pixels: NDArray[np.uint8], image: InspectedImage, bundle: Bundle
     rejected = image.verdict == "reject"
     outline = REJECT_OUTLINE if rejected else REVIEW_OUTLINE
     outlined = image.anomaly_map > np.float32(reject if rejected else calibration.review.value)
-    vmin, vmax = float(np.min(calibration.scores)) / 2, 2 * reject
+    vmin, vmax = map_limits([image.anomaly_map], reject)
     picture = overlay(
         resize_image(pixels, height, width),
         image.map_at(height, width),
@@ -173,8 +173,7 @@ def overlay_png(pixels: NDArray[np.uint8], image: InspectedImage, bundle: Bundle
         vmax=vmax,
     )
     letters = text_height(width)
-    mark = (reject - vmin) / (vmax - vmin) if vmax > vmin else 1.0
-    legend = [(scale_sample(letters, mark), "map; mark: reject threshold")]
+    legend = [(scale_sample(letters), "map; mark: reject threshold")]
     if outlined.any():
         threshold = "reject" if rejected else "review"
         legend.append((outline_sample(letters, outline), f"above {threshold} threshold"))

@@ -3,6 +3,7 @@
 An edge box has no matplotlib.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -65,6 +66,16 @@ def overlay(
     opacity = (share * share * (3 - 2 * share) * np.float32(_OPACITY))[..., None]
     blended = pixels * (1 - opacity) + heat_colours(share) * opacity
     return draw_outline(blended.round().astype(np.uint8), mask, outline)
+
+
+def map_limits(maps: Sequence[NDArray[np.float32]], reject: float) -> tuple[float, float]:
+    """The raw values of the darkest and brightest colour of maps that are looked at together.
+
+    The darkest is the median of all pixels, that is, quiet surface; the threshold is in the middle.
+    """
+    quiet = float(np.median(np.concatenate([part.ravel() for part in maps])))
+    reach = max(reject - quiet, abs(reject) * 1e-6, 1e-12)
+    return reject - reach, reject + reach
 
 
 def heat_colours(share: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -5,7 +5,6 @@ threads can draw.
 """
 
 from stillwatch.pictures.charts import (
-    EpochLosses,
     loss_curve,
     pro_curve,
     roc_curve,
@@ -19,13 +18,11 @@ from stillwatch.pictures.gallery import (
     draw_strip,
     draw_thumbnails,
     gallery,
-    map_limits,
     one_of_each,
 )
 from stillwatch.pictures.style import save_figure, svg
 
 __all__ = [
-    "EpochLosses",
     "GalleryItem",
     "Thumbnails",
     "choose_items",
@@ -34,7 +31,6 @@ __all__ = [
     "drift_chart",
     "gallery",
     "loss_curve",
-    "map_limits",
     "one_of_each",
     "pro_curve",
     "roc_curve",

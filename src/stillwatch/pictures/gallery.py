@@ -26,6 +26,7 @@ from stillwatch.inference.overlays import (
     draw_outline,
     heat_colours,
     heat_share,
+    map_limits,
     overlay,
 )
 from stillwatch.inference.resizing import resize_map
@@ -196,7 +197,7 @@ def draw_strip(
 
     Args:
         items: at least one.
-        limits: raw values of the darkest and brightest colour, from :func:`map_limits`.
+        limits: raw values of the darkest and brightest colour, from ``map_limits``.
         reject: the threshold above which an image is rejected.
 
     Returns:
@@ -224,7 +225,7 @@ def draw_thumbnails(item: GalleryItem, limits: tuple[float, float]) -> Thumbnail
 
     Args:
         item: the image.
-        limits: raw values of the darkest and brightest colour, from :func:`map_limits`.
+        limits: raw values of the darkest and brightest colour, from ``map_limits``.
     """
     part = item.pixels if item.closeup is None else item.pixels[item.closeup.place]
     small = _thumbnail(part)
@@ -270,16 +271,6 @@ def _column_names(items: Sequence[GalleryItem]) -> tuple[str, str, str, str]:
     if any(item.closeup for item in items):
         return "close-up", "whole image, true defect", "anomaly map", "overlay"
     return "image", "true defect", "anomaly map", "overlay"
-
-
-def map_limits(maps: Sequence[NDArray[np.float32]], reject: float) -> tuple[float, float]:
-    """Return the raw values of the darkest and brightest colour.
-
-    The darkest is the median of all pixels, that is, quiet surface; the threshold is in the middle.
-    """
-    quiet = float(np.median(np.concatenate([part.ravel() for part in maps])))
-    reach = max(reject - quiet, abs(reject) * 1e-6, 1e-12)
-    return reject - reach, reject + reach
 
 
 def _draw_item(
