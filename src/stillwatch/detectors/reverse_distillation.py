@@ -24,8 +24,8 @@ see ``disturbance.py``). Unless ``memory`` is 0, there is one level more, the di
 to a memory of normal patches, as in ``patchcore.py``: a defect that the decoder rebuilds is often
 far from every normal patch, and the other way round. Unless ``fusion`` is ``published``, the levels
 are added as ``standardised_by_normals`` says, the memory with the weight of all others together.
-The weights kept are those of the epoch with the lowest loss on
-held-out normals, the authors' of the last.
+The weights kept are those of the epoch with the lowest loss on held-out normals, the authors' of
+the last.
 
 Our own figures are in docs/results.md.
 """
