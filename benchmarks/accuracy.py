@@ -1,8 +1,9 @@
 r"""Methods on several categories, so that no choice is tuned to one of them.
 
 A choice between designs counts when the mean over the categories that it was *not* made on gains by
-more than the spread of the seeds. The first figure is the image AUROC of the defective images
-against the *calibration* normals: these have the light of the training images, which the normals of
+more than the spread of the seeds. The detectors that compete by default are trained with several
+seeds, the others with one. The first figure is the image AUROC of the defective images against the
+*calibration* normals: these have the light of the training images, which the normals of
 some test sets have not. One JSON file per category, detector and seed; a cell that is there is not
 run again unless the method has a new version. Each cell is a training of ``benchmarks.direct``.
 
@@ -28,6 +29,7 @@ from benchmarks.published_figures import published_rows
 from benchmarks.tables import markdown, mean_and_spread, origin, publish
 from stillwatch.detectors import detector_classes
 from stillwatch.errors import StillwatchError
+from stillwatch.settings import RetrainSettings
 
 _FIGURES = {
     "calibration_auroc": "AUROC against calibration",
@@ -47,7 +49,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("categories", type=Path, nargs="+", help="folders of categories")
     parser.add_argument("--groups", nargs="*", default=[], help="CATEGORY=split.group_pattern")
     parser.add_argument("--detectors", nargs="+", default=_DETECTORS)
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument(
+        "--seeds",
+        nargs="+",
+        type=int,
+        default=[0, 1, 2],
+        help="of the detectors that compete by default; the others have the first one",
+    )
     parser.add_argument("--weights", type=Path, default=Path("weights"))
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--page", type=Path, help="file of the tables; printed if not given")
@@ -70,8 +78,15 @@ def _command(given: argparse.Namespace) -> str:
 
 
 def _cells(given: argparse.Namespace) -> Iterator[Cell]:
+    defaults = RetrainSettings().detectors
+    for detector in given.detectors:
+        seeds = given.seeds if detector in defaults else given.seeds[:1]
+        yield from _cells_of(given, detector, seeds)
+
+
+def _cells_of(given: argparse.Namespace, detector: str, seeds: Sequence[int]) -> Iterator[Cell]:
     patterns = dict(pair.split("=", 1) for pair in given.groups)
-    for detector, folder, seed in product(given.detectors, given.categories, given.seeds):
+    for folder, seed in product(given.categories, seeds):
         file = given.out / f"{folder.name}-{detector}-{seed}.json"
         settings = laptop_settings(given.weights, patterns.get(folder.name))
         yield of_method(file, detector, partial(measure, folder, settings, detector, seed))
@@ -81,7 +96,7 @@ def render(cells: Sequence[Cell], command: str) -> str:
     """Means over the categories, then each category.
 
     Args:
-        cells: of every detector the same categories and seeds.
+        cells: of every detector the same categories.
         command: what measured.
     """
     by_detector: dict[str, list[Cell]] = defaultdict(list)
