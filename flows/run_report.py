@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -106,7 +106,7 @@ def category_report(
         model_version=version.version,
         alias=version.alias,
         selected=choice.selected,
-        answer=cast("Answer | None", judgement.answer) if judgement else None,
+        answer=judgement.answer if judgement else None,
         comparison=judgement.comparison or None if judgement else None,
         approval=version.approval,
         images=_image_counts(assignment, choice.winner),

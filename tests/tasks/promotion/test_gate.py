@@ -393,6 +393,21 @@ def test_a_version_is_judged_again_after_another_evaluation(line: Line) -> None:
     assert aliases(line.tracking)["champion"] == second
 
 
+def test_the_judgement_after_another_evaluation_is_that_of_the_version(line: Line) -> None:
+    """Weights that are evaluated on another test set get a new run, and no new version."""
+    line.set_gate(promotion="approval")
+    floors = FloorSettings(image_auroc=0.85, aupro=0.5, recall=0.0)
+    retrain = line.settings.retrain.model_copy(update={"floors": floors})
+    line.settings = line.settings.model_copy(update={"retrain": retrain})
+    first = line.judged(metrics={"image_auroc": 0.1})
+    assert line.judgement(first).missed_floors
+    evaluated_again = line.result()
+    line.tracking.log(evaluated_again.run_id, tags={EVALUATION: "of other test images"})
+    line.ask(first, evaluated_again, just_registered=False)
+    assert line.judgement(first).evaluation == "of other test images"
+    assert not line.judgement(first).missed_floors
+
+
 def test_a_version_is_judged_once_for_each_champion(line: Line) -> None:
     line.judged(method=BLIND)
     line.set_gate(promotion="approval")
