@@ -168,9 +168,9 @@ def registered_version(tracking: Tracking, category: str, version: int) -> Model
     name = model_name(category)
     found = {int(one.version): one for one in versions_of(tracking, name)}
     if version not in found:
-        raise TrackingError(
-            f"{name} has no version {version}. It has {', '.join(map(str, sorted(found)))}."
-        )
+        numbers = ", ".join(map(str, sorted(found)))
+        registered = f"It has {numbers}." if numbers else "No version is registered."
+        raise TrackingError(f"{category} has no version {version}. {registered}")
     return found[version]
 
 

@@ -62,7 +62,7 @@ class TestRefusals:
             promote("plate", reason="because", settings=settings)
 
     def test_an_unknown_version(self, settings: Settings, first: int) -> None:
-        with pytest.raises(TrackingError, match=r"has no version 7\. It has 1\."):
+        with pytest.raises(TrackingError, match=r"^plate has no version 7\. It has 1\.$"):
             promote("plate", version=7, reason="because", settings=settings)
 
     def test_an_empty_reason(self, settings: Settings, first: int) -> None:
