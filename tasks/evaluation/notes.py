@@ -32,7 +32,7 @@ def caveats(result: DetectorResult) -> list[str]:
             "good ones. The figures show that the detector works, not how well it will find real "
             "defects."
         )
-    elif "aupro" not in result.metrics:
+    elif result.anomalies and "aupro" not in result.metrics:
         sentences.append(
             "There are no masks of the defects, so it is unknown whether the marked "
             "regions are the right ones: pixel figures and AUPRO are missing."
