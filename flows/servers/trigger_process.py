@@ -44,6 +44,10 @@ _LONGEST_RETRY_SECONDS = 86_400.0
 _TIDY_SECONDS = 60.0
 """Between two looks that take the longer, the more categories there are."""
 
+# Prefect's client raises RuntimeError where no server answers.
+_EXPECTED = (StillwatchError, OSError, httpx.HTTPError, RuntimeError)
+"""Errors whose sentence says enough; of others the log has the traceback."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -179,10 +183,9 @@ class Trigger:
         """Log an error once; what the error stopped is tried again at the next look."""
         try:
             yield
-        # Prefect's client raises RuntimeError where no server answers.
-        except (StillwatchError, OSError, httpx.HTTPError, RuntimeError) as error:
+        except Exception as error:  # nobody would see that the trigger has ended
             if self._errors.get(name) != str(error):
-                logger.warning("%s: %s", name, error)
+                logger.warning("%s: %s", name, error, exc_info=not isinstance(error, _EXPECTED))
             self._errors[name] = str(error)
         else:
             self._errors.pop(name, None)

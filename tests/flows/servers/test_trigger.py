@@ -134,6 +134,16 @@ def test_without_a_prefect_server_the_trigger_goes_on_and_says_so_once(
     assert sum(line.startswith("run of ingest: ") for line in said) == 1, said
 
 
+def test_an_unexpected_error_is_logged_with_its_traceback_and_the_trigger_goes_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    trigger = Trigger(Path("\0"))  # ValueError: embedded null byte
+    for _ in range(2):
+        trigger.look()
+    (line,) = (one for one in caplog.records if one.name == Trigger.__module__)
+    assert line.exc_info is not None
+
+
 def test_images_are_to_be_admitted_when_they_lie_still_or_wait_for_their_announcement(
     tmp_path: Path,
 ) -> None:
