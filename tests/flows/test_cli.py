@@ -458,7 +458,7 @@ def test_what_waits_is_shown_and_the_history_outlives_the_registered_model(line:
     judge(tracking, waiting, first, missed=in_spite["missed"])
     shown = line.run_here("promote", "plate")
     assert shown.returncode == 0, shown.stderr
-    assert "version 2 of stillwatch-plate waits for approval" in shown.stdout
+    assert "version 2 of stillwatch-plate waits for approval. better: by far." in shown.stdout
     said = refusal(line, "promote", "plate", "--approve", "--reason", "because")
     assert "recall 0.100 is below its floor 0.5" in said
     assert "--despite 'reason'" in said

@@ -80,7 +80,7 @@ def rollback(
     from stillwatch.tasks.promotion.rollback import rollback as roll_back
 
     given: CommandContext = context.obj
-    record = roll_back(category, to=version, reason=reason, settings=given.settings)
+    record = roll_back(category, version=version, reason=reason, settings=given.settings)
     say(record.checked)
     say(f"champion of {category} is again version {record.to_version}{_instead(record)}")
 

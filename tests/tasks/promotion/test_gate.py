@@ -12,10 +12,11 @@ from made_registries import NAME, aliases
 from made_results import result
 from made_stores import new_store
 from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from stillwatch.bundle import read_bundle
-from stillwatch.errors import TrackingError
+from stillwatch.errors import StorageError, TrackingError
 from stillwatch.settings import (
     FloorSettings,
     GateSettings,
@@ -26,6 +27,7 @@ from stillwatch.tasks.data.examine import ExaminedCategory
 from stillwatch.tasks.evaluation.result import DetectorResult
 from stillwatch.tasks.evaluation.test_set import read_test_set
 from stillwatch.tasks.evaluation.winner import Choice
+from stillwatch.tasks.promotion.compare import errors_blamed_on
 from stillwatch.tasks.promotion.gate import judge_winner
 from stillwatch.tasks.promotion.history import history
 from stillwatch.tasks.registry.judgement import Judgement, read_judgement
@@ -314,6 +316,14 @@ def test_with_a_damaged_champion_a_person_decides(line: Line) -> None:
         assert judgement.comparison.startswith("not compared: the champion, version 1")
         assert tags["gate"] == "open: not comparable (champion then: version 1)"
         assert tags["approval"] == "pending"
+
+
+def test_a_full_disk_is_no_fault_of_the_champion() -> None:
+    with (
+        pytest.raises(StorageError, match=r"^the disk is full$"),
+        errors_blamed_on(ModelVersion(NAME, "1", 0)),
+    ):
+        raise StorageError("the disk is full")
 
 
 def test_a_champion_that_cannot_be_read_now_is_compared_with_at_the_next_retraining(
