@@ -15,6 +15,7 @@ from stillwatch.tasks.reports.record import (
     VersionRecord,
     WinnerRecord,
 )
+from stillwatch.text import counted
 
 _ENDED = {
     "RUNNING": "the retraining has not ended",
@@ -86,10 +87,9 @@ def disagreement(found: Disagreement) -> str:
     count = found.worse + found.better
     if not count:
         return "Both gave the same verdict on every image."
-    images = "1 image" if count == 1 else f"{count} images"
     return (
-        f"Their verdicts differ on {images}: the new version is farther from the truth on "
-        f"{found.worse}, nearer to it on {found.better}."
+        f"Their verdicts differ on {counted(count, 'image')}: the new version is farther from the "
+        f"truth on {found.worse}, nearer to it on {found.better}."
     )
 
 

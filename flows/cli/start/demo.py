@@ -84,7 +84,7 @@ def sample_root(settings: Settings) -> Path | None:
 
     workspace = open_workspace(settings)
     if read_split_file(workspace.split_file).keys() == SUBJECTS.keys():
-        if not workspace.data.exists():
+        if not any(workspace.data.glob("*")):
             say(f"making the sample set in {workspace.data}")
             make_sample_set(workspace.data)
         if matches_tracked(workspace, settings):

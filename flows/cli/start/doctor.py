@@ -138,7 +138,7 @@ def _git() -> Finding:
 def _image_set(settings: Settings) -> Finding:
     from stillwatch.images.layout import category_folders
 
-    root = settings.workspace.path / settings.workspace.image_set
+    root = settings.workspace.data
     if not root.is_dir() or not any(root.iterdir()):
         return Finding("image set", "note", f"{root} is empty; `stillwatch add` adds images")
     names = ", ".join(category_folders(root))

@@ -90,5 +90,5 @@ def test_what_makes_figures_weaker_is_said_beside_them() -> None:
     paths = tuple(f"test/dent/{number}.png" for number in range(7))
     outside = evaluation_note(result(outside_region=paths))
     assert "outside the region of interest: 7 (test/dent/0.png," in outside
-    assert "test/dent/4.png, ...)" in outside
+    assert "test/dent/4.png and 2 more)" in outside
     assert "region of interest" not in evaluation_note(result())
