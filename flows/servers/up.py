@@ -92,9 +92,9 @@ class Services:
                 _up(self._trigger, start_trigger, settings)
 
     def run(self, when_up: Callable[[], object]) -> None:
-        """Start the services, and stop those when a signal comes or a service ends by itself.
+        """Start the services, and wait until a signal comes or a service ends by itself.
 
-        What an earlier command had started goes on.
+        Then stop what this call has started; what ran before goes on.
 
         Args:
             when_up: called once all services answer.
@@ -108,8 +108,8 @@ class Services:
         before = [one.running() for one in services]
         try:
             self.up()
-            when_up()
             needed = [one for one in services if one.running()]
+            when_up()
             while all(one.running() for one in needed):
                 time.sleep(_POLL_SECONDS)
         except KeyboardInterrupt:
