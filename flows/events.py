@@ -13,7 +13,9 @@ from prefect.exceptions import ObjectNotFound
 from stillwatch.errors import ServerError
 
 
-def deliver(event: str, *, resource: Mapping[str, str], payload: Mapping[str, Any]) -> None:
+def emit_and_confirm(
+    event: str, *, resource: Mapping[str, str], payload: Mapping[str, Any]
+) -> None:
     """Emit an event about a resource, related to the current flow run; return once it is accepted.
 
     Prefect's ``emit_event`` leaves the event to a thread, which does not report failures. Its

@@ -8,7 +8,7 @@ from prefect.client.schemas import State
 from prefect.states import Completed, Failed
 
 from stillwatch.errors import LayoutError, StillwatchError, StorageError
-from stillwatch.flows.events import deliver
+from stillwatch.flows.events import emit_and_confirm
 from stillwatch.flows.run_settings import run_settings
 from stillwatch.images.layout import section_of
 from stillwatch.settings import Settings
@@ -73,7 +73,7 @@ def _ingest(settings: Settings) -> State[None]:
     )
     # Last, and in this order: a run that is killed before leaves this to the next run.
     if sound:
-        deliver(
+        emit_and_confirm(
             VERSIONED,
             resource={"prefect.resource.id": f"stillwatch.data-version.{data.name}"},
             payload={"categories": list(sound), "data_version": data.dir_hash},
@@ -150,7 +150,7 @@ def _sentence(admissions: Sequence[Admission], left_over: Mapping[str, Sequence[
 def _rows(
     admissions: Sequence[Admission], rejected: dict[str, list[RejectedNormal]]
 ) -> list[dict[str, str]]:
-    looks = {
+    remarks = {
         (name, normal.path): f"rejected by {normal.model}, p = {normal.p_value:.3g}"
         for name, found in rejected.items()
         for normal in found
@@ -161,7 +161,7 @@ def _rows(
             "source": one.source,
             "admitted as": one.admitted_as or ("stays" if one.stays else "quarantined"),
             "why": one.reason or "",
-            "to look at": looks.pop((one.category, one.admitted_as or ""), ""),
+            "to look at": remarks.pop((one.category, one.admitted_as or ""), ""),
         }
         for one in admissions
     ]
@@ -171,8 +171,8 @@ def _rows(
             "source": "collection",
             "admitted as": path,
             "why": "came with an earlier ingest",
-            "to look at": look,
+            "to look at": remark,
         }
-        for (name, path), look in looks.items()
+        for (name, path), remark in remarks.items()
     ]
     return rows + earlier

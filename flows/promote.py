@@ -35,17 +35,17 @@ def promote(
 
 
 @flow(name="rollback", flow_run_name="rollback {category}")
-def rollback(category: str, approver: str, reason: str, to: int | None = None) -> State[None]:
+def rollback(category: str, approver: str, reason: str, version: int | None = None) -> State[None]:
     """Make an earlier champion the champion again.
 
     Args:
         category: The product line.
         approver: Your name, for the history; nobody checks it.
         reason: Why, for the history.
-        to: An earlier champion's version; empty for the one before.
+        version: An earlier champion's; empty for the one before.
     """
     record = roll_back(
-        category, to=to, reason=reason, settings=run_settings(), who=_named(approver)
+        category, version=version, reason=reason, settings=run_settings(), who=_named(approver)
     )
     return Completed(message=f"version {record.to_version} is the champion of {category} again")
 

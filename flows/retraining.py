@@ -45,6 +45,7 @@ from stillwatch.tasks.training.retraining_run import finish_retraining_run, star
 from stillwatch.tasks.training.task import TrainedDetector, train_task
 from stillwatch.tasks.validation.report import ValidationReport
 from stillwatch.tasks.validation.task import validate
+from stillwatch.text import some_of
 
 _logger = logging.getLogger(__name__)
 
@@ -108,9 +109,7 @@ def retrain_categories(
     if report.failed:
         sentences = (f"{name}: {reason}" for name, reason in report.failed.items())
         return Failed(message=" ".join(sentences), data=report)
-    count = len(report.categories)
-    categories_are = "1 category is" if count == 1 else f"{count} categories are"
-    return Completed(message=f"{categories_are} up to date", data=report)
+    return Completed(message=f"up to date: {some_of(list(report.categories))}", data=report)
 
 
 def requested(

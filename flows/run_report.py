@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -39,6 +39,9 @@ class CategoryReport(BaseModel):
     selected: str | None = Field(None, description="how the winner was chosen")
     answer: Answer | None = Field(None, description="of the gate, about winner and champion")
     comparison: str | None = Field(None, description="the gate's answer as a sentence")
+    missed_floors: str | None = Field(
+        None, description="why the winner's figures are too bad for a champion, as the gate says"
+    )
     approval: Literal["pending", "refused"] | None = Field(
         None, description="pending: a person may promote the winner; refused: the gate forbids it"
     )
@@ -106,8 +109,9 @@ def category_report(
         model_version=version.version,
         alias=version.alias,
         selected=choice.selected,
-        answer=cast("Answer | None", judgement.answer) if judgement else None,
+        answer=judgement.answer if judgement else None,
         comparison=judgement.comparison or None if judgement else None,
+        missed_floors=judgement.missed_floors or None if judgement else None,
         approval=version.approval,
         images=_image_counts(assignment, choice.winner),
         thresholds=threshold_sentences(choice.winner),

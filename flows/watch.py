@@ -10,7 +10,7 @@ from prefect.client.schemas import State
 from prefect.states import Completed, Failed
 
 from stillwatch.errors import StillwatchError, TrackingError
-from stillwatch.flows.events import deliver
+from stillwatch.flows.events import emit_and_confirm
 from stillwatch.flows.run_settings import run_settings
 from stillwatch.inference.score_log import open_score_log
 from stillwatch.settings import DriftSettings, Settings
@@ -125,7 +125,7 @@ def _announce(stream: WatchedStream, settings: DriftSettings) -> None:
     artifact_id = create_markdown_artifact(
         markdown=_page(stream, advice), key=key, description=stream.sentence
     )
-    deliver(
+    emit_and_confirm(
         DETECTED,
         resource={
             "prefect.resource.id": f"{model_name(stream.category)}.{stream.version}",
@@ -135,7 +135,10 @@ def _announce(stream: WatchedStream, settings: DriftSettings) -> None:
             "categories": [stream.category],
             "sentence": stream.sentence,
             "artifact": {"key": key, "id": str(artifact_id)},
-            **{key: stream.as_dict()[key] for key in ("version", "images", "alarm", "looks")},
+            **{
+                key: stream.as_dict()[key]
+                for key in ("version", "images", "alarm", "appearance_notes")
+            },
         },
     )
 
@@ -144,7 +147,7 @@ def _page(stream: WatchedStream, advice: str) -> str:
     return "\n\n".join(
         [
             f"# {stream.sentence}",
-            *stream.looks,
+            *stream.appearance_notes,
             advice,
             f"![Scores and capital of {stream.title}]({_picture(stream)})",
             "An alarm says that the scores changed, not that the parts are bad.",
@@ -168,7 +171,7 @@ def _rows(streams: Iterable[WatchedStream]) -> list[dict[str, str]]:
             "version": str(stream.version),
             "images": str(stream.scores.size),
             "alarm": stream.sentence if stream.alarm else "",
-            "look": " ".join(stream.looks),
+            "appearance": " ".join(stream.appearance_notes),
         }
         for stream in streams
     ]

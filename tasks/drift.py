@@ -53,7 +53,7 @@ class WatchedStream:
     alarm: Alarm | None
     alarm_time: str | None
     """Inspection time of the image of the alarm; ISO 8601, UTC."""
-    looks: tuple[str, ...]
+    appearance_notes: tuple[str, ...]
     """Sentences about unusual brightness and sharpness of the last images."""
 
     @property
@@ -89,7 +89,7 @@ class WatchedStream:
             "windows": windows.size,
             "last_window_p_value": float(windows[-1]) if windows.size else None,
             "last_window_level": float(self.tests.window_levels[-1]) if windows.size else None,
-            "looks": list(self.looks),
+            "appearance_notes": list(self.appearance_notes),
         }
 
 
@@ -128,7 +128,9 @@ def watch_stream(
         tests=tests,
         alarm=alarm,
         alarm_time=alarm_time,
-        looks=unusual_looks(learnt, rows["brightness"], rows["sharpness"]) if learnt else (),
+        appearance_notes=unusual_appearance(learnt, rows["brightness"], rows["sharpness"])
+        if learnt
+        else (),
     )
 
 
@@ -155,7 +157,7 @@ def _seed(name: str, version: int) -> int:
     return int.from_bytes(f"{name}/{version}".encode())
 
 
-def unusual_looks(
+def unusual_appearance(
     learnt: TrainingAppearance, brightness: ArrayLike, sharpness: ArrayLike
 ) -> tuple[str, ...]:
     """One sentence for each way in which the last images differ from the training images.

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from stillwatch.bundle import read_bundle
-from stillwatch.errors import StillwatchError, WorkspaceError
+from stillwatch.errors import LayoutError, StillwatchError, WorkspaceError
 from stillwatch.evaluation.metrics import roc_curve
 from stillwatch.files import atomic_file, write_json
 from stillwatch.machine.threads import set_thread_policy
@@ -30,6 +30,7 @@ from stillwatch.tasks.tracking.client import BUNDLE, open_tracking
 from stillwatch.tasks.training.candidates import DetectorSeed
 from stillwatch.tasks.training.task import train_detector
 from stillwatch.tasks.validation.task import validate_images
+from stillwatch.text import unknown_name
 
 RESULTS = Path("results")
 
@@ -121,6 +122,9 @@ def _examined(settings: Settings, category: str) -> tuple[DataVersion, ExaminedC
             "'stillwatch data add' first, then 'dvc repro'."
         )
     data = version_image_set(workspace, settings)
+    if category not in data.categories:
+        known = list(data.categories)
+        raise LayoutError(f"{data.root}: {unknown_name('category', category, known)}.")
     version = data.categories[category]
     own = settings.for_category(category)
     return data, examine_category(version, root=data.root, settings=own), own

@@ -37,7 +37,7 @@ def command_log(state_dir: Path, command: str) -> Iterator[None]:
             internal.disabled = False
             if file.is_used:
                 _remove_oldest(folder)
-                note(f"log: {_from_here(file.path)}")
+                note(f"log: {from_here(file.path)}")
 
 
 class OwnWarnings(logging.Handler):
@@ -59,6 +59,7 @@ def _remove_oldest(folder: Path) -> None:
             file.unlink()
 
 
-def _from_here(file: Path) -> Path:
+def from_here(file: Path) -> Path:
+    """A file as a person in the working directory names it."""
     here = Path.cwd()
     return file.relative_to(here) if file.is_relative_to(here) else file

@@ -5,6 +5,7 @@ import sys
 from typing import Any
 
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 console = Console()
@@ -14,6 +15,11 @@ _errors = Console(stderr=True)
 def say(message: str) -> None:
     """Print one line without rich markup, since a path may contain square brackets."""
     console.print(message, highlight=False, markup=False, soft_wrap=True)
+
+
+def print_table(table: Table) -> None:
+    """Print a table without rich markup, as ``say`` does; a cell with a colour is a ``Text``."""
+    console.print(table, markup=False)
 
 
 def fail(message: str) -> None:

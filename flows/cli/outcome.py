@@ -1,13 +1,13 @@
 """The outcome of a retraining on the terminal."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from stillwatch.flows.cli.console import console, say
+from stillwatch.flows.cli.command_log import from_here
+from stillwatch.flows.cli.console import print_table, say
 from stillwatch.flows.run_report import (
     CategoryReport,
     RetrainReport,
@@ -17,7 +17,6 @@ from stillwatch.flows.run_report import (
 from stillwatch.flows.servers.prefect_server import local_api
 from stillwatch.settings import Settings
 from stillwatch.tasks.evaluation.notes import group_sentences, promise, tested
-from stillwatch.tasks.evaluation.winner import below_floors, too_many_false_alarms
 from stillwatch.tasks.reports.task import report_file
 
 _PARTS = {"train": "learn", "validation": "watch", "calibration": "calibrate", "test": "test"}
@@ -33,7 +32,7 @@ def print_outcome(outcome: RetrainReport, settings: Settings) -> None:
         table = Table(*headings, box=box.SIMPLE_HEAD, padding=0)
         for row in rows:
             table.add_row(*(cell.replace(" ± ", "\n±") for cell in row.values()))
-        console.print(table)
+        print_table(table)
     if sentence := seeds_sentence(outcome):
         say(sentence)
     for name, category in outcome.categories.items():
@@ -59,7 +58,7 @@ def _print_category(name: str, category: CategoryReport, settings: Settings) -> 
     remarks = Table.grid(padding=(0, 1))
     for title, text in _remarks(name, category, settings):
         remarks.add_row(f" {title}:", Text(text, overflow="fold"))
-    console.print(remarks)
+    print_table(remarks)
 
 
 def _remarks(name: str, category: CategoryReport, settings: Settings) -> Iterator[tuple[str, str]]:
@@ -73,8 +72,7 @@ def _remarks(name: str, category: CategoryReport, settings: Settings) -> Iterato
     yield "promise", promise(category.result)
     for sentence in group_sentences(category.result):
         yield "groups", sentence
-    missed = below_floors(category.result, own.retrain.floors)
-    if missed:
+    if category.missed_floors:
         yield (
             "better",
             f"more good images ({category.images['train']} were learnt from), larger images "
@@ -86,8 +84,7 @@ def _remarks(name: str, category: CategoryReport, settings: Settings) -> Iterato
     else:
         yield "next", f"stillwatch inspect {name} --version {version} IMAGES"
     if category.approval == "pending":
-        in_spite = missed or too_many_false_alarms(category.result)
-        despite = " --despite '...'" if in_spite else ""
+        despite = " --despite '...'" if category.missed_floors else ""
         yield "approve", f"stillwatch promote {name} --approve --reason '...'{despite}"
 
 
@@ -96,5 +93,4 @@ def _report(name: str, version: int | None, settings: Settings) -> str:
     file = report_file(settings.state_dir, name, version or 0)
     if not file.exists():
         return f"stillwatch report {name} --version {version} --out report.html"
-    here = Path.cwd()
-    return str(file.relative_to(here) if file.is_relative_to(here) else file)
+    return str(from_here(file))

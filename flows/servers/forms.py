@@ -33,7 +33,7 @@ class Categories:
 def offered_categories(settings: Settings, tracking: Tracking) -> Categories:
     """The present categories."""
     try:
-        found = category_folders(settings.workspace.path / settings.workspace.image_set)
+        found = category_folders(settings.workspace.data)
     except LayoutError:  # there is none yet
         found = {}
     return Categories(registered_categories(tracking), list(found))

@@ -37,12 +37,16 @@ from stillwatch.tasks.registry.versions import versions_tagged
 from stillwatch.tasks.reports.decisions import rewrite_decided
 from stillwatch.tasks.tracking.client import Tracking, open_tracking
 
-_LOOK_SECONDS = 10.0
+_POLL_SECONDS = 10.0
 _RETRY_SECONDS = 300.0
 """Before work whose run did not complete is started again; doubled after every further run."""
 _LONGEST_RETRY_SECONDS = 86_400.0
 _TIDY_SECONDS = 60.0
-"""Between two looks that take the longer, the more categories there are."""
+"""Between two polls that take the longer, the more categories there are."""
+
+# Prefect's client raises RuntimeError where no server answers.
+_EXPECTED = (StillwatchError, OSError, httpx.HTTPError, RuntimeError)
+"""Errors whose sentence says enough; of others the log has the traceback."""
 
 logger = logging.getLogger(__name__)
 
@@ -130,7 +134,7 @@ class Trigger:
         self._offered: Categories | None = None
         self._waiting: set[tuple[str, int]] | None = None
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """Start the runs for what there is to do; log a warning for what cannot be done now.
 
         Also complete or cancel interrupted promotions, offer new categories in the forms, and
@@ -176,13 +180,12 @@ class Trigger:
 
     @contextmanager
     def _logged(self, name: str) -> Iterator[None]:
-        """Log an error once; what the error stopped is tried again at the next look."""
+        """Log an error once; what the error stopped is tried again at the next poll."""
         try:
             yield
-        # Prefect's client raises RuntimeError where no server answers.
-        except (StillwatchError, OSError, httpx.HTTPError, RuntimeError) as error:
+        except Exception as error:  # nobody would see that the trigger has ended
             if self._errors.get(name) != str(error):
-                logger.warning("%s: %s", name, error)
+                logger.warning("%s: %s", name, error, exc_info=not isinstance(error, _EXPECTED))
             self._errors[name] = str(error)
         else:
             self._errors.pop(name, None)
@@ -228,14 +231,14 @@ class _Health(BaseHTTPRequestHandler):
 
 
 def main(port: int) -> None:
-    """Look for work until the process is stopped, and answer on the port between two looks."""
+    """Look for work until the process is stopped, and answer on the port between two polls."""
     logging.basicConfig(format="%(asctime)s %(message)s")
     trigger = Trigger(Path(os.environ[PARAMS_VARIABLE]))
     socketserver.TCPServer.allow_reuse_address = True
     with socketserver.TCPServer(("127.0.0.1", port), _Health) as server:
         while True:
-            trigger.look()
-            until = time.monotonic() + _LOOK_SECONDS
+            trigger.poll()
+            until = time.monotonic() + _POLL_SECONDS
             while (left := until - time.monotonic()) > 0:
                 server.timeout = left
                 server.handle_request()

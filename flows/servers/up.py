@@ -92,7 +92,9 @@ class Services:
                 _up(self._trigger, start_trigger, settings)
 
     def run(self, when_up: Callable[[], object]) -> None:
-        """Start the services, and stop them when a signal comes or a service ends by itself.
+        """Start the services, and wait until a signal comes or a service ends by itself.
+
+        Then stop what this call has started; what ran before goes on.
 
         Args:
             when_up: called once all services answer.
@@ -102,18 +104,23 @@ class Services:
             ServerError: as ``up``, or a service ended by itself.
         """
         signal.signal(signal.SIGTERM, signal.default_int_handler)
+        services = self._in_order_of_stopping()
+        before = [one.running() for one in services]
         try:
             self.up()
+            needed = [one for one in services if one.running()]
             when_up()
-            ours = [one for one in self._in_order_of_stopping() if one.running()]
-            while all(one.running() for one in ours):
+            while all(one.running() for one in needed):
                 time.sleep(_POLL_SECONDS)
         except KeyboardInterrupt:
             return
         finally:
-            self.down()
+            for service, earlier in zip(services, before, strict=True):
+                if earlier is None or service.running() != earlier:
+                    service.stop()
         raise ServerError(
-            f"a service ended by itself, so all were stopped. The logs in {self._folder} say why."
+            "a service ended by itself, so the others were stopped. The logs in "
+            f"{self._folder} say why."
         )
 
     def down(self) -> None:

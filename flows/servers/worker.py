@@ -61,7 +61,7 @@ def trigger_service(state_dir: Path) -> Service:
 
 
 def start_trigger(trigger: Service, settings: dict[str, str]) -> None:
-    """Start a trigger and wait until it answers; it does so between two looks.
+    """Start a trigger and wait until it answers; it does so between two polls.
 
     ``settings`` are as ``worker_settings`` gives them.
     """

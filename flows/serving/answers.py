@@ -53,7 +53,7 @@ def answer(model: ServedModel, upload: Upload, image: InspectedImage, *, mask: b
     return Answer(
         category=model.category,
         model_version=model.version,
-        md5=upload.looks.md5,
+        md5=upload.appearance.md5,
         verdict=image.verdict,
         score=image.score,
         p_value=image.p_value,

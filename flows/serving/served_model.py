@@ -36,7 +36,7 @@ class Upload:
 
     image: NDArray[np.uint8]
     """(h, w, 3), scaled."""
-    looks: Appearance
+    appearance: Appearance
     height: int
     """Of the image in the request, in pixels."""
     width: int
@@ -85,14 +85,14 @@ class ServedModel:
             ImageError: as ``Inspector.decode``.
         """
         file = self._inspector.decode(data, name=_NAME)
-        looks = appearance(file.md5, file.pixels)
+        seen = appearance(file.md5, file.pixels)
         height, width = file.pixels.shape[:2]
-        return Upload(file.image, looks, height, width, file.pixels if overlay else None)
+        return Upload(file.image, seen, height, width, file.pixels if overlay else None)
 
     def _judge(self, uploads: Sequence[Upload]) -> list[InspectedImage]:
         images = list(self._inspector.inspect(upload.image for upload in uploads))
         rows = [
-            logged(upload.looks, image, model_version=self.version, file=None)
+            logged(upload.appearance, image, model_version=self.version, file=None)
             for upload, image in zip(uploads, images, strict=True)
         ]
         self._log.append(self.category, rows)

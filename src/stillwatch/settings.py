@@ -48,6 +48,11 @@ class WorkspaceSettings(Section):
         description="DVC remote to push to; null: the workspace's default, else a local folder",
     )
 
+    @property
+    def data(self) -> Path:
+        """The image set's folder."""
+        return self.path / self.image_set
+
 
 class InboxSettings(Section):
     """The folder for new images."""

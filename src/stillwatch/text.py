@@ -32,8 +32,14 @@ def encodable(text: str) -> str:
 
 
 def some_of(names: Sequence[str], most: int = 3) -> str:
-    """The first names, and dots if there are more: ``a, b, c, ...``."""
-    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+    """The first names, and how many more there are: ``a, b, c and 4 more``."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def counted(number: int, noun: str) -> str:
+    """``1 image``, ``2 images``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def unknown_name(kind: str, name: str, known: list[str]) -> str:

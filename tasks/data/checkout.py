@@ -9,6 +9,7 @@ from stillwatch.tasks.data.dvc_repository import DvcRepository, parse_tracked
 from stillwatch.tasks.data.git import blob_id
 from stillwatch.tasks.data.history import RecordedVersion, files_at, list_versions, version_at
 from stillwatch.tasks.data.workspace import Workspace, writing
+from stillwatch.text import some_of
 
 
 def checkout_version(workspace: Workspace, revision: str) -> RecordedVersion:
@@ -65,9 +66,8 @@ def _ensure_images_are_kept(
     kept = _kept_contents(workspace, dvc, known[0])
     lost = sorted(path for path, md5 in now.files.items() if md5 not in kept)
     if lost:
-        named = ", ".join(lost[:3]) + (", ..." if len(lost) > 3 else "")
         raise WorkspaceError(
-            f"{workspace.data}: {len(lost)} files are in no version and would be lost ({named}). "
+            f"{workspace.data}: files that are in no version would be lost ({some_of(lost)}). "
             "Version them with 'stillwatch data add', or move them away."
         )
 

@@ -198,10 +198,10 @@ class DvcRepository:
                 f"{self._folder}: the file list {dir_hash} is neither in DVC's cache nor on the "
                 f"remote '{self._remote_name()}'. It was never pushed, or was removed."
             )
-        self._bring(set(file_list.files.values()))
+        self._fetch_missing(set(file_list.files.values()))
         return file_list
 
-    def deliver(self, files: Mapping[str, str], folder: Path) -> None:
+    def link_files(self, files: Mapping[str, str], folder: Path) -> None:
         """Create files, path -> md5, in a folder; what the cache lacks is fetched from the remote.
 
         The files are hard links to the cache, on the same disk: nobody may write to them.
@@ -209,7 +209,7 @@ class DvcRepository:
         Raises:
             WorkspaceError: neither the cache nor the remote has all of them.
         """
-        self._bring(set(files.values()))
+        self._fetch_missing(set(files.values()))
         for path, md5 in files.items():
             place = folder / path
             place.parent.mkdir(parents=True, exist_ok=True)
@@ -271,7 +271,7 @@ class DvcRepository:
                     )
                 waiting = True
 
-    def _bring(self, wanted: set[str]) -> None:
+    def _fetch_missing(self, wanted: set[str]) -> None:
         absent = self._absent(wanted)
         if not absent:
             return

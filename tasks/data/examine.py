@@ -19,7 +19,7 @@ from stillwatch.images.split import part_of
 from stillwatch.images.store import ImageStore, StoreWriter, mark_used, store_folder, store_writer
 from stillwatch.settings import ImageSettings, Settings
 from stillwatch.tasks.data.version import CategoryVersion, category_digest
-from stillwatch.text import printable
+from stillwatch.text import printable, some_of
 
 
 @dataclass(frozen=True)
@@ -111,11 +111,11 @@ def _as_versioned(category: Category, version: CategoryVersion) -> Category:
     # Nothing is locked meanwhile: an ingest may add files at any time.
     gone = [path for path in version.files if not (category.folder / path).exists()]
     if gone:
-        others = f" (as are {len(gone) - 1} others)" if gone[1:] else ""
         raise LayoutError(
-            f"{printable(str(category.folder / gone[0]))}: is in the data version but missing "
-            f"on disk{others}. Restore it (stillwatch data checkout TAG), or run again if it was "
-            "removed on purpose: the image set is then versioned without it."
+            f"{printable(str(category.folder))}: files of the data version are missing on disk "
+            f"({some_of(list(map(printable, gone)))}). Restore them (stillwatch data checkout "
+            "TAG), or run again if they were removed on purpose: the image set is then versioned "
+            "without them."
         )
     listed = {*version.files, *(PurePosixPath(path).parent.as_posix() for path in version.files)}
     images = (

@@ -18,7 +18,8 @@ def import_image_set(
     """Make the workspace's folders of these categories equal to those in ``root``.
 
     All files of a category are imported except hidden ones, so that the checks find files that are
-    no images. Other categories of the workspace stay unchanged. Files with equal size and
+    no images. If all categories are imported, those that ``root`` no longer has are removed;
+    otherwise the other categories of the workspace stay unchanged. Files with equal size and
     modification time count as equal; every other file is copied and then renamed into place. A
     category whose files cannot be listed is left as it was, and stops no other.
 
@@ -48,7 +49,9 @@ def import_image_set(
             refused[name] = str(error)
     listed = [name for name in chosen if name not in refused]
     with one_writer(workspace):
-        for name in listed:
+        there = {folder.name for folder in workspace.data.glob("*/")}
+        gone = there - chosen.keys() if categories is None else ()
+        for name in (*listed, *gone):
             _remove_others(workspace.data, name, sources)
         _copy_all(sources, workspace)
         for name in listed:

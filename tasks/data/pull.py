@@ -64,4 +64,4 @@ def _pull(version: CategoryVersion, remote: DvcRemote, root: Path, settings: Set
             repository.mkdir(parents=True, exist_ok=True)
             initialise_dvc(repository, in_git=False)
     with open_pulled(repository, remote) as dvc, atomic_folder(root) as folder:
-        dvc.deliver(version.files, folder / version.name)
+        dvc.link_files(version.files, folder / version.name)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from stillwatch.calibration import Calibration
 from stillwatch.tasks.evaluation.result import DetectorResult, FeedbackResult, GroupResult
-from stillwatch.text import printable, some_of
+from stillwatch.text import counted, printable, some_of
 
 _NAMED = 5
 """Most files or groups that a sentence names."""
@@ -32,7 +32,7 @@ def caveats(result: DetectorResult) -> list[str]:
             "good ones. The figures show that the detector works, not how well it will find real "
             "defects."
         )
-    elif "aupro" not in result.metrics:
+    elif result.anomalies and "aupro" not in result.metrics:
         sentences.append(
             "There are no masks of the defects, so it is unknown whether the marked "
             "regions are the right ones: pixel figures and AUPRO are missing."
@@ -91,7 +91,7 @@ def group_sentences(result: DetectorResult) -> list[str]:
     if 0 < result.calibration_groups < result.n_calibration:
         sentences.append(
             f"The {result.n_calibration} calibration normals are of "
-            f"{_counted(result.calibration_groups, 'group')}. Images of one group resemble each "
+            f"{counted(result.calibration_groups, 'group')}. Images of one group resemble each "
             "other and are not exchangeable with images of a new group, for which the bound does "
             "not hold."
         )
@@ -151,7 +151,7 @@ def promises(calibration: Calibration, groups: int = 0) -> list[str]:
     if 0 < groups < reject.n:
         sentences.append(
             f"Nor is anything promised about parts of a new group: the {reject.n} calibration "
-            f"images are of {_counted(groups, 'group')}, images of one group resemble each other, "
+            f"images are of {counted(groups, 'group')}, images of one group resemble each other, "
             "and those of a new one may differ from all of them."
         )
     return sentences
@@ -176,10 +176,6 @@ def _rejected_groups(kind: str, groups: Mapping[str, GroupResult], most_named: i
     ordered = sorted(rejected.items(), key=lambda group: -group[1].rejected / group[1].images)
     worst = [f"{name} {one.rejected} of {one.images}" for name, one in ordered]
     return (
-        f"Of {_counted(len(groups), 'group')} of test {kind} {len(rejected)} have a rejected image"
+        f"Of {counted(len(groups), 'group')} of test {kind} {len(rejected)} have a rejected image"
         + (f": {some_of(worst, most_named)}." if worst and most_named else ".")
     )
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

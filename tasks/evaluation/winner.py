@@ -8,7 +8,7 @@ from stillwatch.calibration import chance_of_false_alarms
 from stillwatch.detectors import detector_class
 from stillwatch.errors import SettingsError
 from stillwatch.settings import FloorSettings, RetrainSettings
-from stillwatch.tasks.evaluation.result import DetectorResult
+from stillwatch.tasks.evaluation.result import FIGURE_NAMES, DetectorResult
 from stillwatch.tasks.evaluation.seeds import by_detector, spread
 
 _FEWEST_ANOMALIES = 10
@@ -62,7 +62,7 @@ def choose_winner(results: Sequence[DetectorResult], settings: RetrainSettings) 
     Raises:
         SettingsError: no detector may win, or none has the figure ``select_by``.
     """
-    competing = tuple(one for one in results if _may_win(one.detector, settings))
+    competing = may_win(results, settings)
     if not competing:
         raise _none_may_win(by_detector(results))
     select_by = settings.select_by
@@ -78,6 +78,23 @@ def choose_winner(results: Sequence[DetectorResult], settings: RetrainSettings) 
     tied = _best(_best(having, select_by), "aupro")
     fastest = min(tied, key=lambda seeds: fmean(one.ms_per_image for one in seeds))
     return Choice(fastest[0], competing)
+
+
+def may_win(
+    results: Sequence[DetectorResult], settings: RetrainSettings
+) -> tuple[DetectorResult, ...]:
+    """The results of detectors that may win."""
+    return tuple(one for one in results if _may_win(one.detector, settings))
+
+
+def deciding_figure(competing: Iterable[DetectorResult], select_by: str) -> str:
+    """Which figure set the winner apart: ``select_by``, after a tie ``aupro``, else the speed."""
+    detectors: Sequence[Sequence[DetectorResult]] = list(by_detector(competing).values())
+    for figure in (select_by, "aupro"):
+        detectors = _best(detectors, figure)
+        if len(detectors) == 1:
+            return FIGURE_NAMES[figure]
+    return "speed"
 
 
 def below_floors(result: DetectorResult, floors: FloorSettings) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from mlflow.entities.model_registry import ModelVersion
 from stillwatch.bundle import Bundle, read_bundle
 from stillwatch.comparison.comparison import Comparison, compare
 from stillwatch.comparison.paired_bootstrap import Candidate, measured, unseen
-from stillwatch.errors import PromotionError, StillwatchError, TrackingError
+from stillwatch.errors import BundleError, PromotionError, StillwatchError, TrackingError
 from stillwatch.evaluation.evaluation import TestImages, inspect_test
 from stillwatch.files import storage_errors
 from stillwatch.images.store import on_disk
@@ -149,7 +149,7 @@ def _compare(
 def errors_blamed_on(
     version: ModelVersion, alias: str = CHAMPION, otherwise: str = "delete the alias champion"
 ) -> Iterator[None]:
-    """Name the version in errors, and tell errors of its artefact from those of the store."""
+    """Name the version in errors of its artefact and of the store, and tell the two apart."""
     try:
         yield
     except StillwatchError as error:
@@ -157,6 +157,8 @@ def errors_blamed_on(
             raise PromotionError(
                 f"the {alias}, version {version.version}, cannot be inspected with: {error}"
             ) from error
+        if not isinstance(error, (TrackingError, BundleError)):
+            raise  # a full disk, for example, which no alias changes
         raise TrackingError(
             f"the {alias}, version {version.version}, cannot be compared with now: {error} If "
             f"its files are gone for good, restore them from a backup, or {otherwise} in MLflow, "

@@ -144,7 +144,7 @@ def _judge(
     )
     # Until the last tag is set, the version is not judged: it is judged again after a kill.
     remove_tags(tracking, challenger, [approval.GATE, approval.NOT_PROMOTED])
-    write_judgement(tracking, winner.run_id, judgement)
+    write_judgement(tracking, challenger, judgement)
     tags = {
         **({approval.NOT_PROMOTED: "; ".join(reasons)} if reasons else {}),
         approval.APPROVAL: approval.REFUSED if refused else approval.PENDING,

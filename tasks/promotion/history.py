@@ -78,7 +78,7 @@ def now() -> str:
 def ensure_reason(reason: str) -> None:
     """Raise a ``PromotionError`` if the reason is empty."""
     if not reason.strip():
-        raise PromotionError("--reason is missing. Say why: the history keeps it.")
+        raise PromotionError("the reason is missing. Say why: the history keeps it.")
 
 
 def history(tracking: Tracking, category: str) -> list[HistoryEntry]:

@@ -102,10 +102,11 @@ def describe_waiting(category: str, *, version: int | None, settings: Settings) 
     comparison = judgement.comparison or "There is no champion to compare it with."
     missed = judgement.missed_floors
     options = "--approve and --reason" if not missed else "--approve, --reason and --despite"
+    why = f" ({found.tags[approval.NOT_PROMOTED]})" if approval.NOT_PROMOTED in found.tags else ""
     return (
-        f"version {found.version} of {found.name} waits for approval "
-        f"({found.tags.get(approval.NOT_PROMOTED, '')}). {comparison} To make it champion, add "
-        f"{options}." + (f" --despite says why, although {missed}." if missed else "")
+        f"version {found.version} of {found.name} waits for approval{why}. {comparison} "
+        f"To make it champion, add {options}."
+        + (f" --despite says why, although {missed}." if missed else "")
     )
 
 
@@ -122,9 +123,9 @@ def _waiting_version(
             "is registered."
         )
     found = registered_version(tracking, category, version)
-    problem = approval.obstacle(found, version_with_alias(tracking, name, CHAMPION))
+    problem = approval.obstacle(category, found, version_with_alias(tracking, name, CHAMPION))
     if problem is not None:
-        raise PromotionError(problem.replace("CATEGORY", category))
+        raise PromotionError(problem)
     try:
         return found, read_judgement(tracking, found)
     except ArtefactError as error:

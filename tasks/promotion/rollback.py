@@ -28,7 +28,7 @@ from stillwatch.tasks.tracking.client import Tracking, open_tracking
 def rollback(
     category: str,
     *,
-    to: int | None = None,
+    version: int | None = None,
     reason: str,
     settings: Settings,
     who: str | None = None,
@@ -39,14 +39,14 @@ def rollback(
     further back and never to the version that was just withdrawn.
 
     Args:
-        to: an earlier champion; None: the alias ``previous``.
+        version: an earlier champion; None: the alias ``previous``.
         reason: for the history.
         who: for the history; None: the OS account of this process.
 
     Raises:
-        PromotionError: there is no earlier champion, ``to`` has never been champion, the reason is
-            empty, the champion changed while this call waited, or the artefact is not the one that
-            was registered.
+        PromotionError: there is no earlier champion, ``version`` has never been champion, the
+            reason is empty, the champion changed while this call waited, or the artefact is not
+            the one that was registered.
     """
     ensure_reason(reason)
     tracking = open_tracking(settings)
@@ -60,7 +60,7 @@ def rollback(
                 f"the champion of {category} became version {champion} while this rollback waited. "
                 f"Look at 'stillwatch history {category}' and decide again."
             )
-        chosen = _earlier_champion(tracking, category, to, champion)
+        chosen = _earlier_champion(tracking, category, version, champion)
         checked = check_artefact(tracking, chosen, settings)
         return make_champion(
             tracking,
@@ -75,11 +75,11 @@ def rollback(
 
 
 def _earlier_champion(
-    tracking: Tracking, category: str, to: int | None, champion: int | None
+    tracking: Tracking, category: str, version: int | None, champion: int | None
 ) -> ModelVersion:
     name = model_name(category)
-    listed = f"'stillwatch history {category}' lists its champions; --version names one of them."
-    if to is None:
+    listed = f"'stillwatch history {category}' lists its champions; give the version of one."
+    if version is None:
         previous = version_with_alias(tracking, name, PREVIOUS)
         if previous is None:
             raise PromotionError(f"{category} has no previous champion to go back to. {listed}")
@@ -90,13 +90,14 @@ def _earlier_champion(
             )
         # The alias is proof enough, also if a person set it.
         return registered_version(tracking, category, previous)
-    chosen = registered_version(tracking, category, to)
-    if to == champion:
-        raise PromotionError(f"version {to} of {name} is the champion already.")
-    if not was_champion(tracking, category, to):
+    chosen = registered_version(tracking, category, version)
+    if version == champion:
+        raise PromotionError(f"version {version} of {name} is the champion already.")
+    if not was_champion(tracking, category, version):
         raise PromotionError(
-            f"version {to} of {name} never was champion, so there is nothing to go back to. A new "
-            f"version is promoted with 'stillwatch promote {category} --version {to} --approve'."
+            f"version {version} of {name} never was champion, so there is nothing to go back to. A "
+            f"new version is promoted with 'stillwatch promote {category} --version {version} "
+            "--approve'."
         )
     return chosen
 

@@ -20,7 +20,7 @@ DESPITE = "stillwatch.despite"
 """Why a person approves a version that misses a floor; set with ``approved``."""
 CHAMPION_SINCE = "stillwatch.champion_since"
 
-Standing = Literal["pending", "refused"]
+ApprovalState = Literal["pending", "refused"]
 
 
 def decision(*, refused: bool, findings: Sequence[str], champion: int | None) -> str:
@@ -50,7 +50,7 @@ def _is_refused(tags: Mapping[str, str]) -> bool:
     return tags.get(GATE, "").startswith(REFUSED)
 
 
-def obstacle(version: ModelVersion, champion: int | None) -> str | None:
+def obstacle(category: str, version: ModelVersion, champion: int | None) -> str | None:
     """Why nobody can approve a version, in one sentence; None if it may be approved.
 
     ``champion`` is the present one.
@@ -61,7 +61,7 @@ def obstacle(version: ModelVersion, champion: int | None) -> str | None:
     if CHAMPION_SINCE in tags:
         return (
             f"{title} has been champion before. To bring it back, use "
-            f"'stillwatch rollback CATEGORY --version {version.version}'."
+            f"'stillwatch rollback {category} --version {version.version}'."
         )
     if _is_refused(tags):
         return (
@@ -80,11 +80,13 @@ def obstacle(version: ModelVersion, champion: int | None) -> str | None:
     return None
 
 
-def standing(version: ModelVersion, champion: int | None) -> Standing | None:
+def approval_state(
+    category: str, version: ModelVersion, champion: int | None
+) -> ApprovalState | None:
     """Whether a person can still make a version champion; None for present and past champions."""
     if _is_refused(version.tags):
         return "refused"
-    return "pending" if obstacle(version, champion) is None else None
+    return "pending" if obstacle(category, version, champion) is None else None
 
 
 def ensure_floors(version: ModelVersion, missed: str, despite: str) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 from mlflow.entities.model_registry import ModelVersion
 from pydantic import BaseModel, ConfigDict
 
+from stillwatch.comparison.comparison import Answer
 from stillwatch.tasks.registry.approval import GATE
 from stillwatch.tasks.tracking.client import Tracking
 from stillwatch.tasks.tracking.entries import JsonArtifact
@@ -25,7 +26,7 @@ class Judgement(BaseModel):
     """The ``evaluation_key`` of the evaluation that was judged."""
     compared_with: int | None
     """Version of the champion; None: there was no champion."""
-    answer: str | None
+    answer: Answer | None
     """The answer of the comparison; None without a comparison."""
     comparison: str
     """The comparison as a sentence; empty if there was no champion."""
@@ -33,9 +34,9 @@ class Judgement(BaseModel):
     """Which floors the version misses; empty: none."""
 
 
-def write_judgement(tracking: Tracking, run_id: str, judgement: Judgement) -> None:
+def write_judgement(tracking: Tracking, version: ModelVersion, judgement: Judgement) -> None:
     """Store a judgement in the run of the version, and replace an earlier one."""
-    _FILE.write(tracking, run_id, judgement.model_dump())
+    _FILE.write(tracking, str(version.run_id), judgement.model_dump())
 
 
 def read_judgement(tracking: Tracking, version: ModelVersion) -> Judgement:

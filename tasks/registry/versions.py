@@ -19,8 +19,8 @@ from stillwatch.tasks.registry.approval import (
     CHAMPION_SINCE,
     GATE,
     NOT_PROMOTED,
-    Standing,
-    standing,
+    ApprovalState,
+    approval_state,
 )
 from stillwatch.tasks.tracking.client import BUNDLE, Tracking, every_page
 from stillwatch.tasks.tracking.tags import DATA_VERSION, METHOD, SELECTED, SYNTHETIC
@@ -52,7 +52,7 @@ class RegisteredVersion:
     run_id: str
     gate: str
     """The gate's decision as the tag ``GATE``; empty for a version that is not judged yet."""
-    approval: Standing | None
+    approval: ApprovalState | None
     """Whether a person can still make the version champion; None for present and past champions."""
     not_promoted: str
     """Why the version did not become champion automatically; empty for present and past champions.
@@ -168,9 +168,9 @@ def registered_version(tracking: Tracking, category: str, version: int) -> Model
     name = model_name(category)
     found = {int(one.version): one for one in versions_of(tracking, name)}
     if version not in found:
-        raise TrackingError(
-            f"{name} has no version {version}. It has {', '.join(map(str, sorted(found)))}."
-        )
+        numbers = ", ".join(map(str, sorted(found)))
+        registered = f"It has {numbers}." if numbers else "No version is registered."
+        raise TrackingError(f"{category} has no version {version}. {registered}")
     return found[version]
 
 
@@ -229,7 +229,7 @@ def version_file(
         path: in the model's folder; empty: the whole folder.
         into: folder for downloads; None: a folder that is removed when the process ends.
     """
-    with tracking.errors(f"hand out models:/{name}/{version}"):
+    with tracking.errors(f"download models:/{name}/{version}"):
         location = tracking.client.get_model_version_download_uri(name, str(version))
         folder = None if tracking.local_files else str(into or _folder_of_this_process())
         found = mlflow.artifacts.download_artifacts(
@@ -307,6 +307,6 @@ def _described(
         ),
         run_id=version.run_id or "",
         gate=version.tags.get(GATE, ""),
-        approval=standing(version, champion),
+        approval=approval_state(category_of(version.name), version, champion),
         not_promoted="" if was_champion else version.tags.get(NOT_PROMOTED, ""),
     )

@@ -59,7 +59,7 @@ def _decision(tracking: Tracking, category: str, number: int) -> str | None:
     if number not in versions:
         return "The version was deleted."
     version = versions[number]
-    problem = obstacle(version, version_with_alias(tracking, name, CHAMPION))
+    problem = obstacle(category, version, version_with_alias(tracking, name, CHAMPION))
     if problem is None:
         return None
     for entry in history(tracking, category):
@@ -70,7 +70,7 @@ def _decision(tracking: Tracking, category: str, number: int) -> str | None:
             return None
         if entry.state == "done":
             return f"Approved by {record.who}, {record.when}. Reason: {record.reason}"
-    return f"Not promoted: {_reason(version, problem).replace('CATEGORY', category)}"
+    return f"Not promoted: {_reason(version, problem)}"
 
 
 def _reason(version: ModelVersion, problem: str) -> str:

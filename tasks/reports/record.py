@@ -14,7 +14,7 @@ from stillwatch.tasks.evaluation.result import DetectorResult, read_result
 from stillwatch.tasks.evaluation.scores import read_scores
 from stillwatch.tasks.promotion.compare import COMPARISON_RECORD
 from stillwatch.tasks.promotion.disagreement import Disagreement, read_disagreement
-from stillwatch.tasks.registry.approval import GATE, Standing, standing
+from stillwatch.tasks.registry.approval import GATE, ApprovalState, approval_state
 from stillwatch.tasks.registry.judgement import Judgement, read_judgement
 from stillwatch.tasks.registry.versions import (
     CHALLENGER,
@@ -83,7 +83,7 @@ class VersionRecord:
     aliases: tuple[str, ...]
     created: bool
     """True: this retraining registered the version; False: an earlier one did."""
-    approval: Standing | None
+    approval: ApprovalState | None
     """Whether a person may promote the version; None also for a present or former champion."""
     tags: Mapping[str, str]
     judgement: Judgement | None
@@ -264,7 +264,7 @@ def _version(tracking: Tracking, category: str, number: int, parent: Run) -> Ver
             alias for alias in (CHAMPION, CHALLENGER, PREVIOUS) if aliases.get(alias) == number
         ),
         created=parent.data.tags[REGISTERED] == "true",
-        approval=standing(found, aliases.get(CHAMPION)),
+        approval=approval_state(category, found, aliases.get(CHAMPION)),
         tags=found.tags,
         judgement=read_judgement(tracking, found) if GATE in found.tags else None,
     )

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 from stillwatch.settings import RetrainSettings
 from stillwatch.tasks.evaluation.notes import caveats, promise, tested
-from stillwatch.tasks.evaluation.result import FIGURE_NAMES
+from stillwatch.tasks.evaluation.seeds import by_detector
+from stillwatch.tasks.evaluation.winner import deciding_figure, may_win
 from stillwatch.tasks.promotion.disagreement import Disagreement
 from stillwatch.tasks.registry.approval import CHAMPION_SINCE, NOT_PROMOTED
 from stillwatch.tasks.registry.versions import CHAMPION
@@ -14,6 +15,7 @@ from stillwatch.tasks.reports.record import (
     VersionRecord,
     WinnerRecord,
 )
+from stillwatch.text import counted
 
 _ENDED = {
     "RUNNING": "the retraining has not ended",
@@ -85,10 +87,9 @@ def disagreement(found: Disagreement) -> str:
     count = found.worse + found.better
     if not count:
         return "Both gave the same verdict on every image."
-    images = "1 image" if count == 1 else f"{count} images"
     return (
-        f"Their verdicts differ on {images}: the new version is farther from the truth on "
-        f"{found.worse}, nearer to it on {found.better}."
+        f"Their verdicts differ on {counted(count, 'image')}: the new version is farther from the "
+        f"truth on {found.worse}, nearer to it on {found.better}."
     )
 
 
@@ -103,17 +104,30 @@ def _without_winner(record: RetrainingRecord) -> Iterator[str]:
 
 
 def _choice(record: RetrainingRecord, winner: WinnerRecord) -> str:
-    others = dict.fromkeys(one.candidate.detector for one in record.detectors)
-    del others[winner.detector]
+    settings = _settings_of_choice(record)
+    results = [one.result for one in record.detectors if one.result is not None]
+    competing = may_win(results, settings)
+    others = by_detector(competing).keys() - {winner.detector}
     if not others:
-        return f"Only {winner.detector} competed, so there was nothing to choose."
-    key = str(record.changed_settings.get("retrain.select_by", RetrainSettings().select_by))
-    figure = FIGURE_NAMES[key]
+        return f"Only {winner.detector} could win, so there was nothing to choose."
+    figure = deciding_figure(competing, settings.select_by)
     if len(record.seeds) > 1:
         figure = f"the mean {figure} over {len(record.seeds)} seeds"
     return (
-        f"{winner.detector} won over {', '.join(others)} by {figure}. It was chosen on the test "
-        "images, so its figures are a little optimistic."
+        f"{winner.detector} won over {', '.join(sorted(others))} by {figure}. It was chosen on the "
+        "test images, so its figures are a little optimistic."
+    )
+
+
+def _settings_of_choice(record: RetrainingRecord) -> RetrainSettings:
+    """The settings by which the winner was chosen."""
+    changed = record.changed_settings
+    return RetrainSettings.model_validate(
+        {
+            name: changed[f"retrain.{name}"]
+            for name in ("select_by", "allow_baselines")
+            if f"retrain.{name}" in changed
+        }
     )
 
 

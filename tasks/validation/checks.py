@@ -11,7 +11,7 @@ from great_expectations.expectations.row_conditions import Column
 from stillwatch.images.manifest import ImageFacts
 from stillwatch.tasks.validation.report import Severity
 from stillwatch.tasks.validation.statistics import ImageStatistics
-from stillwatch.text import printable
+from stillwatch.text import printable, some_of
 
 NORMALS = Column("defect_type") == "good"
 IN_TEST = Column("split") == "test"
@@ -96,8 +96,7 @@ def no_value(column: str, severity: Severity) -> Expectation:
 
 def named(paths: Sequence[str]) -> str:
     """The first five files, and how many more there are."""
-    more = f" and {len(paths) - _NAMED} more" if len(paths) > _NAMED else ""
-    return ", ".join(map(printable, paths[:_NAMED])) + more
+    return some_of(list(map(printable, paths)), _NAMED)
 
 
 def reason_of(error: str | None, path: str | None) -> str:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from stillwatch.errors import ValidationError
 from stillwatch.tasks.validation.advice import ScaleAdvice
-from stillwatch.text import printable
+from stillwatch.text import counted, printable
 
 Severity = Literal["critical", "warning"]
 
@@ -104,12 +104,12 @@ class ValidationReport:
 
     def verdict(self) -> str:
         """A summary in one line."""
-        counts = [
-            _count(len(self.of_severity("critical")), "critical failure"),
-            _count(len(self.errored), "broken check"),
-            _count(len(self.of_severity("warning")), "warning"),
-        ]
-        found = ", ".join(count for count in counts if count)
+        counts = {
+            "critical failure": len(self.of_severity("critical")),
+            "broken check": len(self.errored),
+            "warning": len(self.of_severity("warning")),
+        }
+        found = ", ".join(counted(count, noun) for noun, count in counts.items() if count)
         if not self.passed:
             return f"{self.category} must not be trained on: {found}"
         return f"{self.category} is ready for training" + (f", with {found}" if found else "")
@@ -135,7 +135,3 @@ class ValidationReport:
 def _one_line(failure: Failure) -> str:
     subject = f"{printable(failure.path)}: " if failure.path is not None else ""
     return f"{subject}{failure.found} (expected {failure.expected})"
-
-
-def _count(number: int, thing: str) -> str:
-    return f"{number} {thing}{'s' if number > 1 else ''}" if number else ""

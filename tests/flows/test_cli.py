@@ -1,6 +1,7 @@
 """What the command line refuses, and what it says."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,14 +13,17 @@ from filelock import FileLock
 from made_bundles import make_bundle, make_small_bundle
 from made_stores import new_store
 from PIL import Image
-from tests.flows.conftest import SIDE, Plant, make_plant, make_workspace_plant, write_image
+from tests.flows.conftest import ROOT, SIDE, Plant, make_plant, make_workspace_plant, write_image
 from tests.tasks.made_registries import NAME, judge, made_record, new_version, pending_version
 from warned import when_warned
 
 from stillwatch import __version__
 from stillwatch.detectors import parse_detector_settings
 from stillwatch.flows.cli.options import CommandContext, PlantCommand
-from stillwatch.settings import Settings
+from stillwatch.flows.cli.start.demo import sample_root
+from stillwatch.settings import Settings, WorkspaceSettings
+from stillwatch.tasks.data.plant import make_plant as make_empty_plant
+from stillwatch.tasks.data.workspace import create_workspace
 from stillwatch.tasks.liveness import LOCK
 from stillwatch.tasks.promotion.alias import changing_champion, move_champion
 from stillwatch.tasks.training.progress import visible_progress
@@ -218,6 +222,26 @@ def test_a_plant_is_made_and_filled_by_two_commands(line: Plant) -> None:
     again = plant.run_here("add", "bolt", "../images/bolt", "--follow-links")
     assert "bolt: 0 of 24 files copied; 24 were there already" in again.stdout
     assert "same data version: data-1" in again.stdout
+
+
+def test_the_demo_writes_nothing_to_the_images_of_a_plant(tmp_path: Path) -> None:
+    make_empty_plant(tmp_path / "plant")
+    (tmp_path / "plant" / "data").rmdir()  # as in a clone
+    plant = Settings(
+        workspace=WorkspaceSettings(path=tmp_path / "plant"), state_dir=tmp_path / "state"
+    )
+    assert sample_root(plant) == tmp_path / "state" / "sample"
+    assert not (tmp_path / "plant" / "data").exists()
+
+
+def test_the_demo_fills_a_clone_of_stillwatch(tmp_path: Path) -> None:
+    for name in ("data.dvc", "data.split.json"):
+        shutil.copy(ROOT / name, tmp_path)
+    create_workspace(tmp_path, ("/data",), message="clone", files=("data.dvc", "data.split.json"))
+    sample_root(
+        Settings(workspace=WorkspaceSettings(path=tmp_path), state_dir=tmp_path / ".stillwatch")
+    )
+    assert {folder.name for folder in (tmp_path / "data").iterdir()} == {"plate", "cloth"}
 
 
 def test_images_that_fail_a_check_are_added_and_named(line: Plant) -> None:
@@ -428,12 +452,13 @@ def test_what_waits_is_shown_and_the_history_outlives_the_registered_model(line:
     first = new_version(tracking)
     with changing_champion(tracking, "plate", settings):
         in_spite = {"missed": "recall 0.100 is below its floor 0.5", "despite": "a trial"}
-        move_champion(tracking, made_record(first, None).model_copy(update=in_spite))
+        why = {"reason": "see [/n/1]"}
+        move_champion(tracking, made_record(first, None).model_copy(update=in_spite | why))
     waiting = pending_version(tracking, first)
     judge(tracking, waiting, first, missed=in_spite["missed"])
     shown = line.run_here("promote", "plate")
     assert shown.returncode == 0, shown.stderr
-    assert "version 2 of stillwatch-plate waits for approval" in shown.stdout
+    assert "version 2 of stillwatch-plate waits for approval. better: by far." in shown.stdout
     said = refusal(line, "promote", "plate", "--approve", "--reason", "because")
     assert "recall 0.100 is below its floor 0.5" in said
     assert "--despite 'reason'" in said
@@ -444,6 +469,7 @@ def test_what_waits_is_shown_and_the_history_outlives_the_registered_model(line:
     told = line.run_here("history", "plate", "--json")
     (entry,) = json.loads(told.stdout)
     assert (entry["to"], entry["despite"]) == (first, "a trial")
+    assert "[/n/1]" in line.run_here("history", "plate").stdout, "a reason is no markup"
 
 
 def test_a_tracking_server_that_is_down(line: Plant) -> None:
@@ -480,6 +506,11 @@ def test_versions_are_listed_and_restored(line: Plant) -> None:
     names = {path.name for path in (workspace / "data" / "bolt" / "train" / "good").iterdir()}
     assert "000.png" in names
     assert "new.png" not in names
+    (line.images / "bolt" / "train" / "good" / "out.png").symlink_to(line.folder / "params.yaml")
+    for form in ((), ("--json",)):
+        done = line.run_here("data", "add", "--root", "images", *form)
+        assert done.returncode == 1
+        assert "out.png: leaves the image set" in done.stdout + done.stderr
 
 
 def test_the_doctor_finds_what_is_missing(line: Plant) -> None:

@@ -69,13 +69,19 @@ def test_repro_and_flow_give_the_same_metrics(laptop: Plant, first: dict[str, An
         assert metrics[name] == figures[name], name
 
 
-def test_a_stage_refuses_images_that_are_not_on_record(
+def test_a_stage_refuses_a_misspelt_category_and_images_that_are_not_on_record(
     laptop: Plant, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    assert "stillwatch data add" in refused_stage(laptop, capsys, "validate", "bolt")
+    assert laptop.run_here("data", "add").returncode == 0
+    assert "did you mean 'bolt'?" in refused_stage(laptop, capsys, "validate", "bolts")
+
+
+def refused_stage(plant: Plant, capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(laptop.folder)
-        for name, value in laptop.environment().items():
+        patch.chdir(plant.folder)
+        for name, value in plant.environment().items():
             patch.setenv(name, value)
-        patch.setattr(sys, "argv", ["stages", "validate", "bolt"])
+        patch.setattr(sys, "argv", ["stages", *arguments])
         assert stages.main() == 1
-    assert "stillwatch data add" in capsys.readouterr().err
+    return capsys.readouterr().err

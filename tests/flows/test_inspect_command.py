@@ -69,6 +69,20 @@ def test_the_output_ends_with_counts_and_begins_with_the_worst(line: Plant) -> N
     assert "--out FOLDER" in line.run_here("inspect", "plate", TESTED).stdout
 
 
+def test_a_file_that_is_no_image_is_named_and_not_counted_as_inspected(line: Plant) -> None:
+    folder = line.folder / "new"
+    folder.mkdir()
+    image = next((line.images / "plate" / "test").rglob("*.png"))
+    shutil.copy(image, folder / "a[red].png")
+    (folder / "b.png").touch()
+    done = line.run_here("inspect", "plate", "new")
+    assert done.returncode == 1
+    assert "new/a[red].png" in done.stdout, "a name is no markup"
+    assert "1 inspected by version 1 of plate: " in done.stdout
+    assert ", 1 not inspected\n" in done.stdout
+    assert ": on average at most 5 % of good parts, calibrated on " in done.stdout
+
+
 def test_of_many_images_the_worst_are_listed(line: Plant) -> None:
     done = line.run_here("inspect", "plate", "images/plate")
     files = sum(1 for _ in (line.images / "plate").rglob("*.png"))
@@ -95,7 +109,7 @@ def test_a_folder_with_a_bundle_goes_before_a_category_of_its_name(
     ("arguments", "said"),
     [
         (("plat",), "unknown category 'plat' (did you mean 'plate'?)"),
-        (("plate", "--version", "7"), "stillwatch-plate has no version 7. It has 1, 2."),
+        (("plate", "--version", "7"), "plate has no version 7. It has 1, 2."),
         (("./plate",), "plate/bundle.json"),
         (("models:/stillwatch-plate/1", "--version", "2"), "Leave --version out"),
     ],

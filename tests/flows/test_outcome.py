@@ -42,7 +42,13 @@ def test_a_useless_detector_cannot_be_overlooked(
     report = report_file(settings.state_dir, "screw", 1)
     report.parent.mkdir(parents=True)
     report.touch()
-    waiting = {"alias": "challenger", "approval": "pending", "reason": "it is below its floor"}
+    why = "it is below its floor"
+    waiting = {
+        "alias": "challenger",
+        "approval": "pending",
+        "reason": why,
+        "missed_floors": why,
+    }
     assert printed(capsys, settings, USELESS, **waiting) == (
         "screw 35 learn · 6 watch · 19 calibrate · 35 test "
         "✗ not in production: finds 0 of 20 defects (5 go to review); rejects 0 of 15 good test "
@@ -57,6 +63,15 @@ def test_a_useless_detector_cannot_be_overlooked(
         "approve: stillwatch promote screw --approve --reason '...' --despite '...' "
         "data version d.dir"
     )
+
+
+def test_what_the_gate_does_not_miss_needs_no_despite(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """The gate asks no floor of a version that is surely better than the champion."""
+    text = printed(capsys, Settings(state_dir=tmp_path), USELESS, approval="pending")
+    assert "approve: stillwatch promote screw --approve --reason '...' data version" in text
+    assert "better:" not in text
 
 
 def test_a_champion_is_in_production(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

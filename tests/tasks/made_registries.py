@@ -4,6 +4,7 @@ from contextlib import suppress
 
 from mlflow.exceptions import MlflowException
 
+from stillwatch.comparison.comparison import Answer
 from stillwatch.tasks.promotion.history import PromotionRecord
 from stillwatch.tasks.registry.approval import APPROVAL, GATE, PENDING, decision
 from stillwatch.tasks.registry.judgement import Judgement, write_judgement
@@ -22,7 +23,7 @@ def new_version(tracking: Tracking, **tags: str) -> int:
     return int(tracking.client.create_model_version(NAME, "nowhere", run_id, tags=named).version)
 
 
-def pending_version(tracking: Tracking, champion: int | None, answer: str = "better") -> int:
+def pending_version(tracking: Tracking, champion: int | None, answer: Answer = "better") -> int:
     """A challenger that the gate has left to a person."""
     version = new_version(tracking)
     judge(tracking, version, champion, answer)
@@ -32,7 +33,11 @@ def pending_version(tracking: Tracking, champion: int | None, answer: str = "bet
 
 
 def judge(
-    tracking: Tracking, version: int, champion: int | None, answer: str = "better", missed: str = ""
+    tracking: Tracking,
+    version: int,
+    champion: int | None,
+    answer: Answer = "better",
+    missed: str = "",
 ) -> None:
     """Store a judgement as the gate does."""
     judgement = Judgement(
@@ -44,7 +49,7 @@ def judge(
         missed_floors=missed,
     )
     found = tracking.client.get_model_version(NAME, str(version))
-    write_judgement(tracking, str(found.run_id), judgement)
+    write_judgement(tracking, found, judgement)
     decided = decision(refused=answer == "worse", findings=[answer], champion=champion)
     tracking.client.set_model_version_tag(NAME, str(version), GATE, decided)
 

@@ -14,7 +14,7 @@ from stillwatch.tasks.drift import (
     WatchedStream,
     is_announced,
     remember_announced,
-    unusual_looks,
+    unusual_appearance,
     watch_stream,
 )
 from stillwatch.tasks.registry.versions import champions
@@ -91,11 +91,11 @@ def test_announced_alarms_are_recorded_in_the_registry(
 
 def test_changed_brightness_is_described(tracking: Tracking, settings: Settings) -> None:
     dark = watched(tracking, settings, quiet(100), brightness=80)
-    assert dark.alarm is None, "a look alone is no alarm"
-    (sentence,) = dark.looks
+    assert dark.alarm is None, "a note alone is no alarm"
+    (sentence,) = dark.appearance_notes
     assert "darker" in sentence
     assert "median grey value 80, usually 120" in sentence
-    assert watched(tracking, settings, quiet(100)).looks == ()
+    assert watched(tracking, settings, quiet(100)).appearance_notes == ()
 
 
 def test_a_damaged_bundle_and_an_unknown_version_are_refused(
@@ -123,21 +123,21 @@ def test_a_damaged_bundle_and_an_unknown_version_are_refused(
 def test_each_unusual_appearance_has_its_sentence(
     brightness: float, sharpness: float, words: list[str]
 ) -> None:
-    looks = unusual_looks(LEARNT, np.full(50, brightness), np.full(50, sharpness))
-    assert len(looks) == len(words)
-    for look, word in zip(looks, words, strict=True):
-        assert word in look
+    notes = unusual_appearance(LEARNT, np.full(50, brightness), np.full(50, sharpness))
+    assert len(notes) == len(words)
+    for note, word in zip(notes, words, strict=True):
+        assert word in note
 
 
 def test_only_enough_of_the_last_images_count() -> None:
     before, dark = np.full(1000, 120.0), np.full(LAST_IMAGES, 60.0)
     sharpness = np.full(1000 + LAST_IMAGES, 100.0)
-    (look,) = unusual_looks(LEARNT, np.concatenate([before, dark]), sharpness)
-    assert "median grey value 60" in look
-    assert unusual_looks(LEARNT, np.concatenate([dark, before]), sharpness) == ()
-    assert unusual_looks(LEARNT, [60] * 9, [100] * 9) == ()
+    (note,) = unusual_appearance(LEARNT, np.concatenate([before, dark]), sharpness)
+    assert "median grey value 60" in note
+    assert unusual_appearance(LEARNT, np.concatenate([dark, before]), sharpness) == ()
+    assert unusual_appearance(LEARNT, [60] * 9, [100] * 9) == ()
 
 
 def test_nearly_identical_training_images_do_not_make_others_unusual() -> None:
     same = TrainingAppearance((120.0,) * 20, (100.0,) * 20)
-    assert unusual_looks(same, np.full(50, 124), np.full(50, 110)) == ()
+    assert unusual_appearance(same, np.full(50, 124), np.full(50, 110)) == ()

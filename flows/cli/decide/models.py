@@ -6,7 +6,7 @@ import typer
 from rich import box
 from rich.table import Table
 
-from stillwatch.flows.cli.console import console, figure, print_json, say
+from stillwatch.flows.cli.console import figure, print_json, print_table, say
 from stillwatch.flows.cli.options import DECIDE, AsJson, CommandContext, ShortCommand
 
 app = typer.Typer()
@@ -40,4 +40,4 @@ def models(context: typer.Context, as_json: AsJson = False) -> None:
             version.data_version[:8],
             version.created[:10],
         )
-    console.print(table)
+    print_table(table)

@@ -6,7 +6,7 @@ import typer
 from rich import box
 from rich.table import Table
 
-from stillwatch.flows.cli.console import console, print_json, say
+from stillwatch.flows.cli.console import print_json, print_table, say
 from stillwatch.flows.cli.options import DECIDE, AsJson, CommandContext, ShortCommand
 
 if TYPE_CHECKING:  # it imports MLflow, which takes seconds
@@ -80,7 +80,7 @@ def rollback(
     from stillwatch.tasks.promotion.rollback import rollback as roll_back
 
     given: CommandContext = context.obj
-    record = roll_back(category, to=version, reason=reason, settings=given.settings)
+    record = roll_back(category, version=version, reason=reason, settings=given.settings)
     say(record.checked)
     say(f"champion of {category} is again version {record.to_version}{_instead(record)}")
 
@@ -120,7 +120,7 @@ def history(context: typer.Context, category: Category, as_json: AsJson = False)
             record.data_version[:8],
             ": ".join([*state, *what, record.reason]) + _in_spite(record),
         )
-    console.print(table)
+    print_table(table)
 
 
 def _in_spite(record: "PromotionRecord") -> str:

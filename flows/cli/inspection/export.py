@@ -112,7 +112,7 @@ def export_model(
 def _test_folder(info: "BundleInfo", settings: Settings) -> Path:
     from stillwatch.images.layout import existing_name
 
-    category = settings.workspace.path / settings.workspace.image_set / info.category
+    category = settings.workspace.data / info.category
     folder = category / existing_name(category, "test")
     if not folder.is_dir():
         raise ExportError(

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import track
 from rich.table import Table
+from rich.text import Text
 
-from stillwatch.flows.cli.console import console, figure, print_json, say
+from stillwatch.flows.cli.console import console, figure, print_json, print_table, say
 from stillwatch.flows.cli.options import (
     INSPECT,
     AsJson,
@@ -88,8 +89,8 @@ def inspect(
         _list_worst(rows)
         reject = info.calibration.reject
         say(
-            f"rejected above {reject.value:.4f}: about {reject.alpha:.0%} of good parts at most, "
-            f"calibrated on {reject.n} of them"
+            f"rejected above {reject.value:.4f}: on average at most {100 * reject.alpha:g} % of "
+            f"good parts, calibrated on {reject.n} of them"
         )
         registered = f"version {opened.version} of {info.category}"
         _say_counts(rows, f"the bundle {source}" if in_folder else registered)
@@ -105,15 +106,15 @@ def _list_worst(rows: Sequence["InspectionRow"]) -> None:
     worst = sorted(rows, key=lambda row: (list(COLOURS).index(row.verdict), -(row.score or 0.0)))
     table = Table("verdict", "score", "p-value", "image")
     for row in worst[:_SHOWN]:
-        verdict = f"[{COLOURS[row.verdict]}]{row.verdict or 'error'}[/]"
+        verdict = Text(row.verdict or "error", style=COLOURS[row.verdict])
         table.add_row(verdict, figure(row.score, 4), figure(row.p_value), row.error or row.path)
-    console.print(table)
+    print_table(table)
     if worst[_SHOWN:]:
         say(f"and {len(worst) - _SHOWN} more, none of them worse")
 
 
 def _say_counts(rows: Sequence["InspectionRow"], detector: str) -> None:
-    counts = Counter(row.verdict or "not inspected" for row in rows)
+    counts = Counter(row.verdict for row in rows)
     listed = ", ".join(f"{counts[name]} {name}" for name in ("pass", "review", "reject"))
-    failed = f", {counts['not inspected']} not inspected" if counts["not inspected"] else ""
-    say(f"{len(rows)} inspected by {detector}: {listed}{failed}")
+    failed = f", {counts[None]} not inspected" if counts[None] else ""
+    say(f"{len(rows) - counts[None]} inspected by {detector}: {listed}{failed}")

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from stillwatch.flows.cli.console import console, fail, print_json, say
+from stillwatch.flows.cli.console import fail, print_json, print_table, say
 from stillwatch.flows.cli.options import AsJson, Categories, CommandContext, PlantCommand, Root
 
 app = typer.Typer(no_args_is_help=True, help="Version the image set, list and restore versions.")
@@ -19,7 +19,10 @@ def add(
     category: Categories = None,
     as_json: AsJson = False,
 ) -> None:
-    """Version images that were changed by hand; `stillwatch add` copies and checks them, too."""
+    """Version images that were changed by hand; `stillwatch add` copies and checks them, too.
+
+    Exit code 1 when a category was not imported; the others still are.
+    """
     from stillwatch.flows.image_sets import version_images
 
     given: CommandContext = context.obj
@@ -35,11 +38,13 @@ def add(
                 "categories": {name: one.digest for name, one in version.categories.items()},
             }
         )
-        return
-    state = "new version" if version.changed else "unchanged"
-    say(f"{state}: {version.dir_hash} at commit {version.commit[:10]} ({version.message})")
-    for name, reason in version.refused.items():
-        fail(f"{name} was not imported: {reason}")
+    else:
+        state = "new version" if version.changed else "unchanged"
+        say(f"{state}: {version.dir_hash} at commit {version.commit[:10]} ({version.message})")
+        for name, reason in version.refused.items():
+            fail(f"{name} was not imported: {reason}")
+    if version.refused:
+        raise typer.Exit(1)
 
 
 @app.command("list", cls=PlantCommand, epilog="Example: `stillwatch data list --json`")
@@ -59,7 +64,7 @@ def list_(context: typer.Context, root: Root = None, as_json: AsJson = False) ->
             *(one.tag or "–", one.date, one.commit[:10], one.dir_hash[:12]),
             *(str(one.file_count), one.message),
         )
-    console.print(table)
+    print_table(table)
 
 
 @app.command(cls=PlantCommand, epilog="Example: `stillwatch data checkout data-2`")

@@ -7,7 +7,7 @@ import typer
 from rich import box
 from rich.table import Table
 
-from stillwatch.flows.cli.console import console, print_json, say
+from stillwatch.flows.cli.console import print_json, print_table, say
 from stillwatch.flows.cli.options import LEARN, AsJson, CommandContext
 
 app = typer.Typer()
@@ -29,7 +29,7 @@ def detectors(
     table = Table(*found[0], box=box.SIMPLE_HEAD, padding=0)
     for row in found:
         table.add_row(*map(_shown, row.values()))
-    console.print(table, markup=False)
+    print_table(table)
     if name is not None and settings is not None:
         for category in ("", *settings.categories):
             own = settings.for_category(category).detectors.get(name, {})

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from stillwatch.errors import LayoutError
-from stillwatch.flows.cli.console import console, fail, print_json, say
+from stillwatch.flows.cli.console import fail, print_json, print_table, say
 from stillwatch.flows.cli.options import (
     LEARN,
     AsJson,
@@ -60,12 +61,12 @@ def validate(
                 table = Table("severity", "file", "expected", "found")
                 for failure in report.failures:
                     table.add_row(
-                        f"[{COLOURS[failure.severity]}]{failure.severity}[/]",
+                        Text(failure.severity, style=COLOURS[failure.severity]),
                         failure.path or "–",
                         failure.expected,
                         failure.found,
                     )
-                console.print(table)
+                print_table(table)
             _show_scales(report)
             for sentence in report.errored:
                 fail(sentence)
@@ -87,7 +88,7 @@ def _show_scales(report: "ValidationReport") -> None:
         for option in report.scale.options:
             name = f"{option.name} (set)" if option.chosen else option.name
             table.add_row(name, option.seen, f"{option.tiles}", option.training, option.inspection)
-        console.print(table)
+        print_table(table)
 
 
 def _validated(

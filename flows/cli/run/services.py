@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from stillwatch.flows.cli.console import console, print_json, say
+from stillwatch.flows.cli.console import console, print_json, print_table, say
 from stillwatch.flows.cli.options import RUN, AsJson, CommandContext, PlantCommand
 from stillwatch.tasks.tracking.pages import mlflow_page
 
@@ -119,7 +119,7 @@ def _show_trainings(trainings: Sequence["TrainingProgress"]) -> None:
     table = Table("category", "detector", "epoch", "time left")
     for one in trainings:
         table.add_row(one.category, one.detector, f"{one.epoch} of {one.epochs}", one.time_left)
-    console.print(table)
+    print_table(table)
 
 
 def _as_dict(training: "TrainingProgress") -> dict[str, object]:

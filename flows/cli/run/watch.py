@@ -44,7 +44,7 @@ def watch(
     else:
         for stream in streams:
             (fail if stream.alarm else say)(stream.sentence)
-            for look in stream.looks:
-                say(f"  {look}")
+            for note in stream.appearance_notes:
+                say(f"  {note}")
     if any(stream.alarm for stream in streams):
         raise typer.Exit(1)

@@ -1,5 +1,7 @@
 """``stillwatch sample`` and ``stillwatch demo``: the sample set, and a retraining on it."""
 
+import shutil
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated
@@ -41,7 +43,7 @@ def demo(context: typer.Context) -> None:
     settings = given.settings
     # The Prefect server takes as long to start as the images take to be made, on another core.
     with ThreadPoolExecutor(max_workers=1) as pool:
-        making = pool.submit(_sample_set, settings)
+        making = pool.submit(sample_root, settings)
         with prefect_api(settings), watched_trainings(settings, console, disabled=False):
             outcome = run_retraining(settings, params=given.params, root=making.result())
     print_outcome(outcome, settings)
@@ -54,40 +56,47 @@ def demo(context: typer.Context) -> None:
 def _say_what_is_next(settings: Settings) -> None:
     from stillwatch.tasks.validation.task import page_path
 
+    # A command that was found by PATH has been called by its name alone.
+    called = "stillwatch" if sys.argv[0] == shutil.which("stillwatch") else sys.argv[0]
     say("look at next:")
     for category in ("plate", "cloth"):
         say(f"  {page_path(settings.state_dir, category)}: what validation says of the images")
     for command, purpose in (
-        ("stillwatch report plate --out plate.html", "the retraining as one page for people"),
-        ("stillwatch up", "the pages of MLflow and Prefect; prints their addresses"),
-        ("stillwatch models", "what is registered"),
-        ("stillwatch init FOLDER", "a plant for your own images"),
+        ("report plate --out plate.html", "the retraining as one page for people"),
+        ("up", "the pages of MLflow and Prefect; prints their addresses"),
+        ("models", "what is registered"),
+        ("init FOLDER", "a plant for your own images"),
     ):
-        say(f"  .venv/bin/{command}: {purpose}")
+        say(f"  {called} {command}: {purpose}")
 
 
-def _sample_set(settings: Settings) -> Path | None:
+def sample_root(settings: Settings) -> Path | None:
     """Make the sample set where the demo commits nothing to the checkout; return its root.
 
-    None stands for the workspace's own image set, whose bytes are those of the last commit.
-    Otherwise the sample set is made in the state folder and imported into a managed workspace.
+    None stands for the workspace's own image set, whose bytes are those of the last commit: only
+    the checkout of stillwatch itself records the sample set. Otherwise the sample set is made in
+    the state folder, and is imported into a managed workspace.
     """
-    from stillwatch.sample.image_set import make_sample_set
+    from stillwatch.images.split import read_split_file
+    from stillwatch.sample.image_set import SUBJECTS, make_sample_set
     from stillwatch.tasks.data.version import matches_tracked
     from stillwatch.tasks.data.workspace import open_workspace
 
     workspace = open_workspace(settings)
-    if not workspace.data.exists():
-        say(f"making the sample set in {workspace.data}")
-        make_sample_set(workspace.data)
-    if matches_tracked(workspace, settings):
-        say(f"{workspace.data} has the same bytes as {workspace.dvc_file.name} records")
-        return None
-    say(
-        f"{workspace.data} is not what {workspace.dvc_file.name} records: it has other images, or "
-        "another zlib encodes the same pixels in other bytes. Using a separate workspace instead."
-    )
+    if read_split_file(workspace.split_file).keys() == SUBJECTS.keys():
+        if not any(workspace.data.glob("*")):
+            say(f"making the sample set in {workspace.data}")
+            make_sample_set(workspace.data)
+        if matches_tracked(workspace, settings):
+            say(f"{workspace.data} has the same bytes as {workspace.dvc_file.name} records")
+            return None
+        say(
+            f"{workspace.data} is not what {workspace.dvc_file.name} records: it has other images, "
+            "or another zlib encodes the same pixels in other bytes. Using a separate workspace "
+            "instead."
+        )
     root = settings.state_dir / "sample"
     if not root.exists():
+        say(f"making the sample set in {root}")
         make_sample_set(root)
     return root

@@ -11,9 +11,10 @@ from typing import Literal
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from stillwatch.errors import StillwatchError
-from stillwatch.flows.cli.console import console, print_json
+from stillwatch.flows.cli.console import print_json, print_table
 from stillwatch.flows.cli.options import START, AsJson, CommandContext, ShortCommand
 from stillwatch.machine.gpu_driver import has_gpu_driver
 from stillwatch.machine.threads import thread_count, usable_cores
@@ -26,7 +27,7 @@ PACKAGES = (
 ENOUGH_FREE_GB = 5.0
 
 
-SIGNS = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "missing": "[red]missing[/]"}
+COLOURS = {"ok": "green", "note": "yellow", "missing": "red"}
 
 
 app = typer.Typer()
@@ -45,8 +46,9 @@ def doctor(context: typer.Context, as_json: AsJson = False) -> None:
     else:
         table = Table("", "what", "found", show_header=False)
         for finding in findings:
-            table.add_row(SIGNS[finding.state], finding.what, finding.detail)
-        console.print(table)
+            state = Text(finding.state, style=COLOURS[finding.state])
+            table.add_row(state, finding.what, finding.detail)
+        print_table(table)
     if any(finding.state == "missing" for finding in findings):
         raise typer.Exit(1)
 
@@ -86,7 +88,11 @@ def _package(name: str) -> Finding:
     try:
         return Finding(name, "ok", version(name))
     except PackageNotFoundError:
-        return Finding(name, "missing", "not installed; run `make install`")
+        return Finding(
+            name,
+            "missing",
+            "not installed: `pip install 'stillwatch[pipeline]'`, in a clone `make install`",
+        )
 
 
 def _devices() -> Iterator[Finding]:
@@ -132,7 +138,7 @@ def _git() -> Finding:
 def _image_set(settings: Settings) -> Finding:
     from stillwatch.images.layout import category_folders
 
-    root = settings.workspace.path / settings.workspace.image_set
+    root = settings.workspace.data
     if not root.is_dir() or not any(root.iterdir()):
         return Finding("image set", "note", f"{root} is empty; `stillwatch add` adds images")
     names = ", ".join(category_folders(root))

@@ -12,8 +12,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from stillwatch.errors import ServerError
+from stillwatch.errors import ServerError, SettingsError
 from stillwatch.flows.servers.service import RunningService, Service, answers
+from stillwatch.flows.servers.up import Services
+from stillwatch.flows.servers.worker import trigger_service
+from stillwatch.settings import ServicesSettings, Settings
 
 
 @pytest.fixture
@@ -57,6 +60,20 @@ def test_a_service_answers_on_the_preferred_port_until_it_is_stopped(service: Se
     again.stop()
     assert not answers(running.url)
     assert service.running() is None
+
+
+def test_up_in_the_foreground_leaves_what_ran_before(tmp_path: Path) -> None:
+    """Here it ends at once, since the passwords are missing."""
+    reachable = ServicesSettings(host="0.0.0.0")  # noqa: S104
+    settings = Settings(state_dir=tmp_path, services=reachable)
+    trigger = trigger_service(tmp_path)
+    running = start(trigger)
+    try:
+        with pytest.raises(SettingsError, match="in the environment"):
+            Services(settings, tmp_path / "params.yaml").run(lambda: None)
+        assert trigger.running() == running
+    finally:
+        trigger.stop()
 
 
 def test_a_service_that_is_killed_is_known_to_be_dead(service: Service) -> None:

@@ -129,9 +129,19 @@ def test_without_a_prefect_server_the_trigger_goes_on_and_says_so_once(
     trigger = Trigger(params)
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:1/api"}):
         for _ in range(2):
-            trigger.look()
+            trigger.poll()
     said = [line.message for line in caplog.records if line.name == Trigger.__module__]
     assert sum(line.startswith("run of ingest: ") for line in said) == 1, said
+
+
+def test_an_unexpected_error_is_logged_with_its_traceback_and_the_trigger_goes_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    trigger = Trigger(Path("\0"))  # ValueError: embedded null byte
+    for _ in range(2):
+        trigger.poll()
+    (line,) = (one for one in caplog.records if one.name == Trigger.__module__)
+    assert line.exc_info is not None
 
 
 def test_images_are_to_be_admitted_when_they_lie_still_or_wait_for_their_announcement(

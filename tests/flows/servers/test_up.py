@@ -81,7 +81,7 @@ def test_the_forms_offer_the_categories(plant: Plant) -> None:
     for name in ("promote", "rollback", "inspect"):
         assert forms[name]["category"]["enum"] == ["bolt"]
     assert forms["retrain"]["categories"]["items"]["enum"] == ["bolt"]
-    assert (forms["promote"]["version"]["type"], forms["rollback"]["to"]["type"]) == (
+    assert (forms["promote"]["version"]["type"], forms["rollback"]["version"]["type"]) == (
         "integer",
         "integer",
     )

@@ -88,7 +88,7 @@ def test_unversioned_images_are_not_lost(
 ) -> None:
     make_image(workspace.data / "plate" / "train" / "good" / "precious.png", 900)
     before = contents(workspace.root / "data"), workspace.dvc_file.read_bytes()
-    with pytest.raises(WorkspaceError, match=r"1 files are in no version.*precious\.png"):
+    with pytest.raises(WorkspaceError, match=r"files that are in no version.*precious\.png"):
         checkout_version(workspace, "data-1")
     assert (contents(workspace.root / "data"), workspace.dvc_file.read_bytes()) == before
 

@@ -73,5 +73,5 @@ def test_a_missing_file_of_the_version_is_an_error(
     data: DataVersion, plate: Path, here: Settings, path: str
 ) -> None:
     (plate / path).unlink()
-    with pytest.raises(LayoutError, match=rf"plate/{path}: .* missing on disk\. Restore it"):
+    with pytest.raises(LayoutError, match=rf"plate: .* missing on disk \({path}\)\. Restore"):
         examine_category(data.categories["plate"], root=data.root, settings=here)

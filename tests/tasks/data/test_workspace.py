@@ -244,6 +244,15 @@ class TestImport:
         assert contents(workspace.data) == contents(root)
         assert not (workspace.data / "plate" / "test" / "hole").exists()
 
+    def test_a_category_that_was_renamed_is_there_once(
+        self, root: Path, workspace: Workspace
+    ) -> None:
+        import_image_set(root, workspace, None)
+        (root / "cloth").rename(root / "felt")
+        import_image_set(root, workspace, None)
+        assert contents(workspace.data) == contents(root)
+        assert not (workspace.data / "cloth").exists()
+
     def test_only_the_chosen_categories_change(
         self, root: Path, workspace: Workspace, make_category: MakeCategory
     ) -> None:

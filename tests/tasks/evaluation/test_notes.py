@@ -79,6 +79,12 @@ def test_intervals_of_images_of_one_group_are_said_to_be_too_narrow() -> None:
     assert "too narrow" in evaluation_note(result(anomalies_by_group=two))
 
 
+def test_no_defect_in_the_region_is_no_lack_of_masks() -> None:
+    note = evaluation_note(result(anomalies=0, metrics={}, outside_region=["test/hole/000.png"]))
+    assert "is outside the region of interest: 1 (test/hole/000.png)" in note
+    assert "no masks" not in note
+
+
 def test_what_makes_figures_weaker_is_said_beside_them() -> None:
     assert "Synthetic" not in evaluation_note(result())
     assert "Synthetic anomalies" in evaluation_note(result(synthetic=True))
@@ -86,5 +92,5 @@ def test_what_makes_figures_weaker_is_said_beside_them() -> None:
     paths = tuple(f"test/dent/{number}.png" for number in range(7))
     outside = evaluation_note(result(outside_region=paths))
     assert "outside the region of interest: 7 (test/dent/0.png," in outside
-    assert "test/dent/4.png, ...)" in outside
+    assert "test/dent/4.png and 2 more)" in outside
     assert "region of interest" not in evaluation_note(result())

@@ -9,6 +9,7 @@ from stillwatch.tasks.evaluation.result import DetectorResult
 from stillwatch.tasks.evaluation.winner import (
     below_floors,
     choose_winner,
+    deciding_figure,
     lacking_evidence,
     too_many_false_alarms,
 )
@@ -44,7 +45,11 @@ def test_ties_go_to_aupro_then_to_speed() -> None:
     fast = result(B, metrics={"image_auroc": 0.9 + 1e-12, "aupro": 0.8}, ms_per_image=5.0)
     local = result(C, metrics={"image_auroc": 0.9, "aupro": 0.81}, ms_per_image=99.0)
     assert winner_of(slow, fast) is fast
+    assert deciding_figure((slow, fast), "image_auroc") == "speed"
     assert winner_of(slow, fast, local) is local
+    assert deciding_figure((slow, fast, local), "image_auroc") == "AUPRO"
+    best = result(C, metrics={"image_auroc": 0.91})
+    assert deciding_figure((slow, fast, best), "image_auroc") == "image AUROC"
 
 
 def test_without_masks_a_tie_goes_to_speed() -> None:

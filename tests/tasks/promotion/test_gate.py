@@ -12,10 +12,11 @@ from made_registries import NAME, aliases
 from made_results import result
 from made_stores import new_store
 from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from stillwatch.bundle import read_bundle
-from stillwatch.errors import TrackingError
+from stillwatch.errors import StorageError, TrackingError
 from stillwatch.settings import (
     FloorSettings,
     GateSettings,
@@ -26,6 +27,7 @@ from stillwatch.tasks.data.examine import ExaminedCategory
 from stillwatch.tasks.evaluation.result import DetectorResult
 from stillwatch.tasks.evaluation.test_set import read_test_set
 from stillwatch.tasks.evaluation.winner import Choice
+from stillwatch.tasks.promotion.compare import errors_blamed_on
 from stillwatch.tasks.promotion.gate import judge_winner
 from stillwatch.tasks.promotion.history import history
 from stillwatch.tasks.registry.judgement import Judgement, read_judgement
@@ -316,6 +318,14 @@ def test_with_a_damaged_champion_a_person_decides(line: Line) -> None:
         assert tags["approval"] == "pending"
 
 
+def test_a_full_disk_is_no_fault_of_the_champion() -> None:
+    with (
+        pytest.raises(StorageError, match=r"^the disk is full$"),
+        errors_blamed_on(ModelVersion(NAME, "1", 0)),
+    ):
+        raise StorageError("the disk is full")
+
+
 def test_a_champion_that_cannot_be_read_now_is_compared_with_at_the_next_retraining(
     line: Line,
 ) -> None:
@@ -391,6 +401,21 @@ def test_a_version_is_judged_again_after_another_evaluation(line: Line) -> None:
     line.tracking.log(waiting.run_id, tags={EVALUATION: "of other test images"})
     line.ask(second, waiting)
     assert aliases(line.tracking)["champion"] == second
+
+
+def test_the_judgement_after_another_evaluation_is_that_of_the_version(line: Line) -> None:
+    """Weights that are evaluated on another test set get a new run, and no new version."""
+    line.set_gate(promotion="approval")
+    floors = FloorSettings(image_auroc=0.85, aupro=0.5, recall=0.0)
+    retrain = line.settings.retrain.model_copy(update={"floors": floors})
+    line.settings = line.settings.model_copy(update={"retrain": retrain})
+    first = line.judged(metrics={"image_auroc": 0.1})
+    assert line.judgement(first).missed_floors
+    evaluated_again = line.result()
+    line.tracking.log(evaluated_again.run_id, tags={EVALUATION: "of other test images"})
+    line.ask(first, evaluated_again, just_registered=False)
+    assert line.judgement(first).evaluation == "of other test images"
+    assert not line.judgement(first).missed_floors
 
 
 def test_a_version_is_judged_once_for_each_champion(line: Line) -> None:

@@ -62,11 +62,11 @@ class TestRefusals:
             promote("plate", reason="because", settings=settings)
 
     def test_an_unknown_version(self, settings: Settings, first: int) -> None:
-        with pytest.raises(TrackingError, match=r"has no version 7\. It has 1\."):
+        with pytest.raises(TrackingError, match=r"^plate has no version 7\. It has 1\.$"):
             promote("plate", version=7, reason="because", settings=settings)
 
     def test_an_empty_reason(self, settings: Settings, first: int) -> None:
-        with pytest.raises(PromotionError, match="--reason is missing"):
+        with pytest.raises(PromotionError, match=r"^the reason is missing"):
             promote("plate", reason="  ", settings=settings)
 
     def test_the_champion_itself(self, settings: Settings, first: int) -> None:
@@ -134,16 +134,16 @@ class TestRefusals:
         waiting = pending_version(tracking, first)
         tag(tracking, waiting, champion_since="2026-11-22T10:00:00+00:00")
         with pytest.raises(PromotionError, match="never was champion"):
-            rollback("plate", to=waiting, reason="because", settings=settings)
+            rollback("plate", version=waiting, reason="because", settings=settings)
         with pytest.raises(PromotionError, match="is the champion already"):
-            rollback("plate", to=first, reason="because", settings=settings)
+            rollback("plate", version=first, reason="because", settings=settings)
 
     def test_a_version_that_cannot_be_read_keeps_its_approval_for_the_next_time(
         self, settings: Settings, tracking: Tracking, first: int
     ) -> None:
         waiting = pending_version(tracking, first)
         tag(tracking, waiting, approval="approved")
-        with pytest.raises(TrackingError, match="could not hand out models:/stillwatch-plate/2"):
+        with pytest.raises(TrackingError, match="could not download models:/stillwatch-plate/2"):
             promote("plate", version=waiting, reason="because", settings=settings)
         assert tags_of(tracking, waiting)["stillwatch.approval"] == "approved"
         assert aliases(tracking) == {"champion": first, "previous": None, "challenger": waiting}
@@ -191,7 +191,7 @@ def test_a_version_that_misses_a_floor_needs_a_second_reason(
     refusal = r"misses what a champion has to reach: recall 0\.100 .* --despite 'reason'"
     with pytest.raises(BelowFloorsError, match=refusal):
         promote("plate", reason="because", despite=" ", settings=settings)
-    with pytest.raises(TrackingError, match="could not hand out"):  # the next check
+    with pytest.raises(TrackingError, match="could not download"):  # the next check
         promote("plate", reason="because", despite="a trial", settings=settings)
     tag(tracking, waiting, approval="approved")
     with pytest.raises(BelowFloorsError):

@@ -310,7 +310,7 @@ def test_a_rollback_to_an_altered_version_is_refused(
     before = aliases(tracking)
 
     def bring_back() -> None:
-        rollback("plate", to=second, reason="it was right", settings=here)
+        rollback("plate", version=second, reason="it was right", settings=here)
 
     source = tracking.client.get_model_version(NAME, str(second)).source
     package = Path(source.removeprefix("file://"))
@@ -374,7 +374,7 @@ def test_unknown_models_versions_and_aliases_are_refused(tracking: Tracking) -> 
     assert version_with_alias(tracking, NAME, "champion") is None
     with pytest.raises(TrackingError, match="no such model or alias"):
         resolve_version(tracking, f"models:/{NAME}@champion")
-    with pytest.raises(TrackingError, match=r"hand out models:/stillwatch-plate/7"):
+    with pytest.raises(TrackingError, match=r"download models:/stillwatch-plate/7"):
         fetch_bundle(tracking, NAME, 7)
     with pytest.raises(TrackingError, match="names no version"):
         resolve_version(tracking, f"models:/{NAME}")
