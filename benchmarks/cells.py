@@ -53,7 +53,8 @@ def read_cells(folder: Path) -> Iterator[Cell]:
 
 def is_of_the_code(cell: Cell) -> bool:
     """Whether a cell is of the code's version of its method."""
-    if "method_version" not in cell["settings"]:
+    version = cell.get("settings", {}).get("method_version")
+    if version is None:
         return True
     method = detector_classes().get(cell["detector"])
-    return method is not None and method.version == cell["settings"]["method_version"]
+    return method is not None and method.version == version

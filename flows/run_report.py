@@ -40,7 +40,9 @@ class CategoryReport(BaseModel):
     answer: Answer | None = Field(None, description="of the gate, about winner and champion")
     comparison: str | None = Field(None, description="the gate's answer as a sentence")
     missed_floors: str | None = Field(
-        None, description="why the winner's figures are too bad for a champion, as the gate says"
+        None,
+        description="why the winner's figures are too bad for a champion, as the gate said when it "
+        "judged the version",
     )
     approval: Literal["pending", "refused"] | None = Field(
         None, description="pending: a person may promote the winner; refused: the gate forbids it"

@@ -109,8 +109,8 @@ def _untrained(
     detector = build_detector(method, teacher, settings)
     if isinstance(detector, PatchCore):
         generator = torch.Generator().manual_seed(0)
-        shape = 50, detector.memory.patches.shape[1]
-        detector.memory.patches = torch.rand(shape, generator=generator)
+        patches = 50, detector.memory.patches.shape[1]
+        detector.memory.patches = torch.rand(patches, generator=generator)
     combination = Combination(levels=(Level(),), sigma=geometry.sigma)
     scorer = TorchScorer(detector, torch.device("cpu"))
     mapper = ImageMapper(scorer, geometry, combination, region=region)

@@ -17,6 +17,7 @@ from stillwatch.flows.run_report import (
 from stillwatch.flows.servers.prefect_server import local_api
 from stillwatch.settings import Settings
 from stillwatch.tasks.evaluation.notes import group_sentences, promise, tested
+from stillwatch.tasks.evaluation.winner import below_floors
 from stillwatch.tasks.reports.task import report_file
 
 _PARTS = {"train": "learn", "validation": "watch", "calibration": "calibrate", "test": "test"}
@@ -72,7 +73,7 @@ def _remarks(name: str, category: CategoryReport, settings: Settings) -> Iterato
     yield "promise", promise(category.result)
     for sentence in group_sentences(category.result):
         yield "groups", sentence
-    if category.missed_floors:
+    if below_floors(category.result, own.retrain.floors):
         yield (
             "better",
             f"more good images ({category.images['train']} were learnt from), larger images "

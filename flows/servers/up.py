@@ -119,7 +119,7 @@ class Services:
                 if earlier is None or service.running() != earlier:
                     service.stop()
         raise ServerError(
-            "a service ended by itself, so the others were stopped. The logs in "
+            "a service ended by itself, so what this command had started was stopped. The logs in "
             f"{self._folder} say why."
         )
 

@@ -9,7 +9,7 @@ from stillwatch.errors import ImageError, LayoutError, WorkspaceError
 from stillwatch.files import storage_errors
 from stillwatch.images.layout import category_folders, check_category_name, visible_files
 from stillwatch.tasks.data.workspace import Workspace, one_writer
-from stillwatch.text import unknown_name
+from stillwatch.text import CATEGORY_NAME, unknown_name
 
 
 def import_image_set(
@@ -18,7 +18,7 @@ def import_image_set(
     """Make the workspace's folders of these categories equal to those in ``root``.
 
     All files of a category are imported except hidden ones, so that the checks find files that are
-    no images. If all categories are imported, those that ``root`` no longer has are removed;
+    no images. If all categories are imported, those of which ``root`` has no folder are removed;
     otherwise the other categories of the workspace stay unchanged. Files with equal size and
     modification time count as equal; every other file is copied and then renamed into place. A
     category whose files cannot be listed is left as it was, and stops no other.
@@ -49,14 +49,23 @@ def import_image_set(
             refused[name] = str(error)
     listed = [name for name in chosen if name not in refused]
     with one_writer(workspace):
-        there = {folder.name for folder in workspace.data.glob("*/")}
-        gone = there - chosen.keys() if categories is None else ()
-        for name in (*listed, *gone):
+        for name in (*listed, *(_gone(root, workspace.data) if categories is None else ())):
             _remove_others(workspace.data, name, sources)
         _copy_all(sources, workspace)
         for name in listed:
             (workspace.data / name / "train").mkdir(parents=True, exist_ok=True)
     return refused
+
+
+def _gone(root: Path, data: Path) -> list[str]:
+    """The categories in ``data`` of which ``root`` has no folder, not even one without train."""
+    return [
+        folder.name
+        for folder in sorted(data.glob("*/"))
+        if CATEGORY_NAME.fullmatch(folder.name)
+        and not folder.is_symlink()
+        and not (root / folder.name).exists()
+    ]
 
 
 def _chosen_folders(root: Path, categories: list[str] | None) -> dict[str, Path]:

@@ -51,7 +51,7 @@ def summary(record: RetrainingRecord) -> list[str]:
     result = winner.result
     sentences = [f"On the test images it {tested(result)}.", f"Promise: {promise(result)}."]
     if winner.version is not None:
-        sentences += _standing(record, winner.version)
+        sentences += _state_of(record, winner.version)
     return [*sentences, *caveats(result), _choice(record, winner), *_seeds(record)]
 
 
@@ -109,7 +109,7 @@ def _choice(record: RetrainingRecord, winner: WinnerRecord) -> str:
     competing = may_win(results, settings)
     others = by_detector(competing).keys() - {winner.detector}
     if not others:
-        return f"Only {winner.detector} could win, so there was nothing to choose."
+        return f"Only {winner.detector} could be chosen."
     figure = deciding_figure(competing, settings.select_by)
     if len(record.seeds) > 1:
         figure = f"the mean {figure} over {len(record.seeds)} seeds"
@@ -140,7 +140,7 @@ def _seeds(record: RetrainingRecord) -> Iterator[str]:
         )
 
 
-def _standing(record: RetrainingRecord, version: VersionRecord) -> Iterator[str]:
+def _state_of(record: RetrainingRecord, version: VersionRecord) -> Iterator[str]:
     judgement = version.judgement
     if CHAMPION in version.aliases:
         yield "It is the champion, the version in production."

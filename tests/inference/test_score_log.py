@@ -157,8 +157,8 @@ def test_a_transaction_that_fails_leaves_nothing(log: ScoreLog) -> None:
 
 def test_a_file_name_that_is_not_text_is_kept_with_its_bytes_as_escapes(log: ScoreLog) -> None:
     image = InspectedImage(1.0, 0.5, "pass", np.zeros((2, 2), np.float32), np.zeros((2, 2), bool))
-    looks = appearance("f" * 32, np.zeros((2, 2, 3), np.uint8))
-    log.append("plate", [logged(looks, image, model_version=1, file="part\udcff.png")])
+    seen = appearance("f" * 32, np.zeros((2, 2, 3), np.uint8))
+    log.append("plate", [logged(seen, image, model_version=1, file="part\udcff.png")])
     assert log.read_scores("plate", 1)["file"].tolist() == [r"part\udcff.png"]
 
 

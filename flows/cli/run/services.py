@@ -32,7 +32,10 @@ def up(
     context: typer.Context,
     foreground: Annotated[
         bool,
-        typer.Option("--foreground", help="Stay until a signal comes or a service ends."),
+        typer.Option(
+            "--foreground",
+            help="Stay until a signal comes or a service ends; then stop what this started.",
+        ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:

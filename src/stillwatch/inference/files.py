@@ -107,8 +107,8 @@ def inspect_files(
                 yield row_of(path=encodable(str(path)), error=reason)
                 continue
             image = file.image
-            looks = appearance(file.md5, file.pixels)
-            row = logged(looks, image, model_version=model.version, file=path.name)
+            seen = appearance(file.md5, file.pixels)
+            row = logged(seen, image, model_version=model.version, file=path.name)
             log.append(bundle.info.category, [row])
             overlay = None
             if out is not None:
@@ -153,7 +153,8 @@ def overlay_png(pixels: NDArray[np.uint8], image: InspectedImage, bundle: Bundle
         pixels: uint8 (H, W, 3), the image at its own size; one of more than 4096 pixels a side is
             drawn smaller, one of less than 320 larger.
         image: what was found on it.
-        bundle: of the detector; its reject threshold is in the middle of the colour scale.
+        bundle: of the detector; its reject threshold is in the middle of the colour scale, and
+            the median of the image's own map is its darkest colour.
     """
     longer = max(pixels.shape)
     factor = min(_LARGEST_PICTURE / longer, max(1.0, _SMALLEST_PICTURE / longer))

@@ -150,7 +150,7 @@ def appearance(md5: str, pixels: NDArray[np.uint8]) -> Appearance:
 
 
 def logged(
-    looks: Appearance, image: InspectedImage, *, model_version: int | None, file: str | None
+    seen: Appearance, image: InspectedImage, *, model_version: int | None, file: str | None
 ) -> LoggedImage:
     """Make the row of an inspected image."""
     return LoggedImage(
@@ -159,7 +159,7 @@ def logged(
         score=image.score,
         p_value=image.p_value,
         verdict=image.verdict,
-        **asdict(looks),
+        **asdict(seen),
     )
 
 

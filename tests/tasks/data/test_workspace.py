@@ -253,6 +253,15 @@ class TestImport:
         assert contents(workspace.data) == contents(root)
         assert not (workspace.data / "cloth").exists()
 
+    def test_a_category_whose_train_is_gone_keeps_its_images(
+        self, root: Path, workspace: Workspace
+    ) -> None:
+        import_image_set(root, workspace, None)
+        before = contents(workspace.data)
+        (root / "cloth" / "train").rename(root / "cloth" / "training")
+        import_image_set(root, workspace, None)
+        assert contents(workspace.data) == before
+
     def test_only_the_chosen_categories_change(
         self, root: Path, workspace: Workspace, make_category: MakeCategory
     ) -> None:

@@ -220,10 +220,10 @@ def test_a_better_version_becomes_champion_and_a_worse_one_is_refused(line: Line
 
 
 @pytest.mark.parametrize(
-    ("images", "gate", "standing"), [(12, "open", "pending"), (50, "refused", "refused")]
+    ("images", "gate", "approval"), [(12, "open", "pending"), (50, "refused", "refused")]
 )
 def test_a_better_version_over_the_latency_budget_waits_or_is_refused_on_enough_images(
-    line: Line, images: int, gate: str, standing: str
+    line: Line, images: int, gate: str, approval: str
 ) -> None:
     make_images(line.plate.folder, anomalies=images, test_normals=images)
     line.plate = examined(line.plate.folder, line.settings)[0]
@@ -232,7 +232,7 @@ def test_a_better_version_over_the_latency_budget_waits_or_is_refused_on_enough_
     second = line.judged()
     tags = line.tags(second)
     assert tags["gate"] == f"{gate}: better, vetoed by latency (champion then: version 1)"
-    assert tags["approval"] == standing
+    assert tags["approval"] == approval
     assert "vetoed by latency" in line.judgement(second).comparison
     assert aliases(line.tracking)["champion"] == blind
 
