@@ -75,12 +75,12 @@ def add(
         if label is None
         else labelled_files(images, label, to_test=test, follow_links=follow_links)
     )
+    workspace = open_workspace(given.settings)
+    done = add_files(found.files, category, workspace)
     say(f"layout: {found.layout}")
     if found.left_out:
         named = some_of(found.left_out)
         say(f"left out: {len(found.left_out)} images without a place in this layout ({named})")
-    workspace = open_workspace(given.settings)
-    done = add_files(found.files, category, workspace)
     there = f"; {done.kept} were there already" if done.kept else ""
     say(f"{category}: {done.copied} of {len(found.files)} files copied{there}")
     folder = workspace.data / category
