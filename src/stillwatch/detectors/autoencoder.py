@@ -25,8 +25,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from stillwatch.combination import GRID
 from stillwatch.detectors.base import Batch, Detector, Phase, warm_up_and_cosine
-from stillwatch.detectors.blocks.maps import averaged
-from stillwatch.detectors.blocks.parts import parts
+from stillwatch.detectors.blocks.maps import averaged, parts
 from stillwatch.detectors.blocks.similarity import squared_error, structural_dissimilarity
 from stillwatch.sections import Section
 from stillwatch.teachers.networks import Teacher

@@ -68,9 +68,8 @@ from stillwatch.detectors.blocks.description_networks import (
     Size,
 )
 from stillwatch.detectors.blocks.feature_networks import deep_features, feature_student
-from stillwatch.detectors.blocks.maps import joined_neighbourhoods
+from stillwatch.detectors.blocks.maps import joined_neighbourhoods, parts
 from stillwatch.detectors.blocks.optimizers import optimizer_of
-from stillwatch.detectors.blocks.parts import parts
 from stillwatch.detectors.blocks.patch_networks import require_sides
 from stillwatch.detectors.blocks.standardisation import Standardisation, imagenet_normalised
 from stillwatch.sections import Section

@@ -50,8 +50,8 @@ from stillwatch.combination import LEAST, Combination, Level, LevelMaps, Map
 from stillwatch.detectors.base import Batch, Detector, Normals, Phase, schedule_of
 from stillwatch.detectors.blocks.augmentations import random_windows
 from stillwatch.detectors.blocks.feature_networks import deep_features, feature_student
+from stillwatch.detectors.blocks.maps import parts
 from stillwatch.detectors.blocks.optimizers import optimizer_of
-from stillwatch.detectors.blocks.parts import parts
 from stillwatch.detectors.blocks.patch_distillation import (
     PatchTeacher,
     compactness_loss,

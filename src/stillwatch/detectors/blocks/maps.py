@@ -1,6 +1,6 @@
-"""Distances between feature maps, their averages and the Gaussian filter."""
+"""Distances between feature maps, their averages, the Gaussian filter, and long maps in parts."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -92,6 +92,14 @@ def joined_neighbourhoods(fine: Tensor, coarse: Tensor) -> Tensor:
 def averaged(maps: Tensor, stride: int) -> Tensor:
     """Mean over squares of ``stride`` positions: (B, H, W) -> (B, H / stride, W / stride)."""
     return F.avg_pool2d(maps[:, None], stride)[:, 0]
+
+
+def parts(rows: Tensor, size: int) -> Sequence[Tensor]:
+    """Split ``rows`` into parts of ``size``, to limit memory.
+
+    One part in a traced graph, which has no loops.
+    """
+    return (rows,) if torch.compiler.is_exporting() else torch.split(rows, size)
 
 
 def gaussian_filter(maps: Tensor, sigma: float) -> Callable[[Tensor], Tensor]:

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from stillwatch.detectors.base import Normals
 from stillwatch.detectors.blocks.coreset import greedy_coreset
-from stillwatch.detectors.blocks.maps import joined_neighbourhoods
-from stillwatch.detectors.blocks.parts import parts
+from stillwatch.detectors.blocks.maps import joined_neighbourhoods, parts
 from stillwatch.teachers.networks import Teacher
 
 _LEVELS = slice(1, 3)
