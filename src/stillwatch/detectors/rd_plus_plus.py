@@ -31,7 +31,8 @@ a step, but at least two, have a noisy view, since each needs a pass of the teac
 the projections is of these images. The default is a quarter of them, and fewer epochs than
 ``reverse_distillation`` has, so that a training takes about as long.
 
-Our own figures, of version 1 without a memory, are in docs/tried.md.
+docs/results.md has the published figures; our own, of version 1 without a memory, are in
+docs/tried.md.
 """
 
 import math
