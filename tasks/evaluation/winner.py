@@ -45,7 +45,7 @@ def ensure_one_may_win(settings: RetrainSettings) -> None:
         DetectorError: there is no such detector.
         SettingsError: no detector of ``retrain.detectors`` may win.
     """
-    if not any(_may_win(name, settings) for name in settings.detectors):
+    if not any(_is_admitted(name, settings) for name in settings.detectors):
         raise _none_may_win(settings.detectors)
 
 
@@ -75,7 +75,7 @@ def choose_winner(results: Sequence[DetectorResult], settings: RetrainSettings) 
             "needs normals and anomalies in test, and masks if it is a pixel figure. Choose "
             "another figure or add what is missing."
         )
-    tied = _best(_best(having, select_by), "aupro")
+    tied, _ = _narrowed(having, select_by)
     fastest = min(tied, key=lambda seeds: fmean(one.ms_per_image for one in seeds))
     return Choice(fastest[0], competing)
 
@@ -84,17 +84,13 @@ def may_win(
     results: Sequence[DetectorResult], settings: RetrainSettings
 ) -> tuple[DetectorResult, ...]:
     """The results of detectors that may win."""
-    return tuple(one for one in results if _may_win(one.detector, settings))
+    return tuple(one for one in results if _is_admitted(one.detector, settings))
 
 
 def deciding_figure(competing: Iterable[DetectorResult], select_by: str) -> str:
     """Which figure set the winner apart: ``select_by``, after a tie ``aupro``, else the speed."""
-    detectors: Sequence[Sequence[DetectorResult]] = list(by_detector(competing).values())
-    for figure in (select_by, "aupro"):
-        detectors = _best(detectors, figure)
-        if len(detectors) == 1:
-            return FIGURE_NAMES[figure]
-    return "speed"
+    _, figure = _narrowed(list(by_detector(competing).values()), select_by)
+    return "speed" if figure is None else FIGURE_NAMES[figure]
 
 
 def below_floors(result: DetectorResult, floors: FloorSettings) -> tuple[str, ...]:
@@ -138,7 +134,7 @@ def lacking_evidence(result: DetectorResult) -> tuple[str, ...]:
     return tuple(reasons)
 
 
-def _may_win(detector: str, settings: RetrainSettings) -> bool:
+def _is_admitted(detector: str, settings: RetrainSettings) -> bool:
     return settings.allow_baselines or detector_class(detector).distils
 
 
@@ -148,6 +144,17 @@ def _none_may_win(detectors: Iterable[str]) -> SettingsError:
         "retrain.allow_baselines is false. Set it to true, or add a detector that is no baseline, "
         "such as reverse_distillation."
     )
+
+
+def _narrowed(
+    detectors: Sequence[Sequence[DetectorResult]], select_by: str
+) -> tuple[Sequence[Sequence[DetectorResult]], str | None]:
+    """The best detectors, and the figure that left one alone; None after a tie of all figures."""
+    for figure in (select_by, "aupro"):
+        detectors = _best(detectors, figure)
+        if len(detectors) == 1:
+            return detectors, figure
+    return detectors, None
 
 
 def _best(

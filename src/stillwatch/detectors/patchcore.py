@@ -34,7 +34,7 @@ from pydantic import Field
 from torch import Tensor
 
 from stillwatch.detectors.base import Detector, Normals, Phase
-from stillwatch.detectors.blocks.patch_memory import PatchMemory
+from stillwatch.detectors.blocks.patch_memory import MAX_PATCHES, PatchMemory
 from stillwatch.sections import Section
 from stillwatch.teachers.networks import Teacher
 
@@ -44,7 +44,7 @@ class PatchCoreSettings(Section):
 
     coreset: float = Field(0.01, gt=0, le=1, description="share of the patches that is remembered")
     max_patches: int = Field(
-        250_000,
+        MAX_PATCHES,
         ge=1,
         description="patches of the training normals that the coreset is chosen from, at most; "
         "drawn at random",

@@ -55,7 +55,7 @@ from stillwatch.detectors.blocks.maps import (
     with_mined_gradient,
 )
 from stillwatch.detectors.blocks.optimizers import optimizer_of
-from stillwatch.detectors.blocks.patch_memory import PatchMemory
+from stillwatch.detectors.blocks.patch_memory import MAX_PATCHES, PatchMemory
 from stillwatch.errors import DetectorError
 from stillwatch.teachers.networks import Teacher
 
@@ -63,8 +63,6 @@ _MINING_RISE = 0.25
 """Share of the training during which the share of easy positions rises from 0."""
 
 _REBUILT_LEVELS = 3
-_MAX_PATCHES = 250_000
-"""That the memory is chosen from."""
 _EMBEDDING_STRIDE = 32
 _LEAST_SIDE = 2 * _EMBEDDING_STRIDE
 """Of the longer side, in pixels."""
@@ -144,7 +142,7 @@ class ReverseDistillation(Detector):
         """
         require_two_positions(normals, self.name)
         if self.memory is not None:
-            self.memory.remember(normals, share=self.settings.memory, max_patches=_MAX_PATCHES)
+            self.memory.remember(normals, share=self.settings.memory, max_patches=MAX_PATCHES)
 
     def phases(self) -> list[Phase]:
         """One phase: embedding and decoder together."""

@@ -15,6 +15,8 @@ from stillwatch.detectors.blocks.coreset import greedy_coreset
 from stillwatch.detectors.blocks.maps import joined_neighbourhoods, parts
 from stillwatch.teachers.networks import Teacher
 
+MAX_PATCHES = 250_000
+"""That a memory is chosen from, unless a method's settings say otherwise."""
 _LEVELS = slice(1, 3)
 _STRIDE = 8
 """Of the finer level, in pixels."""
