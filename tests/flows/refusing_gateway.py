@@ -7,6 +7,7 @@ from socketserver import BaseRequestHandler, ThreadingTCPServer
 from threading import Thread
 from urllib.parse import urlsplit
 
+from prefect.logging.handlers import APILogHandler
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 _EVENTS = b"POST /api/events HTTP"
@@ -37,6 +38,8 @@ def events_refused() -> Iterator[None]:
         url = f"http://127.0.0.1:{gateways.server_address[1]}{server.path}"
         with temporary_settings({PREFECT_API_URL: url}):
             yield
+        # Prefect sends a run's messages in the background, and drops those it cannot send.
+        APILogHandler().flush()
         gateways.shutdown()
 
 
