@@ -150,7 +150,7 @@ def requested(
 
 
 def _ensure_usable(settings: Settings) -> None:
-    """Refuse settings of a category with which a training could not start or no detector win."""
+    """Refuse settings of a category with which no training could start or no detector could win."""
     competing = settings.retrain.detectors
     # Wrong settings of a detector that does not compete now would stop a later retraining.
     for name, own in settings.detectors.items():

@@ -126,7 +126,7 @@ def _ensure_usable(settings: Settings) -> None:
 
 
 def ensure_shared(settings: Settings, machines: Sequence[str]) -> None:
-    """Refuse what the machines of a cluster would each understand as their own.
+    """Refuse settings that each machine of a cluster would take for a path or server of its own.
 
     Raises:
         SettingsError: not all of them reach the MLflow store or the Prefect server.

@@ -29,7 +29,7 @@ class Work:
     flow: str
     """Name of the flow, and of its deployment."""
     stamp: Hashable
-    """Another one where there is more to do than before; the same after a restart."""
+    """Changes when new work arrives; a restart does not change it."""
     parameters: Mapping[str, str | int] = field(default_factory=dict)
     seconds_between: float = 0.0
     """Shortest time between the starts of two runs of the flow."""

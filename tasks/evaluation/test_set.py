@@ -156,7 +156,7 @@ def _counted(
     masks: Sequence[NDArray[np.bool_]] | None,
     region: Region | None,
 ) -> list[NDArray[np.bool_]] | None:
-    """The pixels that count; those of a defect do, even where resizing has moved it by a pixel."""
+    """Pixels within the region; a defect's pixels that resizing moved out of it count, too."""
     if region is None:
         return None
     resized = cache(region.resized)

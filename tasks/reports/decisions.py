@@ -30,7 +30,7 @@ def waits(category: str, version: int) -> str:
 
 
 def rewrite_decided(tracking: Tracking) -> None:
-    """Replace each page of a version that waits no more by who decided what, when and why."""
+    """Replace the approval page of each decided version by the decision: who, when and why."""
     ours = ArtifactCollectionFilter(key=ArtifactCollectionFilterKey(like_="approval-%"))
     with get_client(sync_client=True) as client:
         for page in client.read_latest_artifacts(artifact_filter=ours):

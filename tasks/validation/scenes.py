@@ -49,7 +49,7 @@ class Scenes:
     def counted(self, rows: Sequence[ImageFacts]) -> dict[str, str | None]:
         """Path -> what an image shows; None for a calibration image like one that is learnt from.
 
-        Such an image says nothing about new parts, for which the false-alarm bound is.
+        Such an image does not count: the false-alarm bound is about new parts.
         """
         shown = {row.path: self.scene_of.get(row.path, row.md5) for row in rows}
         learnt = {shown[row.path] for row in rows if row.part in ("train", "validation")}

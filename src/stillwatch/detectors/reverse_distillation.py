@@ -18,9 +18,9 @@ of epochs what the authors' recipe takes hundreds for: unless ``optimizer`` is `
 small batches with warm-up and cosine decay; and for other teachers a narrow decoder, its widths the
 teacher's channel counts rounded up to a power of two, with a linear layer on top of each level, and
 an embedding a quarter as wide as its deepest level. A few hundred normals teach a wider one to
-rebuild anomalies, too; against the same, positions that are rebuilt well already get a tenth of the
-gradient (``easy_share``), and what the embedding sees in training is disturbed (``disturbance``,
-see ``disturbance.py``). Unless ``memory`` is 0, there is one level more, the distance of each patch
+rebuild anomalies, too. To prevent this, positions that are rebuilt well already get a tenth of the
+gradient (``easy_share``), and the input of the embedding is disturbed in training
+(``disturbance``, see ``disturbance.py``). Unless ``memory`` is 0, there is one level more, the distance of each patch
 to a memory of normal patches, as in ``patchcore.py``: a defect that the decoder rebuilds is often
 far from every normal patch, and the other way round. Unless ``fusion`` is ``published``, the levels
 are added as ``standardised_by_normals`` says, the memory with the weight of all others together.

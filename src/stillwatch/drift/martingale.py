@@ -16,9 +16,9 @@ Capital won by betting again and again is a martingale, and by Ville's inequalit
 that it ever reaches 1/a is at most a (Vovk, Nouretdinov & Gammerman, "Testing exchangeability
 on-line", ICML 2003; Vovk et al., "Retrain or not retrain: conformal test martingales for
 change-point detection", COPA 2021). Here the first capital is divided among all ``BETS`` and all
-images at which to begin; what is put aside for image t is 1/(t(t+1)), so that an unchanged past,
-however long, costs a delay of only about 2 ln t / D images, where D is what the best bet wins on an
-image, as a logarithm.
+images at which to begin: the share of a bet that begins at image t is 1/(t(t+1)). An unchanged
+past, however long, then costs a delay of only about 2 ln t / D images, where D is the logarithm of
+what the best bet wins on an image.
 
 What the guarantee needs: scores that are exchangeable. Neighbours in time that resemble each other
 (batches, shifts of workers, a lamp that warms up) are not, and raise alarms although the line

@@ -41,11 +41,11 @@ class Mask:
 def decode_mask(data: bytes, *, name: str, max_megapixels: float = MAX_MEGAPIXELS) -> Mask:
     """Decode a mask file.
 
-    The smallest sample is the ground, which is black in most masks; of a colour, the largest
-    channel counts. Of two samples, the larger one marks. More than two number the kinds of defect
-    if they are at most 31, and all of them mark; otherwise, as in a mask with soft borders or saved
-    as JPEG, those from the middle between the smallest and the largest sample on do. A mask with a
-    single sample marks all pixels, or none if it is black.
+    The lowest value in the file is the background; the value of a colour is its largest channel.
+    With two values, the higher one marks the defect. With more than two values, the highest of
+    which is 31 or less, the values are kinds of defect: all pixels but the background are marked.
+    Otherwise (soft borders, JPEG) pixels from the middle between the lowest and the highest value
+    on are marked. A file with one value only marks all pixels, or none if the value is 0.
     """
     samples, _mode, _pages = decode_samples(data, name, max_megapixels)
     levels = samples if samples.ndim == 2 else samples.max(axis=2)

@@ -96,9 +96,9 @@ def assign(
     images of one group go to one part together, to the part where the group already is (if a
     pattern set late finds a group in several parts, to the one with most of its images).
 
-    Corrected normals (``is_feedback``) count for none of this: the others are assigned as if there
-    were none. They come into train; one of a group that others are of, or may come to be of, waits
-    unassigned until those are in train.
+    Corrected normals (``is_feedback``) go to train and count for none of these numbers: the other
+    normals are assigned as if there were no corrected ones. A corrected normal of a group that has,
+    or may get, other images stays unassigned until those images are in train.
 
     Args:
         assigned: what was assigned before; entries of images that are gone are kept.
@@ -140,7 +140,7 @@ def assign(
 def images_to_add(
     counts: Mapping[str, int], *, to_learn: int, settings: SplitSettings, smallest_alpha: float
 ) -> int | None:
-    """The fewest new normals of which ``assign`` gives at least ``to_learn`` to train.
+    """Smallest number of new normals with which ``assign`` gives ``to_learn`` or more to train.
 
     None where the shares leave nothing to train.
 

@@ -49,7 +49,7 @@ def mark_used(folder: Path) -> None:
     """Mark a store as used, and remove stores of the category that were not used for a day.
 
     The newest stores are kept at any age, so that an earlier version of the images need not be
-    decoded again. The rest of a killed writer counts as a store.
+    decoded again. What a killed writer left is removed like a store.
     """
     with storage_errors(folder):
         os.utime(folder)
