@@ -26,7 +26,7 @@ def open_model(source: str, settings: Settings, version: int | None = None) -> O
     Raises:
         SettingsError: a version is given with a folder or a registered model.
         BundleError: the folder is not a sound bundle.
-        TrackingError: the registry does not answer, or has no such category, model or version.
+        TrackingError: the registry has no such category, model or version.
     """
     if version is None and names_folder(source):
         return OpenedModel.from_folder(Path(source))
@@ -45,7 +45,7 @@ def open_registered(category: str, settings: Settings, version: int | None = Non
     """Open a registered version of a category, or else its champion.
 
     Raises:
-        TrackingError: the registry does not answer, or has no such category, version or champion.
+        TrackingError: the registry has no such category, version or champion.
         BundleError: the bundle is damaged.
     """
     from stillwatch.tasks.registry.versions import (

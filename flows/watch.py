@@ -61,7 +61,7 @@ def watched_streams(
         category: whose champion; None: all of them.
 
     Raises:
-        TrackingError: the category has no champion, or the registry does not answer.
+        TrackingError: the category has no champion.
         BundleError: a champion's bundle is damaged.
     """
     tracking = open_tracking(settings)

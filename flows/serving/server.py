@@ -46,7 +46,7 @@ def serve(
     Raises:
         SettingsError: there is no such host, or the host needs a key.
         ServerError: the port is taken.
-        TrackingError: the registry does not answer or does not have such a category.
+        TrackingError: the registry has no such category.
     """
     key = _key()
     with (

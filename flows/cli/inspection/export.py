@@ -16,6 +16,7 @@ from stillwatch.flows.cli.options import (
     Source,
     Version,
 )
+from stillwatch.images.layout import existing_name
 from stillwatch.settings import Settings
 
 if TYPE_CHECKING:  # these import scipy, torch or MLflow, which takes seconds
@@ -110,7 +111,6 @@ def export_model(
 
 
 def _test_folder(info: "BundleInfo", settings: Settings) -> Path:
-    from stillwatch.images.layout import existing_name
 
     category = settings.workspace.data / info.category
     folder = category / existing_name(category, "test")

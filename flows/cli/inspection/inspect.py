@@ -11,6 +11,7 @@ from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
+from stillwatch.files import ensure_writable
 from stillwatch.flows.cli.console import console, figure, print_json, print_table, say
 from stillwatch.flows.cli.options import (
     INSPECT,
@@ -53,7 +54,6 @@ def inspect(
 
     Exit code 1 when a file could not be inspected; the others still are.
     """
-    from stillwatch.files import ensure_writable
     from stillwatch.flows.models import names_folder, open_model
     from stillwatch.inference.files import inspect_files, write_rows
     from stillwatch.inference.inspector import ensure_one_readable, find_images

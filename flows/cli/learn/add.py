@@ -8,6 +8,8 @@ import typer
 
 from stillwatch.flows.cli.console import fail, say
 from stillwatch.flows.cli.options import LEARN, CommandContext, PlantCommand
+from stillwatch.images.layout import check_category_name, existing_path
+from stillwatch.images.source_layouts import category_files, labelled_files
 from stillwatch.text import some_of
 
 app = typer.Typer()
@@ -62,8 +64,6 @@ def add(
         raise typer.BadParameter("give --good or --defect, not both", param_hint="--good")
     if test and not good:
         raise typer.BadParameter("is for good parts: give --good, too", param_hint="--test")
-    from stillwatch.images.layout import check_category_name, existing_path
-    from stillwatch.images.source_layouts import category_files, labelled_files
     from stillwatch.tasks.data.adding import add_files
     from stillwatch.tasks.data.workspace import open_workspace
 

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from stillwatch.files import ensure_writable
 from stillwatch.flows.cli.console import console, print_json, say
 from stillwatch.flows.cli.options import (
     LEARN,
@@ -96,7 +97,6 @@ def _checked(
 
     Wrong names and a server that is gone are refused before torch and MLflow are imported.
     """
-    from stillwatch.files import ensure_writable
     from stillwatch.tasks.data.workspace import ensure_images
 
     if report is not None:

@@ -16,9 +16,11 @@ from rich.text import Text
 from stillwatch.errors import StillwatchError
 from stillwatch.flows.cli.console import print_json, print_table
 from stillwatch.flows.cli.options import START, AsJson, CommandContext, ShortCommand
+from stillwatch.images.layout import category_folders
 from stillwatch.machine.gpu_driver import has_gpu_driver
 from stillwatch.machine.threads import thread_count, usable_cores
 from stillwatch.settings import Settings
+from stillwatch.teachers.weights import find_weights
 
 PACKAGES = (
     *("torch", "torchvision", "timm", "scikit-learn", "prefect", "mlflow", "dvc"),
@@ -112,8 +114,6 @@ def _devices() -> Iterator[Finding]:
 
 
 def _teacher(settings: Settings) -> Finding:
-    from stillwatch.teachers.weights import find_weights
-
     every = (settings, *map(settings.for_category, settings.categories))
     teachers = {one.teacher.name: one.teacher for one in every}
     found = map(find_weights, teachers.values())
@@ -136,8 +136,6 @@ def _git() -> Finding:
 
 
 def _image_set(settings: Settings) -> Finding:
-    from stillwatch.images.layout import category_folders
-
     root = settings.workspace.data
     if not root.is_dir() or not any(root.iterdir()):
         return Finding("image set", "note", f"{root} is empty; `stillwatch add` adds images")
