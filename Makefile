@@ -43,7 +43,7 @@ test: install
 	$(BIN)/pytest -n 4 --dist loadgroup --no-loadscope-reorder -m "not browser and not ray and not slow"
 
 test-fast: install
-	$(BIN)/pytest -n 2 --dist loadgroup -m "not servers and not processes and not browser and not ray and not slow"
+	$(BIN)/pytest -n 2 --dist loadgroup -m "not servers and not costly and not browser and not ray and not slow"
 
 # Stories that wait for minutes, and retrainings in every configuration.
 test-slow: install

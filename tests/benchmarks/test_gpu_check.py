@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 UPPER_FLOORS = {"prefect", "mlflow", "dvc", "great_expectations"}
 
 
-@pytest.mark.processes
+@pytest.mark.costly
 def test_a_dry_run_takes_steps_of_every_method_without_the_upper_floors_libraries(
     tmp_path: Path,
 ) -> None:

@@ -31,7 +31,7 @@ from stillwatch.inference.parity import Parity
 from stillwatch.inference.scorers import open_scorer
 from stillwatch.inference.torch_scorer import TorchScorer
 
-pytestmark = pytest.mark.xdist_group("export")  # its fixtures take seconds
+pytestmark = [pytest.mark.costly, pytest.mark.xdist_group("export")]
 
 FORMATS: tuple[GraphFormat, ...] = ("onnx", "openvino")
 

@@ -230,7 +230,9 @@ def test_the_demo_writes_nothing_to_the_images_of_a_plant(tmp_path: Path) -> Non
     plant = Settings(
         workspace=WorkspaceSettings(path=tmp_path / "plant"), state_dir=tmp_path / "state"
     )
-    assert sample_root(plant) == tmp_path / "state" / "sample"
+    made = tmp_path / "state" / "sample"
+    made.mkdir(parents=True)  # an earlier demo has drawn it
+    assert sample_root(plant) == made
     assert not (tmp_path / "plant" / "data").exists()
 
 

@@ -126,7 +126,7 @@ def test_no_folder_outside_that_of_the_inspections_can_be_inspected(
         inspect.fn("bolt", "../data/bolt")
 
 
-@pytest.mark.processes
+@pytest.mark.costly
 @pytest.mark.parametrize(
     ("modules", "heavy"),
     [

@@ -27,7 +27,7 @@ from stillwatch.training.job import EpochReport, TrainingJob, run_training
 from stillwatch.training.rescoring import rescored
 
 pytestmark = [
-    pytest.mark.processes,
+    pytest.mark.costly,
     pytest.mark.xdist_group("training job"),  # its fixture takes seconds
 ]
 ONE_TILE = fitted([(SIDE, SIDE)], SIDE)

@@ -84,7 +84,7 @@ def test_a_service_that_is_killed_is_known_to_be_dead(service: Service) -> None:
     assert start(service).pid != running.pid
 
 
-@pytest.mark.processes
+@pytest.mark.costly
 def test_a_service_that_hangs_is_not_usable(service: Service) -> None:
     running = start(service)
     os.kill(running.pid, signal.SIGSTOP)
@@ -93,7 +93,7 @@ def test_a_service_that_hangs_is_not_usable(service: Service) -> None:
     os.kill(running.pid, signal.SIGCONT)  # so that it ends at once when it is asked to
 
 
-@pytest.mark.processes
+@pytest.mark.costly
 def test_a_port_that_is_taken_at_the_last_moment_is_left_to_its_taker(service: Service) -> None:
     port = any_port()
     with socket.socket() as rival:
@@ -116,7 +116,7 @@ def test_a_service_that_ends_at_once_names_its_log(service: Service) -> None:
     assert service.running() is None
 
 
-@pytest.mark.processes
+@pytest.mark.costly
 def test_every_process_of_a_service_is_stopped_whichever_has_died(
     service: Service, tmp_path: Path
 ) -> None:

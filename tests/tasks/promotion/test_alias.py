@@ -168,7 +168,7 @@ with changing_champion(tracking, "plate", settings):
 """
 
 
-@pytest.mark.processes
+@pytest.mark.costly
 def test_a_retraining_and_a_promotion_succeed_after_kill_9_between_the_two_aliases(
     tracking: Tracking, settings: Settings, two: tuple[int, int]
 ) -> None:

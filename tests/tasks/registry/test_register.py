@@ -69,7 +69,7 @@ from stillwatch.tasks.training.slots import training_slot
 from stillwatch.tasks.training.task import TrainedDetector
 from stillwatch.tasks.training.training_images import record_training_images
 
-pytestmark = pytest.mark.processes
+pytestmark = pytest.mark.costly
 
 
 def test_a_model_that_takes_too_long_to_load_gives_one_sentence_with_its_remedy(

@@ -18,7 +18,7 @@ from stillwatch.tasks.tracking.client import BUNDLE, Tracking
 from stillwatch.tasks.training.candidates import DetectorSeed
 from stillwatch.tasks.training.task import train_detector
 
-pytestmark = pytest.mark.processes
+pytestmark = pytest.mark.costly
 
 CATEGORIES = ("bolt", "plate")
 

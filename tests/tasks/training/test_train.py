@@ -40,7 +40,7 @@ from stillwatch.tasks.training.training_images import read_training_images
 Train = Callable[..., TrainedDetector]
 
 
-pytestmark = pytest.mark.processes
+pytestmark = pytest.mark.costly
 
 
 @pytest.fixture
