@@ -1,4 +1,4 @@
-"""The ground floor needs no library of the floors above it (import-linter checks its own imports)."""
+"""On an edge box stillwatch needs no library of the upper floors; import-linter checks its own."""
 
 import subprocess
 import sys
