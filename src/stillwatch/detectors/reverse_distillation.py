@@ -20,10 +20,11 @@ teacher's channel counts rounded up to a power of two, with a linear layer on to
 an embedding a quarter as wide as its deepest level. A few hundred normals teach a wider one to
 rebuild anomalies, too. To prevent this, positions that are rebuilt well already get a tenth of the
 gradient (``easy_share``), and the input of the embedding is disturbed in training
-(``disturbance``, see ``disturbance.py``). Unless ``memory`` is 0, there is one level more, the distance of each patch
-to a memory of normal patches, as in ``patchcore.py``: a defect that the decoder rebuilds is often
-far from every normal patch, and the other way round. Unless ``fusion`` is ``published``, the levels
-are added as ``standardised_by_normals`` says, the memory with the weight of all others together.
+(``disturbance``, see ``disturbance.py``). Unless ``memory`` is 0, there is one level more, the
+distance of each patch to a memory of normal patches, as in ``patchcore.py``: a defect that the
+decoder rebuilds is often far from every normal patch, and the other way round. Unless ``fusion`` is
+``published``, the levels are added as ``standardised_by_normals`` says, the memory with the weight
+of all others together.
 The weights kept are those of the epoch with the lowest loss on held-out normals, the authors' of
 the last.
 
