@@ -30,6 +30,7 @@ from stillwatch.tasks.registry.versions import (
     PREVIOUS,
     category_of,
     model_name,
+    remove_tags,
     set_alias,
     version_numbers,
     version_with_alias,
@@ -118,6 +119,8 @@ def _complete(tracking: Tracking, record: PromotionRecord, run_id: str) -> None:
         client = tracking.client
         client.set_model_version_tag(name, version, approval.CHAMPION_SINCE, record.when)
         client.set_model_version_tag(name, version, approval.APPROVAL, approval.PROMOTED)
+        promoted = client.get_model_version(name, version)
+    remove_tags(tracking, promoted, [approval.NOT_PROMOTED])
     if version_with_alias(tracking, name, CHALLENGER) == record.to_version:
         set_alias(tracking, name, CHALLENGER, None)
     tracking.end_run(run_id, "FINISHED")

@@ -292,7 +292,6 @@ def _described(
     tags, metrics = ({}, {}) if run is None else (run.data.tags, run.data.metrics)
     synthetic = tags.get(SYNTHETIC) == "true"
     champion = int(aliases[CHAMPION]) if CHAMPION in aliases else None
-    was_champion = number == champion or CHAMPION_SINCE in version.tags
     return RegisteredVersion(
         name=version.name,
         version=number,
@@ -308,5 +307,5 @@ def _described(
         run_id=version.run_id or "",
         gate=version.tags.get(GATE, ""),
         approval=approval_state(category_of(version.name), version, champion),
-        not_promoted="" if was_champion else version.tags.get(NOT_PROMOTED, ""),
+        not_promoted=version.tags.get(NOT_PROMOTED, ""),
     )

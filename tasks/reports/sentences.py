@@ -146,7 +146,7 @@ def _state_of(record: RetrainingRecord, version: VersionRecord) -> Iterator[str]
         yield "It is the champion, the version in production."
     elif CHAMPION_SINCE in version.tags:
         yield "It was the champion earlier."
-    if version.tags.get(NOT_PROMOTED) and CHAMPION_SINCE not in version.tags:
+    if NOT_PROMOTED in version.tags:
         yield f"It was not promoted automatically: {version.tags[NOT_PROMOTED].rstrip('.')}."
         if judgement is not None and judgement.answer is not None:
             yield _MEANINGS[judgement.answer]

@@ -15,7 +15,7 @@ class MlflowPages:
 
     def open_version(self, model: str, version: int) -> None:
         """The page of a registered version, from its model's."""
-        self.page.goto(f"{self.url}/#/models/{model}")
+        self.page.goto(f"{self.url}/#/models/{model}?workflowType=machine_learning")
         self.page.get_by_role("link", name=f"Version {version}", exact=True).click()
         self.page.get_by_role("heading", name=f"Version {version}", exact=True).wait_for()
         self.keep(f"{model} version {version}")

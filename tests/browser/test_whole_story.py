@@ -136,7 +136,7 @@ def look_at_what_waits(prefect: PrefectPages, mlflow: MlflowPages) -> str:
     mlflow.open_version("stillwatch-bolt", 2)
     expect(mlflow.alias("challenger")).to_be_visible()
     expect(mlflow.tag("stillwatch.approval", "pending")).to_be_visible()
-    expect(page.get_by_text("Rejects above")).to_be_visible()
+    expect(page.get_by_text("of 100 new good parts about").first).to_be_visible()
     expect(mlflow.open_picture("stfpm", "gallery.png")).to_be_visible()
     mlflow.keep("gallery")
     return form

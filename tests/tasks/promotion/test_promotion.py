@@ -177,6 +177,7 @@ def test_what_was_against_a_version_is_past_once_it_was_champion(
     assert against() == "gate.promotion asks for a person's approval"
     champion(tracking, settings, waiting, first)
     assert against() == ""
+    assert "stillwatch.not_promoted" not in tags_of(tracking, waiting)
     champion(tracking, settings, first, waiting)
     assert against() == ""
 
