@@ -14,7 +14,7 @@ from typer.core import TyperCommand
 
 from stillwatch.errors import ServerError, StillwatchError
 from stillwatch.flows.cli.command_log import command_log
-from stillwatch.flows.cli.console import fail
+from stillwatch.flows.cli.console import fail, say
 from stillwatch.machine.threads import set_thread_policy
 from stillwatch.settings import Settings, load_settings
 
@@ -46,6 +46,17 @@ Root = Annotated[
         show_default="the workspace's image set",
     ),
 ]
+
+
+def say_what_a_root_is(root: Path | None) -> None:
+    """Say in one line what ``--root`` does not do; nothing where it is not given."""
+    if root is not None:
+        say(
+            f"--root {root} is a look: the images are imported, and the inbox, schedules and forms "
+            "do not know them. `stillwatch add` adds images to the plant."
+        )
+
+
 Categories = Annotated[
     list[str] | None,
     typer.Option("--category", help="Repeat for several.", show_default="all"),

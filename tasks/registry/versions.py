@@ -16,7 +16,6 @@ from mlflow.exceptions import MlflowException
 from stillwatch.bundle import Bundle, read_bundle
 from stillwatch.errors import TrackingError
 from stillwatch.tasks.registry.approval import (
-    CHAMPION_SINCE,
     GATE,
     NOT_PROMOTED,
     ApprovalState,

@@ -305,7 +305,9 @@ def test_a_plant_without_images_is_sound_and_retrains_nothing(line: Plant) -> No
     plant = Plant(line.folder / "plant")
     assert "there are no images. Add some with 'stillwatch add" in refusal(plant, "retrain")
     assert not (plant.state / "prefect").exists(), "no server was started"
-    assert plant.run_here("doctor").returncode == 0
+    examined = plant.run_here("doctor")
+    assert examined.returncode == 0
+    assert "next: `stillwatch add CATEGORY IMAGES`" in examined.stdout
 
 
 def test_a_command_that_waits_for_another_one_says_so_on_stderr(tmp_path: Path) -> None:
@@ -526,4 +528,6 @@ def test_the_doctor_finds_what_is_missing(line: Plant) -> None:
     assert findings["teacher weights"]["state"] == "missing"
     assert "resnet18.tv_in1k" in findings["teacher weights"]["detail"]
     assert findings["torch"]["state"] == "ok"
+    said = "next: mend what is missing (teacher weights), then `stillwatch doctor` again"
+    assert line.run_here("doctor").stdout.splitlines()[-1] == said
     assert findings["image set"]["detail"].endswith("data: Bolt 1, nut"), "what it cannot use, too"

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from stillwatch.files import ensure_writable
 from stillwatch.flows.cli.console import say
 from stillwatch.flows.cli.options import DECIDE, CommandContext, PlantCommand
 
@@ -37,6 +38,7 @@ def report(
     from stillwatch.tasks.tracking.client import open_tracking
 
     given: CommandContext = context.obj
+    ensure_writable(out.absolute().parent)
     tracking = open_tracking(given.settings)
     ensure_known(category, tracking.categories())
     if version is not None:

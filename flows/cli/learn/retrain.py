@@ -14,6 +14,7 @@ from stillwatch.flows.cli.options import (
     CommandContext,
     PlantCommand,
     Root,
+    say_what_a_root_is,
 )
 from stillwatch.settings import Settings
 
@@ -56,6 +57,7 @@ def retrain(
     given: CommandContext = context.obj
     names = _checked(given.settings, root, category, detector, report)
     if not as_json:
+        say_what_a_root_is(root)
         say(f"retraining {', '.join(names)}: first the images are checked and versioned")
 
     # These import Prefect, MLflow and torch, which takes seconds.

@@ -17,6 +17,7 @@ from stillwatch.flows.cli.options import (
     CommandContext,
     PlantCommand,
     Root,
+    say_what_a_root_is,
 )
 from stillwatch.settings import Settings
 
@@ -55,6 +56,7 @@ def validate(
             | {name: {"category": name, "errored": [reason]} for name, reason in refused.items()}
         )
     else:
+        say_what_a_root_is(root)
         for report, page in results:
             say(report.verdict())
             if report.failures:

@@ -3,7 +3,7 @@
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from stillwatch.errors import StillwatchError
-from stillwatch.flows.cli.console import print_json, print_table
+from stillwatch.flows.cli.console import print_json, print_table, say
 from stillwatch.flows.cli.options import START, AsJson, CommandContext, ShortCommand
 from stillwatch.images.layout import category_folders
 from stillwatch.machine.gpu_driver import has_gpu_driver
@@ -51,7 +51,8 @@ def doctor(context: typer.Context, as_json: AsJson = False) -> None:
             state = Text(finding.state, style=COLOURS[finding.state])
             table.add_row(state, finding.what, finding.detail)
         print_table(table)
-    if any(finding.state == "missing" for finding in findings):
+        say(f"next: {_next_step(findings)}")
+    if _missing(findings):
         raise typer.Exit(1)
 
 
@@ -62,6 +63,18 @@ class Finding:
     what: str
     state: Literal["ok", "note", "missing"]
     detail: str
+
+
+def _missing(findings: Sequence[Finding]) -> list[str]:
+    return [finding.what for finding in findings if finding.state == "missing"]
+
+
+def _next_step(findings: Sequence[Finding]) -> str:
+    if missing := _missing(findings):
+        return f"mend what is missing ({', '.join(missing)}), then `stillwatch doctor` again"
+    if any(one.what == "image set" and one.state == "note" for one in findings):
+        return "`stillwatch add CATEGORY IMAGES`; outside a plant `stillwatch init DIR` first"
+    return "`stillwatch retrain`"
 
 
 def examine_machine(settings: Settings) -> list[Finding]:
