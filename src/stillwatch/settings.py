@@ -16,6 +16,8 @@ from stillwatch.text import CATEGORY_NAME, unknown_name
 
 _LARGEST_SCALE = 4.0
 _EPOCH_PIXELS = 400 * 256**2
+MEASURED_EPOCHS = 10
+"""Statistics before a training, and a memory, see the tiles of so many epochs at most."""
 
 
 def _without_password(address: str) -> str:

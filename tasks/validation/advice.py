@@ -11,10 +11,10 @@ from stillwatch.settings import ImageSettings, Settings
 from stillwatch.tasks.validation.costs import (
     TWO_CORES,
     Cost,
-    epoch_megapixels,
     megapixels,
     recorded_cost,
     tile_count,
+    training_megapixels,
 )
 from stillwatch.text import printable
 
@@ -190,10 +190,13 @@ def _option(
     scaled = [geometry.scaled_shape(*shape) for shape in shapes]
     tiles = tile_count(scaled, geometry) / len(scaled)
     learnt = [geometry.scaled_shape(*shape) for shape in trained]
-    epoch = epoch_megapixels(learnt, geometry, settings.training)
     known = [cost for cost in costs if cost is not None]
     complete = len(known) == len(costs)
-    seconds = sum(cost.training_seconds for cost in known) * epoch
+    seconds = sum(
+        cost.training_seconds
+        * training_megapixels(learnt, geometry, settings.training, cost.most_epochs)
+        for cost in known
+    )
     slowest = max((cost.inspection_ms for cost in known), default=0.0)
     return ScaleOption(
         scale=images.scale,

@@ -157,8 +157,8 @@ def test_an_image_larger_than_any_calibration_image_is_reviewed_at_least(
     as_large, beyond = Inspector(bundle, brightness).inspect([pixels[:, :40], pixels])
     assert (as_large.verdict, as_large.note) == (verdict, None)
     assert (beyond.verdict, beyond.score) == (larger, score)
-    assert "0.00164 megapixels after scaling and no calibration image has more than 0.0016" in (
-        beyond.note or ""
+    assert "1,640 pixels after scaling and no calibration image has more than 1,600" in str(
+        beyond.note
     )
     assert beyond.mask.any() == (larger == "reject")
 

@@ -193,9 +193,9 @@ class Inspector:
         if pixels <= largest:
             return None
         return (
-            f"the image has {pixels / 1e6:.3g} megapixels after scaling and no calibration image "
-            f"has more than {largest / 1e6:.3g}: the maximum of a larger map is higher, so the "
-            "false-alarm rates do not hold"
+            f"the image has {pixels:,} pixels after scaling and no calibration image has more than "
+            f"{largest:,}: the maximum of a larger map is higher, so the false-alarm rates do not "
+            "hold"
         )
 
 

@@ -25,7 +25,7 @@ from stillwatch.images.decode import Pixels
 from stillwatch.inference.stitching import level_maps
 from stillwatch.inference.torch_scorer import TorchScorer
 from stillwatch.machine.devices import full_precision, mixed_precision
-from stillwatch.settings import TrainingSettings
+from stillwatch.settings import MEASURED_EPOCHS, TrainingSettings
 from stillwatch.training.checkpoints import Checkpoint, grouped, load_checkpoint, save_checkpoint
 from stillwatch.training.data import TilePool, TrainingImages, evenly_spread, seed_of
 from stillwatch.training.job import EpochReport
@@ -37,8 +37,6 @@ _STATISTICS_PIXELS = 1_000_000_000
 """Most pixels of the validation normals whose level maps are in memory together."""
 _WATCHED_SHARE = 0.25
 """Most validation tiles, relative to the most tiles of an epoch."""
-_MEASURED_EPOCHS = 10
-"""Statistics before a training see as many tiles as this number of epochs, at most."""
 
 
 @dataclass(frozen=True)
@@ -192,7 +190,7 @@ class _Training:
 
     def _measure(self, seed: str, see: Callable[[_Normals], None], images: TilePool) -> None:
         _seed(seed)
-        most = _MEASURED_EPOCHS * self._tiles_per_epoch(images)
+        most = MEASURED_EPOCHS * self._tiles_per_epoch(images)
         with torch.no_grad(), full_precision(self.device):
             see(_Normals(images, images.spread(most)))
 

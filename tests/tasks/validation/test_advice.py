@@ -106,6 +106,11 @@ def test_times_are_those_that_were_measured_here(boards: Manifest, tmp_path: Pat
     assert advice.options[0].ms_per_image == pytest.approx(1000 * pixels)
     # An epoch has at most the pixels of 400 tiles of 256 × 256, and here fewer: 17 × 18 tiles.
     assert advice.options[2].training_minutes == pytest.approx(17 * 18 * 256**2 / 1e6)
+    few = settings(tmp_path, retrain={"detectors": ["mine"]}, training={"tiles_per_epoch": 100})
+    record_cost(few, "mine", Cost(training_seconds=60, inspection_ms=1000, most_epochs=2))
+    memory = advise(boards, few)
+    assert memory is not None
+    assert memory.options[2].training_minutes == pytest.approx(200 * 256**2 / 1e6)
     (file,) = (tmp_path / "costs").iterdir()
     file.write_text("{")
     unmeasured = advise(boards, mine)
