@@ -19,7 +19,7 @@ import shutil
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         fresh = of_method(file, _DETECTOR, partial(_fresh_sets, given))
     except StillwatchError as error:
         sys.exit(str(error))
-    publish(render(splits, fresh), given.page)
+    publish(render(splits, fresh, grouped=patterns), given.page)
 
 
 def interval(n: int, rank: int, m: int) -> tuple[int, int]:
@@ -170,8 +170,14 @@ def _fresh_images(inspector: Inspector, seed: int, folder: Path) -> list[Pixels]
     return images
 
 
-def render(splits: Sequence[Cell], fresh: Cell) -> str:
-    """The page: re-splits per category, and the fresh sets against the distribution."""
+def render(splits: Sequence[Cell], fresh: Cell, *, grouped: Collection[str] = ()) -> str:
+    """The page: re-splits per category, and the fresh sets against the distribution.
+
+    Args:
+        splits: cells of re-splits.
+        fresh: the cell of the fresh sets.
+        grouped: categories with several images of one item.
+    """
     lines = ["# The promised false-alarm rate, from files to verdicts", ""]
     lines += [origin("python -m benchmarks.bound", [*splits, fresh]), ""]
     head = ["category", "re-splits", "calibration", "test normals", "false alarms, mean"]
@@ -180,6 +186,13 @@ def render(splits: Sequence[Cell], fresh: Cell) -> str:
     for cell in splits:
         by_category[cell["category"]].append(cell)
     lines += markdown(head, [_row(name, cells) for name, cells in by_category.items()])
+    if several := sorted(by_category.keys() & set(grouped)):
+        lines += [
+            "",
+            f"Several images of one item: {', '.join(several)}. Whole items go to one part, and "
+            "the images of an item resemble each other: the interval, which is that of independent "
+            "images, need not hold.",
+        ]
     n, m, rank = fresh["n"], fresh["m"], fresh["rank"]
     low, high = interval(n, rank, m)
     counts = fresh["false_alarms"]
