@@ -496,6 +496,17 @@ def test_validation_names_the_files_and_fails(line: Plant) -> None:
     assert "leaked.png" in page.read_text(encoding="utf-8")
 
 
+@pytest.mark.costly
+def test_a_name_with_an_umlaut_is_validated_in_the_locale_c(line: Plant) -> None:
+    good = line.images / "bolt" / "train" / "good"
+    (good / "000.png").rename(good / "größe.png")
+    (good / "größe.png").write_bytes(b"no image")
+    line.variables["LC_ALL"] = "C"
+    done = line.run("validate", "--root", "images")
+    assert done.returncode == 1
+    assert "größe.png" in done.stdout
+
+
 def test_versions_are_listed_and_restored(line: Plant) -> None:
     added = json.loads(line.run_here("data", "add", "--root", "images", "--json").stdout)
     assert added["changed"]
