@@ -53,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("categories", type=Path, nargs="+", help="folders of categories")
     parser.add_argument("--groups", nargs="*", default=[], help="CATEGORY=split.group_pattern")
     parser.add_argument("--detectors", nargs="+", required=True)
+    parser.add_argument("--scale", default="fit", help="images.scale")
     parser.add_argument("--weights", type=Path, default=Path("weights"))
     parser.add_argument("--timed", type=int, default=20, help="images that are timed")
     parser.add_argument("--rounds", type=int, default=5, help="times that each is scored")
@@ -62,10 +63,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     patterns = dict(pair.split("=", 1) for pair in given.groups)
     cells = []
     for folder, detector in product(given.categories, given.detectors):
-        file = given.out / f"{folder.name}-{detector}.json"
+        file = given.out / f"{folder.name}-{given.scale}-{detector}.json"
         what = {"method_version": detector_class(detector).version}
         what |= {"timed": given.timed, "rounds": given.rounds}
-        settings = laptop_settings(given.weights, patterns.get(folder.name))
+        settings = laptop_settings(given.weights, patterns.get(folder.name), given.scale)
         try:
             complete(file, what, partial(_run, folder, settings, detector, what))
         except StillwatchError as error:

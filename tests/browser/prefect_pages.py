@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from playwright.sync_api import Locator, Page, expect
 
 _ENDS = re.compile(r"^(Completed|Failed|Crashed|Cancelled)$")
-_NUMBER = re.compile(r"^[0-9a-f]{8}$")
 
 
 @dataclass(frozen=True)
@@ -65,10 +64,8 @@ class PrefectPages:
         return self.page.get_by_role("tabpanel", name=name, exact=True)
 
     def open_artifact(self, key: str) -> None:
-        """The newest artifact of a key, from the run's page."""
+        """The artifact of a key that a run has made, from the run's page."""
         heading = self.page.get_by_role("heading", name=key, exact=True)
         self.tab("Artifacts").get_by_role("link").filter(has=heading).click()
-        # The key's page lists its artifacts by the first digits of their numbers.
-        self.page.get_by_role("link", name=_NUMBER).first.click()
         self.page.get_by_role("tab", name="Raw").wait_for()
         self.keep(f"artifact {key}")
