@@ -18,11 +18,12 @@ import argparse
 import statistics
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 from itertools import product
 from pathlib import Path
 
+from benchmarks.bound import interval
 from benchmarks.cells import Cell, of_method
 from benchmarks.direct import laptop_settings, measure
 from benchmarks.published_figures import published_rows
@@ -40,6 +41,8 @@ _FIGURES = {
 }
 _DETECTORS = [name for name in detector_classes() if name != "dinomaly"]
 """All that can learn from EfficientNet-Lite0."""
+_ALARMS = ["category", "images of an item", "calibration images", "good test images"]
+_ALARMS += ["rejected", "99 % interval", "trainings within"]
 _PUBLISHED = ["detector", "image AUROC", "pixel AUROC", "AUPRO", "teacher, size", "note"]
 
 
@@ -64,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         cells = list(_cells(given))
     except StillwatchError as error:
         sys.exit(str(error))
-    publish(render(cells, _command(given)), given.page)
+    publish(render(cells, _command(given), grouped=_patterns(given)), given.page)
 
 
 def _command(given: argparse.Namespace) -> str:
@@ -84,20 +87,25 @@ def _cells(given: argparse.Namespace) -> Iterator[Cell]:
         yield from _cells_of(given, detector, seeds)
 
 
+def _patterns(given: argparse.Namespace) -> dict[str, str]:
+    return dict(pair.split("=", 1) for pair in given.groups)
+
+
 def _cells_of(given: argparse.Namespace, detector: str, seeds: Sequence[int]) -> Iterator[Cell]:
-    patterns = dict(pair.split("=", 1) for pair in given.groups)
+    patterns = _patterns(given)
     for folder, seed in product(given.categories, seeds):
         file = given.out / f"{folder.name}-{detector}-{seed}.json"
         settings = laptop_settings(given.weights, patterns.get(folder.name))
         yield of_method(file, detector, partial(measure, folder, settings, detector, seed))
 
 
-def render(cells: Sequence[Cell], command: str) -> str:
+def render(cells: Sequence[Cell], command: str, *, grouped: Collection[str] = ()) -> str:
     """Means over the categories, then each category.
 
     Args:
         cells: of every detector the same categories.
         command: what measured.
+        grouped: categories with several images of one item.
     """
     by_detector: dict[str, list[Cell]] = defaultdict(list)
     for cell in cells:
@@ -123,6 +131,13 @@ def render(cells: Sequence[Cell], command: str) -> str:
             "",
             *markdown(["category", *head], [row for found in ordered for row in _details(found)]),
             "",
+            "## False alarms against the promise",
+            "",
+            "Rejected good test images of all trainings above, and the interval that has 99 % of "
+            "the numbers if calibration and test images are independent and of one process.",
+            "",
+            *markdown(_ALARMS, list(_alarms(cells, grouped))),
+            "",
             "## As published",
             "",
             "MVTec AD, mean of its 15 categories: other teachers, other sizes, longer trainings. "
@@ -132,6 +147,23 @@ def render(cells: Sequence[Cell], command: str) -> str:
             "",
         ]
     )
+
+
+def _alarms(cells: Sequence[Cell], grouped: Collection[str]) -> Iterator[list[str]]:
+    categories: dict[str, list[Cell]] = defaultdict(list)
+    for cell in cells:
+        if cell["false_alarm_rate"] is not None:
+            categories[cell["category"]].append(cell)
+    for name, found in categories.items():
+        n, m, rank = (found[0][key] for key in ("calibration", "test_normals", "rank"))
+        low, high = interval(n, rank, m)
+        alarms = [round(cell["false_alarm_rate"] * m) for cell in found]
+        yield [
+            name,
+            "several" if name in grouped else "one",
+            *(str(n), str(m), f"{min(alarms)} to {max(alarms)}", f"{low} to {high}"),
+            f"{sum(low <= count <= high for count in alarms)} of {len(alarms)}",
+        ]
 
 
 def _first_figure(cells: Sequence[Cell]) -> float:

@@ -23,6 +23,9 @@ def cell(category: str, detector: str, seed: int, auroc: float) -> dict[str, Any
         "aupro": None if category == "sheet" else 0.7,
         "recall": 0.5,
         "false_alarm_rate": 0.1,
+        "calibration": 39,
+        "rank": 38,
+        "test_normals": 40,
         "cpu_seconds": 60.0,
         "ms_per_image": 10.0,
     }
@@ -40,6 +43,14 @@ def test_means_over_categories_first_and_the_best_method_on_top() -> None:
     assert page.index("| `patchcore` |") < page.index("| `stfpm` |")
     assert "| sheet | `stfpm` | 0.650 ± 0.050 | 0.800 ± 0.000 | – |" in page
     assert "together took 8 minutes" in page
+
+
+def test_false_alarms_are_held_against_the_beta_binomial_interval() -> None:
+    """39 calibration images, rank 38: the 99.5 % quantile of betabinom(40, 2, 38) is 9."""
+    found = [cell("nut", "stfpm", 0, 0.9), cell("nut", "patchcore", 0, 0.9)]
+    found[1]["false_alarm_rate"] = 0.5
+    page = render(found, "command", grouped=("nut",))
+    assert "| nut | several | 39 | 40 | 4 to 20 | 0 to 9 | 1 of 2 |" in page
 
 
 def test_a_figure_that_no_cell_has_is_a_dash() -> None:

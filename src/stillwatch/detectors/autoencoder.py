@@ -12,7 +12,7 @@ Our own: whole images in place of crops of 128×128, and a code that keeps its p
 sixty-fourth of the pixels, 32 channels) in place of one vector, so that any size will do; and the
 rate of Adam warms up and decays, without weight decay.
 
-docs/results.md has the published figures only: it was not yet measured on all real categories.
+Our own figures are in docs/results.md.
 """
 
 from collections.abc import Callable, Mapping

@@ -23,7 +23,7 @@ The image score is the maximum of the map, not L of the image, and the map is no
 taken over the whole image, of which a defect is a small part. On MVTec AD *screw*, with one trained
 cloner, L had an image AUROC of 0.451, and the maximum of the summed map 0.763.
 
-docs/results.md has the published figures only: it was not yet measured on all real categories.
+Our own figures are in docs/results.md.
 """
 
 from collections.abc import Mapping, Sequence

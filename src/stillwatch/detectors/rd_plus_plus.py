@@ -31,8 +31,7 @@ a step, but at least two, have a noisy view, since each needs a pass of the teac
 the projections is of these images. The default is a quarter of them, and fewer epochs than
 ``reverse_distillation`` has, so that a training takes about as long.
 
-docs/results.md has the published figures; our own, of version 1 without a memory, are in
-docs/tried.md.
+Our own figures are in docs/results.md; those without a memory are in docs/tried.md.
 """
 
 import math

@@ -22,7 +22,7 @@ error for SDN and map, which is averaged over 4×4 pixels), the smoothing, optim
 ours. No published figure is claimed to be reproduced. The profile ``paper`` is no more than longer:
 its lengths are ours.
 
-docs/results.md has the published figures only: it was not yet measured on all real categories.
+Our own figures are in docs/results.md.
 """
 
 from collections.abc import Mapping
