@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binomtest
+from scipy.stats import beta, binomtest
 
 from stillwatch.calibration import (
     Calibration,
@@ -91,6 +91,30 @@ def test_false_alarm_rate_of_exchangeable_images_is_within_its_bounds(n: int, al
     assert abs(rates.mean() - bound) < 4 * rates.std() / np.sqrt(draws)
     assert bound <= alpha
     assert abs(np.mean(rates <= thresholds[0].rate_95) - 0.95) < 4 * np.sqrt(0.05 * 0.95 / draws)
+
+
+@pytest.mark.parametrize(("parts", "frames"), [(30, 2), (20, 3), (59, 1)])
+def test_frames_of_one_part_count_once(parts: int, frames: int) -> None:
+    """Each part has ``frames`` images of one score: the bounds without the repeats hold."""
+    draws, repeats = 4000, parts * (frames - 1)
+    scores = np.random.default_rng(3).random((draws, parts))
+    drawn = [reject_at(np.repeat(row, frames), 0.05).reject for row in scores]
+    sure = drawn[0].without_repeats(repeats)
+    assert (sure.value, sure.n, sure.alpha) == (drawn[0].value, parts, 0.05)
+    rates = np.array([1 - threshold.value for threshold in drawn])
+    assert rates.mean() < sure.bound + 4 * rates.std() / np.sqrt(draws)
+    assert np.mean(rates <= sure.rate_95) > 0.95 - 4 * np.sqrt(0.05 * 0.95 / draws)
+
+
+def test_one_frame_repeated_above_the_threshold_is_the_worst_case_in_both_bounds() -> None:
+    """40 images: two are above the threshold, and of the others 20 show one part."""
+    threshold = reject_at(np.arange(40), 0.05).reject
+    assert threshold.without_repeats(0) == threshold
+    sure = threshold.without_repeats(20)
+    assert (sure.n, sure.rank, sure.bound) == (20, 19, 2 / 21)
+    assert sure.rate_95 == pytest.approx(beta.ppf(0.95, 2, 19))
+    nothing_is_known = threshold.without_repeats(39)
+    assert (nothing_is_known.bound, nothing_is_known.rate_95) == (1, 1)
 
 
 def test_ties_keep_the_bound() -> None:

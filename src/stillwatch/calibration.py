@@ -42,6 +42,14 @@ class Threshold:
     rate_95: float
     """Upper 95 % confidence bound of the false-alarm rate of this threshold."""
 
+    def without_repeats(self, repeats: int) -> "Threshold":
+        """The same value, with the bounds that hold where ``repeats`` of the images do not count.
+
+        At worst all of these are up to ``value``: among the others it is then the
+        (rank - repeats)-th smallest score or a higher one. The new rank 0 bounds nothing.
+        """
+        return _bounded(self.value, self.alpha, self.n - repeats, max(self.rank - repeats, 0))
+
 
 @dataclass(frozen=True)
 class Calibration:
@@ -151,13 +159,17 @@ def _threshold(ordered: NDArray[np.float32], alpha: float, name: str) -> Thresho
     rank = math.ceil((n + 1) * (1 - _exact(alpha, name)))
     if rank > n:
         raise CalibrationError(_too_few(n, alpha, name))
+    return _bounded(float(ordered[rank - 1]), alpha, n, rank)
+
+
+def _bounded(value: float, alpha: float, n: int, rank: int) -> Threshold:
     return Threshold(
-        value=float(ordered[rank - 1]),
+        value=value,
         alpha=alpha,
         n=n,
         rank=rank,
         bound=(n + 1 - rank) / (n + 1),
-        rate_95=_beta_quantile(n + 1 - rank, rank, 0.95),
+        rate_95=_beta_quantile(n + 1 - rank, rank, 0.95) if rank else 1.0,
     )
 
 

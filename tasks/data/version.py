@@ -3,7 +3,7 @@
 import hashlib
 import socket
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from stillwatch.errors import LayoutError, SettingsError, SplitError, WorkspaceError
-from stillwatch.images.layout import Category, category_folders, scan_category
+from stillwatch.images.layout import Category, category_folders, mask_files, scan_category
 from stillwatch.images.split import (
     PARTS,
     Assignment,
@@ -306,21 +306,30 @@ def _ensure_all_seen(
     files: Mapping[str, Mapping[str, str]],
     scanned: Mapping[str, Category | None],
 ) -> None:
-    """Refuse images that DVC does not see; those that were added a moment ago may wait.
+    """Refuse files that DVC does not see; those that were added a moment ago may wait.
 
     Raises:
-        WorkspaceError: a rule hides an image.
+        WorkspaceError: a rule hides an image, a mask or a region of interest.
     """
     for name, category in scanned.items():
-        paths = (image.path for image in category.images) if category else ()
-        for path in paths:
+        for path in _files_to_version(category) if category else ():
             file = workspace.data / name / path
             rule = None if path in files[name] else dvc.hiding_rule(file)
             if rule is not None:
                 raise WorkspaceError(
                     f"{printable(str(file))}: DVC does not see it, because of the rule {rule}. "
-                    "Remove this rule: an image that DVC does not see is in no version."
+                    "Remove this rule: a file that DVC does not see is in no version."
                 )
+
+
+def _files_to_version(category: Category) -> Iterator[str]:
+    """The images, masks and region of interest; POSIX, relative to the category's folder."""
+    yield from category.region_files
+    for image in category.images:
+        yield image.path
+        if image.mask is not None:
+            for file in mask_files(category.folder / image.mask):
+                yield file.relative_to(category.folder).as_posix()
 
 
 def _ensure_not_ignored(workspace: Workspace) -> None:

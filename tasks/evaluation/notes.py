@@ -80,6 +80,7 @@ def threshold_sentences(result: DetectorResult) -> list[str]:
         f"average over calibration sets, {result.rate_95:.1%} with 95 % confidence for this one "
         f"({result.n_calibration} calibration normals, alpha {result.alpha:g}), if they are "
         "exchangeable with the calibration normals.",
+        *_repeat_sentences(result.n_calibration, result.calibration_repeats),
         f"Rejected of the normals: {_rates(result)}.",
         *group_sentences(result),
     ]
@@ -104,9 +105,16 @@ def group_sentences(result: DetectorResult) -> list[str]:
 
 def promise(result: DetectorResult) -> str:
     """The bound of the threshold in one line."""
-    return (
-        f"of 100 new good parts about {_of_100(result.bound)} are rejected (at most "
+    repeats = result.calibration_repeats
+    said = (
+        f"of 100 new good parts {_about(repeats)} {_of_100(result.bound)} are rejected (at most "
         f"{_of_100(result.rate_95)}, with 95 % confidence)"
+    )
+    if not repeats:
+        return said
+    return (
+        f"{said}; {repeats} of the {result.n_calibration} calibration images repeat another image "
+        "and do not count"
     )
 
 
@@ -129,32 +137,50 @@ def tested(result: DetectorResult) -> str:
     )
 
 
-def promises(calibration: Calibration, groups: int = 0) -> list[str]:
+def promises(calibration: Calibration, groups: int = 0, repeats: int = 0) -> list[str]:
     """The bounds of both thresholds for good parts, without technical terms.
 
     Args:
         calibration: the thresholds.
         groups: number of groups that the calibration images are of; 0 without a group pattern.
+        repeats: number of calibration images that do not count (``calibration_repeats``).
     """
-    reject, review = calibration.reject, calibration.review
+    reject = calibration.reject.without_repeats(repeats)
+    review = calibration.review.without_repeats(repeats)
+    about, images = _about(repeats), calibration.reject.n
     sentences = [
-        f"Of 100 new good parts about {_of_100(reject.bound)} will be rejected, on average. With "
+        f"Of 100 new good parts {about} {_of_100(reject.bound)} will be rejected, on average. With "
         f"these {reject.n} calibration images we can promise, with 95 % confidence, at most "
         f"{_of_100(reject.rate_95)}; more calibration images bring the promise nearer to the "
         "average.",
-        f"About {_of_100(review.bound)} of 100 will not pass: the rejected ones, and those that "
-        "are set aside for a person to review. Here we can promise at most "
+        f"{about.capitalize()} {_of_100(review.bound)} of 100 will not pass: the rejected ones, "
+        "and those that are set aside for a person to review. Here we can promise at most "
         f"{_of_100(review.rate_95)}.",
         "Both hold for good parts like the calibration images: the same product, light and "
         "camera. Nothing is promised about defective parts.",
     ]
-    if 0 < groups < reject.n:
+    if 0 < groups < images:
         sentences.append(
-            f"Nor is anything promised about parts of a new group: the {reject.n} calibration "
+            f"Nor is anything promised about parts of a new group: the {images} calibration "
             f"images are of {counted(groups, 'group')}, images of one group resemble each other, "
             "and those of a new one may differ from all of them."
         )
-    return sentences
+    return sentences + _repeat_sentences(images, repeats)
+
+
+def _about(repeats: int) -> str:
+    """The word before a rate; where images do not count, only a limit of the average is known."""
+    return "up to" if repeats else "about"
+
+
+def _repeat_sentences(images: int, repeats: int) -> list[str]:
+    if not repeats:
+        return []
+    return [
+        f"Of the {images} calibration images {repeats} show the same as another, or as one that "
+        f"was learnt from, and do not count: the promise is what the other {images - repeats} "
+        "give at worst."
+    ]
 
 
 def _of_100(share: float) -> str:

@@ -102,7 +102,10 @@ class DetectorResult(BaseModel):
     """Of the calibration score that is the threshold."""
     calibration_groups: int
     """0 without a group pattern."""
+    calibration_repeats: int = 0
+    """Calibration images that show the same as another image, or as one that was learnt from."""
     bound: float
+    """This and the next: without the repeats (``Threshold.without_repeats``)."""
     rate_95: float
     train_seconds: float
     ms_per_image: float

@@ -51,6 +51,7 @@ from stillwatch.tasks.tracking.tags import EVALUATED, STAGE, SYNTHETIC
 from stillwatch.tasks.training.slots import evaluation_device
 from stillwatch.tasks.training.task import TrainedDetector
 from stillwatch.tasks.validation.costs import measured_cost, record_cost
+from stillwatch.tasks.validation.scenes import calibration_repeats
 
 FROM_NORMALS_ONLY = ("false_alarm_rate", "review_rate")
 """Figures that are computed from normals alone."""
@@ -160,7 +161,8 @@ def _evaluate(
             ms_per_image=evaluation.ms_per_image,
         ),
     )
-    result = _result(trained, evaluation, feedback, bundle.info, data)
+    repeats = calibration_repeats(category.manifest.rows)
+    result = _result(trained, evaluation, feedback, bundle.info, data, repeats)
     write_json(evidence / RESULT_FILE, result.model_dump(mode="json"))
     write_scores(evidence, evaluation.rows)
     items = gallery_items(bundle.info, test, evaluation)
@@ -179,8 +181,10 @@ def _result(
     feedback: FeedbackResult | None,
     info: BundleInfo,
     data: DataVersion,
+    repeats: int,
 ) -> DetectorResult:
     reject, review = info.calibration.reject, info.calibration.review
+    sure = reject.without_repeats(repeats)
     return DetectorResult(
         category=trained.category,
         detector=trained.candidate.detector,
@@ -210,8 +214,9 @@ def _result(
         n_calibration=reject.n,
         rank=reject.rank,
         calibration_groups=len(info.groups),
-        bound=reject.bound,
-        rate_95=reject.rate_95,
+        calibration_repeats=repeats,
+        bound=sure.bound,
+        rate_95=sure.rate_95,
         train_seconds=info.training.seconds,
         ms_per_image=evaluation.ms_per_image,
         evaluated_at=milliseconds(),

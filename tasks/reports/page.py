@@ -53,7 +53,11 @@ def report_page(record: RetrainingRecord) -> str:
         disputed_words="" if disputed is None else disagreement(disputed),
         promises=[]
         if winner is None
-        else promises(winner.bundle.calibration, len(winner.bundle.groups)),
+        else promises(
+            winner.bundle.calibration,
+            len(winner.bundle.groups),
+            winner.result.calibration_repeats,
+        ),
         exact=[] if winner is None else threshold_sentences(winner.result),
         feedback_sentence=feedback_sentence,
         histogram=None if winner is None else _histogram(winner),

@@ -135,12 +135,15 @@ def against_champion(winner: WinnerRecord) -> Table | None:
 
 def thresholds(winner: WinnerRecord) -> Table:
     """Both thresholds: their bounds for good parts, and the rates on the test normals."""
-    calibration = winner.bundle.calibration
+    calibration, repeats = winner.bundle.calibration, winner.result.calibration_repeats
+    review, reject = (
+        threshold.without_repeats(repeats) for threshold in (calibration.review, calibration.reject)
+    )
     normals = [row["verdict"] for row in winner.rows if not row["label"]]
     not_passed = len(normals) - normals.count("pass")
     rows = [
-        _promise("review or reject", calibration.review, not_passed, len(normals)),
-        _promise("reject", calibration.reject, normals.count("reject"), len(normals)),
+        _promise("review or reject", review, not_passed, len(normals)),
+        _promise("reject", reject, normals.count("reject"), len(normals)),
     ]
     head = (
         "verdict",
@@ -240,7 +243,7 @@ def _promise(verdict: str, threshold: Threshold, seen: int, normals: int) -> tup
     return (
         verdict,
         f"{threshold.value:.5g}",
-        f"about {threshold.bound:.1%}",
+        f"at most {threshold.bound:.1%}",
         f"at most {threshold.rate_95:.1%}",
         share,
     )

@@ -44,6 +44,7 @@ from stillwatch.tasks.training.progress import visible_progress
 from stillwatch.tasks.training.retraining_run import REUSED, data_tags
 from stillwatch.tasks.training.slots import evaluation_device, training_device, training_threads
 from stillwatch.tasks.training.training_images import record_training_images
+from stillwatch.tasks.validation.scenes import calibration_repeats
 from stillwatch.teachers.networks import NO_TEACHER
 from stillwatch.teachers.weights import find_weights
 from stillwatch.training.job import EpochReport, TrainingJob, run_training
@@ -283,6 +284,7 @@ def _record(tracking: Tracking, run_id: str, plan: _Plan, bundle: Bundle, losses
         tracking.log_folder(run_id, bundle.folder, BUNDLE)
     record_training_images(tracking, run_id, plan.category.manifest)
     reject, review = info.calibration.reject, info.calibration.review
+    sure = reject.without_repeats(calibration_repeats(plan.category.manifest.rows))
     halved = halved_batch(plan.job, info.detector.settings)
     tracking.log(
         run_id,
@@ -298,8 +300,8 @@ def _record(tracking: Tracking, run_id: str, plan: _Plan, bundle: Bundle, losses
             STAGE: TRAINED,
             **threshold_tags(reject.value, review.value),
             "stillwatch.n": reject.n,
-            "stillwatch.bound": f"{reject.bound:.6g}",
-            "stillwatch.rate_95": f"{reject.rate_95:.6g}",
+            "stillwatch.bound": f"{sure.bound:.6g}",
+            "stillwatch.rate_95": f"{sure.rate_95:.6g}",
             "stillwatch.device": info.training.device,
             **({"stillwatch.batch_halved": halved} if halved else {}),
         },

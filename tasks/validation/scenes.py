@@ -61,6 +61,17 @@ class Scenes:
         }
 
 
+def calibration_repeats(rows: Sequence[ImageFacts]) -> int:
+    """Number of calibration images that do not count: they show what another or a learnt one does.
+
+    Args:
+        rows: of the whole category.
+    """
+    counted = find_scenes(rows).counted(rows)
+    shown = [counted[row.path] for row in rows if row.part == "calibration"]
+    return len(shown) - len({one for one in shown if one is not None})
+
+
 def find_scenes(rows: Sequence[ImageFacts]) -> Scenes:
     """Compare each train image with those before it; files with equal bytes count once."""
     distinct = {row.md5: row for row in reversed(rows) if row.split == "train" and row.thumbnail}

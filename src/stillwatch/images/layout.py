@@ -277,6 +277,15 @@ def list_category(folder: Path) -> Category:
     )
 
 
+def mask_files(path: Path) -> list[Path]:
+    """The files of a mask: itself, or the visible files of a folder."""
+    if not path.is_dir():
+        return [path]
+    return sorted(
+        file for file in path.iterdir() if not (file.name.startswith(".") or is_litter(file.name))
+    )
+
+
 def unsafe_name(path: str) -> str | None:
     """Describe what makes a path unsafe for shells, tables or other systems; None if it is safe."""
     for part in PurePosixPath(path).parts:

@@ -24,8 +24,8 @@ from stillwatch.images.decode import (
     read_shape,
     white_level_of,
 )
-from stillwatch.images.layout import Category, ImageFile
-from stillwatch.images.masks import doubt_about, load_mask, mask_files, smallest_defect
+from stillwatch.images.layout import Category, ImageFile, mask_files
+from stillwatch.images.masks import doubt_about, load_mask, smallest_defect
 from stillwatch.images.region import Region, read_region
 from stillwatch.images.split import group_of
 from stillwatch.machine.threads import thread_count

@@ -22,7 +22,7 @@ from stillwatch.images.decode import (
     read_shape,
     turned_upright,
 )
-from stillwatch.images.layout import is_litter
+from stillwatch.images.layout import mask_files
 
 _LARGEST_LABEL = 31
 _AVERAGED_COLUMNS = 256
@@ -90,15 +90,6 @@ def read_mask(
 ) -> NDArray[np.bool_]:
     """The marked pixels of a mask, bool (H, W); see ``load_mask``."""
     return load_mask(path, image=image, max_megapixels=max_megapixels).marked
-
-
-def mask_files(path: Path) -> list[Path]:
-    """The files of a mask: itself, or the visible files of a folder."""
-    if not path.is_dir():
-        return [path]
-    return sorted(
-        file for file in path.iterdir() if not (file.name.startswith(".") or is_litter(file.name))
-    )
 
 
 def doubt_about(mask: NDArray[np.bool_]) -> str | None:

@@ -1,4 +1,5 @@
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -60,6 +61,35 @@ def test_a_rule_that_hides_images_or_versions_is_named(
     with (workspace.root / file).open("a") as rules:
         rules.write(f"{rule}\n")
     with pytest.raises(WorkspaceError, match=named):
+        versioned(workspace)
+
+
+@pytest.mark.parametrize(
+    ("rule", "hidden"),
+    [
+        ("ground_truth", r"ground_truth/hole/000/left\.png"),
+        ("left.png", r"ground_truth/hole/000/left\.png"),
+        ("*_mask.png", r"ground_truth/hole/001_mask\.png"),
+        ("region.png", r"region\.png"),
+        ("ignore.png", r"ignore\.png"),
+    ],
+)
+def test_a_rule_that_hides_masks_or_a_region_is_named(
+    workspace: Workspace, plate: Path, make_image: MakeImage, rule: str, hidden: str
+) -> None:
+    folder = plate / "ground_truth" / "hole"
+    (folder / "000_mask.png").unlink()
+    make_image(folder / "000" / "left.png", 1)
+    make_image(folder / "000" / "right.png", 2)
+    make_image(plate / "test" / "hole" / "001.png", 3)
+    make_image(folder / "001_mask.png", 4)
+    for name in ("region.png", "ignore.png"):
+        make_image(plate / name, 5)
+    with (workspace.root / ".dvcignore").open("a") as rules:
+        rules.write(f"{rule}\n")
+    with pytest.raises(
+        WorkspaceError, match=rf"plate/{hidden}: DVC does not .*:\d+:{re.escape(rule)}"
+    ):
         versioned(workspace)
 
 

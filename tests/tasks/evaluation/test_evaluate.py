@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +102,7 @@ def test_the_run_holds_all_evidence_and_is_finished(
     assert run.data.metrics["feedback_recall"] == rejected / 3
     assert "verdict a person corrected" in run.data.tags["mlflow.note.content"]
     assert (result.data_version, result.n_calibration, result.alpha) == (DIR_HASH, 19, 0.05)
+    assert (result.calibration_repeats, result.bound) == (0, 0.05)
 
 
 def test_a_second_evaluation_reads_the_first_one_back(
@@ -115,6 +117,28 @@ def test_a_second_evaluation_reads_the_first_one_back(
     second = evaluate_detector(again, category, data=data, settings=here)
     assert second == first.model_copy(update={"reused": True})
     assert len(tracking.client.get_metric_history(trained.run_id, "image_auroc")) == 1
+
+
+def test_calibration_images_that_repeat_another_image_do_not_count_for_the_bound(
+    here: Settings,
+    plate: tuple[ExaminedCategory, DataVersion],
+    tracking: Tracking,
+    trained: TrainedDetector,
+) -> None:
+    category, data = plate
+    rows = category.manifest.rows
+    first, second, third = [row for row in rows if row.part == "calibration"][:3]
+    learnt = next(row for row in rows if row.part == "train")
+    shown = {second.path: first.thumbnail, third.path: learnt.thumbnail}
+    repeated = tuple(replace(row, thumbnail=shown.get(row.path, row.thumbnail)) for row in rows)
+    manifest = replace(category.manifest, rows=repeated)
+    result = evaluate_detector(
+        trained, replace(category, manifest=manifest), data=data, settings=here
+    )
+    assert (result.n_calibration, result.calibration_repeats) == (19, 2)
+    assert result.bound == 1 / 18  # the largest of 17
+    note = tracking.tags(trained.run_id)["mlflow.note.content"]
+    assert "Of the 19 calibration images 2 show the same as another" in note
 
 
 def test_figures_from_synthetic_anomalies_are_marked_wherever_they_appear(
@@ -163,8 +187,6 @@ def test_synthetic_anomalies_are_made_from_test_normals_else_from_validation_nor
 def test_real_anomalies_keep_their_masks_and_one_without_mask_means_image_figures_only(
     here: Settings, plate: tuple[ExaminedCategory, DataVersion]
 ) -> None:
-    from dataclasses import replace
-
     category, _ = plate
     whole = read_test_set(category, here.evaluation)
     assert not whole.synthetic

@@ -8,6 +8,7 @@ from stillwatch.calibration import calibrate
 from stillwatch.tasks.evaluation.notes import (
     evaluation_note,
     found_defects,
+    promise,
     promises,
     threshold_sentences,
 )
@@ -44,6 +45,24 @@ def test_a_promise_in_plain_words_is_what_calibration_guarantees() -> None:
     assert "About 13.8 of 100 will not pass" in not_passed
     assert f"at most {100 * beta.ppf(0.95, 9, 56):.1f}" in not_passed
     assert "like the calibration images" in condition
+
+
+def test_the_promise_says_which_calibration_images_do_not_count() -> None:
+    calibration = calibrate(np.arange(64), alpha_reject=0.05, alpha_review=0.15)
+    rejected, not_passed, _, repeated = promises(calibration, repeats=30)
+    # 3 and 9 of the 34 other images are above the thresholds, and a new one is as any of the 35.
+    assert f"up to {100 * 3 / 35:.1f} will be rejected" in rejected
+    assert "these 34 calibration images" in rejected
+    assert f"at most {100 * beta.ppf(0.95, 3, 32):.1f}" in rejected
+    assert f"Up to {100 * 9 / 35:.1f} of 100" in not_passed
+    assert "Of the 64 calibration images 30 show the same as another" in repeated
+    short = promise(result(n_calibration=64, calibration_repeats=30, bound=3 / 35, rate_95=0.175))
+    assert short == (
+        "of 100 new good parts up to 8.6 are rejected (at most 17.5, with 95 % confidence); 30 of "
+        "the 64 calibration images repeat another image and do not count"
+    )
+    long = threshold_sentences(result(calibration_repeats=5))
+    assert "Of the 19 calibration images 5 show the same as another" in long[1]
 
 
 def test_groups_are_counted_and_their_false_alarms_named() -> None:
