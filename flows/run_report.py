@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from stillwatch.comparison.comparison import Answer
 from stillwatch.files import write_json
 from stillwatch.images.split import PARTS
-from stillwatch.tasks.evaluation.notes import threshold_sentences
+from stillwatch.tasks.evaluation.notes import rejected_anomalies, threshold_sentences
 from stillwatch.tasks.evaluation.result import DetectorResult
 from stillwatch.tasks.evaluation.seeds import spreads
 from stillwatch.tasks.evaluation.task import FROM_NORMALS_ONLY
@@ -170,6 +170,7 @@ def prefect_rows(report: RetrainReport, mlflow_address: str) -> list[dict[str, s
             "category": name,
             "outcome": _outcome(category, detector),
             "detector": detector,
+            "finds": _finds(seeds),
             "image AUROC": _figure(seeds, "image_auroc"),
             "false alarms": _figure(seeds, "false_alarm_rate"),
             "MLflow run": mlflow_page(mlflow_address, f"runs/{_first(seeds).run_id}"),
@@ -206,6 +207,16 @@ def _figure(seeds: Seeds, name: str) -> str:
     figure = f"{result.metrics[name]:.3f}" if spread is None else str(spread)
     synthetic = result.synthetic and name not in FROM_NORMALS_ONLY
     return f"{figure} synthetic" if synthetic else figure
+
+
+def _finds(seeds: Seeds) -> str:
+    """How many of the test's defects are rejected; of several seeds the fewest and the most."""
+    result = _first(seeds)
+    if "recall" not in result.metrics:
+        return "–"
+    counts = {rejected_anomalies(one) for one in seeds.values()}
+    found = " to ".join(map(str, sorted({min(counts), max(counts)})))
+    return f"{found} of {result.anomalies}{' synthetic' if result.synthetic else ''}"
 
 
 def _first(seeds: Seeds) -> DetectorResult:

@@ -123,16 +123,19 @@ def found_defects(result: DetectorResult) -> str:
     if not result.anomalies:
         return "was tested with no defect"
     kind = "synthetic defects" if result.synthetic else "defects"
-    rejected = round(result.metrics["recall"] * result.anomalies)
-    return f"finds {rejected} of {result.anomalies} {kind}"
+    return f"finds {rejected_anomalies(result)} of {result.anomalies} {kind}"
+
+
+def rejected_anomalies(result: DetectorResult) -> int:
+    """How many test anomalies are rejected, of at least one."""
+    return round(result.metrics["recall"] * result.anomalies)
 
 
 def tested(result: DetectorResult) -> str:
     """The verdicts on the test images in one line."""
-    review = f" ({result.reviewed_anomalies} go to review)" if result.reviewed_anomalies else ""
     rejected = round(result.metrics["false_alarm_rate"] * result.normals)
     return (
-        f"{found_defects(result)}{review}; rejects {rejected} of {result.normals} good "
+        f"{found_defects(result)}{_not_found(result)}; rejects {rejected} of {result.normals} good "
         f"{result.test_normals_from} parts"
     )
 
@@ -181,6 +184,17 @@ def _repeat_sentences(images: int, repeats: int) -> list[str]:
         f"was learnt from, and do not count: the promise is what the other {images - repeats} "
         "give at worst."
     ]
+
+
+def _not_found(result: DetectorResult) -> str:
+    """What happens to the defects that are not rejected, in brackets; empty if all are."""
+    if not result.anomalies:
+        return ""
+    review = result.reviewed_anomalies
+    unseen = result.anomalies - rejected_anomalies(result) - review
+    counts = {"go to review": review, "pass unseen": unseen}
+    said = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+    return f" ({said})" if said else ""
 
 
 def _of_100(share: float) -> str:

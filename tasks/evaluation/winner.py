@@ -8,6 +8,7 @@ from stillwatch.calibration import chance_of_false_alarms
 from stillwatch.detectors import detector_class
 from stillwatch.errors import SettingsError
 from stillwatch.settings import FloorSettings, RetrainSettings
+from stillwatch.tasks.evaluation.notes import found_defects
 from stillwatch.tasks.evaluation.result import FIGURE_NAMES, DetectorResult
 from stillwatch.tasks.evaluation.seeds import by_detector, spread
 
@@ -99,10 +100,17 @@ def below_floors(result: DetectorResult, floors: FloorSettings) -> tuple[str, ..
     if result.anomalies >= _FEWEST_ANOMALIES and not result.synthetic:
         asked["recall"] = floors.recall
     return tuple(
-        f"{figure} {result.metrics[figure]:.3f} is below its floor {floor}"
+        _below_floor(result, figure, floor)
         for figure, floor in asked.items()
         if figure in result.metrics and result.metrics[figure] < floor
     )
+
+
+def _below_floor(result: DetectorResult, figure: str, floor: float) -> str:
+    if figure != "recall":
+        return f"{figure} {result.metrics[figure]:.3f} is below its floor {floor}"
+    share = "half" if floor == 0.5 else f"{100 * floor:g} %"
+    return f"it {found_defects(result)}, fewer than {share} (retrain.floors.recall {floor})"
 
 
 def too_many_false_alarms(result: DetectorResult) -> tuple[str, ...]:

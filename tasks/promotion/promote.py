@@ -4,6 +4,8 @@ from mlflow.entities.model_registry import ModelVersion
 
 from stillwatch.errors import ArtefactError, BelowFloorsError, PromotionError
 from stillwatch.settings import Settings
+from stillwatch.tasks.evaluation.notes import tested
+from stillwatch.tasks.evaluation.result import read_result
 from stillwatch.tasks.liveness import os_user
 from stillwatch.tasks.promotion.alias import changing_champion, make_champion
 from stillwatch.tasks.promotion.history import (
@@ -95,16 +97,19 @@ def describe_waiting(category: str, *, version: int | None, settings: Settings) 
 
     Raises:
         PromotionError: no version waits, or the gate's judgement of the version is damaged.
+        TrackingError: the evaluation of the version is damaged.
     """
     tracking = open_tracking(settings)
     ensure_registered(tracking, category)
     found, judgement = _waiting_version(tracking, category, version)
+    does = tested(read_result(tracking, str(found.run_id)))
     comparison = judgement.comparison or "There is no champion to compare it with."
     missed = judgement.missed_floors
     options = "--approve and --reason" if not missed else "--approve, --reason and --despite"
     why = f" ({found.tags[approval.NOT_PROMOTED]})" if approval.NOT_PROMOTED in found.tags else ""
     return (
-        f"version {found.version} of {found.name} waits for approval{why}. {comparison} "
+        f"version {found.version} of {found.name} waits for approval{why}. On the test "
+        f"images it {does}. {comparison} "
         f"To make it champion, add {options}."
         + (f" --despite says why, although {missed}." if missed else "")
     )

@@ -14,7 +14,14 @@ from made_bundles import make_bundle, make_small_bundle
 from made_stores import new_store
 from PIL import Image
 from tests.flows.conftest import ROOT, SIDE, Plant, make_plant, make_workspace_plant, write_image
-from tests.tasks.made_registries import NAME, judge, made_record, new_version, pending_version
+from tests.tasks.made_registries import (
+    MISSED,
+    NAME,
+    judge,
+    made_record,
+    new_version,
+    pending_version,
+)
 from warned import when_warned
 
 from stillwatch import __version__
@@ -455,16 +462,19 @@ def test_what_waits_is_shown_and_the_history_outlives_the_registered_model(line:
     tracking = new_store(settings)
     first = new_version(tracking)
     with changing_champion(tracking, "plate", settings):
-        in_spite = {"missed": "recall 0.100 is below its floor 0.5", "despite": "a trial"}
+        in_spite = {"missed": MISSED, "despite": "a trial"}
         why = {"reason": "see [/n/1]"}
         move_champion(tracking, made_record(first, None).model_copy(update=in_spite | why))
     waiting = pending_version(tracking, first)
     judge(tracking, waiting, first, missed=in_spite["missed"])
     shown = line.run_here("promote", "plate")
     assert shown.returncode == 0, shown.stderr
-    assert "version 2 of stillwatch-plate waits for approval. better: by far." in shown.stdout
+    assert (
+        "version 2 of stillwatch-plate waits for approval. On the test images it finds 2 of 20 "
+        "defects (5 go to review, 13 pass unseen); rejects 0 of 20 good test parts. better: by far."
+    ) in shown.stdout
     said = refusal(line, "promote", "plate", "--approve", "--reason", "because")
-    assert "recall 0.100 is below its floor 0.5" in said
+    assert MISSED in said
     assert "--despite 'reason'" in said
     tracking.client.delete_registered_model(NAME)
     assert "nothing is registered yet" in refusal(line, "promote", "plate")

@@ -11,7 +11,7 @@ from stillwatch.settings import ImageSettings, Settings
 from stillwatch.tasks.reports.task import report_file
 
 USELESS = {"image_auroc": 0.55, "recall": 0.0, "false_alarm_rate": 0.0}
-GOOD = {"image_auroc": 0.99, "recall": 0.9, "false_alarm_rate": 1 / 15}
+GOOD = {"image_auroc": 0.99, "recall": 0.7, "false_alarm_rate": 1 / 15}
 
 
 def printed(
@@ -51,8 +51,8 @@ def test_a_useless_detector_cannot_be_overlooked(
     }
     assert printed(capsys, settings, USELESS, **waiting) == (
         "screw 35 learn · 6 watch · 19 calibrate · 35 test "
-        "✗ not in production: finds 0 of 20 defects (5 go to review); rejects 0 of 15 good test "
-        "parts "
+        "✗ not in production: finds 0 of 20 defects (5 go to review, 15 pass unseen); rejects 0 "
+        "of 15 good test parts "
         "version: 1: stfpm, selected on test (best of 1) "
         "because: it is below its floor "
         "promise: of 100 new good parts about 5 are rejected (at most 14.6, with 95 % confidence) "
@@ -75,7 +75,8 @@ def test_what_the_gate_does_not_miss_needs_no_despite(
 
 def test_a_champion_is_in_production(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     text = printed(capsys, Settings(state_dir=tmp_path), GOOD, alias="champion")
-    assert "✓ in production: finds 18 of 20 defects (5 go to review); rejects 1 of 15" in text
+    assert "✓ in production: finds 14 of 20 defects (5 go to review, 1 pass unseen); " in text
+    assert "rejects 1 of 15 good test parts" in text
     assert "better:" not in text
     assert "report: stillwatch report screw --version 1 --out report.html" in text
     assert "next: stillwatch inspect screw IMAGES data version" in text

@@ -25,7 +25,11 @@ def report() -> RetrainReport:
         one: result(
             one.detector,
             run_id=f"{one.detector}-{one.seed}",
-            metrics={"image_auroc": figures[one.detector][one.seed], "false_alarm_rate": 0.05},
+            metrics={
+                "image_auroc": figures[one.detector][one.seed],
+                "false_alarm_rate": 0.05,
+                "recall": figures[one.detector][one.seed],
+            },
             reused=one.seed == 1,
         )
         for one in list_candidates(figures, (0, 1))
@@ -79,7 +83,7 @@ def test_the_terminal_shows_means_over_the_seeds(report: RetrainReport) -> None:
         "image AUROC": "0.850 ± 0.050",
         "AUPRO": "–",
         "false alarms": "0.050 ± 0.000",
-        "recall": "–",
+        "recall": "0.850 ± 0.050",
         "time": "1 s",
         "model": "v3 challenger",
     }
@@ -87,23 +91,32 @@ def test_the_terminal_shows_means_over_the_seeds(report: RetrainReport) -> None:
     assert "seeds 0, 1" in seeds_sentence(report)
 
 
-def test_prefects_table_has_five_columns_and_a_link(report: RetrainReport) -> None:
+def test_prefects_table_says_what_each_detector_finds_and_links_its_run(
+    report: RetrainReport,
+) -> None:
     failed, stfpm, patchcore = prefect_rows(report, "http://mlflow")
     assert failed == {"category": "cloth", "outcome": "cloth: no images."}
     assert stfpm == {
         "category": "plate",
         "outcome": "registered v3 challenger, waits for approval",
         "detector": "stfpm",
+        "finds": "16 to 18 of 20",
         "image AUROC": "0.850 ± 0.050",
         "false alarms": "0.050 ± 0.000",
         "MLflow run": "http://mlflow/#/runs/stfpm-0?workflowType=machine_learning",
     }
-    assert patchcore["outcome"] == "not chosen"
+    assert (patchcore["outcome"], patchcore["finds"]) == ("not chosen", "14 of 20")
 
 
 def test_figures_from_synthetic_anomalies_are_marked(report: RetrainReport) -> None:
     plate = report.categories["plate"]
-    made = {0: result(synthetic=True, metrics={"image_auroc": 0.9, "false_alarm_rate": 0.1})}
-    plate = plate.model_copy(update={"detectors": {"stfpm": made}})
-    (row,) = terminal_rows(RetrainReport(data_version=None, categories={"plate": plate}))
+    figures = {"image_auroc": 0.9, "false_alarm_rate": 0.1, "recall": 0.9}
+    detectors = {
+        "stfpm": {0: result(synthetic=True, metrics=figures)},
+        "patchcore": {0: result(anomalies=0, metrics={"false_alarm_rate": 0.1})},
+    }
+    plate = plate.model_copy(update={"detectors": detectors})
+    made = RetrainReport(data_version=None, categories={"plate": plate})
+    row = terminal_rows(made)[0]
     assert (row["image AUROC"], row["false alarms"]) == ("0.900 synthetic", "0.100")
+    assert [one["finds"] for one in prefect_rows(made, "")] == ["18 of 20 synthetic", "–"]

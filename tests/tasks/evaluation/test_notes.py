@@ -12,6 +12,7 @@ from stillwatch.tasks.evaluation.notes import (
     promises,
     threshold_sentences,
 )
+from stillwatch.tasks.evaluation.notes import tested as verdicts  # pytest collects test*
 
 
 def test_a_threshold_states_both_bounds_and_their_condition() -> None:
@@ -33,6 +34,21 @@ def test_the_number_of_defects_that_are_found_is_said_with_their_kind() -> None:
     made = result(metrics=metrics, synthetic=True)
     assert found_defects(made) == "finds 3 of 20 synthetic defects"
     assert found_defects(result(anomalies=0, metrics={})) == "was tested with no defect"
+
+
+def test_the_defects_that_are_not_rejected_are_counted() -> None:
+    figures = {"recall": 0.15, "false_alarm_rate": 0.05}
+    good = "; rejects 1 of 20 good test parts"
+    for reviewed, said in {
+        5: "finds 3 of 20 defects (5 go to review, 12 pass unseen)",
+        17: "finds 3 of 20 defects (17 go to review)",
+        0: "finds 3 of 20 defects (17 pass unseen)",
+    }.items():
+        assert verdicts(result(metrics=figures, reviewed_anomalies=reviewed)) == said + good
+    every = result(metrics=figures | {"recall": 1.0})
+    assert verdicts(every) == "finds 20 of 20 defects" + good
+    without = result(metrics=figures, anomalies=0)
+    assert verdicts(without) == "was tested with no defect" + good
 
 
 def test_a_promise_in_plain_words_is_what_calibration_guarantees() -> None:

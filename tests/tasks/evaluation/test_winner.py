@@ -84,7 +84,12 @@ def test_floors_and_synthetic_figures_withhold_an_automatic_promotion() -> None:
 def test_the_recall_of_ten_real_anomalies_has_a_floor() -> None:
     low = {"image_auroc": 0.9, "recall": 0.4}
     floors = FloorSettings()
-    assert below_floors(result(metrics=low), floors) == ("recall 0.400 is below its floor 0.5",)
+    assert below_floors(result(metrics=low), floors) == (
+        "it finds 8 of 20 defects, fewer than half (retrain.floors.recall 0.5)",
+    )
+    assert below_floors(result(metrics=low), FloorSettings(recall=0.55)) == (
+        "it finds 8 of 20 defects, fewer than 55 % (retrain.floors.recall 0.55)",
+    )
     assert below_floors(result(metrics=low, anomalies=9), floors) == ()
     assert below_floors(result(metrics=low, synthetic=True), floors) == ()
 

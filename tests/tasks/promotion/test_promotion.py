@@ -3,7 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from made_registries import NAME, aliases, judge, made_record, new_version, pending_version
+from made_registries import MISSED, NAME, aliases, judge, made_record, new_version, pending_version
 from made_stores import new_store
 
 from stillwatch.errors import BelowFloorsError, PromotionError, StillwatchError, TrackingError
@@ -159,6 +159,7 @@ def test_a_waiting_version_is_listed_and_described_with_its_comparison(
     assert approvals == {first: None, waiting: "pending"}
     said = describe_waiting("plate", version=None, settings=settings)
     assert "version 2 of stillwatch-plate waits for approval" in said
+    assert "On the test images it finds 2 of 20 defects (5 go to review, 13 pass unseen)" in said
     assert "not_worse: by far." in said
     assert "--approve" in said
 
@@ -186,10 +187,10 @@ def test_a_version_that_misses_a_floor_needs_a_second_reason(
     settings: Settings, tracking: Tracking, first: int
 ) -> None:
     waiting = pending_version(tracking, first)
-    judge(tracking, waiting, first, missed="recall 0.100 is below its floor 0.5")
+    judge(tracking, waiting, first, missed=MISSED)
     said = describe_waiting("plate", version=None, settings=settings)
-    assert "--despite says why, although recall 0.100 is below its floor 0.5." in said
-    refusal = r"misses what a champion has to reach: recall 0\.100 .* --despite 'reason'"
+    assert f"--despite says why, although {MISSED}." in said
+    refusal = r"misses what a champion has to reach: it finds 2 of 20 .* --despite 'reason'"
     with pytest.raises(BelowFloorsError, match=refusal):
         promote("plate", reason="because", despite=" ", settings=settings)
     with pytest.raises(TrackingError, match="could not download"):  # the next check

@@ -12,7 +12,7 @@ import torch
 import yaml
 from made_champions import MadeCategory
 from made_detectors import examined, make_images, small, write_untrained_bundle
-from made_registries import NAME, aliases, judge, made_record
+from made_registries import MISSED, NAME, aliases, judge, made_record
 from made_stores import new_store
 from PIL import Image
 
@@ -286,7 +286,7 @@ def test_without_a_free_gpu_slot_registering_waits_and_a_promotion_does_not(
     with training_slot(here.state_dir, ["cuda:0"], 1):
         assert parity_processes() == []
         registering.join()
-        missed = "recall 0.1 is below its floor 0.5"
+        missed = MISSED
         judge(tracking, version, None, missed=missed)
         tracking.client.set_model_version_tag(NAME, str(version), APPROVAL, APPROVED)
         approved = promote(

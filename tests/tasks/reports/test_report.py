@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from made_pages import Page
+from made_registries import MISSED
 from made_retrainings import BLIND, SEES, SOUND, RetrainedPlate
 
 from stillwatch.errors import StorageError, TrackingError
@@ -223,7 +224,7 @@ def test_the_approval_page_has_the_evidence_and_the_instructions(second: Retrain
     assert second.winner is not None
     assert second.winner.version is not None
     assert second.winner.version.judgement is not None
-    missed = {"missed_floors": "recall 0.100 is below its floor 0.5"}
+    missed = {"missed_floors": MISSED}
     judgement = second.winner.version.judgement.model_copy(update=missed)
     waiting = replace(second.winner.version, approval="pending", judgement=judgement)
     record = replace(second, winner=replace(second.winner, version=waiting))
@@ -235,7 +236,7 @@ def test_the_approval_page_has_the_evidence_and_the_instructions(second: Retrain
         "(data:image/jpeg;base64,",
         "[The whole report](http://mlflow/report.html)",
         "stillwatch promote plate --version 2 --approve --reason '...' --despite '...'",
-        "recall 0.100 is below its floor 0.5",
+        MISSED,
         "the field *despite* of the form",
         "[fill in your name and a reason](/v2/form)",
         "`stillwatch.approval`",
