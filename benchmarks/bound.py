@@ -72,7 +72,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         fresh = of_method(file, _DETECTOR, partial(_fresh_sets, given))
     except StillwatchError as error:
         sys.exit(str(error))
-    publish(render(splits, fresh, grouped=patterns), given.page)
+    publish(render(splits, fresh, _command(given), grouped=patterns), given.page)
+
+
+def _command(given: argparse.Namespace) -> str:
+    names = " ".join(f"ROOT/{folder.name}" for folder in given.categories)
+    groups = " ".join(f"'{pair}'" for pair in given.groups)
+    return (
+        f"python -m benchmarks.bound {names} --groups {groups} --splits {given.splits} "
+        f"--sets {given.sets} --scale {given.scale} --out benchmarks/results/bound "
+        "--page docs/bound.md"
+    )
 
 
 def interval(n: int, rank: int, m: int) -> tuple[int, int]:
@@ -170,16 +180,19 @@ def _fresh_images(inspector: Inspector, seed: int, folder: Path) -> list[Pixels]
     return images
 
 
-def render(splits: Sequence[Cell], fresh: Cell, *, grouped: Collection[str] = ()) -> str:
+def render(
+    splits: Sequence[Cell], fresh: Cell, command: str, *, grouped: Collection[str] = ()
+) -> str:
     """The page: re-splits per category, and the fresh sets against the distribution.
 
     Args:
         splits: cells of re-splits.
         fresh: the cell of the fresh sets.
+        command: what measured.
         grouped: categories with several images of one item.
     """
     lines = ["# The promised false-alarm rate, from files to verdicts", ""]
-    lines += [origin("python -m benchmarks.bound", [*splits, fresh]), ""]
+    lines += [origin(command, [*splits, fresh]), ""]
     head = ["category", "re-splits", "calibration", "test normals", "false alarms, mean"]
     head += ["within the 99 % interval"]
     by_category: dict[str, list[Cell]] = defaultdict(list)
