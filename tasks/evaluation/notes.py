@@ -192,9 +192,15 @@ def _not_found(result: DetectorResult) -> str:
         return ""
     review = result.reviewed_anomalies
     unseen = result.anomalies - rejected_anomalies(result) - review
-    counts = {"go to review": review, "pass unseen": unseen}
-    said = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
-    return f" ({said})" if said else ""
+    said = [
+        f"{count} {one if count == 1 else several} {where}"
+        for count, one, several, where in (
+            (review, "goes", "go", "to review"),
+            (unseen, "passes", "pass", "unseen"),
+        )
+        if count
+    ]
+    return f" ({', '.join(said)})" if said else ""
 
 
 def _of_100(share: float) -> str:

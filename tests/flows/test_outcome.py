@@ -75,7 +75,7 @@ def test_what_the_gate_does_not_miss_needs_no_despite(
 
 def test_a_champion_is_in_production(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     text = printed(capsys, Settings(state_dir=tmp_path), GOOD, alias="champion")
-    assert "✓ in production: finds 14 of 20 defects (5 go to review, 1 pass unseen); " in text
+    assert "✓ in production: finds 14 of 20 defects (5 go to review, 1 passes unseen); " in text
     assert "rejects 1 of 15 good test parts" in text
     assert "better:" not in text
     assert "report: stillwatch report screw --version 1 --out report.html" in text
