@@ -23,7 +23,8 @@ from functools import partial
 from itertools import product
 from pathlib import Path
 
-from benchmarks.bound import interval
+from benchmarks.bound import false_alarms, interval, is_within
+from benchmarks.categories import add_categories, as_given, group_patterns
 from benchmarks.cells import Cell, of_method
 from benchmarks.direct import laptop_settings, measure
 from benchmarks.published_figures import published_rows
@@ -49,8 +50,7 @@ _PUBLISHED = ["detector", "image AUROC", "pixel AUROC", "AUPRO", "teacher, size"
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the cells that are missing, then write the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("categories", type=Path, nargs="+", help="folders of categories")
-    parser.add_argument("--groups", nargs="*", default=[], help="CATEGORY=split.group_pattern")
+    add_categories(parser)
     parser.add_argument("--detectors", nargs="+", default=_DETECTORS)
     parser.add_argument(
         "--seeds",
@@ -67,14 +67,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         cells = list(_cells(given))
     except StillwatchError as error:
         sys.exit(str(error))
-    publish(render(cells, _command(given), grouped=_patterns(given)), given.page)
+    publish(render(cells, _command(given), grouped=group_patterns(given)), given.page)
 
 
 def _command(given: argparse.Namespace) -> str:
-    names = " ".join(f"ROOT/{folder.name}" for folder in given.categories)
-    groups = " ".join(f"'{pair}'" for pair in given.groups)
     return (
-        f"python -m benchmarks.accuracy {names} --groups {groups} "
+        f"python -m benchmarks.accuracy {as_given(given)} "
         f"--detectors {' '.join(given.detectors)} --seeds {' '.join(map(str, given.seeds))} "
         "--out benchmarks/results/accuracy --page docs/results.md"
     )
@@ -87,12 +85,8 @@ def _cells(given: argparse.Namespace) -> Iterator[Cell]:
         yield from _cells_of(given, detector, seeds)
 
 
-def _patterns(given: argparse.Namespace) -> dict[str, str]:
-    return dict(pair.split("=", 1) for pair in given.groups)
-
-
 def _cells_of(given: argparse.Namespace, detector: str, seeds: Sequence[int]) -> Iterator[Cell]:
-    patterns = _patterns(given)
+    patterns = group_patterns(given)
     for folder, seed in product(given.categories, seeds):
         file = given.out / f"{folder.name}-{detector}-{seed}.json"
         settings = laptop_settings(given.weights, patterns.get(folder.name))
@@ -157,12 +151,12 @@ def _alarms(cells: Sequence[Cell], grouped: Collection[str]) -> Iterator[list[st
     for name, found in categories.items():
         n, m, rank = (found[0][key] for key in ("calibration", "test_normals", "rank"))
         low, high = interval(n, rank, m)
-        alarms = [round(cell["false_alarm_rate"] * m) for cell in found]
+        alarms = [false_alarms(cell) for cell in found]
         yield [
             name,
             "several" if name in grouped else "one",
             *(str(n), str(m), f"{min(alarms)} to {max(alarms)}", f"{low} to {high}"),
-            f"{sum(low <= count <= high for count in alarms)} of {len(alarms)}",
+            f"{sum(map(is_within, found))} of {len(found)}",
         ]
 
 

@@ -27,6 +27,7 @@ import numpy as np
 from PIL import Image
 from scipy.stats import betabinom
 
+from benchmarks.categories import add_categories, as_given, group_patterns
 from benchmarks.cells import Cell, of_method
 from benchmarks.direct import laptop_settings, measure, trained_bundle
 from benchmarks.revision import commit, machine
@@ -52,8 +53,7 @@ _CALIBRATION, _TEST = 60, 60
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the cells that are missing, then write the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("categories", type=Path, nargs="+", help="folders of categories")
-    parser.add_argument("--groups", nargs="*", default=[], help="CATEGORY=split.group_pattern")
+    add_categories(parser)
     parser.add_argument("--splits", type=int, default=10)
     parser.add_argument("--sets", type=int, default=200)
     parser.add_argument("--scale", default="1.0")
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--page", type=Path, help="file of the tables; printed if not given")
     given = parser.parse_args(arguments)
-    patterns = dict(pair.split("=", 1) for pair in given.groups)
+    patterns = group_patterns(given)
     try:
         splits = [
             _of_split(folder, patterns.get(folder.name), number, given)
@@ -76,10 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _command(given: argparse.Namespace) -> str:
-    names = " ".join(f"ROOT/{folder.name}" for folder in given.categories)
-    groups = " ".join(f"'{pair}'" for pair in given.groups)
     return (
-        f"python -m benchmarks.bound {names} --groups {groups} --splits {given.splits} "
+        f"python -m benchmarks.bound {as_given(given)} --splits {given.splits} "
         f"--sets {given.sets} --scale {given.scale} --out benchmarks/results/bound "
         "--page docs/bound.md"
     )
@@ -96,6 +94,17 @@ def interval(n: int, rank: int, m: int) -> tuple[int, int]:
     tail = (1 - _CONFIDENCE) / 2
     found = betabinom(m, n + 1 - rank, rank)
     return int(found.ppf(tail)), int(found.ppf(1 - tail))
+
+
+def false_alarms(cell: Cell) -> int:
+    """Rejected good test images of a training."""
+    return round(cell["false_alarm_rate"] * cell["test_normals"])
+
+
+def is_within(cell: Cell) -> bool:
+    """Whether the false alarms of a training are within the interval."""
+    low, high = interval(cell["calibration"], cell["rank"], cell["test_normals"])
+    return low <= false_alarms(cell) <= high
 
 
 def _of_split(folder: Path, pattern: str | None, number: int, given: argparse.Namespace) -> Cell:
@@ -221,18 +230,13 @@ def render(
 
 
 def _row(name: str, cells: Sequence[Cell]) -> list[str]:
-    inside = 0
-    for cell in cells:
-        m = cell["test_normals"]
-        low, high = interval(cell["calibration"], cell["rank"], m)
-        inside += low <= round(cell["false_alarm_rate"] * m) <= high
     return [
         name,
         str(len(cells)),
         _range([cell["calibration"] for cell in cells]),
         _range([cell["test_normals"] for cell in cells]),
         f"{np.mean([cell['false_alarm_rate'] for cell in cells]):.3f}",
-        f"{inside} of {len(cells)}",
+        f"{sum(map(is_within, cells))} of {len(cells)}",
     ]
 
 

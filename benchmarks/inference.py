@@ -27,6 +27,7 @@ import numpy as np
 import torch
 
 from benchmarks.bundle_images import read_pixels
+from benchmarks.categories import add_categories, group_patterns
 from benchmarks.cells import complete
 from benchmarks.direct import laptop_settings, trained_bundle
 from benchmarks.inference_page import render
@@ -50,8 +51,7 @@ WARM_UP = 3
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure what is missing, then write the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("categories", type=Path, nargs="+", help="folders of categories")
-    parser.add_argument("--groups", nargs="*", default=[], help="CATEGORY=split.group_pattern")
+    add_categories(parser)
     parser.add_argument("--detectors", nargs="+", required=True)
     parser.add_argument("--scale", default="fit", help="images.scale")
     parser.add_argument("--weights", type=Path, default=Path("weights"))
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--page", type=Path, help="file of the tables; printed if not given")
     given = parser.parse_args(arguments)
-    patterns = dict(pair.split("=", 1) for pair in given.groups)
+    patterns = group_patterns(given)
     cells = []
     for folder, detector in product(given.categories, given.detectors):
         file = given.out / f"{folder.name}-{given.scale}-{detector}.json"
